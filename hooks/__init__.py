@@ -1,0 +1,12 @@
+"""Hooks: functions of tensors, for HookedLVLM and for TransformerLens' own models.
+
+Each `*_hooks` function returns a list of (hook name, hook), built once for any number of prompts.
+"""
+
+from __future__ import annotations
+
+from rvelens.hooks.ablate import head_mask_hooks
+from rvelens.hooks.record import ars_caching_hooks
+from rvelens.hooks.rve import rve_hooks
+
+__all__ = ["ars_caching_hooks", "head_mask_hooks", "rve_hooks"]

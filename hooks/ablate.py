@@ -1,0 +1,56 @@
+"""Head masking: what the model does without some of its heads (paper, Section 4.2, Figure 9a)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HeadMask:
+    """Zeroes heads of one layer at every position, through `hook_z`."""
+
+    layer: int
+    heads: tuple[int, ...]
+
+    def __call__(
+        self, z: Float[Tensor, "batch query head d_head"], hook: Any
+    ) -> Float[Tensor, "batch query head d_head"]:
+        """The heads' outputs, before `o_proj`, with those of `heads` set to zero."""
+        z = z.clone()
+        z[:, :, list(self.heads)] = 0
+        return z
+
+    def check(self, n_layers: int, n_heads: int) -> None:
+        """Raise ValueError where the model has no such head."""
+        wrong = [head for head in self.heads if not 0 <= head < n_heads]
+        if wrong:
+            raise ValueError(
+                f"layer {self.layer}: heads {wrong} are masked, but this model has heads 0 to "
+                f"{n_heads - 1}; name heads of the model that you mask."
+            )
+
+
+def head_mask_hooks(heads: Mapping[int, Iterable[int]]) -> list[tuple[str, HeadMask]]:
+    """Hooks that zero heads at every position, as zeroing their columns of `o_proj` would.
+
+    Args:
+        heads: the heads to mask, by layer: `{14: [3, 7], 15: [0]}`.
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`; each checks its heads against the model there.
+
+    Raises:
+        ValueError: a negative layer, when called; a head or layer that the model lacks, when added.
+    """
+    for layer in heads:
+        if layer < 0:
+            raise ValueError(f"layer {layer} is negative: expected a layer from 0 upward.")
+    return [
+        (f"blocks.{layer}.attn.hook_z", HeadMask(layer, tuple(sorted(set(some)))))
+        for layer, some in sorted(heads.items())
+    ]

@@ -1,0 +1,48 @@
+"""Recording the last token's attention to the image, for ARS (paper, equation 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rvelens.hooks.rows import last_row
+from rvelens.tokens import tokens_of
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Keeps one layer's post-softmax attention from the last token to the image tokens."""
+
+    layer: int
+    cache: dict[int, Float[Tensor, "batch head image"]] = field(repr=False)
+
+    def __call__(self, pattern: Float[Tensor, "batch head query key"], hook: Any) -> None:
+        """Store A of equation 3 in `cache[layer]`; the pattern itself is left alone."""
+        tokens = tokens_of(hook)
+        index, valid = (x.to(pattern.device) for x in tokens.image_index())
+        row = last_row(pattern.detach(), tokens).float()
+        # A sliding-window layer holds the newest keys only; older image tokens get no attention.
+        index = index - max(tokens.n_keys - row.shape[-1], 0)
+        seen = valid & (index >= 0)
+        index = index.clamp(min=0)[:, None].expand(-1, row.shape[1], -1)
+        self.cache[self.layer] = row.gather(-1, index) * seen[:, None]
+
+
+def ars_caching_hooks(
+    layers: Iterable[int], cache: dict[int, Float[Tensor, "batch head image"]]
+) -> list[tuple[str, Recorder]]:
+    """Hooks that record the last token's attention to the image tokens.
+
+    Args:
+        layers: layers to record.
+        cache: filled at each forward with float32 [batch head image] by layer: post-softmax, image
+            tokens only, not renormalised; samples with fewer image tokens end in zeros.
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`.
+    """
+    return [(f"blocks.{layer}.attn.hook_pattern", Recorder(layer, cache)) for layer in layers]

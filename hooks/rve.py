@@ -1,0 +1,174 @@
+"""Relation-aware visual enhancement (paper, Section 3.2, equations 4 to 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rvelens.hooks.rows import last_row, with_last_row
+from rvelens.tokens import TokenMap, tokens_of
+
+if TYPE_CHECKING:
+    from rvelens.ars import ARSProfile
+
+Scope = Literal["all", "sensitive"]
+
+
+def n_selected(alpha: float, n_image: int) -> int:
+    """m = floor(alpha N_I), at least 1; alpha is taken as the decimal number that was written."""
+    return max(int(Decimal(repr(float(alpha))) * n_image), 1)
+
+
+def top_image_tokens(
+    scores: Float[Tensor, "batch *set key"],
+    image: Bool[Tensor, "batch *set key"],
+    m: tuple[int, ...],
+) -> Bool[Tensor, "batch *set key"]:
+    """Equation 4: the image tokens whose score reaches the m-th largest of each sample's image.
+
+    Args:
+        scores: pre-softmax scores, averaged over a set of heads, float32.
+        image: which keys are image tokens.
+        m: tokens to select, by sample; more than one is selected beyond `m` where scores tie.
+    """
+    scores = scores.masked_fill(~image, -torch.inf)
+    largest = scores.topk(min(max(m), scores.shape[-1]), dim=-1).values
+    if min(m) == max(m):
+        threshold = largest[..., -1:]
+    else:
+        rank = torch.tensor(m, device=scores.device).view(-1, *[1] * (scores.dim() - 1)) - 1
+        threshold = largest.gather(-1, rank.expand(*largest.shape[:-1], 1))
+    return (scores >= threshold) & image
+
+
+@dataclass(frozen=True, eq=False)
+class RVEHook:
+    """RVE on the attention scores of one layer: last row, at prefill and at every decode step."""
+
+    layer: int
+    heads: Int[Tensor, "2 k"] = field(repr=False)
+    edited: Bool[Tensor, " head"] | None = field(repr=False)
+    n_heads: int
+    alpha: float
+    beta: float
+    denoise: bool
+    _placed: dict[torch.device, tuple[Tensor, Tensor | None]] = field(
+        default_factory=dict, repr=False
+    )
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """Equation 6 on pre-softmax, post-mask scores."""
+        tokens = tokens_of(hook)
+        row = last_row(scores, tokens)
+        target = self.target(row, tokens)[:, None]
+        _, edited = self._on(row.device)
+        if edited is not None:
+            target = target & edited[:, None]
+        return with_last_row(scores, torch.where(target, row + self.beta * row.abs(), row), tokens)
+
+    def target(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Bool[Tensor, "batch key"]:
+        """Equations 4 and 5: the keys to enhance, from the last token's pre-softmax scores."""
+        image = tokens.image_keys(row.shape[-1], row.device)
+        # A sliding window hides older image tokens; what this layer cannot see is not in its image.
+        image = image & (row[:, 0] > torch.finfo(row.dtype).min)
+        heads, _ = self._on(row.device)
+        means = row[:, heads].float().mean(dim=2)
+        m = tuple(n_selected(self.alpha, n) for n in tokens.n_image)
+        chosen = top_image_tokens(means, image[:, None].expand_as(means), m)
+        return chosen[:, 0] & ~chosen[:, 1] if self.denoise else chosen[:, 0]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        if device not in self._placed:
+            edited = None if self.edited is None else self.edited.to(device)
+            self._placed[device] = (self.heads.to(device), edited)
+        return self._placed[device]
+
+    def check(self, n_layers: int, n_heads: int) -> None:
+        """Raise ValueError where the profile is of a model with other heads."""
+        if n_heads != self.n_heads:
+            raise ValueError(
+                f"the profile has {self.n_heads} heads a layer and this model {n_heads}: expected a "
+                "profile of this model; make one with score_heads."
+            )
+
+
+def rve_hooks(
+    profile: ARSProfile,
+    layers: Iterable[int],
+    k: int = 5,
+    alpha: float = 0.05,
+    beta: float = 1.0,
+    scope: Scope = "all",
+    denoise: bool = True,
+) -> list[tuple[str, RVEHook]]:
+    """Hooks that raise the scores of image tokens that sensitive heads look at and others do not.
+
+    In each layer, from the pre-softmax scores S of the last token over its N_I image tokens:
+
+        M_enh = [mean of S over the k most sensitive heads >= its m-th largest value]     (4)
+        M_den = [mean of S over the k least sensitive heads >= its m-th largest value]    (4)
+        M     = M_enh * (1 - M_den)                                                        (5)
+        S     = S + beta |S| * M                                                           (6)
+
+    with m = floor(alpha N_I), at least 1. Masks belong to the layer and the input; each sample of a
+    batch has its own. Ranking of heads is within the layer.
+
+    Args:
+        profile: sensitivity of every head, from `score_heads` or `ARSProfile.published`.
+        layers: layers to enhance; the paper says "middle", its public code 14 to 31 of 32.
+        k: sensitive and insensitive heads that make the masks (paper: 5), at most half of the heads.
+        alpha: share of image tokens to select, in (0, 1] (paper: 0.05; InstructBLIP 0.5).
+        beta: strength, at least 0 (paper: 1.0).
+        scope: "all" edits every head of the layer, "sensitive" the top half by sensitivity (Table 5).
+        denoise: subtract M_den; without it M = M_enh.
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
+
+    Raises:
+        ValueError: an argument outside its range, or a layer that the profile lacks.
+    """
+    layers = sorted(set(layers))
+    _check_arguments(profile, layers, k, alpha, beta, scope)
+    edited = None
+    hooks = []
+    for layer in layers:
+        heads = torch.tensor([profile.top(layer, k), profile.bottom(layer, k)])
+        if scope == "sensitive":
+            edited = torch.zeros(profile.n_heads, dtype=torch.bool)
+            edited[profile.top(layer, profile.n_heads // 2)] = True
+        hook = RVEHook(layer, heads, edited, profile.n_heads, float(alpha), float(beta), denoise)
+        hooks.append((f"blocks.{layer}.attn.hook_attn_scores", hook))
+    return hooks
+
+
+def _check_arguments(
+    profile: ARSProfile, layers: list[int], k: int, alpha: float, beta: float, scope: str
+) -> None:
+    outside = [layer for layer in layers if not 0 <= layer < profile.n_layers]
+    if outside or not layers:
+        raise ValueError(
+            f"layers {outside or layers} for a profile of {profile.n_layers} layers: expected layers "
+            f"from 0 to {profile.n_layers - 1}; name at least one of them."
+        )
+    if not 1 <= k <= profile.n_heads // 2:
+        raise ValueError(
+            f"k={k} for {profile.n_heads} heads a layer: expected 1 to {profile.n_heads // 2}, so that "
+            "sensitive and insensitive heads are different ones; choose a smaller k."
+        )
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha={alpha}: expected a share of the image tokens in (0, 1].")
+    if not 0 <= beta < float("inf"):
+        raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
+    if scope not in get_args(Scope):
+        raise ValueError(f"scope={scope!r}: expected 'all' or 'sensitive'.")

@@ -1,0 +1,17 @@
+"""rvelens: see and steer attention in vision-language models."""
+
+from __future__ import annotations
+
+from rvelens.ars import ARSProfile, ContrastivePair, score_heads
+from rvelens.model import HookedLVLM
+from rvelens.tokens import TokenMap, attach_tokens
+
+__all__ = [
+    "ARSProfile",
+    "ContrastivePair",
+    "HookedLVLM",
+    "TokenMap",
+    "attach_tokens",
+    "score_heads",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,223 @@
+"""The seam: one attention function, registered with `transformers`, that runs three hook points.
+
+A layer without hooks is handed to `transformers`' own SDPA function, untouched. A layer with a hook
+on its scores or pattern has the asked rows recomputed in the open, in float32 at least:
+scores -> mask -> hook_attn_scores -> softmax -> hook_pattern -> values -> hook_z.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rvelens.run import Run
+
+IMPLEMENTATION = "rvelens"
+# What SDPA cannot express and the open rows below do not compute either.
+_UNSUPPORTED = {
+    "softcap": "soft-capped scores",
+    "s_aux": "attention sinks",
+    "position_bias": "a position bias",
+}
+
+
+class AttentionHooks(nn.Module):
+    """The hook points of one layer, `blocks.{layer}.attn`.
+
+    - `hook_attn_scores` [batch head query key]: scaled q.k, after the mask (masked keys hold the
+      lowest finite number), before softmax.
+    - `hook_pattern` [batch head query key]: after softmax.
+    - `hook_z` [batch query head d_head]: each head's output for every row, before `o_proj`.
+
+    Under `query_rows="last"` the query axis of the first two has length 1.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.hook_attn_scores = HookPoint()
+        self.hook_pattern = HookPoint()
+        self.hook_z = HookPoint()
+        self.__dict__["run"] = run
+
+    def fire(self, point: HookPoint, x: Tensor) -> Tensor:
+        """Run a hook point; what comes back must have the shape and dtype of what went in."""
+        point.ctx["tokens"] = self.__dict__["run"].tokens
+        y = point(x)
+        if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
+            got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(
+                f"a hook on {point.name} ({_hook_names(point)}) returned {got}: expected "
+                f"{tuple(x.shape)} {x.dtype}; return a tensor like the one given, or None."
+            )
+        return y
+
+
+_LAYERS: WeakKeyDictionary[nn.Module, AttentionHooks] = WeakKeyDictionary()
+
+
+def register() -> None:
+    """Make the attention function and its mask function known to `transformers`, once."""
+    AttentionInterface.register(IMPLEMENTATION, attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+def hooks_of(module: nn.Module) -> AttentionHooks | None:
+    """The hook points that listen to an attention module, if any do."""
+    return _LAYERS.get(module)
+
+
+def listen(module: nn.Module, hooks: AttentionHooks) -> None:
+    """Let hook points listen to an attention module."""
+    _LAYERS[module] = hooks
+
+
+def attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch head query d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    value: Float[Tensor, "batch kv_head key d_value"],
+    attention_mask: Bool[Tensor, "batch_or_1 head_or_1 query key"]
+    | Float[Tensor, "batch_or_1 head_or_1 query key"]
+    | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "batch query head d_value"], None]:
+    """Attention as `transformers` calls it, after RoPE, QK-norm and the cache update."""
+    hooks = _LAYERS.get(module)
+    scores_hooked = hooks is not None and (
+        _hooked(hooks.hook_attn_scores) or _hooked(hooks.hook_pattern)
+    )
+    if hooks is None or not (scores_hooked or _hooked(hooks.hook_z)):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    run: Run = hooks.__dict__["run"]
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if not scores_hooked:
+        z, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return hooks.fire(hooks.hook_z, z), None
+
+    _refuse_unsupported(module, hooks, kwargs)
+    mask = _explicit_mask(module, query, key, attention_mask, kwargs.get("is_causal"))
+    dropout = dropout if module.training else 0.0
+    if run.query_rows == "all" or query.shape[2] == 1:
+        z = _open_rows(hooks, query, key, value, mask, scaling, dropout)
+    else:
+        z, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        last = _open_rows(
+            hooks, _take(query, run.row), key, value, _take(mask, run.row), scaling, dropout
+        )
+        z = _put_row(z, last, run.row)
+    return (hooks.fire(hooks.hook_z, z) if _hooked(hooks.hook_z) else z), None
+
+
+def _open_rows(
+    hooks: AttentionHooks,
+    query: Float[Tensor, "batch head row d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    value: Float[Tensor, "batch kv_head key d_value"],
+    mask: Bool[Tensor, "#batch #head row key"] | Float[Tensor, "#batch #head row key"] | None,
+    scaling: float,
+    dropout: float,
+) -> Float[Tensor, "batch row head d_value"]:
+    """softmax(q k^T scaling + mask) v of the given rows, with the hooks in between."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    group = query.shape[1] // key.shape[1]
+    grouped = rearrange(query.to(wide), "b (kv group) row d -> b kv (group row) d", group=group)
+    scores = grouped @ key.to(wide).transpose(-1, -2)
+    scores = (
+        rearrange(scores, "b kv (group row) key -> b (kv group) row key", group=group) * scaling
+    )
+    if mask is not None:
+        lowest = torch.finfo(wide).min
+        scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+    scores = hooks.fire(hooks.hook_attn_scores, scores)
+    pattern = hooks.fire(hooks.hook_pattern, scores.softmax(dim=-1))
+    hooks.__dict__["run"].sums.append((hooks.hook_attn_scores, pattern.detach().sum()))
+    pattern = nn.functional.dropout(pattern, dropout, training=dropout > 0)
+    pattern = rearrange(pattern, "b (kv group) row key -> b kv (group row) key", group=group)
+    z = rearrange(pattern @ value.to(wide), "b kv (group row) d -> b row (kv group) d", group=group)
+    return z.to(value.dtype)
+
+
+def _explicit_mask(
+    module: nn.Module,
+    query: Float[Tensor, "batch head query d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    mask: Bool[Tensor, "batch_or_1 head_or_1 query key"]
+    | Float[Tensor, "batch_or_1 head_or_1 query key"]
+    | None,
+    is_causal: bool | None,
+) -> (
+    Bool[Tensor, "batch_or_1 head_or_1 query key"]
+    | Float[Tensor, "batch_or_1 head_or_1 query key"]
+    | None
+):
+    """The mask that SDPA would apply: no mask and several rows mean causal, aligned top left."""
+    causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
+    n_query, n_key = query.shape[2], key.shape[2]
+    if mask is not None or n_query == 1 or not causal:
+        return mask
+    return torch.ones(n_query, n_key, dtype=torch.bool, device=query.device).tril()[None, None]
+
+
+def _take(
+    x: Float[Tensor, "batch head query last"] | Bool[Tensor, "batch head query last"] | None,
+    row: Int[Tensor, " batch_rows"] | None,
+) -> Any:
+    """One row of the query axis of each sample; the final one where `row` is None."""
+    if x is None or row is None:
+        return None if x is None else x[:, :, -1:]
+    row = row.to(x.device)
+    if x.shape[0] == 1:
+        return x[0][:, row].transpose(0, 1)[:, :, None]
+    return x[torch.arange(x.shape[0], device=x.device), :, row][:, :, None]
+
+
+def _put_row(
+    z: Float[Tensor, "batch query head d_value"],
+    last: Float[Tensor, "batch 1 head d_value"],
+    row: Int[Tensor, " batch"] | None,
+) -> Float[Tensor, "batch query head d_value"]:
+    """Write the opened row back; a copy where autograd still needs SDPA's own output."""
+    if z.requires_grad or last.requires_grad:
+        z = z.clone()
+    if row is None:
+        z[:, -1:] = last
+    else:
+        z[torch.arange(z.shape[0], device=z.device), row.to(z.device)] = last[:, 0]
+    return z
+
+
+def _hooked(point: HookPoint) -> bool:
+    return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
+
+
+def _hook_names(point: HookPoint) -> str:
+    hooks = [handle.user_hook for handle in point.fwd_hooks]
+    return (
+        ", ".join(getattr(hook, "__name__", None) or repr(hook) for hook in hooks) or "torch hook"
+    )
+
+
+def _refuse_unsupported(module: nn.Module, hooks: AttentionHooks, kwargs: dict[str, Any]) -> None:
+    for name, what in _UNSUPPORTED.items():
+        if kwargs.get(name) is not None:
+            raise NotImplementedError(
+                f"{type(module).__name__} uses {what}, which {hooks.hook_attn_scores.name} does not "
+                "compute: expected plain softmax attention; remove the score hooks from this model."
+            )

@@ -1,0 +1,63 @@
+"""What a family knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rvelens.grid import ImageGrid
+
+GridOf = Callable[[Any, Any, tuple[int, int], int], ImageGrid | None]
+
+
+def no_grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+    """For models whose image tokens have no place in the image."""
+    return None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of vision-language model.
+
+    Attributes:
+        name: as in `rvelens families` and `HookedLVLM.from_pretrained(family=...)`.
+        model_types: `config.model_type` of the configurations that belong to it.
+        prompts: templates by preset name, with "{image}" and "{question}"; "chat" is what serves
+            where the processor has no chat template of its own.
+        alpha: default selection ratio of RVE (paper, Section 4), 0.05 where the paper is silent.
+        grid: `(config, processor, (width, height) of the image, n_tokens)` to its patch grid, None
+            where image tokens have no place in the image.
+        refuse: reason why a configuration cannot be hooked exactly, or None.
+        note: one line for `rvelens families`.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    alpha: float = 0.05
+    grid: GridOf = no_grid
+    refuse: Callable[[Any], str | None] = lambda config: None
+    note: str = ""
+
+    def refuse_if_inexact(self, config: Any) -> None:
+        """Raise ValueError, with the reason, for a configuration that cannot be hooked exactly."""
+        reason = self.refuse(config) or _inexact_decoder(config.get_text_config())
+        if reason:
+            raise ValueError(
+                f"{config.model_type} ({self.name}) cannot be hooked exactly: {reason}; expected a "
+                "decoder with plain softmax attention (see `rvelens families`)."
+            )
+
+
+def _inexact_decoder(text_config: Any) -> str | None:
+    """Reasons that hold for a decoder in any family."""
+    if getattr(text_config, "is_encoder_decoder", False):
+        return f"its language model {text_config.model_type} is an encoder-decoder"
+    if text_config.model_type == "gemma2" and text_config.attn_logit_softcapping:
+        return (
+            "its language model gemma2 caps attention scores with tanh, which SDPA cannot compute"
+        )
+    if text_config.model_type == "gpt_oss":
+        return "its language model gpt_oss has attention sinks"
+    return None

@@ -1,0 +1,99 @@
+"""Patch grids: from a vector over image tokens back to a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One rectangle of patches, row by row in the token order.
+
+    Attributes:
+        start: index of its first token among the image's tokens.
+        rows, columns: patches down and across.
+        stride: tokens from one row to the next; `columns + 1` where a newline token ends a row.
+        box: the part of the original image it covers, (x0, y0, x1, y1) as fractions of its width
+            and height; may reach beyond 0..1 where the processor padded.
+    """
+
+    start: int
+    rows: int
+    columns: int
+    stride: int
+    box: Box = (0.0, 0.0, 1.0, 1.0)
+
+    def values(self, tokens: Float[np.ndarray, " image"]) -> Float[np.ndarray, "rows columns"]:
+        """This tile's values out of a vector over all image tokens."""
+        index = self.start + np.arange(self.rows)[:, None] * self.stride + np.arange(self.columns)
+        return tokens[index]
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Where each token of one image lies: an overview tile and, in some families, finer tiles."""
+
+    n_tokens: int
+    tiles: tuple[Tile, ...]
+
+    def picture(
+        self, tokens: Float[np.ndarray, " image"], width: int, height: int
+    ) -> Float[np.ndarray, "height width"]:
+        """Paint a vector over image tokens onto the original image's pixels.
+
+        Where finer tiles overlap the overview, the larger value is shown. Pixels that the processor
+        cropped away are NaN: no token sees them.
+
+        Raises:
+            ValueError: the vector is not as long as the image has tokens.
+        """
+        if tokens.shape != (self.n_tokens,):
+            raise ValueError(
+                f"a vector of shape {tokens.shape} for an image of {self.n_tokens} tokens: expected "
+                f"({self.n_tokens},); give one number per image token."
+            )
+        canvas = np.full((height, width), np.nan)
+        for tile in self.tiles:
+            _paint(canvas, tile.values(tokens), tile.box)
+        return canvas
+
+
+def _paint(canvas: NDArray[np.float64], values: NDArray[np.floating], box: Box) -> None:
+    height, width = canvas.shape
+    x = _patch_of(width, box[0], box[2], values.shape[1])
+    y = _patch_of(height, box[1], box[3], values.shape[0])
+    seen = (y >= 0)[:, None] & (x >= 0)
+    painted = values[np.clip(y, 0, None)][:, np.clip(x, 0, None)]
+    canvas[seen] = np.fmax(canvas, painted)[seen]
+
+
+def _patch_of(pixels: int, start: float, stop: float, patches: int) -> NDArray[np.int64]:
+    """For each pixel along one axis the patch it falls into; -1 outside the box."""
+    position = ((np.arange(pixels) + 0.5) / pixels - start) / (stop - start) * patches
+    patch = np.floor(position).astype(np.int64)
+    return np.where((position >= 0) & (patch < patches), patch, -1)
+
+
+def single_tile(rows: int, columns: int, box: Box = (0.0, 0.0, 1.0, 1.0)) -> ImageGrid:
+    """The grid of an image that is one rectangle of patches."""
+    return ImageGrid(rows * columns, (Tile(0, rows, columns, columns, box),))
+
+
+def center_crop_box(width: int, height: int) -> Box:
+    """The part of an image left by CLIP's resize of the shorter edge and central square crop."""
+    side = min(width, height)
+    x, y = (width - side) / 2 / width, (height - side) / 2 / height
+    return (x, y, 1 - x, 1 - y)
+
+
+def pad_to_square_box(width: int, height: int) -> Box:
+    """The square around an image that was padded on both sides of its shorter edge."""
+    side = max(width, height)
+    x, y = (side - width) / 2 / width, (side - height) / 2 / height
+    return (-x, -y, 1 + x, 1 + y)

@@ -1,0 +1,132 @@
+"""From images and questions to one left-padded batch of model inputs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from transformers import BatchFeature
+
+from rvelens.families import Family
+
+ImageLike = str | Path | Image.Image
+Images = ImageLike | Sequence[ImageLike]
+
+
+def load_image(image: ImageLike) -> Image.Image:
+    """Open a path, or take an image as it is; in RGB.
+
+    Raises:
+        ValueError: no file there, not an image, or a truncated one.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, str | Path):
+        raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
+    try:
+        with Image.open(image) as opened:
+            return opened.convert("RGB")
+    except FileNotFoundError as error:
+        raise ValueError(f"no image at {image}: expected a file; check the path.") from error
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or "
+            "other format that Pillow opens; replace the file."
+        ) from error
+
+
+def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageLike], list[str]]:
+    """One image per question; a single image serves all questions, and the other way round.
+
+    Raises:
+        ValueError: no question, an empty one, or two lists of different lengths.
+    """
+    single = isinstance(images, str | Path | Image.Image)
+    image_list: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+    question_list = [questions] if isinstance(questions, str) else list(questions)
+    if single:
+        image_list = image_list * len(question_list)
+    elif isinstance(questions, str):
+        question_list = question_list * len(image_list)
+    if len(image_list) != len(question_list) or not question_list:
+        raise ValueError(
+            f"{len(image_list)} images and {len(question_list)} questions: expected as many of one "
+            "as of the other, or a single image or question for all."
+        )
+    for question in question_list:
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"a question is {question!r}: expected a sentence; leave it out.")
+    return image_list, question_list
+
+
+def render(family: Family, processor: Any, question: str, prompt: str) -> str:
+    """The full prompt text of one question, with the model's image token in its place.
+
+    Raises:
+        ValueError: an unknown preset, or a template without "{question}" or "{image}".
+    """
+    image_token = getattr(processor, "image_token", None) or "<image>"
+    if prompt == "chat" and getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+    template = family.prompts.get(prompt, prompt)
+    if "{question}" not in template:
+        known = {"chat": "", **family.prompts}
+        near = difflib.get_close_matches(prompt, known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"prompt {prompt!r} is no preset of {family.name} ({', '.join(known)}) and has no "
+            f"'{{question}}': pass a preset or a template with it; did you mean {near!r}?"
+        )
+    if "{image}" not in template:
+        raise ValueError(
+            f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the image "
+            "stands; add it."
+        )
+    return template.replace("{image}", str(image_token)).replace("{question}", question)
+
+
+def prepare(
+    family: Family,
+    processor: Any,
+    images: Images,
+    questions: str | Sequence[str],
+    prompt: str = "chat",
+) -> BatchFeature:
+    """Images and questions as one left-padded batch.
+
+    Args:
+        family: whose prompt presets serve.
+        processor: the model's Hugging Face processor.
+        images: paths or PIL images, or one of them for all questions.
+        questions: one question or several.
+        prompt: "chat" (the processor's chat template), a preset of the family, or a template with
+            "{image}" and "{question}".
+
+    Returns:
+        input_ids and attention_mask [batch key], pixel values, and what else the model wants.
+
+    Raises:
+        ValueError: no processor, unequal counts, an unreadable image, an unknown prompt.
+    """
+    if processor is None:
+        raise ValueError(
+            "this model has no processor: expected one to turn images and questions into tensors; "
+            "pass processor= to HookedLVLM.from_pretrained."
+        )
+    image_list, question_list = pair_up(images, questions)
+    texts = [render(family, processor, question, prompt) for question in question_list]
+    loaded = {id(image): load_image(image) for image in image_list}
+    # One list of images a text: processors of several-image models tell by nesting whose is whose.
+    batch = processor(
+        images=[[loaded[id(image)]] for image in image_list],
+        text=texts,
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+    )
+    return batch

@@ -1,0 +1,159 @@
+"""Where the image is: which keys of a sequence are image tokens, text, padding, and the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """Roles of the keys of each sample of a batch; the only place that knows them.
+
+    The map covers the keys seen so far. Keys that a generation appends after `n_known` are text.
+
+    Attributes:
+        image: true where a key is an image token.
+        real: false where a key is padding.
+        n_keys: keys seen so far; at least `image.shape[1]`, larger once tokens were generated.
+        n_image: image tokens of each sample, as Python numbers, so that nobody has to wait for a GPU.
+    """
+
+    image: Bool[Tensor, "batch known"]
+    real: Bool[Tensor, "batch known"]
+    n_keys: int
+    n_image: tuple[int, ...]
+    _aligned: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_inputs(
+        cls,
+        input_ids: Int[Tensor, "batch key"],
+        image_token_id: int,
+        attention_mask: Int[Tensor, "batch key"] | Bool[Tensor, "batch key"] | None = None,
+    ) -> TokenMap:
+        """Read the map off a prompt: a key is an image token where `input_ids == image_token_id`."""
+        image = input_ids == image_token_id
+        real = torch.ones_like(image) if attention_mask is None else attention_mask.bool()
+        return cls.from_masks(image & real, real)
+
+    @classmethod
+    def from_masks(
+        cls, image: Bool[Tensor, "batch key"], real: Bool[Tensor, "batch key"]
+    ) -> TokenMap:
+        """Make a map of two masks over the same keys."""
+        return cls(image, real, image.shape[1], tuple(image.sum(dim=1).tolist()))
+
+    @property
+    def batch(self) -> int:
+        """Samples in the batch."""
+        return self.image.shape[0]
+
+    @property
+    def n_known(self) -> int:
+        """Keys whose role was read off the prompt."""
+        return self.image.shape[1]
+
+    @property
+    def text(self) -> Bool[Tensor, "batch known"]:
+        """Keys that are neither image tokens nor padding."""
+        return self.real & ~self.image
+
+    @property
+    def last(self) -> Int[Tensor, " batch"]:
+        """Position of the last real token: the row that predicts the next one."""
+        if self.n_keys > self.n_known:
+            return torch.full((self.batch,), self.n_keys - 1, device=self.real.device)
+        positions = torch.arange(self.n_known, device=self.real.device)
+        return (self.real * positions).amax(dim=1)
+
+    def image_keys(self, n_keys: int, device: torch.device) -> Bool[Tensor, "batch {n_keys}"]:
+        """Image mask aligned with a layer's own key axis of length `n_keys`.
+
+        A sliding-window layer holds only the newest keys, a static cache holds empty slots at the
+        end; both are aligned here.
+        """
+        key = (n_keys, device)
+        if key not in self._aligned:
+            mask = self.image.to(device)
+            start = max(self.n_keys - n_keys, 0)
+            mask = mask[:, min(start, self.n_known) :][:, :n_keys]
+            self._aligned[key] = torch.nn.functional.pad(mask, (0, n_keys - mask.shape[1]))
+        return self._aligned[key]
+
+    def image_index(self) -> tuple[Int[Tensor, "batch image"], Bool[Tensor, "batch image"]]:
+        """Key positions of each sample's image tokens in order, and which entries are not filler.
+
+        Samples with fewer image tokens than the longest one are filled with position 0 at the end.
+        """
+        width = max(self.n_image, default=0)
+        order = self.image.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        counts = torch.tensor(self.n_image, device=order.device)
+        valid = torch.arange(width, device=order.device) < counts[:, None]
+        return order * valid, valid
+
+    def extend(self, n_new: int) -> TokenMap:
+        """The map after `n_new` generated text tokens."""
+        return TokenMap(self.image, self.real, self.n_keys + n_new, self.n_image)
+
+    def append(self, new: TokenMap) -> TokenMap:
+        """The map after a further piece of prompt, which may hold images of its own."""
+        grown = torch.nn.functional.pad
+        gap = (0, self.n_keys - self.n_known)
+        image = torch.cat([grown(self.image, gap), new.image], dim=1)
+        real = torch.cat([grown(self.real, gap, value=True), new.real], dim=1)
+        return TokenMap.from_masks(image, real)
+
+    def crop(self, n_keys: int) -> TokenMap:
+        """The map of the first `n_keys` keys, after a cache was cut back to them."""
+        if n_keys >= self.n_known:
+            return TokenMap(self.image, self.real, n_keys, self.n_image)
+        return TokenMap.from_masks(self.image[:, :n_keys], self.real[:, :n_keys])
+
+    def expand(self, batch: int) -> TokenMap:
+        """The map with every sample repeated in place, as beams and returned sequences are.
+
+        Raises:
+            ValueError: `batch` is no multiple of the map's own.
+        """
+        if batch == self.batch:
+            return self
+        if batch % self.batch:
+            raise ValueError(
+                f"a forward of batch size {batch} follows a prompt of batch size {self.batch}: "
+                "expected a multiple of it; prepare the batch that you run."
+            )
+        times = batch // self.batch
+        image, real = (m.repeat_interleave(times, dim=0) for m in (self.image, self.real))
+        n_image = tuple(n for n in self.n_image for _ in range(times))
+        return TokenMap(image, real, self.n_keys, n_image)
+
+
+def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap) -> None:
+    """Hand a token map to hook points of another model, so that rvelens' hooks run there.
+
+    `HookedLVLM` does this by itself at every forward. For a TransformerLens bridge:
+    `attach_tokens(bridge.hook_dict.values(), tokens)` before the forward.
+    """
+    for point in hook_points:
+        point.ctx["tokens"] = tokens
+
+
+def tokens_of(hook: Any) -> TokenMap:
+    """The token map of the forward in progress, for use inside a hook.
+
+    Raises:
+        ValueError: no map was attached, or the prompt of a reused cache is unknown.
+    """
+    tokens = hook.ctx.get("tokens")
+    if tokens is None:
+        raise ValueError(
+            f"{hook.name} has no token map: expected a forward that starts from input_ids; call the "
+            "HookedLVLM, or attach a map with rvelens.attach_tokens."
+        )
+    return tokens

@@ -7,6 +7,13 @@ from __future__ import annotations
 
 from rvelens.hooks.ablate import head_mask_hooks
 from rvelens.hooks.record import ars_caching_hooks
+from rvelens.hooks.region import dilution_hooks, region_hooks
 from rvelens.hooks.rve import rve_hooks
 
-__all__ = ["ars_caching_hooks", "head_mask_hooks", "rve_hooks"]
+__all__ = [
+    "ars_caching_hooks",
+    "dilution_hooks",
+    "head_mask_hooks",
+    "region_hooks",
+    "rve_hooks",
+]

@@ -172,7 +172,7 @@ class HookedLVLM(HookedRootModule):
         """The model's own `generate`, under whatever hooks are on; arguments are transformers'."""
         if inputs.get("input_ids") is not None:
             # InstructBLIP's generate goes straight to its language model with embeddings.
-            self._run.announced = self.token_map(inputs)
+            self._run.announce(self.image_token_id, inputs)
         return self.hf_model.generate(**inputs)
 
     def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -31,7 +32,7 @@ class Run:
     tokens: TokenMap | None = None
     row: Int[Tensor, " batch"] | None = None
     sums: list[tuple[HookPoint, Tensor]] = field(default_factory=list)
-    announced: TokenMap | None = field(default=None, repr=False)
+    announced: Callable[[], TokenMap] | None = field(default=None, repr=False)
     _by_cache: WeakKeyDictionary[Any, TokenMap] = field(
         default_factory=WeakKeyDictionary, repr=False
     )
@@ -53,28 +54,27 @@ class Run:
         if input_ids is None:
             return
         mask = kwargs.get("attention_mask")
-        n_new = input_ids.shape[1]
-        if not isinstance(mask, Tensor) or mask.dim() != 2:
-            mask = None
-        elif mask.shape[1] > n_new:
-            mask = mask[:, -n_new:]
-        self.announced = TokenMap.from_inputs(input_ids, image_token_id, mask)
+        mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        # Read only when a prompt comes in: reading at every decode step would wait for the device.
+        self.announced = lambda: TokenMap.from_inputs(
+            input_ids, image_token_id, None if mask is None else mask[:, -input_ids.shape[1] :]
+        )
 
     def begin(self, batch: int, n_query: int, cache: Any) -> None:
         """Settle the token map as the decoder starts on `n_query` rows behind what `cache` holds."""
-        new, self.announced, self.sums, self.row = self.announced, None, [], None
+        announced, self.announced, self.sums, self.row = self.announced, None, [], None
         n_past = int(cache.get_seq_length()) if cache is not None else 0
+        past = self._by_cache.get(cache) if n_past else None
+        new = announced() if announced is not None and (n_past == 0 or n_query > 1) else None
+        if new is not None and new.n_keys != n_query:
+            new = None
         if n_past == 0:
-            usable = new is not None and new.n_keys == n_query
-            self.tokens = new.expand(batch) if new is not None and usable else None
+            self.tokens = None if new is None else new.expand(batch)
+        elif past is None:
+            self.tokens = None
         else:
-            past = self._by_cache.get(cache)
-            self.tokens = None if past is None else past.crop(n_past).expand(batch)
-            if self.tokens is not None:
-                piece = new is not None and n_query > 1
-                self.tokens = self.tokens.append(new) if piece else self.tokens.extend(n_query)  # type: ignore[arg-type]
-        if self.tokens is not None and cache is not None:
-            self._by_cache[cache] = self.tokens
+            past = past.crop(n_past).expand(batch)
+            self.tokens = past.extend(n_query) if new is None else past.append(new.expand(batch))
         if self.tokens is not None and n_query > 1:
             row = self.tokens.last - (self.tokens.n_keys - n_query)
             self.row = None if bool((row == n_query - 1).all()) else row
@@ -95,6 +95,9 @@ def follow(hf_model: Any, decoder: nn.Module, run: Run) -> None:
             run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"))
 
     def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None and run.tokens is not None:
+            run.remember(cache, run.tokens)
         raise_if_not_finite(run)
 
     hf_model.register_forward_pre_hook(announce, with_kwargs=True)

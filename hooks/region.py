@@ -1,0 +1,112 @@
+"""Steering by hand: raise or lower the scores of image tokens that the caller names.
+
+With the ground-truth region this is the oracle: the most that steering attention could gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rvelens.hooks.rows import last_row, with_last_row
+from rvelens.tokens import TokenMap, tokens_of
+
+
+@dataclass(frozen=True, eq=False)
+class RegionHook:
+    """Equation 6 with a given mask in place of M: S + beta |S| on a region of the image."""
+
+    region: Bool[Tensor, "batch image"] = field(repr=False)
+    beta: float
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """Raise the region's scores in the last token's row, pre-softmax, for every head."""
+        tokens = tokens_of(hook)
+        row = last_row(scores, tokens)
+        target = self._keys(tokens, row)[:, None]
+        return with_last_row(scores, torch.where(target, row + self.beta * row.abs(), row), tokens)
+
+    def _keys(
+        self, tokens: TokenMap, row: Float[Tensor, "batch head key"]
+    ) -> Bool[Tensor, "batch key"]:
+        index, valid = (x.to(row.device) for x in tokens.image_index())
+        if self.region.shape != index.shape:
+            raise ValueError(
+                f"a region of shape {tuple(self.region.shape)} for a batch with image tokens "
+                f"{tuple(index.shape)}: expected one row per sample and one entry per image token."
+            )
+        # Added up, not written: filler entries all point at key 0, which may be an image token too.
+        chosen = (self.region.to(row.device) & valid).int()
+        counts = torch.zeros(row.shape[0], tokens.n_keys, dtype=torch.int, device=row.device)
+        keys = counts.scatter_add_(1, index, chosen) > 0
+        visible = row[:, 0] > torch.finfo(row.dtype).min
+        return keys[:, -row.shape[-1] :] & visible
+
+
+def region_hooks(
+    region: Bool[Tensor, "batch image"], layers: Iterable[int], beta: float = 1.0
+) -> list[tuple[str, RegionHook]]:
+    """Hooks that raise the scores of a given region of the image, for every head, last row.
+
+    Args:
+        region: which image tokens to enhance, for each sample of the batch that will run.
+        layers: layers to edit.
+        beta: strength, as in RVE.
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`; good for batches with these samples only.
+
+    Raises:
+        ValueError: a negative beta; when run, a region that does not fit the batch.
+    """
+    if not 0 <= beta < float("inf"):
+        raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
+    hook = RegionHook(region, float(beta))
+    return [(f"blocks.{layer}.attn.hook_attn_scores", hook) for layer in layers]
+
+
+@dataclass(frozen=True, eq=False)
+class DilutionHook:
+    """An injected fault: the last token's scores of image tokens scaled and lowered."""
+
+    scale: float
+    shift: float
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """scale S + shift on the image tokens of the last row, pre-softmax, for every head."""
+        tokens = tokens_of(hook)
+        row = last_row(scores, tokens)
+        image = tokens.image_keys(row.shape[-1], row.device)
+        image = image & (row[:, 0] > torch.finfo(row.dtype).min)
+        weaker = row * self.scale + self.shift
+        return with_last_row(scores, torch.where(image[:, None], weaker, row), tokens)
+
+
+def dilution_hooks(
+    layers: Iterable[int], scale: float = 1.0, shift: float = 0.0
+) -> list[tuple[str, DilutionHook]]:
+    """Hooks that take attention away from the image, to test what brings it back.
+
+    This damages a model on purpose. A method that repairs the damage has shown that it can repair
+    this damage, not that it helps the model as it is.
+
+    Args:
+        layers: layers to damage.
+        scale: factor on the image tokens' scores.
+        shift: added to them after scaling.
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`; list them before the hooks that should see the
+        weaker scores.
+    """
+    hook = DilutionHook(float(scale), float(shift))
+    return [(f"blocks.{layer}.attn.hook_attn_scores", hook) for layer in layers]

@@ -1,0 +1,122 @@
+"""Yes/no metrics with bootstrap intervals. Yes is the positive class throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+
+Metric = Callable[[Bool[np.ndarray, " question"], Float[np.ndarray, " question"]], float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_json(self) -> dict[str, float]:
+        """Value, low and high, rounded to six digits."""
+        return {name: round(number, 6) for name, number in asdict(self).items()}
+
+
+def accuracy(truth: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"]) -> float:
+    """Share of questions answered right; the answer is yes where the yes-minus-no logit is > 0."""
+    return float(np.mean((margin > 0) == truth))
+
+
+def yes_ratio(
+    truth: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"]
+) -> float:
+    """Share of questions answered yes."""
+    return float(np.mean(margin > 0))
+
+
+def f1(truth: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"]) -> float:
+    """2 TP / (2 TP + FP + FN); NaN where there is neither a yes answer nor a true yes."""
+    yes = margin > 0
+    denominator = yes.sum() + truth.sum()
+    return float(2 * (yes & truth).sum() / denominator) if denominator else float("nan")
+
+
+def auc(truth: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"]) -> float:
+    """Probability that a true yes has the larger margin than a true no; ties count half.
+
+    NaN where all truths are the same.
+    """
+    n_yes = int(truth.sum())
+    n_no = truth.size - n_yes
+    if not n_yes or not n_no:
+        return float("nan")
+    rank_sum = rankdata(margin)[truth].sum()
+    return float((rank_sum - n_yes * (n_yes + 1) / 2) / (n_yes * n_no))
+
+
+def estimate(
+    metric: Metric,
+    truth: Bool[np.ndarray, " question"],
+    margin: Float[np.ndarray, " question"],
+    cluster: Int[np.ndarray, " question"],
+    n_resamples: int = 1000,
+    seed: int = 55,
+) -> Estimate:
+    """A metric with its 95% percentile bootstrap interval.
+
+    Args:
+        metric: function of truth and margin.
+        truth: whether yes is right.
+        margin: yes-minus-no logit.
+        cluster: what is resampled as one, such as the image of each question.
+        n_resamples: bootstrap draws.
+        seed: of the draws.
+    """
+    values = [metric(truth[i], margin[i]) for i in resamples(cluster, n_resamples, seed)]
+    return Estimate(metric(truth, margin), *interval(values))
+
+
+def estimate_gain(
+    metric: Metric,
+    truth: Bool[np.ndarray, " question"],
+    before: Float[np.ndarray, " question"],
+    after: Float[np.ndarray, " question"],
+    cluster: Int[np.ndarray, " question"],
+    n_resamples: int = 1000,
+    seed: int = 55,
+) -> Estimate:
+    """Paired difference of a metric on the same questions, after minus before."""
+    values = [
+        metric(truth[i], after[i]) - metric(truth[i], before[i])
+        for i in resamples(cluster, n_resamples, seed)
+    ]
+    return Estimate(metric(truth, after) - metric(truth, before), *interval(values))
+
+
+def resamples(
+    cluster: Int[np.ndarray, " question"], n_resamples: int, seed: int
+) -> list[Int[np.ndarray, " _"]]:
+    """Question indices of each bootstrap draw of whole clusters."""
+    rng = np.random.default_rng(seed)
+    _, labels = np.unique(cluster, return_inverse=True)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+    draws = rng.integers(len(members), size=(n_resamples, len(members)))
+    if len(members) == len(labels):  # one question a cluster: no need to join lists
+        flat = np.concatenate(members)
+        return [flat[draw] for draw in draws]
+    return [np.concatenate([members[j] for j in draw]) for draw in draws]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """2.5th and 97.5th percentile; draws in which the metric is undefined are left out."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    if not finite.size:
+        return float("nan"), float("nan")
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return float(low), float(high)

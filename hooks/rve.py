@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -108,7 +108,7 @@ def rve_hooks(
     k: int = 5,
     alpha: float = 0.05,
     beta: float = 1.0,
-    scope: Scope = "all",
+    scope: str = "all",
     denoise: bool = True,
 ) -> list[tuple[str, RVEHook]]:
     """Hooks that raise the scores of image tokens that sensitive heads look at and others do not.
@@ -152,6 +152,47 @@ def rve_hooks(
     return hooks
 
 
+def mask_hooks(
+    heads: Mapping[int, Sequence[int]], n_heads: int, alpha: float = 0.05, beta: float = 1.0
+) -> list[tuple[str, RVEHook]]:
+    """Equation 6 with M from the mean scores of given heads: no ranking, no denoising mask.
+
+    The controls for RVE: all heads, random heads, or the insensitive ones in the sensitive ones'
+    place. What these gain as well is not owed to the ranking.
+
+    Args:
+        heads: heads that make the mask, by layer; every head of the layer is edited.
+        n_heads: heads a layer of the model.
+        alpha, beta: as in `rve_hooks`.
+
+    Raises:
+        ValueError: alpha or beta outside its range.
+    """
+    _check_strength(alpha, beta)
+    return [
+        (
+            f"blocks.{layer}.attn.hook_attn_scores",
+            RVEHook(
+                layer,
+                torch.tensor([list(some)] * 2),
+                None,
+                n_heads,
+                float(alpha),
+                float(beta),
+                False,
+            ),
+        )
+        for layer, some in sorted(heads.items())
+    ]
+
+
+def _check_strength(alpha: float, beta: float) -> None:
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha={alpha}: expected a share of the image tokens in (0, 1].")
+    if not 0 <= beta < float("inf"):
+        raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
+
+
 def _check_arguments(
     profile: ARSProfile, layers: list[int], k: int, alpha: float, beta: float, scope: str
 ) -> None:
@@ -166,9 +207,6 @@ def _check_arguments(
             f"k={k} for {profile.n_heads} heads a layer: expected 1 to {profile.n_heads // 2}, so that "
             "sensitive and insensitive heads are different ones; choose a smaller k."
         )
-    if not 0 < alpha <= 1:
-        raise ValueError(f"alpha={alpha}: expected a share of the image tokens in (0, 1].")
-    if not 0 <= beta < float("inf"):
-        raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
+    _check_strength(alpha, beta)
     if scope not in get_args(Scope):
         raise ValueError(f"scope={scope!r}: expected 'all' or 'sensitive'.")

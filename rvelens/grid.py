@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Tile:
     rows: int
     columns: int
     stride: int
-    box: Box = (0.0, 0.0, 1.0, 1.0)
+    box: Box = WHOLE
 
     def values(self, tokens: Float[np.ndarray, " image"]) -> Float[np.ndarray, "rows columns"]:
         """This tile's values out of a vector over all image tokens."""
@@ -80,9 +83,72 @@ def _patch_of(pixels: int, start: float, stop: float, patches: int) -> NDArray[n
     return np.where((position >= 0) & (patch < patches), patch, -1)
 
 
-def single_tile(rows: int, columns: int, box: Box = (0.0, 0.0, 1.0, 1.0)) -> ImageGrid:
+def single_tile(rows: int, columns: int, box: Box = WHOLE) -> ImageGrid:
     """The grid of an image that is one rectangle of patches."""
     return ImageGrid(rows * columns, (Tile(0, rows, columns, columns, box),))
+
+
+def seen_box(image_processor: Any, width: int, height: int) -> Box:
+    """The part of a `width` x `height` image that a one-crop image processor shows the model.
+
+    Undoes, in the order of transformers' processors, padding to a square (`do_pad`), a resize of the
+    shorter edge or to a fixed size (`do_resize`), and the central crop (`do_center_crop`). Without a
+    processor: CLIP's, the central square.
+    """
+    if image_processor is None:
+        return center_crop_box(width, height)
+    if getattr(image_processor, "do_pad", None):
+        return pad_to_square_box(width, height)
+    if not getattr(image_processor, "do_center_crop", None):
+        return WHOLE
+    shorter = image_processor.size.get("shortest_edge")
+    crop = image_processor.crop_size
+    if shorter is None:
+        resized = (image_processor.size["width"], image_processor.size["height"])
+    else:
+        edge = min(width, height)
+        resized = (int(shorter * width / edge), int(shorter * height / edge))
+    x0, x1 = _central(resized[0], crop["width"])
+    y0, y1 = _central(resized[1], crop["height"])
+    return (x0, y0, x1, y1)
+
+
+def _central(length: int, crop: int) -> tuple[float, float]:
+    """Start and end of a central crop, as fractions of the length; beyond 0..1 where it pads."""
+    start = (length - crop) // 2
+    return start / length, (start + crop) / length
+
+
+def tiled(
+    n_tokens: int, rows: int, columns: int, side: int, *, overview: Literal["first", "last"]
+) -> ImageGrid | None:
+    """A squashed overview and `rows` x `columns` equal tiles, each of `side` x `side` patches.
+
+    Tiles and overview follow one another in the token order, tiles row by row. None where this does
+    not add up to `n_tokens`.
+    """
+    n_tiles = rows * columns
+    if n_tokens != (n_tiles + 1) * side * side:
+        return None
+    first = side * side if overview == "first" else 0
+    tiles = [
+        Tile(
+            first + n * side * side,
+            side,
+            side,
+            side,
+            (c / columns, r / rows, (c + 1) / columns, (r + 1) / rows),
+        )
+        for n, (r, c) in enumerate(np.ndindex(rows, columns))
+    ]
+    whole = Tile(0 if overview == "first" else n_tiles * side * side, side, side, side)
+    return ImageGrid(n_tokens, (whole, *tiles))
+
+
+def square_side(n: int) -> int | None:
+    """The side of a square of `n` patches; None if there is no such square."""
+    side = math.isqrt(max(n, 0))
+    return side if side and side * side == n else None
 
 
 def center_crop_box(width: int, height: int) -> Box:

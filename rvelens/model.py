@@ -17,7 +17,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 from rvelens import attention
 from rvelens.attention import AttentionHooks
 from rvelens.families import Family, family_of
-from rvelens.prompts import Images, pair_up, prepare
+from rvelens.grid import ImageGrid
+from rvelens.prompts import ImageLike, Images, load_image, pair_up, prepare
 from rvelens.run import QueryRows, Run, follow
 from rvelens.tokens import TokenMap
 
@@ -51,14 +52,14 @@ class HookedLVLM(HookedRootModule):
         hf_model: PreTrainedModel,
         processor: Any = None,
         family: Family | None = None,
-        query_rows: QueryRows = "last",
+        query_rows: str = "last",
     ) -> None:
         super().__init__()
         self.family = family or family_of(hf_model.config)
         self.family.refuse_if_inexact(hf_model.config)
         self.processor = processor
         self._run, layers = _open_seam(hf_model)
-        self._run.query_rows = query_rows
+        self._run.query_rows = query_rows  # type: ignore[assignment]  # Run checks it
         self.blocks = nn.ModuleList(Block(hooks) for hooks in layers)
         # setup() names every module below it, so the Hugging Face model joins only afterwards.
         self.setup()
@@ -74,7 +75,7 @@ class HookedLVLM(HookedRootModule):
         *,
         processor: Any = None,
         family: str | None = None,
-        query_rows: QueryRows = "last",
+        query_rows: str = "last",
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> HookedLVLM:
@@ -138,8 +139,8 @@ class HookedLVLM(HookedRootModule):
         return self._run.query_rows
 
     @query_rows.setter
-    def query_rows(self, rows: QueryRows) -> None:
-        self._run.query_rows = rows
+    def query_rows(self, rows: str) -> None:
+        self._run.query_rows = rows  # type: ignore[assignment]  # Run checks it
 
     @property
     def tokens(self) -> TokenMap | None:
@@ -161,6 +162,12 @@ class HookedLVLM(HookedRootModule):
         return TokenMap.from_inputs(
             inputs["input_ids"], self.image_token_id, inputs.get("attention_mask")
         )
+
+    def image_grid(self, image: ImageLike) -> ImageGrid | None:
+        """Where the tokens of this image lie in it; None for families without a patch grid."""
+        loaded = load_image(image)
+        n_tokens = self.token_map(self.prepare(loaded, "?")).n_image[0]
+        return self.family.grid(self.hf_model.config, self.processor, loaded.size, n_tokens)
 
     @property
     def image_token_id(self) -> int:

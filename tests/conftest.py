@@ -1,0 +1,47 @@
+"""Shared fixtures: small thread pool, a tiny hooked LLaVA and a batch for it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import IMAGES, QUESTIONS, build
+
+from rvelens import ARSProfile, HookedLVLM
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def plain() -> Any:
+    """A tiny random LLaVA as transformers gives it, under SDPA."""
+    hf_model, _ = build("llava")
+    hf_model.set_attn_implementation("sdpa")
+    return hf_model
+
+
+@pytest.fixture
+def model(plain: Any) -> HookedLVLM:
+    """The same model, hooked."""
+    _, processor = build("llava")
+    return HookedLVLM.from_pretrained(copy.deepcopy(plain), processor=processor)
+
+
+@pytest.fixture
+def inputs(model: HookedLVLM) -> Any:
+    """A left-padded batch of prompts of different lengths."""
+    return model.prepare(IMAGES, QUESTIONS)
+
+
+@pytest.fixture
+def profile(model: HookedLVLM) -> ARSProfile:
+    """A profile with random scores."""
+    generator = torch.Generator().manual_seed(0)
+    return ARSProfile.from_scores(
+        torch.rand(model.n_layers, model.n_heads, generator=generator), model="random"
+    )

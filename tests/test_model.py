@@ -1,0 +1,313 @@
+"""HookedLVLM: TransformerLens semantics, mistakes answered, nothing left behind."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny_models import IMAGES, QUESTIONS, build
+
+from rvelens import HookedLVLM
+from rvelens.hooks import head_mask_hooks, rve_hooks
+
+SCORES = "blocks.1.attn.hook_attn_scores"
+PATTERN = "blocks.1.attn.hook_pattern"
+Z = "blocks.1.attn.hook_z"
+
+
+def no_hooks(model):
+    return not model.list_hooks() and all(
+        not point._forward_hooks and not point._backward_hooks for point in model.hook_points()
+    )
+
+
+def test_unhooked_is_bit_identical(model, plain, inputs):
+    with torch.no_grad():
+        assert torch.equal(model(**inputs), plain(**inputs).logits)
+    options = {"max_new_tokens": 5, "do_sample": False}
+    assert torch.equal(model.generate(**inputs, **options), plain.generate(**inputs, **options))
+
+
+def test_cache_has_the_documented_shapes(model, inputs):
+    logits, cache = model.run_with_cache(**inputs)
+    batch, key = inputs["input_ids"].shape
+    assert logits.shape[:2] == (batch, key)
+    assert set(cache) == set(model.hook_dict)
+    assert cache[SCORES].shape == cache[PATTERN].shape == (batch, model.n_heads, 1, key)
+    assert cache[Z].shape[:3] == (batch, key, model.n_heads)
+    torch.testing.assert_close(cache[PATTERN].sum(-1), torch.ones(batch, model.n_heads, 1))
+    model.query_rows = "all"
+    _, cache = model.run_with_cache(**inputs, names_filter=PATTERN)
+    assert list(cache) == [PATTERN]
+    assert cache[PATTERN].shape == (batch, model.n_heads, key, key)
+
+
+def test_last_row_is_the_last_real_token_under_right_padding(model, inputs):
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    shift = [int((row == 0).sum()) for row in mask]
+    right = {
+        "input_ids": torch.stack([r.roll(-s) for r, s in zip(ids, shift, strict=True)]),
+        "attention_mask": torch.stack([r.roll(-s) for r, s in zip(mask, shift, strict=True)]),
+        "pixel_values": inputs["pixel_values"],
+    }
+    _, left_cache = model.run_with_cache(**inputs, names_filter=PATTERN)
+    _, right_cache = model.run_with_cache(**right, names_filter=PATTERN)
+    assert len(set(shift)) > 1
+    for row, s in enumerate(shift):
+        n = ids.shape[1] - s
+        torch.testing.assert_close(
+            right_cache[PATTERN][row, :, 0, :n], left_cache[PATTERN][row, :, 0, s:]
+        )
+
+
+def test_an_edit_reaches_the_logits_and_its_context_ends_it(model, inputs):
+    with torch.no_grad():
+        before = model(**inputs)
+        with model.hooks([(SCORES, lambda scores, hook: scores * 2)]):
+            during = model(**inputs)
+        assert not torch.allclose(before[:, -1], during[:, -1])
+        assert torch.equal(before, model(**inputs))
+    assert no_hooks(model)
+
+
+def test_last_row_and_all_rows_agree(model, inputs, profile):
+    hooks = rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)
+    with torch.no_grad(), model.hooks(hooks):
+        last = model(**inputs)[:, -1]
+        model.query_rows = "all"
+        torch.testing.assert_close(model(**inputs)[:, -1], last, rtol=0, atol=1e-5)
+
+
+def test_hooks_nest_and_each_context_removes_only_its_own(model, inputs):
+    seen = []
+    with model.hooks([(SCORES, lambda scores, hook: seen.append("outer"))]):
+        with model.hooks([(SCORES, lambda scores, hook: seen.append("inner"))]):
+            model(**inputs)
+        model(**inputs)
+    model(**inputs)
+    assert seen == ["outer", "inner", "outer"]
+
+
+def test_an_exception_inside_leaves_nothing_behind(model, inputs):
+    with pytest.raises(RuntimeError, match="mine"), model.hooks([(SCORES, lambda s, hook: s)]):
+        raise RuntimeError("mine")
+    assert no_hooks(model)
+
+    def failing(scores, hook):
+        raise RuntimeError("in the hook")
+
+    with pytest.raises(RuntimeError, match="in the hook"), model.hooks([(SCORES, failing)]):
+        model(**inputs)
+    assert no_hooks(model)
+    assert torch.isfinite(model(**inputs)).all()
+
+
+def test_a_hook_that_fails_to_register_takes_the_others_with_it(model):
+    good = (SCORES, lambda scores, hook: scores)
+    with (
+        pytest.raises(ValueError, match=r"unknown hook name 'blocks.1.attn.hook_score'.*did you"),
+        model.hooks([good, ("blocks.1.attn.hook_score", good[1])]),
+    ):
+        pass
+    assert no_hooks(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("blocks.9.attn.hook_z", "blocks.0.attn.hook_z"),
+        ("blocks.1.attn.hook_patern", PATTERN),
+        ("blocks.1.hook_pattern", PATTERN),
+    ],
+)
+def test_unknown_names_raise_with_the_nearest(model, inputs, name, nearest):
+    for add in (
+        lambda: model.add_hook(name, lambda x, hook: x),
+        lambda: model.run_with_cache(**inputs, names_filter=name),
+        lambda: model.run_with_cache(**inputs, names_filter=[Z, name]),
+        lambda: model.run_with_hooks(**inputs, fwd_hooks=[(name, lambda x, hook: x)]),
+    ):
+        with pytest.raises(ValueError, match="unknown hook name") as error:
+            add()
+        if "9" not in name:
+            assert f"did you mean {nearest!r}" in str(error.value)
+        assert f"layers 0 to {model.n_layers - 1}" in str(error.value)
+    assert no_hooks(model)
+
+
+def test_a_filter_that_matches_nothing_raises(model, inputs):
+    with pytest.raises(ValueError, match="matches none of the"):
+        model.run_with_cache(**inputs, names_filter=lambda name: "mlp" in name)
+    with pytest.raises(ValueError, match="matches none of the"):
+        model.add_hook(lambda name: "mlp" in name, lambda x, hook: x)
+    assert no_hooks(model)
+
+
+@pytest.mark.parametrize("name", [SCORES, PATTERN, Z])
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda x, hook: x[:, :1], r"returned \(3, "),
+        (lambda x, hook: x.double(), "returned .* torch.float64"),
+        (lambda x, hook: "text", "returned str"),
+    ],
+)
+def test_a_wrong_return_names_the_layer_and_the_hook(model, inputs, name, wrong, got):
+    with pytest.raises(ValueError, match=got) as error, model.hooks([(name, wrong)]):
+        model(**inputs)
+    assert f"a hook on {name} (<lambda>)" in str(error.value)
+    assert no_hooks(model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [SCORES, PATTERN])
+def test_non_finite_returns_name_the_first_layer(model, inputs, name, value):
+    def poison(x, hook):
+        x = x.clone()
+        x[0, 0, 0, 0] = value
+        return x
+
+    for run in (lambda: model(**inputs), lambda: model.generate(**inputs, max_new_tokens=2)):
+        with (
+            pytest.raises(ValueError, match=r"blocks\.1\.attn is not finite"),
+            model.hooks([(name, poison), ("blocks.2.attn.hook_pattern", lambda x, hook: x)]),
+        ):
+            run()
+    assert torch.isfinite(model(**inputs)).all()
+
+
+def test_masking_a_key_with_minus_infinity_is_allowed(model, inputs):
+    def mask_first_image_token(scores, hook):
+        scores = scores.clone()
+        scores[..., 10] = float("-inf")
+        return scores
+
+    with model.hooks([(SCORES, mask_first_image_token)]):
+        _, cache = model.run_with_cache(**inputs, names_filter=PATTERN)
+    assert (cache[PATTERN][..., 10] == 0).all()
+
+
+def test_a_model_wrapped_twice_shares_its_hooks(model, inputs):
+    again = HookedLVLM.from_pretrained(model.hf_model, processor=model.processor)
+    seen = []
+    with model.hooks([(SCORES, lambda scores, hook: seen.append(1))]):
+        again(**inputs)
+    assert seen == [1]
+
+
+def test_the_wrapped_model_is_a_module_with_its_own_weights(model):
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.numel() for p in model.hf_model.parameters()
+    )
+    assert not hasattr(next(model.hf_model.children()), "name")
+
+
+def test_query_rows_refuses_anything_else(model):
+    with pytest.raises(ValueError, match="query_rows is 'first': expected 'last' or 'all'"):
+        model.query_rows = "first"
+    assert model.query_rows == "last"
+
+
+def test_ask_answers_one_or_many(model):
+    many = model.ask(IMAGES, QUESTIONS, max_new_tokens=3, batch_size=2)
+    assert len(many) == 3
+    assert all(isinstance(answer, str) for answer in many)
+    assert len(model.ask(IMAGES[0], QUESTIONS, max_new_tokens=2)) == 3
+    assert len(model.ask(IMAGES, QUESTIONS[0], max_new_tokens=2)) == 3
+    assert len(model.ask(IMAGES[0], QUESTIONS[0], max_new_tokens=2)) == 1
+
+
+def test_answers_do_not_depend_on_the_batch(model, profile):
+    with model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)):
+        together = model.ask(IMAGES, QUESTIONS, max_new_tokens=4)
+        alone = [
+            model.ask(image, question, max_new_tokens=4)[0]
+            for image, question in zip(IMAGES, QUESTIONS, strict=True)
+        ]
+    assert together == alone
+
+
+def test_generation_without_a_cache_agrees(model, inputs, profile):
+    with model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)):
+        # Without a cache every step runs the whole sequence, whose earlier rows are then unedited:
+        # only the first token is the same computation.
+        with_cache = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        without = model.generate(**inputs, max_new_tokens=1, do_sample=False, use_cache=False)
+    assert torch.equal(with_cache, without)
+
+
+def test_hooks_of_the_wrong_shape_are_refused_before_any_compute(model, profile):
+    from rvelens import ARSProfile
+
+    other = ARSProfile.from_scores(torch.rand(model.n_layers, 12))
+    with (
+        pytest.raises(ValueError, match="the profile has 12 heads a layer and this model 8"),
+        model.hooks(rve_hooks(other, [1], k=2)),
+    ):
+        pass
+    deeper = ARSProfile.from_scores(torch.rand(40, 8))
+    with (
+        pytest.raises(ValueError, match="unknown hook name 'blocks.39"),
+        model.hooks(rve_hooks(deeper, [39], k=2)),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"heads \[8\] are masked, but this model has heads 0 to 7"),
+        model.hooks(head_mask_hooks({1: [0, 8]})),
+    ):
+        pass
+    assert no_hooks(model)
+
+
+def test_bad_inputs_are_one_clear_sentence(model, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no image at .*nowhere\.png"):
+        model.ask(tmp_path / "nowhere.png", "?")
+    torn = tmp_path / "torn.png"
+    IMAGES[0].save(torn)
+    torn.write_bytes(torn.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"torn\.png cannot be read as an image"):
+        model.ask(torn, "?")
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        model.ask(tmp_path / "text.png", "?")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        model.ask(tmp_path, "?")
+    with pytest.raises(ValueError, match="2 images and 3 questions"):
+        model.ask(IMAGES[:2], QUESTIONS)
+    with pytest.raises(ValueError, match="0 images and 0 questions"):
+        model.ask([], [])
+    with pytest.raises(ValueError, match="a question is '  '"):
+        model.ask(IMAGES[0], "  ")
+    with pytest.raises(ValueError, match="did you mean 'llava_v1'"):
+        model.ask(IMAGES[0], "?", prompt="llava_v2")
+    with pytest.raises(ValueError, match="has no image slot"):
+        model.ask(IMAGES[0], "?", prompt="USER: {question}")
+
+
+def test_a_model_without_a_processor_says_so(plain):
+    bare = HookedLVLM.from_pretrained(copy.deepcopy(plain))
+    with pytest.raises(ValueError, match="this model has no processor"):
+        bare.ask(IMAGES[0], "?")
+
+
+def test_loading_mistakes(plain):
+    with pytest.raises(ValueError, match="dtype given with a loaded model"):
+        HookedLVLM.from_pretrained(plain, dtype="auto")
+    with pytest.raises(ValueError, match="unknown family 'lava'.*did you mean 'llava'"):
+        HookedLVLM.from_pretrained(plain, family="lava")
+
+
+def test_saved_models_load_by_folder(model, tmp_path: Path, inputs):
+    model.hf_model.save_pretrained(tmp_path)
+    model.processor.save_pretrained(tmp_path)
+    loaded = HookedLVLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(**inputs), model(**inputs))
+    image = Image.new("RGB", (40, 40))
+    assert loaded.ask(image, QUESTIONS[0]) == model.ask(image, QUESTIONS[0])
+
+
+def test_build_gives_fresh_weights_each_time():
+    assert build("llava")[0] is not build("llava")[0]

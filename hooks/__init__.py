@@ -6,6 +6,7 @@ Each `*_hooks` function returns a list of (hook name, hook), built once for any 
 from __future__ import annotations
 
 from rvelens.hooks.ablate import head_mask_hooks
+from rvelens.hooks.enhanced import mask_recording_hooks
 from rvelens.hooks.record import ars_caching_hooks
 from rvelens.hooks.region import dilution_hooks, region_hooks
 from rvelens.hooks.rve import rve_hooks
@@ -14,6 +15,7 @@ __all__ = [
     "ars_caching_hooks",
     "dilution_hooks",
     "head_mask_hooks",
+    "mask_recording_hooks",
     "region_hooks",
     "rve_hooks",
 ]

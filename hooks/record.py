@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.hooks.rows import last_row
+from rvelens.hooks.rows import image_part, last_row
 from rvelens.tokens import tokens_of
 
 
@@ -23,13 +23,7 @@ class Recorder:
     def __call__(self, pattern: Float[Tensor, "batch head query key"], hook: Any) -> None:
         """Store A of equation 3 in `cache[layer]`; the pattern itself is left alone."""
         tokens = tokens_of(hook)
-        index, valid = (x.to(pattern.device) for x in tokens.image_index())
-        row = last_row(pattern.detach(), tokens).float()
-        # A sliding-window layer holds the newest keys only; older image tokens get no attention.
-        index = index - max(tokens.n_keys - row.shape[-1], 0)
-        seen = valid & (index >= 0)
-        index = index.clamp(min=0)[:, None].expand(-1, row.shape[1], -1)
-        self.cache[self.layer] = row.gather(-1, index) * seen[:, None]
+        self.cache[self.layer] = image_part(last_row(pattern.detach(), tokens).float(), tokens)
 
 
 def ars_caching_hooks(

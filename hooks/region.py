@@ -1,6 +1,6 @@
 """Steering by hand: raise or lower the scores of image tokens that the caller names.
 
-With the ground-truth region this is the oracle: the most that steering attention could gain.
+With the ground-truth region this is the oracle: what steering gains when the place is known.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class RegionHook:
             )
         # Added up, not written: filler entries all point at key 0, which may be an image token too.
         chosen = (self.region.to(row.device) & valid).int()
-        counts = torch.zeros(row.shape[0], tokens.n_keys, dtype=torch.int, device=row.device)
+        counts = torch.zeros_like(tokens.image, dtype=torch.int, device=row.device)
         keys = counts.scatter_add_(1, index, chosen) > 0
         visible = row[:, 0] > torch.finfo(row.dtype).min
-        return keys[:, -row.shape[-1] :] & visible
+        return tokens.align(keys, row.shape[-1]) & visible
 
 
 def region_hooks(
@@ -74,7 +74,7 @@ def region_hooks(
 
 @dataclass(frozen=True, eq=False)
 class DilutionHook:
-    """An injected fault: the last token's scores of image tokens scaled and lowered."""
+    """An injected fault: the last token's scores of image tokens scaled and shifted."""
 
     scale: float
     shift: float
@@ -94,10 +94,11 @@ class DilutionHook:
 def dilution_hooks(
     layers: Iterable[int], scale: float = 1.0, shift: float = 0.0
 ) -> list[tuple[str, DilutionHook]]:
-    """Hooks that take attention away from the image, to test what brings it back.
+    """Hooks that disturb the last token's attention to the image, to test what mends it.
 
-    This damages a model on purpose. A method that repairs the damage has shown that it can repair
-    this damage, not that it helps the model as it is.
+    A negative shift takes attention away; a scale below 1 flattens it, and takes away only where
+    scores are positive. A method that mends this damage has shown that it mends this damage, not
+    that it helps the model as it is.
 
     Args:
         layers: layers to damage.

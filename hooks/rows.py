@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from rvelens.tokens import TokenMap
@@ -29,6 +29,18 @@ def with_last_row(
     x = x.clone()
     x[batch, :, _row(x, tokens)] = row
     return x
+
+
+def image_part(
+    x: Shaped[Tensor, "batch set key"], tokens: TokenMap
+) -> Shaped[Tensor, "batch set image"]:
+    """The image tokens' columns, in their order; samples with fewer of them end in zeros."""
+    index, valid = (i.to(x.device) for i in tokens.image_index())
+    # A sliding-window layer holds the newest keys only; older image tokens get zeros.
+    index = index - max(tokens.n_keys - x.shape[-1], 0)
+    seen = valid & (index >= 0)
+    index = index.clamp(min=0)[:, None].expand(-1, x.shape[1], -1)
+    return x.gather(-1, index) * seen[:, None]
 
 
 def _row(x: Tensor, tokens: TokenMap) -> Tensor:

@@ -78,14 +78,20 @@ class RVEHook:
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Bool[Tensor, "batch key"]:
         """Equations 4 and 5: the keys to enhance, from the last token's pre-softmax scores."""
+        enhancing, denoising = self.masks(row, tokens).unbind(dim=1)
+        return enhancing & ~denoising if self.denoise else enhancing
+
+    def masks(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Bool[Tensor, "batch 2 key"]:
+        """Equation 4: M_enh and M_den, over all keys (false outside the image)."""
         image = tokens.image_keys(row.shape[-1], row.device)
-        # A sliding window hides older image tokens; what this layer cannot see is not in its image.
+        # A sliding window hides older image tokens: they cannot be chosen, and still count in N_I.
         image = image & (row[:, 0] > torch.finfo(row.dtype).min)
         heads, _ = self._on(row.device)
         means = row[:, heads].float().mean(dim=2)
         m = tuple(n_selected(self.alpha, n) for n in tokens.n_image)
-        chosen = top_image_tokens(means, image[:, None].expand_as(means), m)
-        return chosen[:, 0] & ~chosen[:, 1] if self.denoise else chosen[:, 0]
+        return top_image_tokens(means, image[:, None].expand_as(means), m)
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         if device not in self._placed:

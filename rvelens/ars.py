@@ -178,7 +178,7 @@ class ARSProfile:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(
-                f"{path} cannot be read ({error}): expected a safetensors file that ARSProfile.save wrote."
+                f"{path} cannot be read ({error}): expected a file that ARSProfile.save wrote."
             ) from error
         if header.get("format") != FORMAT or "ranking" not in tensors:
             raise ValueError(

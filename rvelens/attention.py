@@ -110,17 +110,18 @@ def attention(
         return hooks.fire(hooks.hook_z, z), None
 
     _refuse_unsupported(module, hooks, kwargs)
-    mask = _explicit_mask(module, query, key, attention_mask, kwargs.get("is_causal"))
     dropout = dropout if module.training else 0.0
-    if run.query_rows == "all" or query.shape[2] == 1:
+    all_rows = run.query_rows == "all" or query.shape[2] == 1
+    mask = _explicit_mask(
+        module, query, key, attention_mask, kwargs.get("is_causal"), None if all_rows else run
+    )
+    if all_rows:
         z = _open_rows(hooks, query, key, value, mask, scaling, dropout)
     else:
         z, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        last = _open_rows(
-            hooks, _take(query, run.row), key, value, _take(mask, run.row), scaling, dropout
-        )
+        last = _open_rows(hooks, _take(query, run.row), key, value, mask, scaling, dropout)
         z = _put_row(z, last, run.row)
     return (hooks.fire(hooks.hook_z, z) if _hooked(hooks.hook_z) else z), None
 
@@ -144,7 +145,11 @@ def _open_rows(
     )
     if mask is not None:
         lowest = torch.finfo(wide).min
-        scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, lowest)
+        else:  # The lowest number of a narrower dtype hides a key as well.
+            hidden = mask <= torch.finfo(mask.dtype).min
+            scores = (scores + mask).masked_fill(hidden, lowest)
     scores = hooks.fire(hooks.hook_attn_scores, scores)
     pattern = hooks.fire(hooks.hook_pattern, scores.softmax(dim=-1))
     hooks.__dict__["run"].sums.append((hooks.hook_attn_scores, pattern.detach().sum()))
@@ -162,17 +167,27 @@ def _explicit_mask(
     | Float[Tensor, "batch_or_1 head_or_1 query key"]
     | None,
     is_causal: bool | None,
+    last_of: Run | None,
 ) -> (
-    Bool[Tensor, "batch_or_1 head_or_1 query key"]
-    | Float[Tensor, "batch_or_1 head_or_1 query key"]
+    Bool[Tensor, "mask_batch head_or_1 row key"]
+    | Float[Tensor, "mask_batch head_or_1 row key"]
     | None
 ):
-    """The mask that SDPA would apply: no mask and several rows mean causal, aligned top left."""
+    """The mask that SDPA would apply, of all rows or of the last real token's row of `last_of`.
+
+    No mask and several rows mean causal, aligned top left.
+    """
     causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
     n_query, n_key = query.shape[2], key.shape[2]
     if mask is not None or n_query == 1 or not causal:
-        return mask
-    return torch.ones(n_query, n_key, dtype=torch.bool, device=query.device).tril()[None, None]
+        return mask if last_of is None else _take(mask, last_of.row)
+    keys = torch.arange(n_key, device=query.device)
+    if last_of is None:
+        return (keys <= torch.arange(n_query, device=query.device)[:, None])[None, None]
+    # One row alone: a square of rows and keys, even of bits, would outgrow all that is recorded.
+    if last_of.row is None:
+        return None if n_key == n_query else (keys < n_query)[None, None, None]
+    return (keys <= last_of.row.to(query.device)[:, None])[:, None, None]
 
 
 def _take(

@@ -58,8 +58,8 @@ class ImageGrid:
         """
         if tokens.shape != (self.n_tokens,):
             raise ValueError(
-                f"a vector of shape {tokens.shape} for an image of {self.n_tokens} tokens: expected "
-                f"({self.n_tokens},); give one number per image token."
+                f"a vector of shape {tokens.shape} for an image of {self.n_tokens} tokens: "
+                f"expected ({self.n_tokens},); give one number per image token."
             )
         canvas = np.full((height, width), np.nan)
         for tile in self.tiles:
@@ -91,9 +91,9 @@ def single_tile(rows: int, columns: int, box: Box = WHOLE) -> ImageGrid:
 def seen_box(image_processor: Any, width: int, height: int) -> Box:
     """The part of a `width` x `height` image that a one-crop image processor shows the model.
 
-    Undoes, in the order of transformers' processors, padding to a square (`do_pad`), a resize of the
-    shorter edge or to a fixed size (`do_resize`), and the central crop (`do_center_crop`). Without a
-    processor: CLIP's, the central square.
+    Undoes, in the order of transformers' processors, padding to a square (`do_pad`), a resize of
+    the shorter edge or to a fixed size (`do_resize`), and the central crop (`do_center_crop`).
+    Without a processor: CLIP's, the central square.
     """
     if image_processor is None:
         return center_crop_box(width, height)

@@ -78,8 +78,7 @@ def estimate(
         n_resamples: bootstrap draws.
         seed: of the draws.
     """
-    values = [metric(truth[i], margin[i]) for i in resamples(cluster, n_resamples, seed)]
-    return Estimate(metric(truth, margin), *interval(values))
+    return bootstrap(lambda i: metric(truth[i], margin[i]), cluster, n_resamples, seed)
 
 
 def estimate_gain(
@@ -92,11 +91,29 @@ def estimate_gain(
     seed: int = 55,
 ) -> Estimate:
     """Paired difference of a metric on the same questions, after minus before."""
-    values = [
-        metric(truth[i], after[i]) - metric(truth[i], before[i])
-        for i in resamples(cluster, n_resamples, seed)
-    ]
-    return Estimate(metric(truth, after) - metric(truth, before), *interval(values))
+
+    def gain(i: Int[np.ndarray, " draw"]) -> float:
+        return metric(truth[i], after[i]) - metric(truth[i], before[i])
+
+    return bootstrap(gain, cluster, n_resamples, seed)
+
+
+def bootstrap(
+    statistic: Callable[[Int[np.ndarray, " draw"]], float],
+    cluster: Int[np.ndarray, " question"],
+    n_resamples: int = 1000,
+    seed: int = 55,
+) -> Estimate:
+    """Any statistic of question indices, with its 95% percentile bootstrap interval.
+
+    Args:
+        statistic: function of the indices of the questions drawn.
+        cluster: what is resampled as one, such as the image of each question.
+        n_resamples: bootstrap draws.
+        seed: of the draws.
+    """
+    values = [statistic(i) for i in resamples(cluster, n_resamples, seed)]
+    return Estimate(statistic(np.arange(len(cluster))), *interval(values))
 
 
 def resamples(

@@ -19,9 +19,11 @@ from rvelens.attention import AttentionHooks
 from rvelens.families import Family, family_of
 from rvelens.grid import ImageGrid
 from rvelens.prompts import ImageLike, Images, load_image, pair_up, prepare
-from rvelens.run import QueryRows, Run, follow
+from rvelens.run import Run, follow
 from rvelens.tokens import TokenMap
 
+# Options of generate under which a step has more rows than the one that hooks see.
+_SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
 TINY = Path(__file__).parent / "assets" / "tiny"
 
 
@@ -176,7 +178,17 @@ class HookedLVLM(HookedRootModule):
 
     @torch.no_grad()
     def generate(self, **inputs: Any) -> Int[Tensor, "batch key"]:
-        """The model's own `generate`, under whatever hooks are on; arguments are transformers'."""
+        """The model's own `generate`, under whatever hooks are on; arguments are transformers'.
+
+        Raises:
+            ValueError: a way of decoding that runs several rows a step, with hooks on.
+        """
+        several = [name for name in _SEVERAL_ROWS if inputs.get(name) is not None]
+        if several and self.list_hooks():
+            raise ValueError(
+                f"{several[0]} runs several rows at a step and hooks see the last one only: expected "
+                "one token a step; leave it out, or take the hooks off."
+            )
         if inputs.get("input_ids") is not None:
             # InstructBLIP's generate goes straight to its language model with embeddings.
             self._run.announce(self.image_token_id, inputs)

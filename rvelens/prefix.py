@@ -20,6 +20,12 @@ from rvelens.model import HookedLVLM
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
 _PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
+# Families whose last token cannot be replayed alone, and why.
+_NO_REPLAY = {
+    "paligemma": "every token of its prompt sees the last one",
+    "instructblip": "its forward always runs the vision tower and the Q-Former",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
@@ -68,8 +74,15 @@ def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
         inputs: what `model.prepare` returned.
 
     Raises:
-        ValueError: a prompt that ends in padding, or hooks that are on.
+        ValueError: a prompt that ends in padding, hooks that are on, or a family whose last token
+            cannot be replayed alone.
     """
+    reason = _NO_REPLAY.get(model.family.name)
+    if reason:
+        raise ValueError(
+            f"the last token of {model.family.name} cannot be replayed alone ({reason}): expected a "
+            "model with a causal prompt; run whole forwards."
+        )
     mask = inputs["attention_mask"]
     if not bool(mask[:, -1].all()):
         raise ValueError(

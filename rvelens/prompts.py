@@ -68,7 +68,9 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
     Raises:
         ValueError: an unknown preset, or a template without "{question}" or "{image}".
     """
-    image_token = getattr(processor, "image_token", None) or "<image>"
+    image_token = family.image_text
+    if image_token is None:
+        image_token = getattr(processor, "image_token", None) or "<image>"
     if prompt == "chat" and getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": question}]
         return processor.apply_chat_template(
@@ -84,8 +86,8 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
         )
     if "{image}" not in template:
         raise ValueError(
-            f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the image "
-            "stands; add it."
+            f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the "
+            "image stands; add it."
         )
     return template.replace("{image}", str(image_token)).replace("{question}", question)
 
@@ -128,5 +130,32 @@ def prepare(
         return_tensors="pt",
         padding=True,
         padding_side="left",
+        **_once_only_bos(processor, texts),
     )
+    batch.pop("labels", None)  # PaliGemma's processor makes some, the model would compute a loss.
+    return _padding_first(batch)
+
+
+def _once_only_bos(processor: Any, texts: list[str]) -> dict[str, bool]:
+    """No special tokens where a chat template wrote the beginning-of-sequence token already."""
+    bos = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
+    return {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
+
+
+def _padding_first(batch: BatchFeature) -> BatchFeature:
+    """Move padding to where it changes no sample's answer: to the left end.
+
+    InstructBLIP's processor leaves it between image and text, which moves the text away from the
+    image, and puts it before the Q-Former's text, whose positions are absolute, so to its right.
+    """
+    if "attention_mask" not in batch:
+        return batch
+    order = batch["attention_mask"].argsort(dim=1, stable=True)
+    for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
+        if name in batch:
+            batch[name] = batch[name].gather(1, order)
+    if "qformer_attention_mask" in batch:
+        order = batch["qformer_attention_mask"].argsort(dim=1, stable=True, descending=True)
+        for name in ("qformer_input_ids", "qformer_attention_mask"):
+            batch[name] = batch[name].gather(1, order)
     return batch

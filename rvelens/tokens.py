@@ -80,11 +80,16 @@ class TokenMap:
         """
         key = (n_keys, device)
         if key not in self._aligned:
-            mask = self.image.to(device)
-            start = max(self.n_keys - n_keys, 0)
-            mask = mask[:, min(start, self.n_known) :][:, :n_keys]
-            self._aligned[key] = torch.nn.functional.pad(mask, (0, n_keys - mask.shape[1]))
+            self._aligned[key] = self.align(self.image.to(device), n_keys)
         return self._aligned[key]
+
+    def align(
+        self, mask: Bool[Tensor, "batch known"], n_keys: int
+    ) -> Bool[Tensor, "batch {n_keys}"]:
+        """Any mask over the known keys, aligned as in `image_keys`."""
+        start = max(self.n_keys - n_keys, 0)
+        mask = mask[:, min(start, self.n_known) :][:, :n_keys]
+        return torch.nn.functional.pad(mask, (0, n_keys - mask.shape[1]))
 
     def image_index(self) -> tuple[Int[Tensor, "batch image"], Bool[Tensor, "batch image"]]:
         """Key positions of each sample's image tokens in order, and which entries are not filler.

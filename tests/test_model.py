@@ -250,7 +250,7 @@ def test_hooks_of_the_wrong_shape_are_refused_before_any_compute(model, profile)
         pass
     deeper = ARSProfile.from_scores(torch.rand(40, 8))
     with (
-        pytest.raises(ValueError, match="unknown hook name 'blocks.39"),
+        pytest.raises(ValueError, match=r"unknown hook name 'blocks\.39"),
         model.hooks(rve_hooks(deeper, [39], k=2)),
     ):
         pass
@@ -296,7 +296,7 @@ def test_a_model_without_a_processor_says_so(plain):
 def test_loading_mistakes(plain):
     with pytest.raises(ValueError, match="dtype given with a loaded model"):
         HookedLVLM.from_pretrained(plain, dtype="auto")
-    with pytest.raises(ValueError, match="unknown family 'lava'.*did you mean 'llava'"):
+    with pytest.raises(ValueError, match=r"unknown family 'lava'.*did you mean 'llava'"):
         HookedLVLM.from_pretrained(plain, family="lava")
 
 

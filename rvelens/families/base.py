@@ -11,6 +11,19 @@ from rvelens.grid import ImageGrid
 GridOf = Callable[[Any, Any, tuple[int, int], int], ImageGrid | None]
 
 
+# What tests/families check; a test holds each family's `verified` against what is in fact run.
+CORE_CHECKS = (
+    "identical to SDPA",
+    "RVE = reference",
+    "generation",
+    "beams",
+    "ARS = reference",
+    "all rows = eager",
+    "token map",
+)
+ALL_CHECKS = (*CORE_CHECKS, "grid")
+
+
 def no_grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """For models whose image tokens have no place in the image."""
     return None
@@ -29,7 +42,10 @@ class Family:
         grid: `(config, processor, (width, height) of the image, n_tokens)` to its patch grid, None
             where image tokens have no place in the image.
         refuse: reason why a configuration cannot be hooked exactly, or None.
+        image_text: what stands for "{image}" in a template; None for the processor's image token,
+            "" where the processor puts the image tokens before the text by itself.
         note: one line for `rvelens families`.
+        verified: what the package's tests verify on a small random model of each configuration.
     """
 
     name: str
@@ -38,7 +54,9 @@ class Family:
     alpha: float = 0.05
     grid: GridOf = no_grid
     refuse: Callable[[Any], str | None] = lambda config: None
+    image_text: str | None = None
     note: str = ""
+    verified: tuple[str, ...] = ()
 
     def refuse_if_inexact(self, config: Any) -> None:
         """Raise ValueError, with the reason, for a configuration that cannot be hooked exactly."""
@@ -54,9 +72,10 @@ def _inexact_decoder(text_config: Any) -> str | None:
     """Reasons that hold for a decoder in any family."""
     if getattr(text_config, "is_encoder_decoder", False):
         return f"its language model {text_config.model_type} is an encoder-decoder"
-    if text_config.model_type == "gemma2" and text_config.attn_logit_softcapping:
+    if getattr(text_config, "attn_logit_softcapping", None):
         return (
-            "its language model gemma2 caps attention scores with tanh, which SDPA cannot compute"
+            f"its language model {text_config.model_type} caps attention scores with tanh, which "
+            "SDPA cannot compute"
         )
     if text_config.model_type == "gpt_oss":
         return "its language model gpt_oss has attention sinks"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rvelens.families.base import Family
-from rvelens.grid import ImageGrid, center_crop_box, single_tile
+from rvelens.families.base import ALL_CHECKS, Family
+from rvelens.grid import ImageGrid, seen_box, single_tile, square_side
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
@@ -19,12 +19,11 @@ LLAVA_V1 = (
 
 
 def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
-    """A square of patches over the central crop; over the whole image if nothing is cropped."""
-    side = round(n_tokens**0.5)
-    if side * side != n_tokens:
+    """A square of patches over the part of the image that the image processor keeps."""
+    side = square_side(n_tokens)
+    if side is None:
         return None
-    crop = getattr(getattr(processor, "image_processor", None), "do_center_crop", True)
-    return single_tile(side, side, center_crop_box(*size) if crop else (0.0, 0.0, 1.0, 1.0))
+    return single_tile(side, side, seen_box(getattr(processor, "image_processor", None), *size))
 
 
 FAMILY = Family(
@@ -33,4 +32,5 @@ FAMILY = Family(
     prompts={"chat": CHAT, "llava_v1": LLAVA_V1},
     grid=grid,
     note="LLaVA-1.5 7B and 13B",
+    verified=ALL_CHECKS,
 )

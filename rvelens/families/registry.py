@@ -5,10 +5,39 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from rvelens.families import llava
+from rvelens.families import (
+    gemma3,
+    idefics3,
+    instructblip,
+    internvl,
+    llava,
+    llava_next,
+    llava_onevision,
+    paligemma,
+    qwen2_5_vl,
+    qwen3_vl,
+    sharegpt4v,
+)
 from rvelens.families.base import Family
 
-FAMILIES: dict[str, Family] = {f.name: f for f in (llava.FAMILY,)}
+_MODULES = (
+    llava,
+    llava_next,
+    sharegpt4v,
+    instructblip,
+    llava_onevision,
+    qwen2_5_vl,
+    qwen3_vl,
+    internvl,
+    gemma3,
+    idefics3,
+    paligemma,
+)
+_REFUSED = {
+    "idefics": "its decoder reaches images through cross-attention, so no key is an image token",
+    "mllama": "its decoder reaches images through cross-attention, so no key is an image token",
+}
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 
 
 def family_of(model: Any) -> Family:
@@ -18,7 +47,7 @@ def family_of(model: Any) -> Family:
     names its image token.
 
     Raises:
-        ValueError: an unknown name, or a configuration without image tokens.
+        ValueError: an unknown name, or a configuration without image tokens among its keys.
     """
     if isinstance(model, str):
         if model not in FAMILIES:
@@ -28,9 +57,16 @@ def family_of(model: Any) -> Family:
                 f"did you mean {near!r}?"
             )
         return FAMILIES[model]
+    if sharegpt4v.is_named_so(model):
+        return sharegpt4v.FAMILY
     for family in FAMILIES.values():
         if model.model_type in family.model_types:
             return family
+    if model.model_type in _REFUSED:
+        raise ValueError(
+            f"{model.model_type} cannot be hooked: {_REFUSED[model.model_type]}; expected a model "
+            "that places image tokens in its prompt (see `rvelens families`)."
+        )
     if getattr(model, "image_token_id", None) is None:
         raise ValueError(
             f"a {model.model_type} model has no image_token_id in its configuration: expected a "

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from rvelens.report.build import Report, run
+from rvelens.report.examples import Example, examples, examples_table, pictures
 from rvelens.report.render import render, to_markdown
 
-__all__ = ["Report", "render", "run", "to_markdown"]
+__all__ = [
+    "Example",
+    "Report",
+    "examples",
+    "examples_table",
+    "pictures",
+    "render",
+    "run",
+    "to_markdown",
+]

@@ -18,8 +18,8 @@ from rvelens.model import HookedLVLM
 from rvelens.prefix import Prefix, prefill
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
-# A setting is a function of the batch's regions, so that the oracle can be given the ground truth.
-Setting = Callable[[Bool[Tensor, "batch image"]], list[tuple[str, Any]]]
+# Hooks are a function of the batch's regions, so that the oracle can be given the ground truth.
+HooksOf = Callable[[Bool[Tensor, "batch image"]], list[tuple[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +41,23 @@ class QuestionSet:
     region: Bool[Tensor, "question image"]
     prefixes: Sequence[Prefix]
 
-    def margins(self, setting: Setting | None = None) -> Float[np.ndarray, " question"]:
-        """Log-odds of yes over no for every question under one setting; None is the plain model."""
+    def margins(self, hooks_of: HooksOf = lambda region: []) -> Float[np.ndarray, " question"]:
+        """Log-odds of yes over no for every question under one setting; by default the plain model."""
         parts = []
         for prefix, region in zip(self.prefixes, self._regions(), strict=True):
-            with self.model.hooks(setting(region) if setting else []):
+            with self.model.hooks(hooks_of(region)):
                 parts.append(yes_margin(prefix.replay(), self.model.processor))
         return torch.cat(parts).double().cpu().numpy()
 
-    def attention(self) -> Float[Tensor, "question layer head image"]:
-        """Last-token attention to the image tokens, post-softmax, without any edit."""
+    def attention(
+        self, hooks_of: HooksOf = lambda region: []
+    ) -> Float[Tensor, "question layer head image"]:
+        """Last-token attention to the image tokens, post-softmax, by default without any edit."""
         parts = []
         layers = range(self.model.n_layers)
-        for prefix in self.prefixes:
+        for prefix, region in zip(self.prefixes, self._regions(), strict=True):
             cache: dict[int, Tensor] = {}
-            with self.model.hooks(ars_caching_hooks(layers, cache)):
+            with self.model.hooks([*hooks_of(region), *ars_caching_hooks(layers, cache)]):
                 prefix.replay()
             parts.append(torch.stack([cache[layer].cpu() for layer in layers], dim=1))
         return torch.cat(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Group
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rvelens.report.build import Report
+from rvelens.report.settings import DEFAULT, ORACLE, TUNED
 
 Number = Mapping[str, float]
 
@@ -28,9 +29,15 @@ class Sheet:
 def sheets(report: Report) -> list[Sheet]:
     """The report's tables."""
     data = report.data
-    tables = [_groups(data), _layers(data), _steering("Steering, untouched test questions", data["steering"])]
-    for name, rows in data["injected_faults"].items():
-        tables.append(_steering(f"Injected fault: image attention scores {name}, all layers", rows))
+    tables = [
+        _groups(data),
+        _layers(data),
+        _steering("Steering", data["steering"], data["n_validation"]),
+    ]
+    for name, part in data["injected_faults"].items():
+        title = f"Injected fault: image scores {name}, every layer, last token's row"
+        tables.append(_steering(title, part, data["n_validation"]))
+    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_in_short(data)))
     return tables
 
 
@@ -65,21 +72,20 @@ def _groups(data: Mapping[str, Any]) -> Sheet:
             str(group["n"]),
             *(_interval(group.get(metric)) for metric in ("accuracy", "f1", "auc", "yes_ratio")),
         )
-        for name, group in data["groups"].items()
+        for name, group in data["groups"]["rows"].items()
     ]
-    title = (
-        f"{data['model']} on {data['n_test']} test questions about action scenes, 95% intervals"
-    )
-    drop = data["groups"]["PC-no"]["accuracy"]["value"] - data["groups"]["CP-no"]["accuracy"]["value"]
+    title = f"{data['model']} on {data['n_test']} test questions about action scenes, 95% intervals"
+    gap = data["groups"]["cp_no_gap"]
     note = (
-        "PC: the truth agrees with the prior verb of the object; CP: it goes against it. "
-        f"CP-no, the prior verb asked where it is false, is {100 * drop:.1f} points "
-        f"{'below' if drop >= 0 else 'above'} PC-no."
+        "PC: the person does what the object's prior says; CP: something else. CP-no asks for the "
+        f"prior verb where it is false; its accuracy is {_gain(gap)} below that of PC-no."
     )
     return Sheet(title, ("group", "n", "accuracy", "F1", "AUC", "yes-ratio"), rows, (note,))
 
 
 def _layers(data: Mapping[str, Any]) -> Sheet:
+    heads = data["heads_and_region"]
+    rho = heads["rank_correlation"]
     rows = [
         (
             str(layer),
@@ -87,34 +93,38 @@ def _layers(data: Mapping[str, Any]) -> Sheet:
             f"{row['ars']:.3f}",
             f"{row['auc_top']:.3f} / {row['auc_bottom']:.3f}",
             f"{row['enrichment_top']:.2f} / {row['enrichment_bottom']:.2f}",
+            f"{rho['by_layer'][layer]:+.2f}",
         )
-        for layer, row in enumerate(data["by_layer"])
+        for layer, row in enumerate(heads["by_layer"])
     ]
-    rho = data["ars_vs_region_auc"]
-    within = ", ".join(f"{x:+.2f}" for x in rho["within_layer"])
-    direction = (
-        "find the true region better" if rho["all_heads"] > 0 else "find the true region worse"
-    )
-    note = (
-        f"Rank correlation of a head's ARS with how well it finds the true region: "
-        f"{rho['all_heads']:+.2f} over all heads, within layers {within}. Over all heads, those "
-        f"with a higher ARS {direction}."
-    )
     columns = (
         "layer",
         "image attention",
         "mean ARS",
-        "region AUC top / bottom heads",
-        "enrichment top / bottom",
+        f"region AUC, top / bottom {min(5, data['heads'] // 2)} heads",
+        "enrichment, top / bottom",
+        "ARS ~ region AUC",
     )
     title = f"Heads: ARS over {data['n_pairs']} contrastive pairs, localisation on test questions"
+    within = rho["mean_within_layers"]
+    if within["low"] > 0:
+        found = "heads that ARS ranks higher find the true region better"
+    elif within["high"] < 0:
+        found = "heads that ARS ranks higher find the true region worse"
+    else:
+        found = "these questions do not show that ARS tells which heads find the true region"
+    note = (
+        f"Rank correlation of ARS with finding the true region, mean within layers: {_gain(within)}; "
+        f"over all heads {rho['all_heads']:+.2f}. So {found}."
+    )
     return Sheet(title, columns, rows, (note,))
 
 
-def _steering(title: str, rows: Mapping[str, Any]) -> Sheet:
+def _steering(title: str, part: Mapping[str, Any], n_validation: int) -> Sheet:
+    rows = part["rows"]
     table = [
         (
-            f"{name} ({row['setting']})" if row["setting"] else name,
+            f"{name}: {row['setting']}" if row["setting"] else name,
             _interval(row["accuracy"]),
             _gain(row.get("accuracy_gain")),
             _interval(row["auc"]),
@@ -124,13 +134,28 @@ def _steering(title: str, rows: Mapping[str, Any]) -> Sheet:
         for name, row in rows.items()
     ]
     columns = ("setting", "accuracy", "gain", "AUC", "gain", "yes-ratio")
-    notes = tuple(_verdict(name, row) for name, row in rows.items() if name != "plain")
-    return Sheet(title, columns, table, notes)
+    title += f"; tuned on {n_validation} validation questions, reported on test questions"
+    notes = [f"Mean image attention of the last token, plain: {part['image_attention']:.3f}."]
+    notes += [_verdict(name, row, "gain") for name, row in rows.items() if name != "plain"]
+    notes.append(_verdict("RVE, tuned, over the tuned control", rows[TUNED], "over_control"))
+    return Sheet(title, columns, table, tuple(notes))
 
 
-def _verdict(name: str, row: Mapping[str, Any]) -> str:
+def _in_short(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What all of it says about RVE on this model, whichever way it fell."""
+    rows = data["steering"]["rows"]
+    gains = [_claim("accuracy", rows[name]["accuracy_gain"]) for name in (DEFAULT, TUNED, ORACLE)]
+    n = 2 * (1 + len(data["injected_faults"])) * len(rows)
+    return (
+        f"In short, without a fault: RVE with the paper's defaults, {gains[0]}; RVE tuned, {gains[1]}; "
+        f"the true region, {gains[2]}.",
+        f"Each interval stands alone: by chance about one in twenty of {n} comparisons excludes 0.",
+    )
+
+
+def _verdict(name: str, row: Mapping[str, Any], against: str) -> str:
     """What may be said: a gain only where the untouched test split's interval excludes zero."""
-    said = [_claim(metric, row[f"{metric}_gain"]) for metric in ("accuracy", "auc")]
+    said = [_claim(metric, row[f"{metric}_{against}"]) for metric in ("accuracy", "auc")]
     return f"- {name}: {said[0]}; {said[1]}."
 
 

@@ -1,0 +1,29 @@
+# The two commands: `make demo` shows the main job, `make test` checks everything.
+# Both create what they need in .venv; PYTHON names the interpreter to create it with.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test lint types unit clean
+
+demo: .venv/installed
+	$(BIN)/rvelens demo --save demo-out
+
+test: lint types unit
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/installed
+	$(BIN)/pyright
+
+unit: .venv/installed
+	$(BIN)/pytest -n 2
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist demo-out *.egg-info

@@ -1,0 +1,465 @@
+"""Train `rvelens/tiny` from scratch: a LLaVA of 4 million weights that sees action scenes.
+
+    python examples/train_tiny.py --out tiny
+
+Four stages, each with a checkpoint in --out, so that an interrupted run goes on where it stopped:
+
+1. vision: a CLIP tower learns dense patch labels (who, which body part, which object, and which
+   object is at whose body part).
+2. clear: tower frozen; projector and language model learn on clear scenes in which verbs and objects
+   are paired evenly. With the skew from the start it never leaves the prior.
+3. hard: the same on scenes as hard to see as the test's.
+4. skewed: the same where an object mostly comes with its prior verb, which the model leans on where
+   it cannot see.
+
+Everything is drawn on the fly from the seed; float32, since few CPUs multiply bfloat16 fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from rvelens import HookedLVLM, score_heads
+from rvelens.benchmarks.action_scenes import (
+    CLEAR,
+    Look,
+    Scene,
+    contrastive_pairs,
+    draw_scene,
+    make_questions,
+    patch_mask,
+    sentence,
+)
+from rvelens.benchmarks.action_scenes.world import OBJECTS, PART_OF, PEOPLE, SKEW, VERBS
+
+GRID, PATCH = 8, 12
+SIDE = GRID * PATCH
+N_IMAGE = GRID * GRID
+# The skew at which every verb is as likely as any other.
+EVEN = 1 / len(VERBS)
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the human's questions."
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() }}: "
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+# -- model and processor ---------------------------------------------------------------------------
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    extra = f"{SYSTEM} USER: Please answer this question with one word. ASSISTANT: Yes No yes no"
+    questions = " ".join(sentence(p, v, o) for p in PEOPLE for v in VERBS for o in OBJECTS)
+    opens = "What does a do with Who is doing something to an the is and two people nobody"
+    split = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    words = [w for w, _ in split.pre_tokenize_str(f"{extra} {questions} {opens}")]
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(special + words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = split
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        padding_side="left",
+        model_max_length=512,
+    )
+    return fast
+
+
+def make_processor() -> LlavaProcessor:
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    return LlavaProcessor(
+        images,
+        make_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+
+
+def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
+    tokenizer = processor.tokenizer
+    ids = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("pad", "bos", "eos")}
+    vision = CLIPVisionConfig(
+        hidden_size=160,
+        intermediate_size=480,
+        num_hidden_layers=4,
+        num_attention_heads=5,
+        image_size=SIDE,
+        patch_size=PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        **ids,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=N_IMAGE,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+def pixels(scenes: list[Scene], processor: LlavaProcessor) -> torch.Tensor:
+    """[batch 3 SIDE SIDE], normalised as the processor does it; scenes already have its size."""
+    x = torch.from_numpy(np.stack([np.asarray(s.image) for s in scenes])).permute(0, 3, 1, 2)
+    mean, std = (
+        torch.tensor(getattr(processor.image_processor, n)) for n in ("image_mean", "image_std")
+    )
+    return (x / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+# -- stage 1: vision -------------------------------------------------------------------------------
+
+LABELS = {
+    name: i
+    for i, name in enumerate(
+        [("person", p) for p in PEOPLE]
+        + [("part", p, part) for p in PEOPLE for part in PART_OF.values()]
+        + [("object", o) for o in OBJECTS]
+        + [("contact", p, v) for p in PEOPLE for v in VERBS]
+        + [("holds", p, o) for p in PEOPLE for o in OBJECTS]
+    )
+}
+
+
+def patch_labels(scene: Scene) -> np.ndarray:
+    """[N_IMAGE label] 0/1: what each patch shows."""
+    y = np.zeros((N_IMAGE, len(LABELS)), dtype=np.float32)
+
+    def mark(name: tuple[str, ...], *boxes: tuple[float, float, float, float]) -> None:
+        y[:, LABELS[name]] += patch_mask(boxes, (GRID, GRID), (SIDE, SIDE)).ravel()
+
+    for p in scene.people:
+        mark(("person", p.kind), p.box)
+        for part, box in p.parts.items():
+            mark(("part", p.kind, part), box)
+        mark(("contact", p.kind, p.verb), p.contact)
+        mark(("holds", p.kind, p.object), p.contact)
+    for thing in OBJECTS:
+        boxes = [p.contact for p in scene.people if p.object == thing]
+        mark(("object", thing), *boxes, *(box for name, box in scene.copies if name == thing))
+    return y.clip(0, 1)
+
+
+class Batches(torch.utils.data.Dataset):
+    """Batch number to tensors, so that a worker process draws the next scenes meanwhile."""
+
+    def __init__(self, steps: int, make) -> None:
+        self.steps, self.make = steps, make
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int):
+        return self.make(step)
+
+
+def batches(steps: int, make):
+    """`make(0)`, `make(1)`, ... drawn ahead; the same whatever the number of workers."""
+    return torch.utils.data.DataLoader(Batches(steps, make), batch_size=None, num_workers=1)
+
+
+def train_vision(
+    tower: CLIPVisionModel, processor: LlavaProcessor, steps: int, batch: int, lr: float
+) -> None:
+    head = torch.nn.Linear(tower.config.hidden_size, len(LABELS))
+    optimizer = torch.optim.AdamW(
+        [*tower.parameters(), *head.parameters()], lr=lr, weight_decay=0.02
+    )
+    start = time.time()
+
+    def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        look = Look() if step % 2 else CLEAR
+        scenes = [draw_scene(step * batch + i, "train", look, EVEN) for i in range(batch)]
+        return pixels(scenes, processor), torch.from_numpy(np.stack([*map(patch_labels, scenes)]))
+
+    for step, (x, y) in enumerate(batches(steps, make)):
+        set_lr(optimizer, lr, step, steps)
+        z = head(tower(x).last_hidden_state[:, 1:])
+        loss = F.binary_cross_entropy_with_logits(z, y, pos_weight=torch.tensor(4.0))
+        step_optimizer(optimizer, loss, tower.parameters())
+        if step % 100 == 0 or step == steps - 1:
+            hit = ((z > 0).float() * y).sum((0, 1)) / y.sum((0, 1)).clamp(min=1)
+            kinds = {
+                k: round(float(hit[[i for n, i in LABELS.items() if n[0] == k]].mean()), 3)
+                for k in ("person", "part", "object", "contact", "holds")
+            }
+            print(
+                f"vision {step} loss {loss.item():.4f} recall {kinds} {time.time() - start:.0f}s",
+                flush=True,
+            )
+
+
+def set_lr(
+    optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warmup: int = 60
+) -> None:
+    ramp = min(1.0, (step + 1) / warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * ramp * max(cosine, 0.03)
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer, loss: torch.Tensor, parameters) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(list(parameters), 1.0)
+    optimizer.step()
+
+
+# -- stages 2 and 3: language ----------------------------------------------------------------------
+# Several questions about an image are packed behind one image prefix: each attends the prefix and
+# itself, and its positions start where the prefix ends, as if it stood there alone.
+
+BLOCKS, BLOCK = 12, 14
+
+
+def facts(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Question-answer pairs about a scene, `BLOCKS` of them, half of them not yes/no."""
+    pairs: list[tuple[str, str]] = []
+    for p, q in (scene.people, scene.people[::-1]):
+        wrong = rng.permutation([v for v in VERBS if v != p.verb])
+        yes = sentence(p.kind, p.verb, p.object), "Yes"
+        no, other_no = ((sentence(p.kind, str(verb), p.object), "No") for verb in wrong[:2])
+        if q.object != p.object and rng.random() < 0.5:
+            other_no = sentence(p.kind, p.verb, q.object), "No"
+        pairs += [yes, no, yes if rng.random() < 0.5 else other_no]
+        article = "an" if p.object[0] in "aeiou" else "a"
+        pairs.append((f"What does a {p.kind} {p.verb} in the image?", p.object))
+        pairs.append((f"What does a {p.kind} do with {article} {p.object}?", p.verb))
+        pairs.append((f"What does a {p.kind} do in the image?", p.verb))
+    return [pairs[i] for i in rng.permutation(len(pairs))]
+
+
+class Packer:
+    """Turns scenes into packed token sequences."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
+        self.eos, self.pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+        image = tokenizer.convert_tokens_to_ids("<image>")
+        self.prefix = [*self.encode("USER:"), *[image] * N_IMAGE]
+        n = len(self.prefix)
+        self.position_ids = torch.cat([torch.arange(n), torch.arange(BLOCK).repeat(BLOCKS) + n])
+        block = torch.cat([torch.full((n,), -1), torch.arange(BLOCKS).repeat_interleave(BLOCK)])
+        order = torch.arange(len(block))
+        seen = (block[None] == -1) | (block[None] == block[:, None])
+        allowed = (seen & (order[None] <= order[:, None]))[None, None]
+        # An additive mask: SDPA's fast path on CPUs takes it without a conversion a layer.
+        self.mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+
+    def pack(self, facts_of: list[list[tuple[str, str]]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and targets, [batch key]; targets are -100 where there is no loss."""
+        ids, targets = [], []
+        for pairs in facts_of:
+            row, goal = list(self.prefix), [-100] * len(self.prefix)
+            for question, answer in pairs:
+                asked = self.encode(f"{question} ASSISTANT:")
+                said = [*self.encode(answer), self.eos]
+                filler = [self.pad] * (BLOCK - len(asked) - len(said))
+                row += [*asked, *said, *filler]
+                goal += [-100] * (len(asked) - 1) + [*said, -100] + [-100] * len(filler)
+            ids.append(row)
+            targets.append(goal)
+        return torch.tensor(ids), torch.tensor(targets)
+
+
+def train_language(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    skew: float,
+    look: Look,
+    first_seed: int,
+) -> None:
+    packer = Packer(processor.tokenizer)
+    core, tower = model.model, model.model.vision_tower
+    trained = [*core.multi_modal_projector.parameters(), *core.language_model.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.02)
+    compiled = torch.compile(core.language_model)
+    yes_no = torch.tensor(processor.tokenizer.convert_tokens_to_ids(["Yes", "No"]))
+    start = time.time()
+
+    def make(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng([first_seed, step])
+        seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
+        scenes = [draw_scene(seed, "train", look, skew) for seed in seeds]
+        return pixels(scenes, processor), *packer.pack([facts(scene, rng) for scene in scenes])
+
+    for step, (x, ids, targets) in enumerate(batches(steps, make)):
+        set_lr(optimizer, lr, step, steps)
+        with torch.no_grad():
+            features = tower(x).last_hidden_state[:, 1:]
+        x = core.language_model.embed_tokens(ids)
+        x[:, 2 : 2 + N_IMAGE] = core.multi_modal_projector(features)
+        hidden = compiled(
+            inputs_embeds=x,
+            attention_mask=packer.mask,
+            position_ids=packer.position_ids[None],
+            use_cache=False,
+        ).last_hidden_state
+        where = targets != -100
+        logits, goal = model.lm_head(hidden[where]), targets[where]
+        loss = F.cross_entropy(logits, goal)
+        step_optimizer(optimizer, loss, trained)
+        if step % 50 == 0 or step == steps - 1:
+            asked = torch.isin(goal, yes_no)
+            other = ~asked & (goal != packer.eos)
+            best = logits.argmax(-1)
+            margin = logits[asked][:, yes_no]
+            yn = F.cross_entropy(margin, (goal[asked] == yes_no[1]).long()).item()
+            right = (best[other] == goal[other]).float().mean().item()
+            print(
+                f"language {step} loss {loss.item():.3f} yes/no {yn:.3f} "
+                f"open-ended {right:.3f} {time.time() - start:.0f}s",
+                flush=True,
+            )
+        if step % 200 == 199:
+            print("  validation", validate(model, processor), flush=True)
+
+
+@torch.no_grad()
+def validate(model: LlavaForConditionalGeneration, processor: LlavaProcessor, n: int = 400) -> dict:
+    """Accuracy by group on validation questions."""
+    yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "No"])
+    questions = make_questions("validation", n)
+    right: dict[str, list[bool]] = {}
+    for i in range(0, n, 100):
+        part = questions[i : i + 100]
+        content = [{"type": "image"}]
+        prompts = [
+            processor.apply_chat_template(
+                [{"role": "user", "content": [*content, {"type": "text", "text": q.text}]}],
+                add_generation_prompt=True,
+            )
+            for q in part
+        ]
+        inputs = processor(
+            images=[q.image for q in part], text=prompts, return_tensors="pt", padding=True
+        )
+        logits = model(**inputs, logits_to_keep=1).logits[:, -1]
+        for q, said in zip(part, (logits[:, yes] > logits[:, no]).tolist(), strict=True):
+            right.setdefault(q.group, []).append(said == q.answer)
+    accuracy = {group: round(float(np.mean(x)), 3) for group, x in sorted(right.items())}
+    return accuracy | {"all": round(float(np.mean([y for x in right.values() for y in x])), 3)}
+
+
+def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Weights in bfloat16, to be computed with in float32: few CPUs multiply bfloat16 fast."""
+    model.eval().to(torch.bfloat16).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["text_config"], config["vision_config"]):
+        part["dtype"] = "float32"
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    processor.save_pretrained(folder)
+
+
+# -- main ------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for checkpoints and the model"
+    )
+    parser.add_argument("--seed", type=int, default=55)
+    parser.add_argument("--vision-steps", type=int, default=1400)
+    parser.add_argument("--clear-steps", type=int, default=1000)
+    parser.add_argument("--hard-steps", type=int, default=900)
+    parser.add_argument("--skewed-steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=16)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    processor = make_processor()
+    model = make_model(processor)
+    start = time.time()
+
+    def stage(name: str, train) -> None:
+        checkpoint = args.out / f"{name}.pt"
+        if checkpoint.exists():
+            model.load_state_dict(torch.load(checkpoint, weights_only=True))
+            return
+        train()
+        torch.save(model.state_dict(), checkpoint)
+
+    common = {"batch": args.batch}
+    stage(
+        "vision",
+        lambda: train_vision(model.model.vision_tower, processor, args.vision_steps, 48, 1e-3),
+    )
+    model.model.vision_tower.requires_grad_(False)
+    plans = [
+        ("clear", args.clear_steps, {"lr": 1.2e-3, "skew": EVEN, "look": CLEAR}),
+        ("hard", args.hard_steps, {"lr": 1.2e-3, "skew": EVEN, "look": Look()}),
+        ("skewed", args.skewed_steps, {"lr": 5e-4, "skew": SKEW, "look": Look()}),
+    ]
+    for number, (name, steps, how) in enumerate(plans, 1):
+        train = partial(
+            train_language,
+            model,
+            processor,
+            steps=steps,
+            first_seed=number * 10_000_000,
+            **common,
+            **how,
+        )
+        stage(name, train)
+    finished = args.out / "model"
+    save(model, processor, finished)
+    made = {"seconds": round(time.time() - start), **vars(args)}
+    (args.out / "training.json").write_text(json.dumps(made, default=str, indent=1) + "\n")
+    hooked = HookedLVLM.from_pretrained(finished, dtype=torch.float32)
+    score_heads(hooked, contrastive_pairs("validation", 128, args.seed)).save(
+        finished / "profile.safetensors"
+    )
+    print("finished", made, validate(hooked.hf_model, processor, 1000))
+
+
+if __name__ == "__main__":
+    main()

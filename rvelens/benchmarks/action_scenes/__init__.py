@@ -1,0 +1,34 @@
+"""Action scenes: drawn pictures of people who do things with things, and questions about them."""
+
+from __future__ import annotations
+
+from rvelens.benchmarks.action_scenes.draw import CLEAR, Box, Look, Person
+from rvelens.benchmarks.action_scenes.questions import (
+    GROUPS,
+    SPLITS,
+    Question,
+    Scene,
+    ask,
+    contrastive_pairs,
+    draw_scene,
+    make_questions,
+    patch_mask,
+    sentence,
+)
+
+__all__ = [
+    "CLEAR",
+    "GROUPS",
+    "SPLITS",
+    "Box",
+    "Look",
+    "Person",
+    "Question",
+    "Scene",
+    "ask",
+    "contrastive_pairs",
+    "draw_scene",
+    "make_questions",
+    "patch_mask",
+    "sentence",
+]

@@ -1,0 +1,237 @@
+"""Scenes by seed, questions in MMRel's manner with known answers and regions, contrastive pairs.
+
+Splits are disjoint and every scene is drawn from its split and seed alone. In the train split an
+object comes with its prior verb in `SKEW` of all scenes. Validation and test scenes are balanced:
+half of the asked people do the prior verb of their object, half another one, and half of each are
+asked about what they do, half about what they do not. The four groups are named after the truth:
+
+- PC-yes: the person does the prior verb, and is asked about it.
+- PC-no: the person does the prior verb, and is asked about another.
+- CP-yes: the person does another verb, and is asked about it.
+- CP-no: the person does another verb, and is asked about the prior one: saying yes here is the
+  hallucination that a language prior makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from rvelens.ars import ContrastivePair
+from rvelens.benchmarks.action_scenes.draw import Box, Look, Person, Plan, paint
+from rvelens.benchmarks.action_scenes.world import (
+    OBJECTS,
+    PART_OF,
+    PEOPLE,
+    PRIOR,
+    SKEW,
+    VERBS,
+    draw_verb,
+)
+
+SPLITS = ("train", "validation", "test")
+GROUPS = ("PC-yes", "PC-no", "CP-yes", "CP-no")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is true in it.
+
+    Attributes:
+        people: from left to right; `people[asked]` is the one that questions are about.
+        verb: the verb that the scene's own question asks; None in the train split.
+        copies: objects that nobody uses, with their boxes.
+    """
+
+    seed: int
+    split: str
+    image: Image.Image
+    people: tuple[Person, ...]
+    asked: int
+    verb: str | None
+    copies: tuple[tuple[str, Box], ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A yes/no question about a scene.
+
+    Attributes:
+        scene_seed: seed of the scene, which names it within its split.
+        text: "Does a man kick a ball in the image?".
+        answer: true for yes.
+        group: one of `GROUPS`.
+        regions: boxes in pixels (x0, y0, x1, y1) of the "person", of the "verb" (the body part
+            of that person where one must look, whether the object is there or not), and of the
+            "object" wherever a copy of it is.
+    """
+
+    scene_seed: int
+    image: Image.Image
+    text: str
+    answer: bool
+    group: str
+    person: str
+    verb: str
+    object: str
+    regions: Mapping[str, tuple[Box, ...]]
+
+
+def draw_scene(
+    seed: int, split: str = "test", look: Look | None = None, skew: float = SKEW
+) -> Scene:
+    """The scene of a seed.
+
+    Args:
+        seed: 0 or more; in validation and test, `seed % 4` is the group of its question.
+        split: "train", "validation" or "test".
+        look: how hard it is to see; by default the test's own look.
+        skew: in the train split, the share of objects that come with their prior verb.
+
+    Raises:
+        ValueError: an unknown split or a negative seed.
+    """
+    if split not in SPLITS or seed < 0:
+        raise ValueError(
+            f"scene {seed} of split {split!r}: expected a seed of at least 0 and one of "
+            f"{', '.join(SPLITS)}."
+        )
+    rng = np.random.default_rng([SPLITS.index(split), seed])
+    if split == "train":
+        plans, verb = _skewed(rng, skew), None
+    else:
+        plans, verb = _balanced(rng, GROUPS[seed % 4])
+    asked = int(rng.integers(2))
+    placed = plans if asked == 0 else plans[::-1]
+    image, people, copies = paint(rng, placed, look or Look())
+    return Scene(seed, split, image, people, asked, verb, tuple(copies))
+
+
+def _cast(rng: np.random.Generator) -> tuple[list[str], str, str]:
+    """Two different kinds of people and their objects; one time in three the same object."""
+    kinds = [str(kind) for kind in rng.permutation(PEOPLE)[:2]]
+    mine = str(rng.choice(OBJECTS))
+    return kinds, mine, mine if rng.random() < 0.33 else str(rng.choice(OBJECTS))
+
+
+def _skewed(rng: np.random.Generator, skew: float) -> tuple[Plan, Plan]:
+    """Both people do the prior verb of their object with probability `skew`."""
+    kinds, mine, theirs = _cast(rng)
+    return (
+        Plan(kinds[0], draw_verb(rng, mine, skew), mine),
+        Plan(kinds[1], draw_verb(rng, theirs, skew), theirs),
+    )
+
+
+def _balanced(rng: np.random.Generator, group: str) -> tuple[tuple[Plan, Plan], str]:
+    """The asked person first, and the verb that is asked, for a question of a group.
+
+    The other person never does what is asked: a wrong yes is then owed to the prior or to what is
+    hard to see, and not to taking one person for the other.
+    """
+    kinds, mine, theirs = _cast(rng)
+    done = draw_verb(rng, mine, float(group.startswith("PC")))
+    asked = done
+    if group == "CP-no":
+        asked = PRIOR[mine]
+    elif group == "PC-no":
+        asked = draw_verb(rng, mine, 0.0)
+    other = draw_verb(rng, theirs, 0.5)
+    while theirs == mine and other == asked:
+        other = draw_verb(rng, theirs, 0.5)
+    return (Plan(kinds[0], done, mine), Plan(kinds[1], other, theirs)), asked
+
+
+def ask(scene: Scene, verb: str) -> Question:
+    """Whether the asked person does `verb` with their object."""
+    person = scene.people[scene.asked]
+    prior_true = person.verb == PRIOR[person.object]
+    answer = person.verb == verb
+    group = f"{'PC' if prior_true else 'CP'}-{'yes' if answer else 'no'}"
+    held = tuple(p.contact for p in scene.people if p.object == person.object)
+    loose = tuple(box for name, box in scene.copies if name == person.object)
+    regions = {
+        "person": (person.box,),
+        "verb": (person.parts[PART_OF[verb]],),
+        "object": held + loose,
+    }
+    return Question(
+        scene.seed,
+        scene.image,
+        sentence(person.kind, verb, person.object),
+        answer,
+        group,
+        person.kind,
+        verb,
+        person.object,
+        regions,
+    )
+
+
+def sentence(person: str, verb: str, thing: str) -> str:
+    """The question's text, in MMRel's manner."""
+    article = "an" if thing[0] in "aeiou" else "a"
+    return f"Does a {person} {verb} {article} {thing} in the image?"
+
+
+def make_questions(split: str, n: int, seed: int = 0) -> list[Question]:
+    """One question a scene about `n` scenes; groups in equal parts in validation and test.
+
+    Args:
+        split: "train", "validation" or "test".
+        n: number of questions.
+        seed: from 0 to 999; different seeds give disjoint scenes.
+    """
+    return [_question(draw_scene(seed * 1_000_000 + i, split)) for i in range(n)]
+
+
+def _question(scene: Scene) -> Question:
+    """The scene's own question; in the train split, about what is done or a random other verb."""
+    if scene.verb is not None:
+        return ask(scene, scene.verb)
+    person = scene.people[scene.asked]
+    rng = np.random.default_rng([7, SPLITS.index(scene.split), scene.seed])
+    others = [verb for verb in VERBS if verb != person.verb]
+    return ask(scene, person.verb if scene.seed % 2 == 0 else str(rng.choice(others)))
+
+
+def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair]:
+    """What the asked person does, and the same question with a verb of another body part."""
+    pairs = []
+    for i in range(n):
+        scene = draw_scene(seed * 1_000_000 + 500_000 + i, split)
+        person = scene.people[scene.asked]
+        rng = np.random.default_rng([8, SPLITS.index(split), scene.seed])
+        other = str(rng.choice([verb for verb in VERBS if verb != person.verb]))
+        question, contrastive = (
+            sentence(person.kind, verb, person.object) for verb in (person.verb, other)
+        )
+        pairs.append(ContrastivePair(scene.image, question, contrastive, f"{split}-{scene.seed}"))
+    return pairs
+
+
+def patch_mask(
+    boxes: Sequence[Box], grid: tuple[int, int], size: tuple[int, int]
+) -> Bool[np.ndarray, "rows columns"]:
+    """Patches of a grid whose middle lies in one of the boxes; the nearest patch of a small box.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixels.
+        grid: patches down and across.
+        size: width and height of the image in pixels.
+    """
+    rows, columns = grid
+    y = (np.arange(rows) + 0.5) * size[1] / rows
+    x = (np.arange(columns) + 0.5) * size[0] / columns
+    mask = np.zeros(grid, dtype=bool)
+    for x0, y0, x1, y1 in boxes:
+        inside = ((y >= y0) & (y <= y1))[:, None] & ((x >= x0) & (x <= x1))
+        if not inside.any():
+            row = int(np.abs(y - (y0 + y1) / 2).argmin())
+            inside[row, int(np.abs(x - (x0 + x1) / 2).argmin())] = True
+        mask |= inside
+    return mask

@@ -1,0 +1,117 @@
+"""What the subcommands share: consoles, progress, loading a model, option types."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from typing import Annotated, Any, NoReturn
+
+import torch
+import transformers
+import typer
+from huggingface_hub.utils import disable_progress_bars
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError
+
+from rvelens.model import HookedLVLM
+
+
+class Dtype(StrEnum):
+    """Precisions that weights can be loaded in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A hub name, a folder, or rvelens/tiny.")
+]
+Prompt = Annotated[
+    str, typer.Option(help="A preset of the family, or a template with {image} and {question}.")
+]
+FamilyName = Annotated[
+    str | None,
+    typer.Option("--family", help="Where the configuration does not tell, see `rvelens families`."),
+]
+DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(help="Devices, as in transformers.", show_default="auto with a GPU, else the CPU"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+
+
+def out() -> Console:
+    """Where results go."""
+    return Console()
+
+
+def err() -> Console:
+    """Where progress and errors go."""
+    return Console(stderr=True)
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    err().print(
+        f"rvelens: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True
+    )
+    sys.exit(2)
+
+
+def emit_json(data: Any) -> None:
+    """JSON alone on stdout."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def bar(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A wrapper of iterables that shows a progress bar on stderr while they run."""
+    return lambda items: track(items, description, console=err(), transient=True)
+
+
+@contextlib.contextmanager
+def status(message: str) -> Iterator[None]:
+    """A spinner on stderr; what the libraries print meanwhile goes there too."""
+    with contextlib.redirect_stdout(sys.stderr), err().status(message):
+        yield
+
+
+def load_model(
+    name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
+) -> HookedLVLM:
+    """Load a model without a word from the libraries below.
+
+    Raises:
+        ValueError: the model cannot be found or read.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
+    if device_map is None and torch.cuda.is_available():
+        device_map = "auto"
+    options = {"device_map": device_map} if device_map else {}
+    try:
+        with status(f"loading {name}"):
+            return HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
+        if _is_ours(error):
+            raise
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise ValueError(
+            f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
+            "weights, rvelens/tiny, or a name on a hub that can be reached; check it."
+        ) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether rvelens raised the error: its messages are written for the user already."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("rvelens.")

@@ -1,0 +1,49 @@
+"""`rvelens demo`: the main job on the embedded model."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvelens.cli.common import Json, bar, emit_json, load_model, out
+
+
+def demo(
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="A model with a single patch grid.")
+    ] = "rvelens/tiny",
+    n_test: Annotated[int, typer.Option(min=8, help="Test questions.")] = 1000,
+    n_validation: Annotated[
+        int, typer.Option(min=8, help="Questions to choose settings on.")
+    ] = 600,
+    n_pairs: Annotated[int, typer.Option(min=1, help="Contrastive pairs for ARS.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, max=999, help="Of questions and intervals.")] = 55,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for report.json, report.md and the pictures.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find sensitive heads, steer attention, and measure what it does on action scenes."""
+    from rvelens import report  # Brings scipy along, which no other command waits for.
+
+    if save is not None and save.exists() and not save.is_dir():
+        raise ValueError(f"--save {save} is a file: expected a folder; name another.")
+    # Float32 whatever the weights were saved in, so that no two logits are equal by rounding.
+    hooked = load_model(model, dtype="float32")
+    result = report.run(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        (save / "report.json").write_text(json_format.dumps(result.to_json(), indent=1) + "\n")
+        (save / "report.md").write_text(report.to_markdown(result))
+        report.pictures(hooked, result, save)
+    if json:
+        emit_json(result.to_json())
+    else:
+        console = out()
+        console.print(report.examples_table(report.examples(hooked, result)), highlight=False)
+        console.print(report.render(result), highlight=False)
+        if save is not None:
+            console.print(f"report and pictures in {save}", highlight=False)

@@ -1,0 +1,83 @@
+"""`rvelens scan`: ARS of every head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from rvelens.ars import ARSProfile, score_heads
+from rvelens.cli.common import (
+    DeviceMap,
+    Dtype,
+    DtypeOption,
+    FamilyName,
+    Json,
+    Model,
+    Prompt,
+    bar,
+    emit_json,
+    load_model,
+    out,
+)
+from rvelens.pairs import load_pairs
+from rvelens.plots import ars_heatmap, check_figure_path, save_figure
+
+
+def scan(
+    model: Model,
+    pairs: Annotated[
+        Path, typer.Option(help='JSON lines: "image", "question", and "contrastive" or "answer".')
+    ],
+    images: Annotated[Path, typer.Option(help="The folder that holds the pairs' images.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The profile to write, a .safetensors file.")
+    ],
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per forward.")] = 8,
+    prompt: Prompt = "chat",
+    heatmap: Annotated[Path | None, typer.Option(help="Draw ARS by layer and head.")] = None,
+    family: FamilyName = None,
+    dtype: DtypeOption = Dtype.auto,
+    device_map: DeviceMap = None,
+    json: Json = False,
+) -> None:
+    """Score every head by how far its attention moves when the verb changes (ARS)."""
+    _check_output(output)
+    if heatmap is not None:
+        check_figure_path(heatmap)
+    contrastive = load_pairs(pairs, images)
+    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    profile = score_heads(
+        hooked, contrastive, batch_size=batch_size, prompt=prompt, progress=bar("contrastive pairs")
+    )
+    profile.save(output)
+    if heatmap is not None:
+        save_figure(ars_heatmap(profile, title=hooked.name), heatmap)
+    if json:
+        emit_json({**profile.about, "scores": profile.scores.tolist(), "profile": str(output)})
+    else:
+        out().print(_table(profile))
+        out().print(f"{len(contrastive)} pairs, profile in {output}", highlight=False)
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
+    if not path.parent.is_dir():
+        raise ValueError(f"no folder {path.parent}: expected one to write {path.name} to.")
+
+
+def _table(profile: ARSProfile) -> Table:
+    table = Table("layer", "mean ARS", "most sensitive heads", "their ARS", box=None)
+    for layer in range(profile.n_layers):
+        heads = profile.top(layer, min(5, profile.n_heads))
+        scores = profile.scores[layer]
+        table.add_row(
+            str(layer),
+            f"{float(scores.mean()):.3f}",
+            " ".join(map(str, heads)),
+            " ".join(f"{float(scores[head]):.2f}" for head in heads),
+        )
+    return table

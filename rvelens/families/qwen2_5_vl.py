@@ -1,0 +1,41 @@
+"""Qwen2-VL and Qwen2.5-VL: one rectangle of merged patches in the image's own shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from rvelens.families.base import ALL_CHECKS, Family
+from rvelens.grid import ImageGrid, single_tile
+
+USER = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
+CHAT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    + USER
+    + "<|im_start|>assistant\n"
+)
+
+
+def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+    """Merged patches of the resized image, row by row; nothing is cropped or padded."""
+    images = getattr(processor, "image_processor", None)
+    if images is None:
+        return None
+    factor = images.patch_size * images.merge_size
+    limits = images.size
+    height, width = smart_resize(
+        size[1], size[0], factor, limits["shortest_edge"], limits["longest_edge"]
+    )
+    rows, columns = height // factor, width // factor
+    return single_tile(rows, columns) if rows * columns == n_tokens else None
+
+
+FAMILY = Family(
+    name="qwen2_5_vl",
+    model_types=("qwen2_5_vl", "qwen2_vl"),
+    prompts={"chat": CHAT},
+    grid=grid,
+    note="Qwen2-VL too; single images, videos are not prepared",
+    verified=ALL_CHECKS,
+)

@@ -1,0 +1,15 @@
+"""Qwen3-VL: as Qwen2.5-VL, with features of several vision layers added to the decoder's."""
+
+from __future__ import annotations
+
+from rvelens.families import qwen2_5_vl
+from rvelens.families.base import ALL_CHECKS, Family
+
+FAMILY = Family(
+    name="qwen3_vl",
+    model_types=("qwen3_vl",),
+    prompts={"chat": qwen2_5_vl.USER + "<|im_start|>assistant\n"},
+    grid=qwen2_5_vl.grid,
+    note="dense decoders; single images, videos are not prepared",
+    verified=ALL_CHECKS,
+)

@@ -1,0 +1,79 @@
+"""Layers as a user writes them: "14-31", "3,5,7-9", "auto" or "preset"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rvelens.ars import ARSProfile
+
+# The paper's public code enhances layers 14 to 31 of the 32 of LLaVA-1.5-7B, counted from 0.
+PRESET_START, PRESET_OF = 14, 32
+_PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+
+
+def parse_layers(spec: str, profile: ARSProfile | None, n_layers: int) -> list[int]:
+    """Layer numbers, ascending and without repetition, counted from 0.
+
+    Args:
+        spec: numbers and inclusive ranges ("14-31", "3,5,7-9"); "auto", the layers whose mean ARS is
+            at least the model's; or "preset", the published choice scaled to this model's depth.
+        profile: needed for "auto" only.
+        n_layers: layers of the model.
+
+    Raises:
+        ValueError: something else, a layer that the model lacks, or "auto" without scores.
+    """
+    spec = spec.strip()
+    if spec == "auto":
+        return _auto(profile, n_layers)
+    if spec == "preset":
+        return list(range(round(PRESET_START / PRESET_OF * n_layers), n_layers))
+    layers: set[int] = set()
+    for part in spec.split(","):
+        match = _PART.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(
+                f"layers {spec!r}: expected numbers and ranges such as '14-31' or '3,5,7-9', 'auto' or "
+                f"'preset'; {part.strip()!r} is none of these."
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(
+                f"layers {spec!r}: the range {part.strip()!r} runs backwards: expected the smaller "
+                "number first."
+            )
+        if last >= n_layers:
+            raise ValueError(
+                f"layers {spec!r}: expected layers from 0 to {n_layers - 1}, of a model with "
+                f"{n_layers}; {last} is not among them."
+            )
+        layers.update(range(first, last + 1))
+    return sorted(layers)
+
+
+def _auto(profile: ARSProfile | None, n_layers: int) -> list[int]:
+    if profile is None:
+        raise ValueError(
+            "layers 'auto' without a profile: expected one with scores; measure it with "
+            "`rvelens scan` or score_heads, or name the layers."
+        )
+    if profile.n_layers != n_layers:
+        raise ValueError(
+            f"layers 'auto' from a profile of {profile.n_layers} layers for a model of {n_layers}: "
+            "expected a profile of this model."
+        )
+    return profile.auto_layers()
+
+
+def format_layers(layers: Iterable[int]) -> str:
+    """Layers as `parse_layers` reads them, with runs as ranges: "3,5,7-9"."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

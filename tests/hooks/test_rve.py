@@ -1,0 +1,113 @@
+"""RVE's masks and arguments; agreement with the paper's equations is in tests/families."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rvelens import ARSProfile
+from rvelens.hooks import rve_hooks
+from rvelens.hooks.rve import mask_hooks, n_selected, top_image_tokens
+
+
+@given(st.integers(1, 100), st.integers(1, 3000))
+def test_m_is_the_floor_of_the_decimal_product(percent, n_image):
+    exact = Fraction(percent, 100) * n_image
+    assert n_selected(percent / 100, n_image) == max(exact.numerator // exact.denominator, 1)
+
+
+@given(st.data())
+def test_top_image_tokens_against_sorting(data):
+    batch, keys = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 9))
+    number = st.integers(-3, 3).map(float)  # few values, so that ties are common
+    row = st.lists(number, min_size=keys, max_size=keys)
+    scores = torch.tensor(data.draw(st.lists(row, min_size=batch, max_size=batch)))
+    flags = st.lists(st.booleans(), min_size=keys, max_size=keys)
+    image = torch.tensor(data.draw(st.lists(flags, min_size=batch, max_size=batch)))
+    counts = image.sum(1).tolist()
+    m = tuple(data.draw(st.integers(1, max(n, 1))) for n in counts)
+    chosen = top_image_tokens(scores, image, m)
+    for b in range(batch):
+        values = sorted(
+            (float(s) for s, i in zip(scores[b], image[b], strict=True) if i), reverse=True
+        )
+        threshold = values[m[b] - 1] if values else None
+        for key in range(keys):
+            expected = bool(image[b, key]) and float(scores[b, key]) >= threshold
+            assert bool(chosen[b, key]) == expected
+
+
+def test_hooks_name_their_layers_once(profile):
+    hooks = rve_hooks(profile, [2, 1, 2], k=3)
+    assert [name for name, _ in hooks] == [
+        "blocks.1.attn.hook_attn_scores",
+        "blocks.2.attn.hook_attn_scores",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": [3]}, r"layers \[3\] for a profile of 3 layers: expected layers from 0 to 2"),
+        ({"layers": [-1]}, r"layers \[-1\] for a profile of 3 layers"),
+        ({"layers": []}, r"layers \[\] for a profile of 3 layers.*name at least one"),
+        ({"k": 5}, "k=5 for 8 heads a layer: expected 1 to 4"),
+        ({"k": 0}, "k=0 for 8 heads a layer"),
+        ({"alpha": 0.0}, r"alpha=0.0: expected a share of the image tokens in \(0, 1\]"),
+        ({"alpha": 1.5}, "alpha=1.5"),
+        ({"alpha": float("nan")}, "alpha=nan"),
+        ({"beta": -0.1}, "beta=-0.1: expected a finite strength of at least 0"),
+        ({"beta": float("inf")}, "beta=inf"),
+        ({"scope": "some"}, "scope='some': expected 'all' or 'sensitive'"),
+    ],
+)
+def test_mistakes_are_answered_when_the_list_is_built(profile, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rve_hooks(profile, **{"layers": [1], "k": 3, **arguments})
+
+
+def test_beta_zero_changes_nothing(model, inputs, profile):
+    with torch.no_grad():
+        with model.hooks([("blocks.1.attn.hook_attn_scores", lambda scores, hook: None)]):
+            open_row = model(**inputs)
+        with model.hooks(rve_hooks(profile, [1], k=3, alpha=0.3, beta=0.0)):
+            assert torch.equal(model(**inputs), open_row)
+
+
+def test_every_sample_has_its_own_masks(model, inputs, profile):
+    hooks = rve_hooks(profile, range(3), k=3, alpha=0.2)
+    with torch.no_grad(), model.hooks(hooks):
+        together = model(**inputs)[:, -1]
+        for row in range(3):
+            one = {k: v[row : row + 1] for k, v in inputs.items()}
+            torch.testing.assert_close(
+                model(**one)[:, -1], together[row : row + 1], rtol=0, atol=1e-5
+            )
+
+
+def test_a_prompt_without_an_image_is_left_alone(model, inputs, profile):
+    text = inputs["input_ids"][inputs["input_ids"] != model.image_token_id][None, -8:]
+    with torch.no_grad():
+        with model.hooks([("blocks.1.attn.hook_attn_scores", lambda scores, hook: None)]):
+            plain = model(input_ids=text)
+        with model.hooks(rve_hooks(profile, [1], k=3)):
+            assert torch.equal(model(input_ids=text), plain)
+
+
+def test_the_control_from_all_heads_equals_rve_with_those_heads(model, inputs):
+    everyone = list(range(model.n_heads))
+    ranking = torch.arange(8).repeat(3, 1)
+    profile = ARSProfile(ranking)
+    rve = rve_hooks(profile, [1], k=4, alpha=0.2, denoise=False)
+    control = mask_hooks({1: everyone[:4]}, 8, alpha=0.2)
+    with torch.no_grad():
+        with model.hooks(rve):
+            expected = model(**inputs)
+        with model.hooks(control):
+            assert torch.equal(model(**inputs), expected)
+    with pytest.raises(ValueError, match="alpha=2"):
+        mask_hooks({1: everyone}, 8, alpha=2.0)

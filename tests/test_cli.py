@@ -1,0 +1,230 @@
+"""The command line: results, JSON alone on stdout, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_models import IMAGES, build
+
+import rvelens
+from rvelens import ARSProfile
+from rvelens.cli import main
+
+QUESTION = "does a man hold a bat in the image ?"
+TEMPLATE = "<s> USER {image} {question} ASSISTANT"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a tiny model, an image, a profile of the model, and contrastive pairs."""
+    folder = tmp_path_factory.mktemp("cli")
+    hf_model, processor = build("llava")
+    hf_model.save_pretrained(folder / "model")
+    processor.chat_template = (
+        "{% for m in messages %}USER {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+        "{% else %}{{ c['text'] }}{% endif %}{% endfor %} {% endfor %}ASSISTANT"
+    )
+    processor.save_pretrained(folder / "model")
+    IMAGES[0].save(folder / "1.png")
+    generator = torch.Generator().manual_seed(3)
+    ARSProfile.from_scores(torch.rand(3, 8, generator=generator)).save(folder / "p.safetensors")
+    ARSProfile.from_scores(torch.rand(4, 8)).save(folder / "deep.safetensors")
+    ARSProfile.from_scores(torch.rand(3, 6)).save(folder / "narrow.safetensors")
+    save_file({"x": torch.zeros(1)}, folder / "other.safetensors")
+    rows = [{"image": "1.png", "question": QUESTION, "answer": "kick"}] * 3
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "bad.jsonl").write_text('{"image": "1.png"}\n')
+    (folder / "not_image.png").write_text("text")
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(folder, capsys, monkeypatch):
+    """Run `rvelens` in the folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in arguments])
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return run
+
+
+ASK = ("ask", "model", "1.png", QUESTION)
+SCAN = ("scan", "model", "--pairs", "pairs.jsonl", "--images", ".", "-o", "new.safetensors")
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"rvelens {rvelens.__version__}\n", "")
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("demo", "ask", "scan", "families", "bench"):
+        assert command in out
+
+
+def test_ask_prints_both_answers_and_the_layers(run):
+    code, out, _ = run(*ASK, "--profile", "p.safetensors", "--layers", "0,2", "--alpha", "0.2")
+    assert code == 0
+    assert "plain" in out
+    assert "RVE in layers 0,2 (2 of 3), K 4, alpha 0.2, beta 1, scope all, denoising on" in out
+
+
+def test_ask_json_is_alone_on_stdout_and_draws(run, folder):
+    arguments = ("--profile", "p.safetensors", "--alpha", "0.4", "--beta", "2", "--json")
+    code, out, err = run(*ASK, *arguments, "--save", "overlay.png", "--max-new-tokens", "3")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["layers"] == [1, 2]
+    assert result["plain"]["yes"] != result["rve"]["yes"]
+    assert 0 <= result["rve"]["no"] <= 1
+    assert (folder / "overlay.png").stat().st_size > 10_000
+
+
+def test_ask_reads_layers_k_scope_and_denoising(run):
+    base = json.loads(run(*ASK, "--profile", "p.safetensors", "--alpha", "0.4", "--json")[1])
+    seen = {base["rve"]["yes"]}
+    for extra in (
+        ("--layers", "0-2"),
+        ("--k", "1"),
+        ("--beta", "0.5"),
+        ("--scope", "sensitive"),
+        ("--no-denoise",),
+        ("--prompt", TEMPLATE),
+    ):
+        out = run(*ASK, "--profile", "p.safetensors", "--alpha", "0.4", "--json", *extra)[1]
+        seen.add(json.loads(out)["rve"]["yes"])
+    assert len(seen) == 7
+
+
+def test_scan_makes_a_profile_that_ask_takes(run, folder):
+    code, out, _ = run(*SCAN, "--batch-size", "2", "--heatmap", "heat.pdf")
+    assert code == 0
+    assert "most sensitive heads" in out
+    profile = ARSProfile.load(folder / "new.safetensors")
+    assert profile.about["n_pairs"] == 3
+    assert (folder / "heat.pdf").read_bytes().startswith(b"%PDF")
+    assert run(*ASK, "--profile", "new.safetensors")[0] == 0
+    result = json.loads(run(*SCAN, "--json")[1])
+    assert torch.tensor(result["scores"]).shape == (3, 8)
+
+
+def test_families_are_listed(run):
+    rows = json.loads(run("families", "--json")[1])
+    assert {"llava", "instructblip", "qwen3_vl"} <= {row["name"] for row in rows}
+    out = run("families")[1]
+    assert all(row["name"] in out for row in rows)
+
+
+def test_bench_prints_ratios(run, monkeypatch):
+    result = {
+        "shape": "tiny", "device": "cpu", "dtype": "float32", "threads": 1, "layers": 4,
+        "rve_layers": [2, 3], "prompt_tokens": 620, "new_tokens": 16, "runs": 7,
+        "seconds": {"transformers SDPA": 1.0, "HookedLVLM + RVE": 1.02},
+        "ratios": {"transformers SDPA": 1.0, "HookedLVLM + RVE": 1.021},
+        "quartiles": {"transformers SDPA": [1.0, 1.0], "HookedLVLM + RVE": [1.01, 1.03]},
+        "missing": {"Bridge + RVE": "ImportError: no bridge"},
+        "capture": [{"keys": 620, "forward": 3 * 2**30, "kept": 900, "last": 2048, "all": 2**22}],
+    }  # fmt: skip
+    monkeypatch.setattr("rvelens.bench.run", lambda *args, **kwargs: result)
+    code, out, _ = run("bench")
+    assert code == 0
+    for piece in ("1.021x", "1.010 to 1.030", "no bridge", "3.00 GiB", "900 B", "2 KiB", "4 MiB"):
+        assert piece in out
+    assert json.loads(run("bench", "--json")[1]) == result
+
+
+P = ("--profile", "p.safetensors")
+MISTAKES = [
+    (("ask",), "Missing argument"),
+    (("frobnicate",), "No such command"),
+    ((*ASK, "--frob"), "No such option"),
+    (("ask", "no-such-folder/model", "1.png", QUESTION, *P), "cannot be loaded"),
+    (("ask", "empty", "1.png", QUESTION, *P), "'empty' cannot be loaded"),
+    (("ask", "model", "none.png", QUESTION, *P), "no image at none.png"),
+    (("ask", "model", "not_image.png", QUESTION, *P), "cannot be read as an image"),
+    (("ask", "model", "empty", QUESTION, *P), "cannot be read as an image"),
+    (("ask", "model", "1.png", " ", *P), "a question is ' '"),
+    (ASK, "no head profile for model"),
+    ((*ASK, "--profile", "none.safetensors"), "no profile at none.safetensors"),
+    ((*ASK, "--profile", "1.png"), "1.png cannot be read"),
+    ((*ASK, "--profile", "other.safetensors"), "is not a head profile"),
+    ((*ASK, "--profile", "published"), "no ranking was published for 'model'"),
+    ((*ASK, "--profile", "published:gpt"), "no published ranking for 'gpt'"),
+    ((*ASK, "--profile", "published:llava-1.5-7b"), "the profile is of 32 layers with 32 heads"),
+    ((*ASK, "--profile", "deep.safetensors"), "of 4 layers with 8 heads, the model has 3 with 8"),
+    ((*ASK, "--profile", "narrow.safetensors"), "of 3 layers with 6 heads"),
+    ((*ASK, *P, "--layers", "2-7"), "expected layers from 0 to 2"),
+    ((*ASK, *P, "--layers", "middle"), "'middle' is none of these"),
+    ((*ASK, *P, "--k", "5"), "k=5 for 8 heads a layer: expected 1 to 4"),
+    ((*ASK, *P, "--k", "two"), "--k"),
+    ((*ASK, *P, "--alpha", "0"), "alpha=0.0: expected a share"),
+    ((*ASK, *P, "--alpha", "nan"), "alpha=nan: expected a share"),
+    ((*ASK, *P, "--beta", "-1"), "beta=-1.0: expected a finite strength"),
+    ((*ASK, *P, "--scope", "some"), "scope='some': expected 'all' or 'sensitive'"),
+    ((*ASK, *P, "--prompt", "chatt"), "did you mean 'chat'?"),
+    ((*ASK, *P, "--prompt", "{question}"), "has no image slot"),
+    ((*ASK, *P, "--max-new-tokens", "0"), "--max-new-tokens"),
+    ((*ASK, *P, "--save", "overlay.gif"), "expected a file name that ends in .png, .pdf, .svg"),
+    ((*ASK, *P, "--save", "nowhere/overlay.png"), "no folder nowhere"),
+    ((*ASK, *P, "--family", "lava"), "did you mean 'llava'?"),
+    ((*ASK, *P, "--dtype", "float31"), "--dtype"),
+    ((*ASK, *P, "--device-map", "tpu"), "tpu"),
+    ((*SCAN[:-1], "profile.pt"), "ends in .safetensors"),
+    ((*SCAN[:-1], "nowhere/p.safetensors"), "no folder nowhere"),
+    ((*SCAN, "--pairs", "none.jsonl"), "no pairs at none.jsonl"),
+    ((*SCAN, "--pairs", "bad.jsonl"), "bad.jsonl line 1"),
+    ((*SCAN, "--images", "empty"), "pairs.jsonl line 1: no image at empty"),
+    ((*SCAN, "--images", "nowhere"), "no folder nowhere"),
+    ((*SCAN, "--batch-size", "0"), "--batch-size"),
+    ((*SCAN, "--heatmap", "heat.bmp"), "ends in .png, .pdf, .svg"),
+    (("bench", "--shape", "huge"), "shape 'huge': expected one of tiny, llava-1.5-7b"),
+    (("bench", "--runs", "0"), "--runs"),
+    (("bench", "--device", "tpu"), "device 'tpu': expected 'cpu' or 'cuda'"),
+    (("bench", "--threads", "0"), "--threads"),
+    (("demo", "--n-test", "1"), "--n-test"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2(run, arguments, says, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.startswith("rvelens: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_mistakes_leave_no_profile_behind(run, folder):
+    run(*SCAN[:-1], "late.safetensors", "--prompt", "chatt")
+    assert not (folder / "late.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--version"], 0, ""),
+        (["ask", "model", "none.png", QUESTION], 2, "rvelens: no image at none.png"),
+        ([*ASK, *P, "--json"], 0, ""),
+    ],
+)
+def test_in_a_process_of_its_own(folder, arguments, code, says):
+    done = subprocess.run(
+        [sys.executable, "-m", "rvelens", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("\n") == (1 if says else 0), done.stderr
+    if "--json" in arguments:
+        assert json.loads(done.stdout)["layers"] == [1, 2]

@@ -38,6 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from rvelens import HookedLVLM, score_heads
 from rvelens.benchmarks.action_scenes import (
@@ -256,21 +257,24 @@ def step_optimizer(optimizer: torch.optim.Optimizer, loss: torch.Tensor, paramet
 BLOCKS, BLOCK = 12, 14
 
 
-def facts(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Question-answer pairs about a scene, `BLOCKS` of them, half of them not yes/no."""
-    pairs: list[tuple[str, str]] = []
-    for p, q in (scene.people, scene.people[::-1]):
-        wrong = rng.permutation([v for v in VERBS if v != p.verb])
-        yes = sentence(p.kind, p.verb, p.object), "Yes"
-        no, other_no = ((sentence(p.kind, str(verb), p.object), "No") for verb in wrong[:2])
-        if q.object != p.object and rng.random() < 0.5:
-            other_no = sentence(p.kind, p.verb, q.object), "No"
-        pairs += [yes, no, yes if rng.random() < 0.5 else other_no]
+Box = tuple[float, float, float, float]
+
+
+def facts(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str, Box]]:
+    """`BLOCKS` questions about a scene, answers, and where to look; half of them not yes/no."""
+    found: list[tuple[str, str, Box]] = []
+    for p in scene.people:
+        wrong = [str(v) for v in rng.permutation([v for v in VERBS if v != p.verb])]
+        yes = sentence(p.kind, p.verb, p.object), "Yes", p.contact
+        no, other_no = (
+            (sentence(p.kind, verb, p.object), "No", p.parts[PART_OF[verb]]) for verb in wrong[:2]
+        )
+        found += [yes, no, other_no if rng.random() < 0.5 else yes]
         article = "an" if p.object[0] in "aeiou" else "a"
-        pairs.append((f"What does a {p.kind} {p.verb} in the image?", p.object))
-        pairs.append((f"What does a {p.kind} do with {article} {p.object}?", p.verb))
-        pairs.append((f"What does a {p.kind} do in the image?", p.verb))
-    return [pairs[i] for i in rng.permutation(len(pairs))]
+        found.append((f"What does a {p.kind} {p.verb} in the image?", p.object, p.contact))
+        found.append((f"What does a {p.kind} do with {article} {p.object}?", p.verb, p.contact))
+        found.append((f"What does a {p.kind} do in the image?", p.verb, p.contact))
+    return [found[i] for i in rng.permutation(len(found))]
 
 
 class Packer:
@@ -290,20 +294,64 @@ class Packer:
         # An additive mask: SDPA's fast path on CPUs takes it without a conversion a layer.
         self.mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
 
-    def pack(self, facts_of: list[list[tuple[str, str]]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and targets, [batch key]; targets are -100 where there is no loss."""
-        ids, targets = [], []
-        for pairs in facts_of:
-            row, goal = list(self.prefix), [-100] * len(self.prefix)
-            for question, answer in pairs:
+    def pack(
+        self, facts_of: list[list[tuple[str, str, Box]]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tensors of a batch.
+
+        Returns:
+            token ids [batch key]; targets [batch key], -100 where there is no loss; last prompt
+            token of each question [batch block]; where it should look [batch block image].
+        """
+        ids, targets, lasts, looks = [], [], [], []
+        for found in facts_of:
+            row, goal, last = list(self.prefix), [-100] * len(self.prefix), []
+            for question, answer, _ in found:
                 asked = self.encode(f"{question} ASSISTANT:")
                 said = [*self.encode(answer), self.eos]
                 filler = [self.pad] * (BLOCK - len(asked) - len(said))
+                last.append(len(row) + len(asked) - 1)
                 row += [*asked, *said, *filler]
                 goal += [-100] * (len(asked) - 1) + [*said, -100] + [-100] * len(filler)
             ids.append(row)
             targets.append(goal)
-        return torch.tensor(ids), torch.tensor(targets)
+            lasts.append(last)
+            looks.append(
+                [patch_mask([box], (GRID, GRID), (SIDE, SIDE)).ravel() for *_, box in found]
+            )
+        return (
+            torch.tensor(ids),
+            torch.tensor(targets),
+            torch.tensor(lasts),
+            torch.from_numpy(np.array(looks)),
+        )
+
+
+HINTED_LAYERS, HINTED_HEADS = (2, 3), 6
+
+
+def hint_loss(core, hidden, position_ids, last, look) -> torch.Tensor:
+    """-log of the share of image attention inside the region, for some heads of middle layers.
+
+    Without it the language model learns which verbs and objects are in a scene, but for thousands
+    of steps not whose they are: the last token never learns to look anything up.
+    """
+    losses = []
+    rows = torch.arange(len(last))[:, None]
+    image = slice(2, 2 + N_IMAGE)
+    cos, sin = core.language_model.rotary_emb(hidden[0], position_ids[None])
+    for layer in HINTED_LAYERS:
+        block = core.language_model.layers[layer]
+        attention, x = block.self_attn, block.input_layernorm(hidden[layer])
+        split = (-1, attention.config.num_attention_heads, attention.head_dim)
+        q = attention.q_proj(x[rows, last]).unflatten(-1, split[1:])[..., :HINTED_HEADS, :]
+        k = attention.k_proj(x[:, image]).unflatten(-1, split[1:])[..., :HINTED_HEADS, :]
+        q, _ = apply_rotary_pos_emb(q, q, cos[0, last], sin[0, last], unsqueeze_dim=2)
+        k, _ = apply_rotary_pos_emb(k, k, cos[:, image], sin[:, image], unsqueeze_dim=2)
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * attention.scaling
+        inside = scores.log_softmax(-1).masked_fill(~look[:, None], -torch.inf)
+        losses.append(-inside.logsumexp(-1).mean())
+    return torch.stack(losses).mean()
 
 
 def train_language(
@@ -315,6 +363,7 @@ def train_language(
     lr: float,
     skew: float,
     look: Look,
+    hint: float,
     first_seed: int,
 ) -> None:
     packer = Packer(processor.tokenizer)
@@ -325,28 +374,32 @@ def train_language(
     yes_no = torch.tensor(processor.tokenizer.convert_tokens_to_ids(["Yes", "No"]))
     start = time.time()
 
-    def make(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def make(step: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([first_seed, step])
         seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
         scenes = [draw_scene(seed, "train", look, skew) for seed in seeds]
         return pixels(scenes, processor), *packer.pack([facts(scene, rng) for scene in scenes])
 
-    for step, (x, ids, targets) in enumerate(batches(steps, make)):
+    for step, (x, ids, targets, last, region) in enumerate(batches(steps, make)):
         set_lr(optimizer, lr, step, steps)
         with torch.no_grad():
             features = tower(x).last_hidden_state[:, 1:]
         x = core.language_model.embed_tokens(ids)
         x[:, 2 : 2 + N_IMAGE] = core.multi_modal_projector(features)
-        hidden = compiled(
+        output = compiled(
             inputs_embeds=x,
             attention_mask=packer.mask,
             position_ids=packer.position_ids[None],
             use_cache=False,
-        ).last_hidden_state
+            output_hidden_states=hint > 0,
+        )
         where = targets != -100
-        logits, goal = model.lm_head(hidden[where]), targets[where]
+        logits, goal = model.lm_head(output.last_hidden_state[where]), targets[where]
         loss = F.cross_entropy(logits, goal)
-        step_optimizer(optimizer, loss, trained)
+        looking = torch.zeros(())
+        if hint:
+            looking = hint_loss(core, output.hidden_states, packer.position_ids, last, region)
+        step_optimizer(optimizer, loss + hint * looking, trained)
         if step % 50 == 0 or step == steps - 1:
             asked = torch.isin(goal, yes_no)
             other = ~asked & (goal != packer.eos)
@@ -356,7 +409,7 @@ def train_language(
             right = (best[other] == goal[other]).float().mean().item()
             print(
                 f"language {step} loss {loss.item():.3f} yes/no {yn:.3f} "
-                f"open-ended {right:.3f} {time.time() - start:.0f}s",
+                f"open-ended {right:.3f} hint {looking.item():.3f} {time.time() - start:.0f}s",
                 flush=True,
             )
         if step % 200 == 199:
@@ -435,9 +488,9 @@ def main() -> None:
     )
     model.model.vision_tower.requires_grad_(False)
     plans = [
-        ("clear", args.clear_steps, {"lr": 1.2e-3, "skew": EVEN, "look": CLEAR}),
-        ("hard", args.hard_steps, {"lr": 1.2e-3, "skew": EVEN, "look": Look()}),
-        ("skewed", args.skewed_steps, {"lr": 5e-4, "skew": SKEW, "look": Look()}),
+        ("clear", args.clear_steps, {"lr": 1.2e-3, "skew": EVEN, "look": CLEAR, "hint": 0.0}),
+        ("hard", args.hard_steps, {"lr": 1.2e-3, "skew": EVEN, "look": Look(), "hint": 0.5}),
+        ("skewed", args.skewed_steps, {"lr": 5e-4, "skew": SKEW, "look": Look(), "hint": 0.0}),
     ]
     for number, (name, steps, how) in enumerate(plans, 1):
         train = partial(

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from rvelens import attention
 from rvelens.attention import AttentionHooks
@@ -157,7 +158,8 @@ class HookedLVLM(HookedRootModule):
         self, images: Images, questions: str | Sequence[str], prompt: str = "chat"
     ) -> BatchFeature:
         """One left-padded batch on the model's device; see `rvelens.prompts.prepare`."""
-        return prepare(self.family, self.processor, images, questions, prompt).to(self.device)
+        batch = prepare(self.family, self.processor, images, questions, prompt)
+        return batch.to(self.device, self.hf_model.dtype)  # ids stay integers
 
     def token_map(self, inputs: BatchFeature | dict[str, Any]) -> TokenMap:
         """The token map of a prepared batch."""
@@ -177,8 +179,11 @@ class HookedLVLM(HookedRootModule):
         return int(self.hf_model.config.image_token_id)
 
     @torch.no_grad()
-    def generate(self, **inputs: Any) -> Int[Tensor, "batch key"]:
+    def generate(self, **inputs: Any) -> Int[Tensor, "batch key"] | ModelOutput:
         """The model's own `generate`, under whatever hooks are on; arguments are transformers'.
+
+        Returns:
+            token ids, or transformers' report of them under `return_dict_in_generate=True`.
 
         Raises:
             ValueError: a way of decoding that runs several rows a step, with hooks on.
@@ -224,7 +229,8 @@ class HookedLVLM(HookedRootModule):
             chunk = slice(start, start + batch_size)
             inputs = self.prepare(images[chunk], questions[chunk], prompt)
             output = self.generate(**inputs, **options)
-            answers += self.decode(output, inputs["input_ids"])
+            ids = output if isinstance(output, Tensor) else output["sequences"]
+            answers += self.decode(ids, inputs["input_ids"])
         return answers
 
     def decode(

@@ -83,14 +83,9 @@ def reference_forward(name: str, inputs: Any, rve: RVE | None) -> Tensor:
 
 
 def generate(model: HookedLVLM, inputs: Any, **how: Any) -> Any:
-    """Six greedy tokens or beams, with what transformers reports about them.
-
-    As `HookedLVLM.generate`, whose annotation admits token ids only and not this report.
-    """
+    """Six greedy tokens or beams, with what transformers reports about them."""
     how |= {"max_new_tokens": 6, "do_sample": False, "return_dict_in_generate": True}
-    model._run.announce(model.image_token_id, dict(inputs))
-    with torch.no_grad():
-        return model.hf_model.generate(**inputs, **how)
+    return model.generate(**inputs, **how)
 
 
 def batch(model: HookedLVLM, times: int = 1) -> Any:

@@ -230,6 +230,29 @@ def test_answers_do_not_depend_on_the_batch(model, profile):
     assert together == alone
 
 
+def test_decoding_several_rows_a_step_is_refused_under_hooks(model, inputs, profile):
+    model.generate(**inputs, max_new_tokens=1)
+    with (
+        pytest.raises(ValueError, match="prompt_lookup_num_tokens runs several rows at a step"),
+        model.hooks(rve_hooks(profile, [1], k=3)),
+    ):
+        model.generate(**inputs, max_new_tokens=2, prompt_lookup_num_tokens=2)
+    assert no_hooks(model)
+
+
+def test_half_precision_hides_the_same_keys(plain, inputs, profile):
+    """Scores are float32 whatever the model computes in, and padding gets no attention."""
+    half = HookedLVLM.from_pretrained(copy.deepcopy(plain).to(torch.bfloat16))
+    batch = {**inputs, "pixel_values": inputs["pixel_values"].to(torch.bfloat16)}
+    with half.hooks(rve_hooks(profile, [1], k=3, alpha=0.3)):
+        logits, cache = half.run_with_cache(**batch, names_filter=[SCORES, PATTERN])
+    assert logits.dtype == torch.bfloat16
+    assert cache[SCORES].dtype == cache[PATTERN].dtype == torch.float32
+    padding = (inputs["attention_mask"] == 0)[:, None, None].expand_as(cache[PATTERN])
+    assert padding.any()
+    assert (cache[PATTERN][padding] == 0).all()
+
+
 def test_generation_without_a_cache_agrees(model, inputs, profile):
     with model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)):
         # Without a cache every step runs the whole sequence, whose earlier rows are then unedited:

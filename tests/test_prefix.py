@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import IMAGES, QUESTIONS, build
 
+from rvelens import HookedLVLM
 from rvelens.hooks import ars_caching_hooks, dilution_hooks, region_hooks, rve_hooks
 from rvelens.prefix import prefill
 
@@ -48,6 +50,14 @@ def test_a_replay_that_fails_leaves_the_prefix_usable(model, inputs):
     with pytest.raises(RuntimeError, match="midway"), model.hooks(failing):
         prefix.replay()
     assert torch.equal(prefix.replay(), before)
+
+
+@pytest.mark.parametrize("family", ["paligemma", "instructblip"])
+def test_families_whose_last_token_cannot_be_replayed(family):
+    hf_model, processor = build(family)
+    model = HookedLVLM.from_pretrained(hf_model, processor=processor)
+    with pytest.raises(ValueError, match=f"the last token of {family} cannot be replayed alone"):
+        prefill(model, model.prepare(IMAGES[0], QUESTIONS[0]))
 
 
 def test_misuse(model, inputs):

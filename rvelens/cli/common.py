@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -102,7 +103,8 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
         if _is_ours(error):
             raise
-        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        # The first sentence: what follows tells how to repair it in Python.
+        reason = re.split(r"\.\s+(?=[A-Z])", " ".join(str(error).split()))[0].rstrip(".")
         raise ValueError(
             f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
             "weights, rvelens/tiny, or a name on a hub that can be reached; check it."

@@ -7,7 +7,8 @@ from typing import Any
 from rvelens.families import llava
 from rvelens.families.base import ALL_CHECKS, Family
 
-# Its authors' evaluation uses LLaVA's conversation, system prompt included; so "chat" has it too.
+# The model derives from LLaVA's code and conversation; that "chat" is the prompt of its own
+# evaluation was not confirmed from its source: pass prompt= where you know better.
 CHAT = llava.SYSTEM + " USER: {image}\n{question} ASSISTANT:"
 
 

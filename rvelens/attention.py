@@ -102,7 +102,7 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     run: Run = hooks.__dict__["run"]
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if not scores_hooked:
         z, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -116,12 +116,12 @@ def attention(
         module, query, key, attention_mask, kwargs.get("is_causal"), None if all_rows else run
     )
     if all_rows:
-        z = _open_rows(hooks, query, key, value, mask, scaling, dropout)
+        z = _open_rows(hooks, query, key, value, mask, scale, dropout)
     else:
         z, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        last = _open_rows(hooks, _take(query, run.row), key, value, mask, scaling, dropout)
+        last = _open_rows(hooks, _take(query, run.row), key, value, mask, scale, dropout)
         z = _put_row(z, last, run.row)
     return (hooks.fire(hooks.hook_z, z) if _hooked(hooks.hook_z) else z), None
 

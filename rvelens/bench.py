@@ -92,7 +92,10 @@ def config_of(shape: Shape) -> LlavaConfig:
         pad_token_id=0,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE_TOKEN, dtype=shape.dtype
+        vision_config=vision,
+        text_config=text,
+        image_token_id=IMAGE_TOKEN,  # type: ignore[call-arg]  # an alias that its class declares
+        dtype=shape.dtype,
     )
     config.architectures = ["LlavaForConditionalGeneration"]
     return config
@@ -214,8 +217,9 @@ def _settings(
         with hooked.hooks(hooks):
             hooked.generate(**inputs, **options)
 
+    generate: Any = hf_model.generate
     settings: dict[str, Callable[[], Any]] = {
-        PLAIN: torch.no_grad()(lambda: hf_model.generate(**inputs, **options)),
+        PLAIN: torch.no_grad()(lambda: generate(**inputs, **options)),
         UNHOOKED: lambda: hooked.generate(**inputs, **options),
         RVE: under_rve,
     }

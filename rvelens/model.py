@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -122,7 +123,7 @@ class HookedLVLM(HookedRootModule):
         return cls(hf_model, processor, named, query_rows)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The model's name or folder, "rvelens/tiny" for the embedded one."""
         path = str(self.hf_model.config.name_or_path)
         return "rvelens/tiny" if path == str(TINY) else path
@@ -197,7 +198,7 @@ class HookedLVLM(HookedRootModule):
         if inputs.get("input_ids") is not None:
             # InstructBLIP's generate goes straight to its language model with embeddings.
             self._run.announce(self.image_token_id, inputs)
-        return self.hf_model.generate(**inputs)
+        return self.hf_model.generate(**inputs)  # type: ignore[operator]
 
     def ask(
         self,
@@ -246,6 +247,20 @@ class HookedLVLM(HookedRootModule):
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
     # -- hooks: TransformerLens' own, with mistakes answered --------------------------------------
+
+    def hooks(
+        self,
+        fwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
+        bwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> AbstractContextManager[HookedLVLM]:
+        """As in TransformerLens: hooks that are on inside a `with`, and gone after it.
+
+        Raises:
+            ValueError: an unknown hook name, or hooks made for a model of another shape.
+        """
+        return super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts)
 
     def _enable_hook(
         self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any
@@ -304,7 +319,7 @@ def _open_seam(hf_model: PreTrainedModel) -> tuple[Run, list[AttentionHooks]]:
     attention.register()
     decoder = hf_model.get_decoder()
     modules = [m for m in decoder.modules() if hasattr(m, "layer_idx") and hasattr(m, "o_proj")]
-    modules.sort(key=lambda m: m.layer_idx)
+    modules.sort(key=lambda m: int(m.layer_idx))  # type: ignore[arg-type]
     hf_model.set_attn_implementation({"text_config": attention.IMPLEMENTATION})
     if not modules or decoder.config._attn_implementation != attention.IMPLEMENTATION:
         raise ValueError(

@@ -26,7 +26,7 @@ from rvelens.layers import format_layers
 from rvelens.prompts import ImageLike, load_image
 
 COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 8,
     "axes.titlesize": 8,

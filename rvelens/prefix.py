@@ -59,6 +59,7 @@ class Prefix:
 
 def _cut_back(cache: Cache, n_keys: int) -> None:
     """Drop what a replay added, layer by layer: one that failed midway grew only some layers."""
+    layer: Any  # not every kind of cache layer can be cut back; attention layers can
     for layer in cache.layers:
         added = int(layer.get_seq_length()) - n_keys
         if added > 0:

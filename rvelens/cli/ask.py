@@ -159,6 +159,7 @@ def answer(
         yes, no = yes_no_probabilities(logits, model.processor)[0].tolist()
     except ValueError:  # The tokenizer has no single token for yes or no.
         yes = no = None
+    assert isinstance(output, torch.Tensor)  # a report of it was not asked for
     return {"answer": model.decode(output, inputs["input_ids"])[0], "yes": yes, "no": no}
 
 

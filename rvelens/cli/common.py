@@ -96,7 +96,7 @@ def load_model(
     disable_progress_bars()
     if device_map is None and torch.cuda.is_available():
         device_map = "auto"
-    options = {"device_map": device_map} if device_map else {}
+    options: dict[str, Any] = {"device_map": device_map} if device_map else {}
     try:
         with status(f"loading {name}"):
             return HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)

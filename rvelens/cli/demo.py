@@ -18,7 +18,7 @@ def demo(
     n_test: Annotated[int, typer.Option(min=8, help="Test questions.")] = 1000,
     n_validation: Annotated[
         int, typer.Option(min=8, help="Questions to choose settings on.")
-    ] = 600,
+    ] = 400,
     n_pairs: Annotated[int, typer.Option(min=1, help="Contrastive pairs for ARS.")] = 128,
     seed: Annotated[int, typer.Option(min=0, max=999, help="Of questions and intervals.")] = 55,
     save: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rvelens.benchmarks.action_scenes.draw import CLEAR, Box, Look, Person
+from rvelens.benchmarks.action_scenes.draw import CLEAR, FAINT, Box, Look, Person
 from rvelens.benchmarks.action_scenes.questions import (
     GROUPS,
     SPLITS,
@@ -18,6 +18,7 @@ from rvelens.benchmarks.action_scenes.questions import (
 
 __all__ = [
     "CLEAR",
+    "FAINT",
     "GROUPS",
     "SPLITS",
     "Box",

@@ -53,7 +53,14 @@ class Person:
 
 @dataclass(frozen=True)
 class Look:
-    """How hard a scene is to see: fading of objects, noise, and copies that nobody uses."""
+    """How hard a scene is to see; by default as hard as the test's.
+
+    Attributes:
+        visibility: range of what is left of the colours of an object that somebody uses.
+        noise: standard deviation of the noise on each of 256 levels.
+        copies: at most so many objects that nobody uses.
+        occluders: at most so many strokes across the scene.
+    """
 
     visibility: tuple[float, float] = (0.15, 1.0)
     noise: float = 14.0
@@ -62,6 +69,7 @@ class Look:
 
 
 CLEAR = Look((0.9, 1.0), 4.0, 1, 0)
+FAINT = Look((0.0, 0.5), 20.0, 3, 2)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def draw_scene(
     else:
         plans, verb = _balanced(rng, GROUPS[seed % 4])
     asked = int(rng.integers(2))
-    placed = plans if asked == 0 else plans[::-1]
+    placed = plans if asked == 0 else (plans[1], plans[0])
     image, people, copies = paint(rng, placed, look or Look())
     return Scene(seed, split, image, people, asked, verb, tuple(copies))
 

@@ -157,8 +157,7 @@ class ARSProfile:
         Raises:
             ValueError: the path does not end in .safetensors.
         """
-        if Path(path).suffix != ".safetensors":
-            raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
+        check_profile_path(path)
         tensors = {"ranking": self.ranking, "mean": self.mean, "per_pair": self.per_pair}
         tensors = {name: t.contiguous() for name, t in tensors.items() if t is not None}
         save_file(tensors, path, {"format": FORMAT, "about": json.dumps(self.about)})
@@ -180,12 +179,36 @@ class ARSProfile:
             raise ValueError(
                 f"{path} cannot be read ({error}): expected a file that ARSProfile.save wrote."
             ) from error
-        if header.get("format") != FORMAT or "ranking" not in tensors:
+        known = {"ranking", "mean", "per_pair"}
+        if header.get("format") != FORMAT or "ranking" not in tensors or set(tensors) - known:
             raise ValueError(
                 f"{path} is not a head profile (format {header.get('format')!r}): expected {FORMAT!r}, "
                 "as ARSProfile.save writes."
             )
-        return cls(**tensors, about=json.loads(header["about"]))
+        _check_tensors(path, tensors)
+        return cls(**tensors, about=json.loads(header.get("about", "{}")))
+
+
+def check_profile_path(path: str | Path) -> None:
+    """Raise ValueError where a profile cannot be written: call it before the work."""
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
+    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")
+
+
+def _check_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
+    ranking, shape = tensors["ranking"], tuple(tensors["ranking"].shape)
+    ranks = ranking.dim() == 2 and ranking.dtype == torch.int64
+    if not ranks or not torch.equal(
+        ranking.sort(dim=1).values, torch.arange(shape[1]).expand(*shape)
+    ):
+        raise ValueError(
+            f"{path} does not rank heads: expected each row of `ranking` to hold every head once."
+        )
+    wrong = [n for n, t in tensors.items() if n != "ranking" and tuple(t.shape[-2:]) != shape]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]} is not of shape {shape}, as its ranking is.")
 
 
 def ars(
@@ -224,6 +247,8 @@ def score_heads(
     Raises:
         ValueError: no pairs, or an image that cannot be read.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1.")
     if not pairs:
         raise ValueError("no contrastive pairs: expected at least one; see ContrastivePair.")
     starts = range(0, len(pairs), batch_size)

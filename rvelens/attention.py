@@ -80,6 +80,7 @@ def listen(module: nn.Module, hooks: AttentionHooks) -> None:
     _LAYERS[module] = hooks
 
 
+@torch.compiler.disable  # a compiled graph would not notice hooks that come and go
 def attention(
     module: nn.Module,
     query: Float[Tensor, "batch head query d_head"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -56,14 +55,15 @@ class HookedLVLM(HookedRootModule):
         hf_model: PreTrainedModel,
         processor: Any = None,
         family: Family | None = None,
-        query_rows: str = "last",
+        query_rows: str | None = None,
     ) -> None:
         super().__init__()
         self.family = family or family_of(hf_model.config)
         self.family.refuse_if_inexact(hf_model.config)
         self.processor = processor
         self._run, layers = _open_seam(hf_model)
-        self._run.query_rows = query_rows  # type: ignore[assignment]  # Run checks it
+        if query_rows is not None:
+            self.query_rows = query_rows
         self.blocks = nn.ModuleList(Block(hooks) for hooks in layers)
         # setup() names every module below it, so the Hugging Face model joins only afterwards.
         self.setup()
@@ -79,7 +79,7 @@ class HookedLVLM(HookedRootModule):
         *,
         processor: Any = None,
         family: str | None = None,
-        query_rows: str = "last",
+        query_rows: str | None = None,
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> HookedLVLM:
@@ -91,7 +91,7 @@ class HookedLVLM(HookedRootModule):
             processor: the model's processor, if it does not lie beside the weights.
             family: name of the family (see `rvelens families`), where the configuration alone does
                 not tell it (ShareGPT4V has a LLaVA configuration).
-            query_rows: "last" or "all", see `query_rows`.
+            query_rows: "last" (where nothing was said) or "all", see `query_rows`.
             trust_remote_code: run code that comes with the weights. Off unless you ask for it.
             **kwargs: for `from_pretrained` of transformers (`dtype`, `device_map`, `revision`, ...).
 
@@ -147,6 +147,22 @@ class HookedLVLM(HookedRootModule):
         self._run.query_rows = rows  # type: ignore[assignment]  # Run checks it
 
     @property
+    def context_level(self) -> int:
+        """Open `hooks` contexts; shared by all wrappers of a model, as the hook points are."""
+        return self._run.context_level
+
+    @context_level.setter
+    def context_level(self, level: int) -> None:
+        if "_run" in self.__dict__:  # TransformerLens sets it before there is one
+            self._run.context_level = level
+
+    def __deepcopy__(self, memo: Any) -> HookedLVLM:
+        raise TypeError(
+            "a HookedLVLM cannot be copied, since its hooks belong to the model it wraps: expected "
+            "one wrapper a model; copy the Hugging Face model before you wrap it."
+        )
+
+    @property
     def tokens(self) -> TokenMap | None:
         """The token map of the latest forward."""
         return self._run.tokens
@@ -189,7 +205,9 @@ class HookedLVLM(HookedRootModule):
         Raises:
             ValueError: a way of decoding that runs several rows a step, with hooks on.
         """
-        several = [name for name in _SEVERAL_ROWS if inputs.get(name) is not None]
+        configs = (inputs.get("generation_config"), self.hf_model.generation_config)
+        asked = [inputs, *(vars(config) for config in configs if config is not None)]
+        several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in asked)]
         if several and self.list_hooks():
             raise ValueError(
                 f"{several[0]} runs several rows at a step and hooks see the last one only: expected "
@@ -223,6 +241,8 @@ class HookedLVLM(HookedRootModule):
         Raises:
             ValueError: unequal counts, an unreadable image, or an unknown prompt preset.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1.")
         images, questions = pair_up(images, questions)
         options = {"do_sample": False, **kwargs, "max_new_tokens": max_new_tokens}
         answers: list[str] = []
@@ -248,13 +268,13 @@ class HookedLVLM(HookedRootModule):
 
     # -- hooks: TransformerLens' own, with mistakes answered --------------------------------------
 
-    def hooks(
+    def hooks(  # Any: what TransformerLens' own annotation names is private to contextlib
         self,
         fwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
         bwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> AbstractContextManager[HookedLVLM]:
+    ) -> Any:
         """As in TransformerLens: hooks that are on inside a `with`, and gone after it.
 
         Raises:
@@ -315,6 +335,8 @@ _SEAMS: WeakKeyDictionary[nn.Module, tuple[Run, list[AttentionHooks]]] = WeakKey
 def _open_seam(hf_model: PreTrainedModel) -> tuple[Run, list[AttentionHooks]]:
     """Switch the text tower to rvelens' attention; a model wrapped twice shares one set of hooks."""
     if hf_model in _SEAMS:
+        # It may have been switched to another implementation since.
+        hf_model.set_attn_implementation({"text_config": attention.IMPLEMENTATION})
         return _SEAMS[hf_model]
     attention.register()
     decoder = hf_model.get_decoder()

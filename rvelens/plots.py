@@ -90,7 +90,7 @@ def overlay(
     with rc_context(STYLE):
         figure, (axes,) = _panels(picture, 1, COLUMN)
         _show(axes, picture, heat, colormaps["viridis"], scale)
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
         _scale_beside(figure, [axes], ScalarMappable(scale, "viridis"), label)
     return figure
 

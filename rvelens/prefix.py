@@ -20,11 +20,10 @@ from rvelens.model import HookedLVLM
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
 _PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
-# Families whose last token cannot be replayed alone, and why.
-_NO_REPLAY = {
-    "paligemma": "every token of its prompt sees the last one",
-    "instructblip": "its forward always runs the vision tower and the Q-Former",
-}
+# Families for which the tests verify that a replay equals a whole forward. Others have prompts in
+# which every token sees the last one, positions that depend on the whole prompt, layers that forget
+# old keys, or a forward that wants its pixels each time.
+REPLAYS = ("llava", "llava_next", "sharegpt4v", "llava_onevision", "internvl", "idefics3")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +77,10 @@ def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
         ValueError: a prompt that ends in padding, hooks that are on, or a family whose last token
             cannot be replayed alone.
     """
-    reason = _NO_REPLAY.get(model.family.name)
-    if reason:
+    if model.family.name not in REPLAYS:
         raise ValueError(
-            f"the last token of {model.family.name} cannot be replayed alone ({reason}): expected a "
-            "model with a causal prompt; run whole forwards."
+            f"the last token of {model.family.name} cannot be replayed alone: expected one of "
+            f"{', '.join(REPLAYS)}; run whole forwards."
         )
     mask = inputs["attention_mask"]
     if not bool(mask[:, -1].all()):

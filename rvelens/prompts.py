@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from transformers import BatchFeature
 
 from rvelens.families import Family
@@ -22,20 +22,28 @@ def load_image(image: ImageLike) -> Image.Image:
     Raises:
         ValueError: no file there, not an image, or a truncated one.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if not isinstance(image, str | Path):
+    if not isinstance(image, str | Path | Image.Image):
         raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
     try:
+        if isinstance(image, Image.Image):
+            return _upright_rgb(image)
         with Image.open(image) as opened:
-            return opened.convert("RGB")
+            return _upright_rgb(opened)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {image}: expected a file; check the path.") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or "
-            "other format that Pillow opens; replace the file."
+            f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or other format "
+            "that Pillow opens; replace the file."
         ) from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """As a camera meant it to be seen, with 16-bit greys scaled and not clipped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = image.convert("I").point(lambda level: level / 256).convert("L")
+    return image.convert("RGB")
 
 
 def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageLike], list[str]]:

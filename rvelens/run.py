@@ -25,12 +25,14 @@ class Run:
         query_rows: "last" opens the row of each sample's last real token, "all" opens every row.
         tokens: the token map of this forward; None if the prompt is unknown.
         row: index of the last real token on the query axis; None where it is the final row for all.
+        context_level: how many `hooks` contexts are open, in all wrappers of the model together.
         sums: one number per opened layer, NaN if a hook put NaN or infinity into its rows.
     """
 
     query_rows: QueryRows = "last"
     tokens: TokenMap | None = None
     row: Int[Tensor, " batch"] | None = None
+    context_level: int = 0
     sums: list[tuple[HookPoint, Tensor]] = field(default_factory=list)
     announced: Callable[[], TokenMap] | None = field(default=None, repr=False)
     _by_cache: WeakKeyDictionary[Any, TokenMap] = field(
@@ -70,7 +72,7 @@ class Run:
             new = None
         if n_past == 0:
             self.tokens = None if new is None else new.expand(batch)
-        elif past is None:
+        elif past is None or batch % past.batch:  # a cache of which samples were picked or dropped
             self.tokens = None
         else:
             past = past.crop(n_past).expand(batch)
@@ -84,16 +86,19 @@ def follow(hf_model: Any, decoder: nn.Module, run: Run) -> None:
     """Let `run` follow every forward of a Hugging Face model, `generate`'s included."""
     image_token_id = int(hf_model.config.image_token_id)
 
+    @torch.compiler.disable
     def announce(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
         run.announce(image_token_id, named)
 
+    @torch.compiler.disable
     def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = kwargs.get("inputs_embeds")
         x = x if x is not None else kwargs.get("input_ids", args[0] if args else None)
         if isinstance(x, Tensor):
             run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"))
 
+    @torch.compiler.disable
     def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         cache = getattr(output, "past_key_values", None)
         if cache is not None and run.tokens is not None:

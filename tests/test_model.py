@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import IMAGES, QUESTIONS, build
+from transformers import GenerationConfig
 
 from rvelens import HookedLVLM
 from rvelens.hooks import head_mask_hooks, rve_hooks
@@ -198,6 +199,33 @@ def test_a_model_wrapped_twice_shares_its_hooks(model, inputs):
     assert seen == [1]
 
 
+def test_wrappers_share_contexts_and_rows(model, inputs):
+    model.query_rows = "all"
+    again = HookedLVLM.from_pretrained(model.hf_model, processor=model.processor)
+    assert again.query_rows == "all"
+    seen = []
+    with model.hooks([(SCORES, lambda scores, hook: seen.append("outer"))]):
+        with again.hooks([(SCORES, lambda scores, hook: seen.append("inner"))]):
+            pass
+        model(**inputs)
+    assert seen == ["outer"]
+    assert no_hooks(model)
+
+
+def test_wrapping_again_switches_the_attention_back(model, inputs):
+    model.hf_model.set_attn_implementation("eager")
+    again = HookedLVLM.from_pretrained(model.hf_model)
+    seen = []
+    with again.hooks([(SCORES, lambda scores, hook: seen.append(1))]):
+        again(**inputs)
+    assert seen == [1]
+
+
+def test_copying_a_wrapper_is_refused(model):
+    with pytest.raises(TypeError, match="a HookedLVLM cannot be copied"):
+        copy.deepcopy(model)
+
+
 def test_the_wrapped_model_is_a_module_with_its_own_weights(model):
     assert sum(p.numel() for p in model.parameters()) == sum(
         p.numel() for p in model.hf_model.parameters()
@@ -237,6 +265,12 @@ def test_decoding_several_rows_a_step_is_refused_under_hooks(model, inputs, prof
         model.hooks(rve_hooks(profile, [1], k=3)),
     ):
         model.generate(**inputs, max_new_tokens=2, prompt_lookup_num_tokens=2)
+    config = GenerationConfig(max_new_tokens=2, prefill_chunk_size=4)
+    with (
+        pytest.raises(ValueError, match="prefill_chunk_size runs several rows at a step"),
+        model.hooks(rve_hooks(profile, [1], k=3)),
+    ):
+        model.generate(**inputs, generation_config=config)
     assert no_hooks(model)
 
 

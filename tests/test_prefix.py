@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_models import IMAGES, QUESTIONS, build
 
-from rvelens import HookedLVLM
+from rvelens import ARSProfile, HookedLVLM
 from rvelens.hooks import ars_caching_hooks, dilution_hooks, region_hooks, rve_hooks
-from rvelens.prefix import prefill
+from rvelens.prefix import REPLAYS, prefill
 
 
 def test_replay_equals_a_whole_forward_under_every_setting(model, inputs, profile):
@@ -19,7 +19,7 @@ def test_replay_equals_a_whole_forward_under_every_setting(model, inputs, profil
         [],
         rve_hooks(profile, everywhere, k=3, alpha=0.3),
         rve_hooks(profile, [1], k=2, alpha=0.1, beta=3.0, scope="sensitive", denoise=False),
-        dilution_hooks(everywhere, 0.3, -1) + rve_hooks(profile, [0, 2], k=3),
+        dilution_hooks(everywhere, 0.3, -1.0) + rve_hooks(profile, [0, 2], k=3),
         region_hooks(region, [0, 1]),
         [],
     ]
@@ -52,11 +52,30 @@ def test_a_replay_that_fails_leaves_the_prefix_usable(model, inputs):
     assert torch.equal(prefix.replay(), before)
 
 
-@pytest.mark.parametrize("family", ["paligemma", "instructblip"])
-def test_families_whose_last_token_cannot_be_replayed(family):
-    hf_model, processor = build(family)
-    model = HookedLVLM.from_pretrained(hf_model, processor=processor)
-    with pytest.raises(ValueError, match=f"the last token of {family} cannot be replayed alone"):
+def hooked(name):
+    hf_model, processor = build(name)
+    return HookedLVLM.from_pretrained(
+        hf_model, processor=processor, family=None if name == "smolvlm" else name
+    )
+
+
+@pytest.mark.parametrize("name", [*REPLAYS, "smolvlm"])
+def test_replay_in_every_family_that_has_it(name):
+    model = hooked(name)
+    inputs = model.prepare(IMAGES, QUESTIONS)
+    scores = torch.rand(model.n_layers, model.n_heads)
+    prefix = prefill(model, inputs)
+    with (
+        torch.no_grad(),
+        model.hooks(rve_hooks(ARSProfile.from_scores(scores), range(model.n_layers), 3, 0.3)),
+    ):
+        torch.testing.assert_close(prefix.replay(), model(**inputs)[:, -1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["paligemma", "instructblip", "qwen2_5_vl", "gemma3"])
+def test_families_whose_last_token_cannot_be_replayed(name):
+    model = hooked(name)
+    with pytest.raises(ValueError, match=f"the last token of {name} cannot be replayed alone"):
         prefill(model, model.prepare(IMAGES[0], QUESTIONS[0]))
 
 

@@ -82,7 +82,7 @@ def test_a_small_run_end_to_end(tiny, measured, tmp_path):
     console.print(report.render(measured))
     shown, markdown = console.export_text(), report.to_markdown(measured)
     for text in (shown, markdown):
-        assert "Injected fault: image attention scores scaled by 0.35" in text
+        assert "Injected fault: image scores scaled by 0.35" in text
         assert "CP-no" in text
     report.pictures(tiny, measured, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"ars.png", "overlay.png"}

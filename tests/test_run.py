@@ -36,15 +36,26 @@ def test_a_prompt_in_two_pieces(model, inputs, hooks):
 @torch.no_grad()
 def test_two_generations_in_turn(model, inputs, hooks):
     one, two = ({k: v[i : i + 1] for k, v in inputs.items()} for i in (0, 1))
+    first, last = split(one, one["input_ids"].shape[1] - 1)
+    cache = DynamicCache(config=model.hf_model.config.get_text_config())
+    model(**first, past_key_values=cache)
     with model.hooks(hooks):
         expected = model(**one)[:, -1]
-        first, last = split(one, one["input_ids"].shape[1] - 1)
-        cache = DynamicCache(config=model.hf_model.config.get_text_config())
-        model(**first, past_key_values=cache)
         model(**two)
-        torch.testing.assert_close(
-            model(**last, past_key_values=cache)[:, -1], expected, rtol=0, atol=1e-3
-        )
+        resumed = model(**last, past_key_values=cache)[:, -1]
+    torch.testing.assert_close(resumed, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_cache_of_picked_samples_runs_unhooked_and_is_answered_hooked(model, inputs, hooks):
+    first, last = split(inputs, inputs["input_ids"].shape[1] - 1)
+    cache = DynamicCache(config=model.hf_model.config.get_text_config())
+    model(**first, past_key_values=cache)
+    cache.batch_select_indices(torch.tensor([0, 1]))
+    two = {k: v[:2] for k, v in last.items()}
+    assert torch.isfinite(model(**two, past_key_values=cache)).all()
+    with pytest.raises(ValueError, match="has no token map"), model.hooks(hooks):
+        model(**two, past_key_values=cache)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def test_a_region_of_another_batch_is_refused(model, inputs):
 
 def test_dilution_scales_and_lowers_image_scores_alone(model, inputs):
     before, after = (
-        scores_under(model, inputs, hooks) for hooks in ([], dilution_hooks([1], 0.5, -2))
+        scores_under(model, inputs, hooks) for hooks in ([], dilution_hooks([1], 0.5, -2.0))
     )
     image = (inputs["input_ids"] == model.image_token_id)[:, None].expand_as(before)
     torch.testing.assert_close(after[image], before[image] * 0.5 - 2)

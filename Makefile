@@ -15,7 +15,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 
 types: .venv/installed
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: .venv/installed
 	$(BIN)/pytest -n 2

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rvelens.ars import ARSProfile, score_heads
+from rvelens.ars import ARSProfile, check_profile_path, score_heads
 from rvelens.cli.common import (
     DeviceMap,
     Dtype,
@@ -44,7 +44,7 @@ def scan(
     json: Json = False,
 ) -> None:
     """Score every head by how far its attention moves when the verb changes (ARS)."""
-    _check_output(output)
+    check_profile_path(output)
     if heatmap is not None:
         check_figure_path(heatmap)
     contrastive = load_pairs(pairs, images)
@@ -60,13 +60,6 @@ def scan(
     else:
         out().print(_table(profile))
         out().print(f"{len(contrastive)} pairs, profile in {output}", highlight=False)
-
-
-def _check_output(path: Path) -> None:
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
-    if not path.parent.is_dir():
-        raise ValueError(f"no folder {path.parent}: expected one to write {path.name} to.")
 
 
 def _table(profile: ARSProfile) -> Table:

@@ -82,7 +82,7 @@ class Run:
             self.row = None if bool((row == n_query - 1).all()) else row
 
 
-def follow(hf_model: Any, decoder: nn.Module, run: Run) -> None:
+def follow(hf_model: Any, decoder: Any, run: Run) -> None:
     """Let `run` follow every forward of a Hugging Face model, `generate`'s included."""
     image_token_id = int(hf_model.config.image_token_id)
 

@@ -179,7 +179,7 @@ MISTAKES = [
     ((*ASK, *P, "--dtype", "float31"), "--dtype"),
     ((*ASK, *P, "--device-map", "tpu"), "tpu"),
     ((*SCAN[:-1], "profile.pt"), "ends in .safetensors"),
-    ((*SCAN[:-1], "nowhere/p.safetensors"), "no folder nowhere"),
+    ((*SCAN[:-1], "nowhere/p.safetensors"), "expected a file in a folder that exists"),
     ((*SCAN, "--pairs", "none.jsonl"), "no pairs at none.jsonl"),
     ((*SCAN, "--pairs", "bad.jsonl"), "bad.jsonl line 1"),
     ((*SCAN, "--images", "empty"), "pairs.jsonl line 1: no image at empty"),

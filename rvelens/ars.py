@@ -220,6 +220,10 @@ def ars(
     In float32; 0/0 is 0. Ranges from 0 to 2; two disjoint maps of equal norm score 1.41.
     """
     a, a_hat = a.float(), a_hat.float()
+    # The ratio does not change with scale, but the squares of very small weights would vanish.
+    top = torch.maximum(a.amax(dim=-1), a_hat.amax(dim=-1))[..., None]
+    top = torch.where(top > 0, top, 1.0)
+    a, a_hat = a / top, a_hat / top
     mean_norm = (a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2
     return torch.where(mean_norm > 0, (a - a_hat).norm(dim=-1) / mean_norm, 0.0)
 

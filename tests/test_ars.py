@@ -31,6 +31,7 @@ def test_known_values():
     assert float(ars(a, a)) == 0
     assert float(ars(a, b)) == pytest.approx(math.sqrt(2))
     assert float(ars(a * 0, b * 0)) == 0
+    assert float(ars(a * 1e-30, b * 1e-30)) == pytest.approx(math.sqrt(2))
     assert float(ars(a, b * 0)) == pytest.approx(2)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rvelens.hooks.rows import last_row, with_last_row
+from rvelens.hooks.rows import last_row, visible, with_last_row
 from rvelens.tokens import TokenMap, tokens_of
 
 
@@ -46,8 +46,7 @@ class RegionHook:
         chosen = (self.region.to(row.device) & valid).int()
         counts = torch.zeros_like(tokens.image, dtype=torch.int, device=row.device)
         keys = counts.scatter_add_(1, index, chosen) > 0
-        visible = row[:, 0] > torch.finfo(row.dtype).min
-        return tokens.align(keys, row.shape[-1]) & visible
+        return tokens.align(keys, row.shape[-1]) & visible(row)
 
 
 def region_hooks(
@@ -86,7 +85,7 @@ class DilutionHook:
         tokens = tokens_of(hook)
         row = last_row(scores, tokens)
         image = tokens.image_keys(row.shape[-1], row.device)
-        image = image & (row[:, 0] > torch.finfo(row.dtype).min)
+        image = image & visible(row)
         weaker = row * self.scale + self.shift
         return with_last_row(scores, torch.where(image[:, None], weaker, row), tokens)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from rvelens.tokens import TokenMap
@@ -41,6 +41,11 @@ def image_part(
     seen = valid & (index >= 0)
     index = index.clamp(min=0)[:, None].expand(-1, x.shape[1], -1)
     return x.gather(-1, index) * seen[:, None]
+
+
+def visible(row: Float[Tensor, "batch head key"]) -> Bool[Tensor, "batch key"]:
+    """Keys that the mask leaves to a row of post-mask scores; a mask is the same for every head."""
+    return row[:, 0] > torch.finfo(row.dtype).min
 
 
 def _row(x: Tensor, tokens: TokenMap) -> Tensor:

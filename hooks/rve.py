@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import last_row, with_last_row
+from rvelens.hooks.rows import last_row, visible, with_last_row
 from rvelens.tokens import TokenMap, tokens_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RVEHook:
         """Equation 4: M_enh and M_den, over all keys (false outside the image)."""
         image = tokens.image_keys(row.shape[-1], row.device)
         # A sliding window hides older image tokens: they cannot be chosen, and still count in N_I.
-        image = image & (row[:, 0] > torch.finfo(row.dtype).min)
+        image = image & visible(row)
         heads, _ = self._on(row.device)
         means = row[:, heads].float().mean(dim=2)
         m = tuple(n_selected(self.alpha, n) for n in tokens.n_image)

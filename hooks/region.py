@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rvelens.hooks.rows import last_row, visible, with_last_row
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.hooks.rows import edit_last_row, visible, visible_image
+from rvelens.tokens import TokenMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,14 @@ class RegionHook:
         self, scores: Float[Tensor, "batch head query key"], hook: Any
     ) -> Float[Tensor, "batch head query key"]:
         """Raise the region's scores in the last token's row, pre-softmax, for every head."""
-        tokens = tokens_of(hook)
-        row = last_row(scores, tokens)
+        return edit_last_row(scores, hook, self.enhanced)
+
+    def enhanced(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """The last token's row with the region raised."""
         target = self._keys(tokens, row)[:, None]
-        return with_last_row(scores, torch.where(target, row + self.beta * row.abs(), row), tokens)
+        return torch.where(target, row + self.beta * row.abs(), row)
 
     def _keys(
         self, tokens: TokenMap, row: Float[Tensor, "batch head key"]
@@ -82,12 +86,14 @@ class DilutionHook:
         self, scores: Float[Tensor, "batch head query key"], hook: Any
     ) -> Float[Tensor, "batch head query key"]:
         """scale S + shift on the image tokens of the last row, pre-softmax, for every head."""
-        tokens = tokens_of(hook)
-        row = last_row(scores, tokens)
-        image = tokens.image_keys(row.shape[-1], row.device)
-        image = image & visible(row)
-        weaker = row * self.scale + self.shift
-        return with_last_row(scores, torch.where(image[:, None], weaker, row), tokens)
+        return edit_last_row(scores, hook, self.weakened)
+
+    def weakened(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """The last token's row with its image tokens scaled and shifted."""
+        image = visible_image(row, tokens)[:, None]
+        return torch.where(image, row * self.scale + self.shift, row)
 
 
 def dilution_hooks(

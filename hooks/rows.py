@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from rvelens.tokens import TokenMap
+from rvelens.tokens import TokenMap, tokens_of
 
 
 def last_row(
@@ -31,6 +34,14 @@ def with_last_row(
     return x
 
 
+def edit_last_row(
+    x: Float[Tensor, "batch head query key"], hook: Any, edit: Callable[[Tensor, TokenMap], Tensor]
+) -> Float[Tensor, "batch head query key"]:
+    """A copy of `x` with `edit(row, tokens)` [batch head key] for each last real token's row."""
+    tokens = tokens_of(hook)
+    return with_last_row(x, edit(last_row(x, tokens), tokens), tokens)
+
+
 def image_part(
     x: Shaped[Tensor, "batch set key"], tokens: TokenMap
 ) -> Shaped[Tensor, "batch set image"]:
@@ -46,6 +57,13 @@ def image_part(
 def visible(row: Float[Tensor, "batch head key"]) -> Bool[Tensor, "batch key"]:
     """Keys that the mask leaves to a row of post-mask scores; a mask is the same for every head."""
     return row[:, 0] > torch.finfo(row.dtype).min
+
+
+def visible_image(
+    row: Float[Tensor, "batch head key"], tokens: TokenMap
+) -> Bool[Tensor, "batch key"]:
+    """Image tokens among the row's own keys that the mask, a sliding window's too, leaves to it."""
+    return tokens.image_keys(row.shape[-1], row.device) & visible(row)
 
 
 def _row(x: Tensor, tokens: TokenMap) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import last_row, visible, with_last_row
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.hooks.rows import edit_last_row
+from rvelens.layers import parse_layers
+from rvelens.tokens import TokenMap
 
 if TYPE_CHECKING:
     from rvelens.ars import ARSProfile
@@ -33,18 +34,21 @@ def top_image_tokens(
     """Equation 4: the image tokens whose score reaches the m-th largest of each sample's image.
 
     Args:
-        scores: pre-softmax scores, averaged over a set of heads, float32.
+        scores: pre-softmax, post-mask scores, averaged over a set of heads, float32; a key that the
+            mask hides, as a sliding window hides older image tokens, holds the lowest number and is
+            never selected.
         image: which keys are image tokens.
-        m: tokens to select, by sample; more than one is selected beyond `m` where scores tie.
+        m: tokens to select, by sample; more are selected where scores tie with the last of them.
     """
+    m = tuple(min(n, scores.shape[-1]) for n in m)
     scores = scores.masked_fill(~image, -torch.inf)
-    largest = scores.topk(min(max(m), scores.shape[-1]), dim=-1).values
+    largest = scores.topk(max(m), dim=-1).values
     if min(m) == max(m):
         threshold = largest[..., -1:]
     else:
         rank = torch.tensor(m, device=scores.device).view(-1, *[1] * (scores.dim() - 1)) - 1
         threshold = largest.gather(-1, rank.expand(*largest.shape[:-1], 1))
-    return (scores >= threshold) & image
+    return (scores >= threshold) & (scores > torch.finfo(scores.dtype).min)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ class RVEHook:
     layer: int
     heads: Int[Tensor, "2 k"] = field(repr=False)
     edited: Bool[Tensor, " head"] | None = field(repr=False)
+    n_layers: int | None
     n_heads: int
     alpha: float
     beta: float
@@ -66,13 +71,17 @@ class RVEHook:
         self, scores: Float[Tensor, "batch head query key"], hook: Any
     ) -> Float[Tensor, "batch head query key"]:
         """Equation 6 on pre-softmax, post-mask scores."""
-        tokens = tokens_of(hook)
-        row = last_row(scores, tokens)
+        return edit_last_row(scores, hook, self.enhanced)
+
+    def enhanced(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """Equation 6 on the last token's row."""
         target = self.target(row, tokens)[:, None]
         _, edited = self._on(row.device)
         if edited is not None:
             target = target & edited[:, None]
-        return with_last_row(scores, torch.where(target, row + self.beta * row.abs(), row), tokens)
+        return torch.where(target, row + self.beta * row.abs(), row)
 
     def target(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
@@ -86,8 +95,6 @@ class RVEHook:
     ) -> Bool[Tensor, "batch 2 key"]:
         """Equation 4: M_enh and M_den, over all keys (false outside the image)."""
         image = tokens.image_keys(row.shape[-1], row.device)
-        # A sliding window hides older image tokens: they cannot be chosen, and still count in N_I.
-        image = image & visible(row)
         heads, _ = self._on(row.device)
         means = row[:, heads].float().mean(dim=2)
         m = tuple(n_selected(self.alpha, n) for n in tokens.n_image)
@@ -100,17 +107,18 @@ class RVEHook:
         return self._placed[device]
 
     def check(self, n_layers: int, n_heads: int) -> None:
-        """Raise ValueError where the profile is of a model with other heads."""
-        if n_heads != self.n_heads:
+        """Raise ValueError where the profile is of a model of another shape."""
+        if n_heads != self.n_heads or self.n_layers not in (None, n_layers):
             raise ValueError(
-                f"the profile has {self.n_heads} heads a layer and this model {n_heads}: expected a "
-                "profile of this model; make one with score_heads."
+                f"hooks of a profile of {self.n_layers or n_layers} layers x {self.n_heads} heads for "
+                f"a model of {n_layers} x {n_heads}: expected a profile of this model; make one with "
+                "score_heads."
             )
 
 
 def rve_hooks(
     profile: ARSProfile,
-    layers: Iterable[int],
+    layers: Iterable[int] | int | str,
     k: int = 5,
     alpha: float = 0.05,
     beta: float = 1.0,
@@ -131,7 +139,8 @@ def rve_hooks(
 
     Args:
         profile: sensitivity of every head, from `score_heads` or `ARSProfile.published`.
-        layers: layers to enhance; the paper says "middle", its public code 14 to 31 of 32.
+        layers: layers to enhance, as numbers or as text for `rvelens.layers.parse_layers` ("14-31",
+            "preset", "auto"); the paper says "middle", its public code 14 to 31 of 32.
         k: sensitive and insensitive heads that make the masks (paper: 5), at most half of the heads.
         alpha: share of image tokens to select, in (0, 1] (paper: 0.05; InstructBLIP 0.5).
         beta: strength, at least 0 (paper: 1.0).
@@ -144,6 +153,10 @@ def rve_hooks(
     Raises:
         ValueError: an argument outside its range, or a layer that the profile lacks.
     """
+    if isinstance(layers, str):
+        layers = parse_layers(layers, profile, profile.n_layers)
+    elif isinstance(layers, int):
+        layers = [layers]
     layers = sorted(set(layers))
     _check_arguments(profile, layers, k, alpha, beta, scope)
     edited = None
@@ -153,7 +166,8 @@ def rve_hooks(
         if scope == "sensitive":
             edited = torch.zeros(profile.n_heads, dtype=torch.bool)
             edited[profile.top(layer, profile.n_heads // 2)] = True
-        hook = RVEHook(layer, heads, edited, profile.n_heads, float(alpha), float(beta), denoise)
+        shape = (profile.n_layers, profile.n_heads)
+        hook = RVEHook(layer, heads, edited, *shape, float(alpha), float(beta), denoise)
         hooks.append((f"blocks.{layer}.attn.hook_attn_scores", hook))
     return hooks
 
@@ -172,15 +186,23 @@ def mask_hooks(
         alpha, beta: as in `rve_hooks`.
 
     Raises:
-        ValueError: alpha or beta outside its range.
+        ValueError: alpha or beta outside its range, or a layer without heads or with others than 0
+            to `n_heads` - 1.
     """
     _check_strength(alpha, beta)
+    for layer, some in heads.items():
+        if not some or not all(0 <= head < n_heads for head in some):
+            raise ValueError(
+                f"layer {layer}: heads {list(some)} of {n_heads}: expected at least one, each from 0 "
+                f"to {n_heads - 1}."
+            )
     return [
         (
             f"blocks.{layer}.attn.hook_attn_scores",
             RVEHook(
                 layer,
                 torch.tensor([list(some)] * 2),
+                None,
                 None,
                 n_heads,
                 float(alpha),

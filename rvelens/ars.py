@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rvelens.hooks.record import ars_caching_hooks
+from rvelens.prompts import load_image
 
 if TYPE_CHECKING:
     from rvelens.model import HookedLVLM
@@ -255,6 +256,8 @@ def score_heads(
         raise ValueError(f"batch_size={batch_size}: expected at least 1.")
     if not pairs:
         raise ValueError("no contrastive pairs: expected at least one; see ContrastivePair.")
+    for path in dict.fromkeys(p.image for p in pairs if isinstance(p.image, str | Path)):
+        load_image(path)  # A torn one would lose hours of work near the end.
     starts = range(0, len(pairs), batch_size)
     batches = (pairs[start : start + batch_size] for start in (progress or iter)(starts))
     per_pair = torch.cat([_score_batch(model, batch, prompt) for batch in batches])

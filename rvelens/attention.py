@@ -11,7 +11,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -50,8 +49,13 @@ class AttentionHooks(nn.Module):
 
     def fire(self, point: HookPoint, x: Tensor) -> Tensor:
         """Run a hook point; what comes back must have the shape and dtype of what went in."""
-        point.ctx["tokens"] = self.__dict__["run"].tokens
-        y = point(x)
+        run: Run = self.__dict__["run"]
+        before, point.ctx["tokens"] = point.ctx.get("tokens"), run.tokens
+        try:
+            y = point(x)
+        finally:
+            if len(run.begun) > 1:  # a hook of this point may have started the forward
+                point.ctx["tokens"] = before
         if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
             got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(
@@ -108,7 +112,7 @@ def attention(
         z, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return hooks.fire(hooks.hook_z, z), None
+        return _fire_z(hooks, z), None
 
     _refuse_unsupported(module, hooks, kwargs)
     dropout = dropout if module.training else 0.0
@@ -124,7 +128,17 @@ def attention(
         )
         last = _open_rows(hooks, _take(query, run.row), key, value, mask, scale, dropout)
         z = _put_row(z, last, run.row)
-    return (hooks.fire(hooks.hook_z, z) if _hooked(hooks.hook_z) else z), None
+    return (_fire_z(hooks, z) if _hooked(hooks.hook_z) else z), None
+
+
+def _fire_z(
+    hooks: AttentionHooks, z: Float[Tensor, "batch query head d_value"]
+) -> Float[Tensor, "batch query head d_value"]:
+    edited = hooks.fire(hooks.hook_z, z)
+    # Only what the hook made: rows of padding may hold NaN before it.
+    spoilt = (z.detach().isfinite() & ~edited.detach().isfinite()).any()
+    hooks.__dict__["run"].sums.append((hooks.hook_z, torch.where(spoilt, torch.nan, 0.0)))
+    return edited
 
 
 def _open_rows(
@@ -138,12 +152,11 @@ def _open_rows(
 ) -> Float[Tensor, "batch row head d_value"]:
     """softmax(q k^T scaling + mask) v of the given rows, with the hooks in between."""
     wide = torch.promote_types(query.dtype, torch.float32)
-    group = query.shape[1] // key.shape[1]
-    grouped = rearrange(query.to(wide), "b (kv group) row d -> b kv (group row) d", group=group)
-    scores = grouped @ key.to(wide).transpose(-1, -2)
-    scores = (
-        rearrange(scores, "b kv (group row) key -> b (kv group) row key", group=group) * scaling
-    )
+    batch, head, row, _ = query.shape
+    kv_head, n_key = key.shape[1:3]
+    # Query heads that share a key head lie side by side: their rows become one matrix.
+    grouped = query.to(wide).reshape(batch, kv_head, -1, query.shape[3])
+    scores = (grouped @ key.to(wide).transpose(-1, -2)).view(batch, head, row, n_key) * scaling
     if mask is not None:
         lowest = torch.finfo(wide).min
         if mask.dtype == torch.bool:
@@ -151,12 +164,17 @@ def _open_rows(
         else:  # The lowest number of a narrower dtype hides a key as well.
             hidden = mask <= torch.finfo(mask.dtype).min
             scores = (scores + mask).masked_fill(hidden, lowest)
-    scores = hooks.fire(hooks.hook_attn_scores, scores)
+    masked, scores = scores, hooks.fire(hooks.hook_attn_scores, scores)
+    if mask is not None and row > 1 and scores is not masked:
+        # Rows of padding see no key at all; what a hook makes of them must not end as NaN.
+        blind = masked.amax(dim=-1, keepdim=True) <= torch.finfo(wide).min
+        scores = torch.where(blind, masked, scores)
     pattern = hooks.fire(hooks.hook_pattern, scores.softmax(dim=-1))
     hooks.__dict__["run"].sums.append((hooks.hook_attn_scores, pattern.detach().sum()))
-    pattern = nn.functional.dropout(pattern, dropout, training=dropout > 0)
-    pattern = rearrange(pattern, "b (kv group) row key -> b kv (group row) key", group=group)
-    z = rearrange(pattern @ value.to(wide), "b kv (group row) d -> b row (kv group) d", group=group)
+    if dropout:
+        pattern = nn.functional.dropout(pattern, dropout)
+    z = pattern.reshape(batch, kv_head, -1, n_key) @ value.to(wide)
+    z = z.view(batch, head, row, value.shape[3]).transpose(1, 2)
     return z.to(value.dtype)
 
 

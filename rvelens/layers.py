@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rvelens.ars import ARSProfile
 
-# The paper's public code enhances layers 14 to 31 of the 32 of LLaVA-1.5-7B, counted from 0.
-PRESET_START, PRESET_OF = 14, 32
+# Published layers are of LLaVA-1.5-7B's 32, counted from 0; the paper's public code enhances 14-31.
+PUBLISHED_DEPTH = 32
+PRESET = 14, 31
 _PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
@@ -30,7 +31,7 @@ def parse_layers(spec: str, profile: ARSProfile | None, n_layers: int) -> list[i
     if spec == "auto":
         return _auto(profile, n_layers)
     if spec == "preset":
-        return list(range(round(PRESET_START / PRESET_OF * n_layers), n_layers))
+        return scaled_layers(*PRESET, n_layers)
     layers: set[int] = set()
     for part in spec.split(","):
         match = _PART.fullmatch(part.strip())
@@ -77,3 +78,32 @@ def format_layers(layers: Iterable[int]) -> str:
         else:
             runs.append([layer, layer])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def scaled_layers(first: int, last: int, n_layers: int) -> list[int]:
+    """Layers `first` to `last` (both included) of 32, at the same relative depth of `n_layers`.
+
+    At least one layer, however shallow the model.
+    """
+    start, stop = (round(edge / PUBLISHED_DEPTH * n_layers) for edge in (first, last + 1))
+    # The first layers are left alone in a shallow model too, where they are in a deep one.
+    start = min(max(start, int(first > 0)), n_layers - 1)
+    return list(range(start, max(stop, start + 1)))
+
+
+def chosen_layers(layers: Iterable[int] | None, first: int, last: int, n_layers: int) -> list[int]:
+    """The given layers in order, or where none are given those that `scaled_layers` finds.
+
+    Raises:
+        ValueError: no layer, or one that a model of `n_layers` lacks.
+    """
+    if layers is None:
+        return scaled_layers(first, last, n_layers)
+    layers = sorted(set(layers))
+    outside = [layer for layer in layers if not 0 <= layer < n_layers]
+    if outside or not layers:
+        raise ValueError(
+            f"layers {outside or layers} for a model of {n_layers} layers: expected layers from 0 to "
+            f"{n_layers - 1}; name at least one of them."
+        )
+    return layers

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from rvelens import attention
 from rvelens.attention import AttentionHooks
 from rvelens.families import Family, family_of
+from rvelens.generation import check_behind_cache, check_options
 from rvelens.grid import ImageGrid
-from rvelens.prompts import ImageLike, Images, load_image, pair_up, prepare
-from rvelens.run import Run, follow
+from rvelens.hook_root import HookRoot
+from rvelens.prompts import (
+    ImageLike,
+    Images,
+    load_image,
+    pair_up,
+    prepare,
+    text_around_image,
+)
+from rvelens.seam import open_seam
 from rvelens.tokens import TokenMap
 
-# Options of generate under which a step has more rows than the one that hooks see.
-_SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
 TINY = Path(__file__).parent / "assets" / "tiny"
 
 
@@ -36,7 +39,7 @@ class Block(nn.Module):
         self.attn = attn
 
 
-class HookedLVLM(HookedRootModule):
+class HookedLVLM(HookRoot):
     """A vision-language model whose language model's attention can be seen and edited.
 
     Hook names, `hooks`, `run_with_hooks`, `run_with_cache`, `add_hook` and `reset_hooks` mean what
@@ -61,7 +64,7 @@ class HookedLVLM(HookedRootModule):
         self.family = family or family_of(hf_model.config)
         self.family.refuse_if_inexact(hf_model.config)
         self.processor = processor
-        self._run, layers = _open_seam(hf_model)
+        self._run, layers = open_seam(hf_model)
         if query_rows is not None:
             self.query_rows = query_rows
         self.blocks = nn.ModuleList(Block(hooks) for hooks in layers)
@@ -99,6 +102,11 @@ class HookedLVLM(HookedRootModule):
             ValueError: unknown family, or a model whose attention cannot be hooked exactly.
         """
         named = family_of(family) if family else None
+        if not isinstance(model, str | Path | PreTrainedModel):
+            raise ValueError(
+                f"the model is a {type(model).__name__}: expected a name, a folder or a Hugging Face "
+                "model; wrap it before you compile it or give it to another wrapper."
+            )
         if isinstance(model, PreTrainedModel):
             if kwargs:
                 raise ValueError(
@@ -168,7 +176,17 @@ class HookedLVLM(HookedRootModule):
         return self._run.tokens
 
     def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch query vocab"]:
-        """Logits of the model for the inputs that `prepare` made."""
+        """Logits of the model for the inputs that `prepare` made.
+
+        Raises:
+            ValueError: tokens that the given cache holds already are given again.
+        """
+        ids, mask, cache = (
+            kwargs.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
+        )
+        n_past = int(cache.get_seq_length()) if cache is not None else 0
+        if n_past and ids is not None and mask is not None and mask.dim() == 2:
+            check_behind_cache(n_past, ids.shape[1], mask.shape[1])
         return self.hf_model(*args, **kwargs).logits
 
     def prepare(
@@ -177,6 +195,22 @@ class HookedLVLM(HookedRootModule):
         """One left-padded batch on the model's device; see `rvelens.prompts.prepare`."""
         batch = prepare(self.family, self.processor, images, questions, prompt)
         return batch.to(self.device, self.hf_model.dtype)  # ids stay integers
+
+    def text_around_image(
+        self, questions: Sequence[str], prompt: str = "chat"
+    ) -> list[tuple[Int[Tensor, " before"], Int[Tensor, " after"]]]:
+        """Token ids of each prompt before and behind its image; see `prompts.text_around_image`."""
+        return text_around_image(self.family, self.processor, questions, prompt)
+
+    def pick_samples(self, cache: Any, samples: Int[Tensor, " picked"]) -> None:
+        """Make a cache one of picked, repeated or reordered samples, in place, and keep its token map.
+
+        The cache's own methods do the first half alone: hooks would then look at other samples' images.
+        """
+        tokens = self._run.map_of(cache)
+        cache.batch_select_indices(samples)
+        if tokens is not None:
+            self._run.remember(cache, tokens.pick(samples))
 
     def token_map(self, inputs: BatchFeature | dict[str, Any]) -> TokenMap:
         """The token map of a prepared batch."""
@@ -203,20 +237,16 @@ class HookedLVLM(HookedRootModule):
             token ids, or transformers' report of them under `return_dict_in_generate=True`.
 
         Raises:
-            ValueError: a way of decoding that runs several rows a step, with hooks on.
+            ValueError: a way of decoding that runs several rows a step, with hooks on; or a cache that
+                does not go with the prompt.
         """
-        configs = (inputs.get("generation_config"), self.hf_model.generation_config)
-        asked = [inputs, *(vars(config) for config in configs if config is not None)]
-        several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in asked)]
-        if several and self.list_hooks():
-            raise ValueError(
-                f"{several[0]} runs several rows at a step and hooks see the last one only: expected "
-                "one token a step; leave it out, or take the hooks off."
-            )
-        if inputs.get("input_ids") is not None:
-            # InstructBLIP's generate goes straight to its language model with embeddings.
-            self._run.announce(self.image_token_id, inputs)
-        return self.hf_model.generate(**inputs)  # type: ignore[operator]
+        check_options(self.hf_model, inputs, hooked=bool(self.list_hooks()))
+        # InstructBLIP's generate goes straight to its language model with embeddings.
+        self._run.announce(self.image_token_id, inputs)
+        try:
+            return self.hf_model.generate(**inputs)  # type: ignore[operator]
+        finally:
+            self._run.forget_announced()
 
     def ask(
         self,
@@ -265,93 +295,3 @@ class HookedLVLM(HookedRootModule):
         )
         new = output[:, n:] if repeats_prompt else output
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
-
-    # -- hooks: TransformerLens' own, with mistakes answered --------------------------------------
-
-    def hooks(  # Any: what TransformerLens' own annotation names is private to contextlib
-        self,
-        fwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
-        bwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-    ) -> Any:
-        """As in TransformerLens: hooks that are on inside a `with`, and gone after it.
-
-        Raises:
-            ValueError: an unknown hook name, or hooks made for a model of another shape.
-        """
-        return super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts)
-
-    def _enable_hook(
-        self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any
-    ) -> None:
-        self._check_hook(name, hook)
-        super()._enable_hook(name, hook, dir)
-
-    def add_hook(
-        self, name: str | Callable[[str], bool], hook: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> None:
-        """As in TransformerLens; raises ValueError on an unknown name."""
-        self._check_hook(name, hook)
-        super().add_hook(name, hook, *args, **kwargs)
-
-    def _check_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any]) -> None:
-        if isinstance(name, str) and name not in self.hook_dict:
-            raise ValueError(self._unknown(name))
-        if not isinstance(name, str) and not any(map(name, self.hook_dict)):
-            raise ValueError(
-                f"the names filter of {hook!r} matches none of the {len(self.hook_dict)} hook points: "
-                f"expected names such as {next(iter(self.hook_dict))!r}."
-            )
-        check = getattr(hook, "check", None)
-        if check is not None:
-            check(self.n_layers, self.n_heads)
-
-    def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.hook_dict, n=1, cutoff=0.0)
-        return (
-            f"unknown hook name {name!r}: this model has layers 0 to {self.n_layers - 1}; "
-            f"did you mean {near[0]!r}?"
-        )
-
-    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens; raises ValueError where the filter names nothing."""
-        names = [names_filter] if isinstance(names_filter, str) else names_filter
-        for name in names if isinstance(names, list | tuple | set) else ():
-            if name not in self.hook_dict:
-                raise ValueError(self._unknown(name))
-        if callable(names_filter) and not any(map(names_filter, self.hook_dict)):
-            raise ValueError(
-                f"names_filter matches none of the {len(self.hook_dict)} hook points: expected names "
-                f"such as {next(iter(self.hook_dict))!r}."
-            )
-        names_filter = list(names) if isinstance(names, tuple | set) else names_filter
-        return super().get_caching_hooks(names_filter, *args, **kwargs)
-
-
-_SEAMS: WeakKeyDictionary[nn.Module, tuple[Run, list[AttentionHooks]]] = WeakKeyDictionary()
-
-
-def _open_seam(hf_model: PreTrainedModel) -> tuple[Run, list[AttentionHooks]]:
-    """Switch the text tower to rvelens' attention; a model wrapped twice shares one set of hooks."""
-    if hf_model in _SEAMS:
-        # It may have been switched to another implementation since.
-        hf_model.set_attn_implementation({"text_config": attention.IMPLEMENTATION})
-        return _SEAMS[hf_model]
-    attention.register()
-    decoder = hf_model.get_decoder()
-    modules = [m for m in decoder.modules() if hasattr(m, "layer_idx") and hasattr(m, "o_proj")]
-    modules.sort(key=lambda m: int(m.layer_idx))  # type: ignore[arg-type]
-    hf_model.set_attn_implementation({"text_config": attention.IMPLEMENTATION})
-    if not modules or decoder.config._attn_implementation != attention.IMPLEMENTATION:
-        raise ValueError(
-            f"{type(hf_model).__name__} does not call its attention through transformers' "
-            "AttentionInterface: expected a decoder-only model that does; it cannot be hooked."
-        )
-    run = Run()
-    layers = [AttentionHooks(run) for _ in modules]
-    for module, hooks in zip(modules, layers, strict=True):
-        attention.listen(module, hooks)
-    follow(hf_model, decoder, run)
-    _SEAMS[hf_model] = (run, layers)
-    return run, layers

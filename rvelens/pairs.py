@@ -67,7 +67,8 @@ def load_pairs(path: str | Path, images: str | Path) -> list[ContrastivePair]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: it also breaks at characters that JSON allows inside a text.
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: expected one JSON object a line.") from error
 

@@ -47,7 +47,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
 
     Raises:
-        ValueError: another ending, or a folder that does not exist.
+        ValueError: another ending, a folder that does not exist, or the name of a folder.
     """
     check_figure_path(path)
     with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
@@ -61,6 +61,8 @@ def check_figure_path(path: str | Path) -> None:
         raise ValueError(f"{path}: expected a file name that ends in {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
         raise ValueError(f"no folder {path.parent}: expected one to write {path.name} to.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected the name of a file to write.")
 
 
 def overlay(
@@ -85,8 +87,8 @@ def overlay(
     """
     picture = _small(image)
     heat = grid.picture(values.astype(float), *picture.size)
-    top = float(np.nanmax(heat)) if np.isfinite(heat).any() else 1.0
-    scale = Normalize(min(float(np.nanmin(heat)), 0.0), top or 1.0)
+    low, top = _extremes(heat)
+    scale = Normalize(min(low, 0.0), top or 1.0)
     with rc_context(STYLE):
         figure, (axes,) = _panels(picture, 1, COLUMN)
         _show(axes, picture, heat, colormaps["viridis"], scale)
@@ -126,7 +128,7 @@ def overlay_enhanced(
     ]
     heats = [grid.picture(share[: grid.n_tokens].astype(float), *picture.size) for share in shares]
     n = len(masks)
-    colours, scale = _steps(n, max(float(np.nanmax(heat)) for heat in heats))
+    colours, scale = _steps(n, max(_extremes(heat)[1] for heat in heats))
     with rc_context(STYLE):
         figure, panels = _panels(picture, 3, PAGE)
         _show(panels[0], picture, None, colours, scale)
@@ -200,6 +202,12 @@ def _ticks(n: int) -> list[int]:
     return list(range(0, n, step))
 
 
+def _extremes(heat: Float[np.ndarray, "height width"]) -> tuple[float, float]:
+    """Lowest and highest value; 0 and 1 where the processor cropped a thin image away altogether."""
+    seen = heat[np.isfinite(heat)]
+    return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+
+
 def _small(image: ImageLike) -> Image.Image:
     """The image in RGB, shrunk or enlarged so that its longer edge has `_PIXELS` pixels."""
     loaded = load_image(image)
@@ -241,7 +249,7 @@ def _show(
     share = np.where(filled > hide_below, opacity, 0.0)[..., None]
     mixed = base * (1 - share) + colours(scale(filled))[..., :3] * share
     axes.imshow(np.where(seen[..., None], mixed, 0.75 + 0.25 * base))
-    if not seen.all():
+    if not seen.all() and min(seen.shape) > 1:
         axes.contour(seen.astype(float), levels=[0.5], colors="#606060", linewidths=0.6)
 
 

@@ -1,21 +1,26 @@
-"""Last-token replay: everything before the last token once, the last token under each setting.
+"""What need not be computed twice: the prompt up to its last token, the prompt up to its image.
 
-RVE and every other edit of the last row alone leave what comes before it untouched, so any number
-of settings share one prefill.
+- `prefill` and `Prefix.replay`: RVE and every other edit of the last row alone leave what comes
+  before it untouched, so any number of settings share one prefill.
+- `prepare_shared`: questions about one image share the vision tower and everything up to the end of
+  the image. Exact for every edit that begins after the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache
 
 from rvelens.model import HookedLVLM
+from rvelens.prompts import Images, pair_up
 
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
 _PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -77,22 +82,130 @@ def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
         ValueError: a prompt that ends in padding, hooks that are on, or a family whose last token
             cannot be replayed alone.
     """
-    if model.family.name not in REPLAYS:
-        raise ValueError(
-            f"the last token of {model.family.name} cannot be replayed alone: expected one of "
-            f"{', '.join(REPLAYS)}; run whole forwards."
-        )
+    _check_replays(model)
     mask = inputs["attention_mask"]
     if not bool(mask[:, -1].all()):
         raise ValueError(
             "some prompts end in padding: expected a left-padded batch; make it with model.prepare."
         )
-    if model.list_hooks(including_permanent=False):
-        raise ValueError(
-            "hooks are on during prefill: expected none, since every setting shares the prefix; "
-            "turn them on around replay."
-        )
     first = {k: v[:, :-1] if k in _PER_KEY else v for k, v in inputs.items()}
     output = model.hf_model(**first, use_cache=True, logits_to_keep=1)
     last = {k: inputs[k][:, -1:] for k in _PER_KEY if k in inputs}
     return Prefix(model, output.past_key_values, {**last, "attention_mask": mask})
+
+
+def _check_replays(model: HookedLVLM) -> None:
+    if model.family.name not in REPLAYS:
+        raise ValueError(
+            f"the last token of {model.family.name} cannot be replayed alone: expected one of "
+            f"{', '.join(REPLAYS)}; run whole forwards."
+        )
+    if model.list_hooks():
+        raise ValueError(
+            "hooks are on during prefill: expected none, since every setting shares the prefix; "
+            "turn them on afterwards, around replay or generate."
+        )
+
+
+Edit = Callable[[Mapping[str, Any], Sequence[int]], Mapping[str, Any]]
+
+
+@torch.no_grad()
+def prepare_shared(
+    model: HookedLVLM,
+    images: Images,
+    questions: str | Sequence[str],
+    prompt: str = "chat",
+    edit: Edit = lambda inputs, samples: inputs,
+) -> dict[str, Any]:
+    """`model.prepare`, with everything up to the end of each image run and cached already.
+
+    Questions about the same image (the same path or the same object), behind the same text, share
+    that work.
+
+    Args:
+        model: the hooked model, without hooks that are on.
+        images, questions, prompt: as in `model.prepare`.
+        edit: `(inputs, samples)` to the inputs that are run, for example with noise on the pixels;
+            these are of one question for each prefix, and `samples` are their numbers.
+
+    Returns:
+        input_ids, attention_mask and position_ids [batch key], left-padded at the start and between
+        image and question, and past_key_values, for `model.generate(**inputs)`; good for one
+        generation, greedy or sampled.
+
+    Raises:
+        ValueError: as `model.prepare` and `prefill` raise, or a prompt with nothing behind its image.
+    """
+    _check_replays(model)
+    image_list, question_list = pair_up(images, questions)
+    around = model.text_around_image(question_list, prompt)
+    keys = [
+        (str(image) if isinstance(image, str | Path) else id(image), tuple(before.tolist()))
+        for image, (before, _) in zip(image_list, around, strict=True)
+    ]
+    order = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+    chosen = [keys.index(key) for key in order]
+    inputs = edit(
+        model.prepare([image_list[n] for n in chosen], [question_list[n] for n in chosen], prompt),
+        chosen,
+    )
+    tails = [after for _, after in around]
+    heads = _heads(model, inputs, [tails[n] for n in chosen], prompt)
+    head, head_mask = _left_padded(heads, model.device)
+    rest = {k: v for k, v in inputs.items() if k not in _PER_KEY}
+    output = model.hf_model(
+        **rest, input_ids=head, attention_mask=head_mask, position_ids=_positions(head_mask),
+        use_cache=True, logits_to_keep=1,
+    )  # fmt: skip
+    of_question = torch.tensor([order[key] for key in keys], device=model.device)
+    cache = output.past_key_values
+    model.pick_samples(cache, of_question)
+    tail, tail_mask = _left_padded(tails, model.device)
+    whole = torch.cat([head_mask[of_question], tail_mask], dim=1)
+    return {
+        "input_ids": torch.cat([head[of_question], tail], dim=1),
+        "attention_mask": whole,
+        "position_ids": _positions(whole),
+        "past_key_values": cache,
+    }
+
+
+def _positions(mask: Int[Tensor, "batch key"]) -> Int[Tensor, "batch key"]:
+    """Positions that count no padding, wherever it lies."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def ends_in_question(model: HookedLVLM, prompt: str) -> bool:
+    """Whether a prompt has its question behind its image, so that `prepare_shared` is of use."""
+    (before, after), (other_before, other_after) = model.text_around_image(["no", "yes no"], prompt)
+    return torch.equal(before, other_before) and not torch.equal(after, other_after)
+
+
+def _heads(
+    model: HookedLVLM, inputs: Mapping[str, Any], tails: Sequence[Int[Tensor, " _"]], prompt: str
+) -> list[Int[Tensor, " _"]]:
+    """Token ids of each prompt up to the end of its image, without padding."""
+    heads = []
+    for ids, mask, tail in zip(
+        inputs["input_ids"], inputs["attention_mask"].bool(), tails, strict=True
+    ):
+        real, tail = ids[mask], tail.to(ids.device)
+        n_head = len(real) - len(tail)
+        image = (real == model.image_token_id).nonzero()
+        if not len(tail) or not torch.equal(real[n_head:], tail) or int(image.max()) >= n_head:
+            raise ValueError(
+                f"the prompt {prompt!r} of {model.family.name} has no text behind its image that reads "
+                "the same without it: expected the question there; use model.prepare."
+            )
+        heads.append(real[:n_head])
+    return heads
+
+
+def _left_padded(
+    rows: Sequence[Int[Tensor, " _"]], device: torch.device
+) -> tuple[Int[Tensor, "batch key"], Int[Tensor, "batch key"]]:
+    """Rows of token ids as one batch, and its attention mask; what stands for padding is masked."""
+    ids = pad_sequence([row.to(device) for row in rows], batch_first=True, padding_side="left")
+    ones = [torch.ones_like(row, device=device) for row in rows]
+    return ids, pad_sequence(ones, batch_first=True, padding_side="left")

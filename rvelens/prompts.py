@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+import torch
+from jaxtyping import Int
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor
 from transformers import BatchFeature
 
 from rvelens.families import Family
@@ -16,19 +19,25 @@ ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike]
 
 
-def load_image(image: ImageLike) -> Image.Image:
+def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     """Open a path, or take an image as it is; in RGB.
+
+    Args:
+        image: a path or a PIL image.
+        upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
 
     Raises:
         ValueError: no file there, not an image, or a truncated one.
     """
     if not isinstance(image, str | Path | Image.Image):
         raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
+    # Other libraries (lmms-eval) tell Pillow to fill up torn images with grey.
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         if isinstance(image, Image.Image):
-            return _upright_rgb(image)
+            return _rgb(image, upright)
         with Image.open(image) as opened:
-            return _upright_rgb(opened)
+            return _rgb(opened, upright)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {image}: expected a file; check the path.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -36,11 +45,14 @@ def load_image(image: ImageLike) -> Image.Image:
             f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or other format "
             "that Pillow opens; replace the file."
         ) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    """As a camera meant it to be seen, with 16-bit greys scaled and not clipped."""
-    image = ImageOps.exif_transpose(image)
+def _rgb(image: Image.Image, upright: bool) -> Image.Image:
+    """In RGB, with 16-bit greys scaled and not clipped."""
+    if upright:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda level: level / 256).convert("L")
     return image.convert("RGB")
@@ -52,6 +64,11 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
     Raises:
         ValueError: no question, an empty one, or two lists of different lengths.
     """
+    for value, what in ((images, "images"), (questions, "questions")):
+        if not isinstance(value, str | Path | Image.Image | Sequence):
+            raise ValueError(
+                f"{what} are a {type(value).__name__}: expected one or a list of them."
+            )
     single = isinstance(images, str | Path | Image.Image)
     image_list: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
     question_list = [questions] if isinstance(questions, str) else list(questions)
@@ -67,6 +84,8 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
     for question in question_list:
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"a question is {question!r}: expected a sentence; leave it out.")
+        if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that were not UTF-8
+            raise ValueError(f"a question is {question!r}: expected UTF-8 text; write it anew.")
     return image_list, question_list
 
 
@@ -76,9 +95,7 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
     Raises:
         ValueError: an unknown preset, or a template without "{question}" or "{image}".
     """
-    image_token = family.image_text
-    if image_token is None:
-        image_token = getattr(processor, "image_token", None) or "<image>"
+    image_token = _image_text(family, processor)
     if prompt == "chat" and getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": question}]
         return processor.apply_chat_template(
@@ -97,7 +114,46 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
             f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the "
             "image stands; add it."
         )
-    return template.replace("{image}", str(image_token)).replace("{question}", question)
+    return template.replace("{image}", image_token).replace("{question}", question)
+
+
+def _image_text(family: Family, processor: Any) -> str:
+    """What stands for the image in a prompt's text, before the processor expands it."""
+    if family.image_text is not None:
+        return family.image_text
+    return str(getattr(processor, "image_token", None) or "<image>")
+
+
+def text_around_image(
+    family: Family, processor: Any, questions: Sequence[str], prompt: str
+) -> list[tuple[Int[Tensor, " before"], Int[Tensor, " after"]]]:
+    """Token ids of each prompt before and behind its image, which need no image to be known.
+
+    Raises:
+        ValueError: no processor, an unknown prompt, or a text with no or several image tokens.
+    """
+    _check_processor(processor)
+    texts = [render(family, processor, question, prompt) for question in questions]
+    image_token = processor.tokenizer.convert_tokens_to_ids(_image_text(family, processor))
+    around = []
+    for ids in processor.tokenizer(texts, **_once_only_bos(processor, texts))["input_ids"]:
+        if ids.count(image_token) != 1:
+            raise ValueError(
+                f"{ids.count(image_token)} image tokens in a text of the prompt {prompt!r} of "
+                f"{family.name}: expected one, where the image stands; use model.prepare, and write "
+                "no image token into a question."
+            )
+        start = ids.index(image_token)
+        around.append((torch.tensor(ids[:start]).long(), torch.tensor(ids[start + 1 :]).long()))
+    return around
+
+
+def _check_processor(processor: Any) -> None:
+    if processor is None:
+        raise ValueError(
+            "this model has no processor: expected one to turn images and questions into tensors; "
+            "pass processor= to HookedLVLM.from_pretrained."
+        )
 
 
 def prepare(
@@ -123,11 +179,7 @@ def prepare(
     Raises:
         ValueError: no processor, unequal counts, an unreadable image, an unknown prompt.
     """
-    if processor is None:
-        raise ValueError(
-            "this model has no processor: expected one to turn images and questions into tensors; "
-            "pass processor= to HookedLVLM.from_pretrained."
-        )
+    _check_processor(processor)
     image_list, question_list = pair_up(images, questions)
     texts = [render(family, processor, question, prompt) for question in question_list]
     loaded = {id(image): load_image(image) for image in image_list}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import repeat
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -120,6 +121,12 @@ class TokenMap:
             return TokenMap(self.image, self.real, n_keys, self.n_image)
         return TokenMap.from_masks(self.image[:, :n_keys], self.real[:, :n_keys])
 
+    def pick(self, samples: Int[Tensor, " picked"]) -> TokenMap:
+        """The map of some samples, in the order given, each as often as it is named."""
+        n_image = tuple(self.n_image[n] for n in samples.tolist())
+        samples = samples.to(self.image.device)
+        return TokenMap(self.image[samples], self.real[samples], self.n_keys, n_image)
+
     def expand(self, batch: int) -> TokenMap:
         """The map with every sample repeated in place, as beams and returned sequences are.
 
@@ -134,7 +141,10 @@ class TokenMap:
                 "expected a multiple of it; prepare the batch that you run."
             )
         times = batch // self.batch
-        image, real = (m.repeat_interleave(times, dim=0) for m in (self.image, self.real))
+        image, real = (
+            repeat(m, "batch known -> (batch beam) known", beam=times)
+            for m in (self.image, self.real)
+        )
         n_image = tuple(n for n in self.n_image for _ in range(times))
         return TokenMap(image, real, self.n_keys, n_image)
 

@@ -129,6 +129,7 @@ def test_unknown_names_raise_with_the_nearest(model, inputs, name, nearest):
         lambda: model.add_hook(name, lambda x, hook: x),
         lambda: model.run_with_cache(**inputs, names_filter=name),
         lambda: model.run_with_cache(**inputs, names_filter=[Z, name]),
+        lambda: model.add_caching_hooks(name),
         lambda: model.run_with_hooks(**inputs, fwd_hooks=[(name, lambda x, hook: x)]),
     ):
         with pytest.raises(ValueError, match="unknown hook name") as error:
@@ -287,13 +288,42 @@ def test_half_precision_hides_the_same_keys(plain, inputs, profile):
     assert (cache[PATTERN][padding] == 0).all()
 
 
-def test_generation_without_a_cache_agrees(model, inputs, profile):
-    with model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)):
-        # Without a cache every step runs the whole sequence, whose earlier rows are then unedited:
-        # only the first token is the same computation.
-        with_cache = model.generate(**inputs, max_new_tokens=1, do_sample=False)
-        without = model.generate(**inputs, max_new_tokens=1, do_sample=False, use_cache=False)
-    assert torch.equal(with_cache, without)
+def test_generation_without_a_cache_is_refused_under_hooks(model, inputs, profile):
+    """Every step would run the whole sequence, whose earlier rows are then unedited."""
+    options = {"max_new_tokens": 3, "do_sample": False}
+    with (
+        pytest.raises(ValueError, match="use_cache=False runs several rows at a step"),
+        model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)),
+    ):
+        model.generate(**inputs, **options, use_cache=False)
+    cached = model.generate(**inputs, **options)
+    assert torch.equal(model.generate(**inputs, **options, use_cache=False), cached)
+
+
+def test_a_model_switched_to_other_attention_is_answered(model, inputs, profile):
+    model.hf_model.set_attn_implementation("eager")
+    with (
+        pytest.raises(ValueError, match="attention was switched to 'eager'"),
+        model.hooks(rve_hooks(profile, [0], k=3)),
+    ):
+        model(**inputs)
+    again = HookedLVLM(model.hf_model, model.processor)
+    with again.hooks(rve_hooks(profile, [0], k=3)):
+        again(**inputs)
+
+
+def test_padding_rows_survive_a_hook_that_scales(model, inputs):
+    """Scores of a row that sees nothing are the lowest number: times 1.5 they would be infinite."""
+    model.query_rows = "all"
+    with torch.no_grad(), model.hooks([(SCORES, lambda scores, hook: scores * 1.5)]):
+        every = model(**inputs)[:, -1]
+        model.query_rows = "last"
+    alone = {k: v[:1] for k, v in inputs.items()}
+    width = int(inputs["attention_mask"][0].sum())
+    alone = {k: v[:, -width:] if k != "pixel_values" else v for k, v in alone.items()}
+    model.query_rows = "all"
+    with torch.no_grad(), model.hooks([(SCORES, lambda scores, hook: scores * 1.5)]):
+        torch.testing.assert_close(every[:1], model(**alone)[:, -1], rtol=0, atol=1e-5)
 
 
 def test_hooks_of_the_wrong_shape_are_refused_before_any_compute(model, profile):
@@ -301,7 +331,7 @@ def test_hooks_of_the_wrong_shape_are_refused_before_any_compute(model, profile)
 
     other = ARSProfile.from_scores(torch.rand(model.n_layers, 12))
     with (
-        pytest.raises(ValueError, match="the profile has 12 heads a layer and this model 8"),
+        pytest.raises(ValueError, match="a profile of 3 layers x 12 heads for a model of 3 x 8"),
         model.hooks(rve_hooks(other, [1], k=2)),
     ):
         pass
@@ -338,6 +368,8 @@ def test_bad_inputs_are_one_clear_sentence(model, tmp_path: Path):
         model.ask([], [])
     with pytest.raises(ValueError, match="a question is '  '"):
         model.ask(IMAGES[0], "  ")
+    with pytest.raises(ValueError, match="expected UTF-8 text"):
+        model.ask(IMAGES[0], "caf\udce9 ?")
     with pytest.raises(ValueError, match="did you mean 'llava_v1'"):
         model.ask(IMAGES[0], "?", prompt="llava_v2")
     with pytest.raises(ValueError, match="has no image slot"):

@@ -103,6 +103,16 @@ def test_both_formats_and_empty_lines(folder):
     assert second.image == folder / "1.png"
 
 
+def test_what_editors_leave_in_files(folder):
+    """A byte order mark at the start, Windows' line ends, and a line separator inside a text."""
+    rows = [{**ROW, "contrastive": f"Does a man {verb}\u2028 a bat ?"} for verb in ("see", "kick")]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [pair.contrastive for pair in load_pairs(folder / "p.jsonl", folder)] == [
+        row["contrastive"] for row in rows
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [

@@ -98,6 +98,13 @@ def test_heatmap_shows_every_score():
     np.testing.assert_allclose(np.asarray(ordered.images[0].get_array()), expected)
 
 
+def test_an_image_so_thin_that_no_pixel_is_seen():
+    thin = Image.new("RGB", (20000, 1))
+    grid = single_tile(4, 4, center_crop_box(20000, 1))
+    overlay(thin, np.zeros(16), grid).canvas.draw()
+    overlay_enhanced(thin, masks(), grid).canvas.draw()
+
+
 def test_heatmap_needs_scores():
     with pytest.raises(ValueError, match="ranking without scores"):
         ars_heatmap(ARSProfile.published("llava-1.5-7b"))

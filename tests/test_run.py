@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import DynamicCache
 
+from rvelens import HookedLVLM
 from rvelens.hooks import rve_hooks
 
 
@@ -47,6 +52,43 @@ def test_two_generations_in_turn(model, inputs, hooks):
 
 
 @torch.no_grad()
+def test_a_reordered_cache_keeps_its_images(model, inputs, hooks):
+    first, last = split(inputs, inputs["input_ids"].shape[1] - 1)
+    cache = DynamicCache(config=model.hf_model.config.get_text_config())
+    model(**first, past_key_values=cache)
+    order = torch.tensor([2, 0, 1, 0])
+    model.pick_samples(cache, order)
+    with model.hooks(hooks):
+        got = model(**{k: v[order] for k, v in last.items()}, past_key_values=cache)[:, -1]
+        expected = model(**inputs)[order, -1]
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_interrupted_forward_leaves_no_trace(model, inputs, hooks):
+    def interrupt(z, hook):
+        raise KeyboardInterrupt
+
+    short = {k: v[:1] for k, v in inputs.items()}
+    with pytest.raises(KeyboardInterrupt), model.hooks([("blocks.0.attn.hook_z", interrupt)]):
+        model(**short)
+    with model.hooks(hooks):
+        model(**inputs)
+        assert model.tokens.batch == len(inputs["input_ids"])
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(torch.no_grad()(lambda: model(**inputs))).result()
+
+
+@torch.no_grad()
+def test_what_a_failed_generation_announced_is_forgotten(model, inputs, hooks):
+    with pytest.raises(ValueError, match="nonsense"):
+        model.generate(**inputs, nonsense=3)
+    embeds = torch.randn(*inputs["input_ids"].shape, model.hf_model.config.text_config.hidden_size)
+    with pytest.raises(ValueError, match="has no token map"), model.hooks(hooks):
+        model(inputs_embeds=embeds)
+
+
+@torch.no_grad()
 def test_a_cache_of_picked_samples_runs_unhooked_and_is_answered_hooked(model, inputs, hooks):
     first, last = split(inputs, inputs["input_ids"].shape[1] - 1)
     cache = DynamicCache(config=model.hf_model.config.get_text_config())
@@ -54,6 +96,7 @@ def test_a_cache_of_picked_samples_runs_unhooked_and_is_answered_hooked(model, i
     cache.batch_select_indices(torch.tensor([0, 1]))
     two = {k: v[:2] for k, v in last.items()}
     assert torch.isfinite(model(**two, past_key_values=cache)).all()
+    cache.crop(-1)
     with pytest.raises(ValueError, match="has no token map"), model.hooks(hooks):
         model(**two, past_key_values=cache)
 
@@ -79,3 +122,104 @@ def test_an_unknown_cache_is_answered(model, inputs, hooks):
         model.hooks(hooks),
     ):
         model(input_ids=inputs["input_ids"][:, -1:], past_key_values=cache)
+
+
+@torch.no_grad()
+def test_a_forward_inside_a_hook_leaves_the_outer_one_alone(model, inputs, hooks):
+    two = {k: v[:2] for k, v in inputs.items()}
+    nested = []
+
+    def run_another(z, hook):
+        nested.append(model.hf_model(**two).logits)
+
+    with model.hooks(hooks):
+        expected = model(**inputs)[:, -1]
+        tokens = model.tokens
+    # First among the hooks of its point, so that the others run after it.
+    first = [("blocks.1.attn.hook_attn_scores", run_once(run_another))]
+    with model.hooks([*first, *hooks]):
+        got = model(**inputs)[:, -1]
+    assert len(nested) == 1
+    assert torch.equal(got, expected)
+    assert torch.equal(model.tokens.image, tokens.image)
+
+
+def run_once(hook_function):
+    """The hook fires in the forward that it starts as well."""
+    calls = []
+
+    def hook(x, hook):
+        if not calls:
+            calls.append(None)
+            hook_function(x, hook)
+
+    return hook
+
+
+@torch.no_grad()
+def test_a_failed_forward_leaves_no_trace(model, inputs):
+    def fail(z, hook):
+        raise KeyError("mine")
+
+    before = model(**inputs)
+    with pytest.raises(KeyError, match="mine"), model.hooks([("blocks.0.attn.hook_z", fail)]):
+        model(**inputs)
+    assert model._run.begun == []
+    assert torch.equal(model(**inputs), before)
+
+
+@torch.no_grad()
+def test_a_second_thread_is_answered(model, inputs):
+    failed = []
+
+    def elsewhere():
+        try:
+            model(**inputs)
+        except RuntimeError as error:
+            failed.append(str(error))
+
+    def start_a_thread(z, hook):
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    def start_twice(z, hook):
+        start_a_thread(z, hook)
+        start_a_thread(z, hook)
+
+    expected = model(**inputs)
+    with model.hooks([("blocks.1.attn.hook_z", start_twice)]):
+        assert torch.equal(model(**inputs), expected)
+    assert len(failed) == 2
+    assert all("another thread runs the same model" in error for error in failed)
+
+
+@torch.no_grad()
+def test_a_copy_of_the_wrapped_model_runs_apart(model, inputs, hooks):
+    copied = HookedLVLM(copy.deepcopy(model.hf_model), model.processor)
+    two = {k: v[:2] for k, v in inputs.items()}
+    model(**inputs)
+    with copied.hooks(hooks):
+        edited = copied(**two)[:, -1]
+    assert model.tokens.batch == len(inputs["input_ids"])
+    assert not torch.equal(edited, model(**two)[:, -1])
+
+
+@torch.no_grad()
+def test_infinity_from_a_hook_on_z_is_named(model, inputs):
+    with (
+        pytest.raises(ValueError, match=r"the attention of blocks\.1\.attn is not finite"),
+        model.hooks([("blocks.1.attn.hook_z", lambda z, hook: z / 0)]),
+    ):
+        model(**inputs)
+
+
+@torch.no_grad()
+def test_guidance_runs_its_own_branch_beside_rve(model, inputs, hooks):
+    """Classifier-free guidance runs the text alone through the same model, with its own cache."""
+    one = {k: v[:1] for k, v in inputs.items()}
+    options = {"max_new_tokens": 4, "do_sample": False}
+    with model.hooks(hooks):
+        plain = model.generate(**one, **options)
+        guided = model.generate(**one, **options, guidance_scale=1.0 + 1e-6)
+    assert torch.equal(plain, guided)

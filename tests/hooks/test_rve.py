@@ -41,12 +41,36 @@ def test_top_image_tokens_against_sorting(data):
             assert bool(chosen[b, key]) == expected
 
 
+def test_more_tokens_asked_for_than_there_are_keys():
+    scores = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert top_image_tokens(scores, torch.ones_like(scores).bool(), (1, 7)).tolist() == [
+        [False, True],
+        [True, True],
+    ]
+
+
+@pytest.mark.parametrize(("heads", "says"), [([8], r"heads \[8\] of 8"), ([], r"heads \[\] of 8")])
+def test_masks_of_heads_that_are_not_there(heads, says):
+    with pytest.raises(ValueError, match=says):
+        mask_hooks({0: heads}, 8)
+
+
+def test_hooks_of_a_profile_of_another_depth(model):
+    deeper = ARSProfile.from_scores(torch.rand(model.n_layers + 4, model.n_heads))
+    with (
+        pytest.raises(ValueError, match="a profile of 7 layers x 8 heads for a model of 3 x 8"),
+        model.hooks(rve_hooks(deeper, [0], k=2)),
+    ):
+        pass
+
+
 def test_hooks_name_their_layers_once(profile):
     hooks = rve_hooks(profile, [2, 1, 2], k=3)
     assert [name for name, _ in hooks] == [
         "blocks.1.attn.hook_attn_scores",
         "blocks.2.attn.hook_attn_scores",
     ]
+    assert [name for name, _ in rve_hooks(profile, "1-2", k=3)] == [name for name, _ in hooks]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +78,7 @@ def test_hooks_name_their_layers_once(profile):
     [
         ({"layers": [3]}, r"layers \[3\] for a profile of 3 layers: expected layers from 0 to 2"),
         ({"layers": [-1]}, r"layers \[-1\] for a profile of 3 layers"),
+        ({"layers": "1-3"}, "layers '1-3': expected layers from 0 to 2"),
         ({"layers": []}, r"layers \[\] for a profile of 3 layers.*name at least one"),
         ({"k": 5}, "k=5 for 8 heads a layer: expected 1 to 4"),
         ({"k": 0}, "k=0 for 8 heads a layer"),

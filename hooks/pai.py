@@ -1,0 +1,119 @@
+"""Attention steering without selection: every image token raised, from the last row.
+
+PAI (Liu et al. 2024, "Paying More Attention to Image") raises each head's scores by their own size;
+"Devils in Middle Layers" (Jiang et al. 2025) by their mean size over the heads of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rvelens.hooks.rows import edit_last_row, visible_image
+from rvelens.layers import chosen_layers
+from rvelens.tokens import TokenMap
+
+
+@dataclass(frozen=True)
+class PAIHook:
+    """S + alpha |S| on the image tokens of the last row."""
+
+    alpha: float
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """Each head raised by its own scores, pre-softmax and post-mask."""
+        return edit_last_row(scores, hook, self.raised)
+
+    def raised(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """The last row with its image tokens raised."""
+        image = visible_image(row, tokens)[:, None]
+        return torch.where(image, row + self.alpha * row.abs(), row)
+
+
+@dataclass(frozen=True)
+class DevilsHook:
+    """S + alpha * (mean over heads of |S|) on the image tokens of the last row."""
+
+    alpha: float
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """Every head raised alike, by what all query heads of the layer hold, pre-softmax."""
+        return edit_last_row(scores, hook, self.raised)
+
+    def raised(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """The last row with its image tokens raised."""
+        image = visible_image(row, tokens)[:, None]
+        # A mean over masked keys would overflow.
+        size = row.abs().masked_fill(~image, 0).mean(dim=1, keepdim=True)
+        return row + self.alpha * size
+
+
+def pai_hooks(
+    n_layers: int, layers: Iterable[int] | None = None, alpha: float = 0.2
+) -> list[tuple[str, PAIHook]]:
+    """Hooks that raise the last token's scores of all image tokens, each head by its own size.
+
+    S = S + alpha |S| on image tokens, pre-softmax, at prefill and at every decode step. Without
+    image tokens nothing is edited, so these hooks may stay on during a branch of text alone
+    (`rvelens.decoding.pai`).
+
+    Args:
+        n_layers: layers of the model.
+        layers: layers to edit; by default the published 2 to 31 of 32, scaled to this depth.
+        alpha: strength, at least 0 (the authors' script: 0.2).
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
+
+    Raises:
+        ValueError: a strength outside its range, or a layer that the model lacks.
+    """
+    _check_strength(alpha)
+    hook = PAIHook(float(alpha))
+    return [(_scores(layer), hook) for layer in chosen_layers(layers, 2, 31, n_layers)]
+
+
+def devils_hooks(
+    n_layers: int, layers: Iterable[int] | None = None, alpha: float = 0.5
+) -> list[tuple[str, DevilsHook]]:
+    """Hooks that raise the last token's scores of all image tokens, every head by the same size.
+
+    S = S + alpha * (mean over the layer's query heads of |S|) on image tokens, pre-softmax, at
+    prefill and at every decode step.
+
+    Args:
+        n_layers: layers of the model.
+        layers: layers to edit; by default the published 5 to 18 of 32, scaled to this depth.
+        alpha: strength, at least 0 (published: 0.5).
+
+    Returns:
+        (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
+
+    Raises:
+        ValueError: a strength outside its range, or a layer that the model lacks.
+    """
+    _check_strength(alpha)
+    hook = DevilsHook(float(alpha))
+    return [(_scores(layer), hook) for layer in chosen_layers(layers, 5, 18, n_layers)]
+
+
+def _check_strength(alpha: float) -> None:
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha={alpha}: expected a finite strength of at least 0.")
+
+
+def _scores(layer: int) -> str:
+    return f"blocks.{layer}.attn.hook_attn_scores"

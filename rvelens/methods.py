@@ -1,0 +1,263 @@
+"""The methods that are compared, each with its published defaults: one registry for every harness.
+
+A method is hooks that are on, rows that they need, and a second branch to contrast with; vanilla
+has none of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from beartype.door import is_bearable
+
+from rvelens.ars import ARSProfile
+from rvelens.decoding.contrast import check_contrast
+from rvelens.decoding.icd import DISTURBANCE, check_disturbance
+from rvelens.decoding.pai import check_gamma
+from rvelens.decoding.vcd import signal_left
+from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
+from rvelens.layers import format_layers, parse_layers, scaled_layers
+from rvelens.model import HookedLVLM
+
+Layers = str | int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A second branch: which one, and how it is combined with the first.
+
+    Attributes:
+        kind: "vcd" (`decoding.vcd_negative`), "icd" (`icd_negative`) or "text" (`text_negative`).
+        alpha, beta: of `decoding.ContrastProcessor`.
+        step: of the diffusion; "vcd" only.
+        disturbance: the instruction; "icd" only.
+    """
+
+    kind: Literal["vcd", "icd", "text"]
+    alpha: float
+    beta: float
+    step: int | None = None
+    disturbance: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with all of its parameters settled for one model.
+
+    Attributes:
+        name: one of `METHODS`.
+        parameters: everything that determines it, as JSON can hold it, for a manifest.
+        hooks: for `model.hooks(...)`.
+        query_rows: what `model.query_rows` must be.
+        contrast: the second branch, if there is one.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    hooks: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    query_rows: Literal["last", "all"] = "last"
+    contrast: Contrast | None = None
+
+
+def _vanilla(model: HookedLVLM, profile: ARSProfile | None) -> Method:
+    return Method("vanilla", {})
+
+
+def _rve(
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    k: int | None = None,
+    alpha: float | None = None,
+    beta: float = 1.0,
+    scope: str = "all",
+    denoise: bool = True,
+) -> Method:
+    if profile is None:
+        raise ValueError(
+            "method 'rve' without a profile: expected the sensitivity of the model's heads; measure "
+            "it with `rvelens scan` or score_heads."
+        )
+    if (profile.n_layers, profile.n_heads) != (model.n_layers, model.n_heads):
+        raise ValueError(
+            f"a profile of {profile.n_layers} layers x {profile.n_heads} heads for a model of "
+            f"{model.n_layers} x {model.n_heads}: expected a profile of this model; measure it with "
+            "`rvelens scan` or score_heads."
+        )
+    chosen = _layers(layers, model, profile)
+    settled = {
+        "k": min(5, model.n_heads // 2) if k is None else k,
+        "alpha": model.family.alpha if alpha is None else alpha,
+        "beta": beta,
+        "scope": scope,
+        "denoise": denoise,
+    }
+    hooks = rve_hooks(profile, chosen, **settled)
+    parameters = {"layers": format_layers(chosen), **settled, "profile": _digest(profile)}
+    return Method("rve", parameters, tuple(hooks))
+
+
+def _vcd(
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    step: int = 500,
+) -> Method:
+    check_contrast(alpha, beta)
+    signal_left(step)
+    parameters = {"alpha": alpha, "beta": beta, "step": step}
+    return Method("vcd", parameters, contrast=Contrast("vcd", alpha, beta, step=step))
+
+
+def _icd(
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    disturbance: str = DISTURBANCE,
+) -> Method:
+    check_contrast(alpha, beta)
+    check_disturbance(disturbance)
+    parameters = {"alpha": alpha, "beta": beta, "disturbance": disturbance}
+    return Method("icd", parameters, contrast=Contrast("icd", alpha, beta, disturbance=disturbance))
+
+
+def _vaf(
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    enhance: float = 1.15,
+    suppress: float = 0.95,
+) -> Method:
+    chosen = _layers(layers, model, profile, (9, 14))
+    hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress)
+    parameters = {"layers": format_layers(chosen), "enhance": enhance, "suppress": suppress}
+    return Method("vaf", parameters, tuple(hooks), query_rows="all")
+
+
+def _pai(
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    alpha: float = 0.2,
+    gamma: float = 1.0,
+    beta: float = 0.1,
+) -> Method:
+    check_gamma(gamma)
+    check_contrast(gamma - 1, beta)
+    chosen = _layers(layers, model, profile, (2, 31))
+    hooks = pai_hooks(model.n_layers, chosen, alpha)
+    parameters = {"layers": format_layers(chosen), "alpha": alpha, "gamma": gamma, "beta": beta}
+    guidance = Contrast("text", gamma - 1, beta) if gamma > 1 else None
+    return Method("pai", parameters, tuple(hooks), contrast=guidance)
+
+
+def _devils(
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    alpha: float = 0.5,
+) -> Method:
+    chosen = _layers(layers, model, profile, (5, 18))
+    hooks = devils_hooks(model.n_layers, chosen, alpha)
+    return Method("devils", {"layers": format_layers(chosen), "alpha": alpha}, tuple(hooks))
+
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "vanilla": _vanilla,
+    "rve": _rve,
+    "vcd": _vcd,
+    "icd": _icd,
+    "vaf": _vaf,
+    "pai": _pai,
+    "devils": _devils,
+}
+
+
+def make_method(
+    name: str, model: HookedLVLM, profile: ARSProfile | None = None, **parameters: Any
+) -> Method:
+    """A method for one model, with published defaults for what is not given.
+
+    - vanilla
+    - rve: layers="preset", k=5 (at most half of the heads), alpha (of the family), beta=1.0,
+      scope="all", denoise=True
+    - vcd: alpha=1.0, beta=0.1, step=500
+    - icd: alpha=1.0, beta=0.1, disturbance (the authors')
+    - vaf: layers 9-14 of 32, enhance=1.15, suppress=0.95
+    - pai: layers 2-31 of 32, alpha=0.2, gamma=1.0 (above 1: text-only guidance, cut off at
+      beta=0.1)
+    - devils: layers 5-18 of 32, alpha=0.5
+
+    Args:
+        name: one of `METHODS`.
+        model: the hooked model.
+        profile: head sensitivities, for rve and for layers="auto".
+        **parameters: as listed; layers as `parse_layers` reads them or as numbers.
+
+    Raises:
+        ValueError: an unknown method or parameter, a value of another type or outside its range, or
+            rve without a profile of this model.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown method {name!r}: expected one of {', '.join(METHODS)}; did you mean {near!r}?"
+        )
+    make = METHODS[name]
+    hints = typing.get_type_hints(make)
+    known = [n for n, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    return make(
+        model, profile, **{n: _value(name, n, v, known, hints) for n, v in parameters.items()}
+    )
+
+
+def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[str, Any]) -> Any:
+    """A parameter as its method takes it: whole numbers serve as real ones."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"method {method!r} has no parameter {name!r}: expected "
+            + (f"{', '.join(known)}; did you mean {near[0]!r}?" if near else "none; leave it out.")
+        )
+    if type(value) is int and is_bearable(1.0, hints[name]):
+        value = float(value)
+    fits = is_bearable(value, hints[name]) and not (type(value) is bool and hints[name] is not bool)
+    if not fits:
+        wanted = getattr(hints[name], "__name__", None) or str(hints[name])
+        raise ValueError(
+            f"method {method!r}: {name}={value!r} is a {type(value).__name__}: expected {wanted}."
+        )
+    return value
+
+
+def _layers(
+    layers: Layers,
+    model: HookedLVLM,
+    profile: ARSProfile | None,
+    published: tuple[int, int] | None = None,
+) -> list[int]:
+    """The layers as numbers; "preset" is the method's own published range, where it has one."""
+    if not isinstance(layers, str):
+        layers = ",".join(map(str, [layers] if isinstance(layers, int) else layers))
+    if layers.strip() == "preset" and published is not None:
+        return scaled_layers(*published, model.n_layers)
+    return parse_layers(layers, profile, model.n_layers)
+
+
+def _digest(profile: ARSProfile) -> str:
+    """Identifies a profile by what RVE takes from it, the ranking."""
+    return hashlib.sha256(profile.ranking.cpu().numpy().tobytes()).hexdigest()[:16]

@@ -1,1 +1,67 @@
-"""Benchmarks: questions with known answers."""
+"""Benchmarks: questions with known answers, loaded by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rvelens.benchmarks import amber, mmrel, pope, rbench, scenes
+from rvelens.benchmarks.base import RELATIONS, Benchmark, Item
+
+__all__ = ["BENCHMARKS", "RELATIONS", "Benchmark", "Item", "load_benchmark"]
+
+# Name to a function of the data folder, with what options that benchmark has as keywords.
+BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
+    "pope-random": partial(pope.load, "random"),
+    "pope-popular": partial(pope.load, "popular"),
+    "pope-adversarial": partial(pope.load, "adversarial"),
+    "amber-relation": amber.load,
+    "rbench-image": partial(rbench.load, "image"),
+    "rbench-instance-box": partial(rbench.load, "instance-box"),
+    "rbench-instance-mask": partial(rbench.load, "instance-mask"),
+    "mmrel-real": partial(mmrel.load, "real"),
+    "mmrel-dalle": partial(mmrel.load, "dalle"),
+    "mmrel-open": partial(mmrel.load, "open"),
+    "action-scenes": scenes.load,
+}
+
+
+def load_benchmark(
+    name: str, data: str | Path | None = None, *, limit: int | None = None, **options: Any
+) -> Benchmark:
+    """A benchmark by its name.
+
+    Args:
+        name: one of `BENCHMARKS`.
+        data: the folder that holds its files, which each loader's docstring names; none for
+            action-scenes.
+        limit: a random sample of so many questions, the same in every run.
+        options: `relation` ("all", "action" or "spatial") for R-Bench and MMRel; `split`, `n` and
+            `seed` for action-scenes.
+
+    Raises:
+        ValueError: an unknown benchmark or option, a missing folder or file, a file that cannot be
+            read. A malformed row is no error: it is one of the benchmark's problems.
+    """
+    if name not in BENCHMARKS:
+        near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"benchmark {name!r}: expected one of {', '.join(BENCHMARKS)}; did you mean {near!r}?"
+        )
+    loader = BENCHMARKS[name]
+    parameters = inspect.signature(loader).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] + ["limit"]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{name} has no option {option!r}: expected {' or '.join(known)}; leave it out."
+            )
+    benchmark = loader(None if data is None else Path(data), **options)
+    if not benchmark.items:
+        first = benchmark.problems[0] if benchmark.problems else "no row"
+        raise ValueError(f"{name} has no usable question below {data}: expected some; {first}")
+    return benchmark if limit is None else benchmark.sample(limit)

@@ -1,0 +1,71 @@
+"""AMBER, relation part: is there direct contact between two things? (Wang et al. 2024)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rvelens.benchmarks import rules
+from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.benchmarks.files import Folder, Row, collect, photograph, yes_or_no
+
+NAME = "amber-relation"
+QUERY = "query_discriminative-relation.json"
+TRUTH = "annotations.json"
+PUBLISHED = 1664
+
+
+def load(data: Path | None) -> Benchmark:
+    """The discriminative relation questions.
+
+    Anywhere below `data`: query_discriminative-relation.json, the annotations.json that lies
+    nearest to it, and the images by their names, AMBER_1.jpg. A query is {"id": 13557, "image": ...,
+    "query": ...}, an annotation {"id": 13557, "truth": "yes", "type": ...}. The type is never read:
+    "relation" goes with every no and "discriminative-relation" with every yes.
+
+    Officially *no* is the positive answer; both ways are counted.
+
+    Raises:
+        ValueError: no such folder or file, or a file that cannot be read.
+    """
+    folder = Folder.scan(data, NAME)
+    query = folder.annotation(QUERY)
+    annotations = folder.annotation(TRUTH, near=query)
+    truth = _truths(folder.read(annotations))
+
+    def make(row: Row) -> Item:
+        image, id_ = row.text("image"), row.id("id")
+        if id_ not in truth:
+            raise ValueError(f"id {id_!r} is not in {TRUTH}: expected its truth there.")
+        return photograph(
+            folder.picture(image),
+            id=id_,
+            image=image,
+            source=image,
+            text=row.text("query"),
+            truth=yes_or_no(truth[id_], "truth"),
+            reference=None,
+            group="",
+        )
+
+    items, problems = collect(folder.read(query), make)
+    return Benchmark(
+        NAME,
+        items,
+        problems,
+        rules.amber,
+        folder.digests([query, annotations]),
+        positives=("no", "yes"),
+        published=PUBLISHED,
+    )
+
+
+def _truths(rows: list[Row]) -> dict[str, Any]:
+    """What stands as truth under each id, for whichever task the row is."""
+    truths: dict[str, Any] = {}
+    for value in (row.value for row in rows):
+        if isinstance(value, dict) and "truth" in value:
+            name, truth = str(value.get("id")), value["truth"]
+            # Two truths of one question are none: the row is then named among the problems.
+            truths[name] = truth if truths.get(name, truth) == truth else "both"
+    return truths

@@ -1,0 +1,115 @@
+"""What a benchmark is: questions about pictures, with their answers and the rule that reads them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rvelens.benchmarks.rules import Rule
+
+RELATIONS = ("all", "action", "spatial")
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One question.
+
+    Attributes:
+        id: unique in the benchmark, as published.
+        image: key of the picture; the same key means the same pixels.
+        source: name of the photograph, by which questions are clustered.
+        text: the question alone, without a prompt's suffix.
+        truth: true for yes; None for an open-ended question.
+        reference: what an open-ended answer is compared with, else None.
+        group: subset such as "action" or "PC-yes"; "" if the benchmark has none.
+        load: opens, and where asked draws on, the picture, in RGB; raises ValueError for a file
+            that is missing or cannot be read.
+        files: what `load` reads, there or not; none for a drawn scene.
+    """
+
+    id: str
+    image: str
+    source: str
+    text: str
+    truth: bool | None
+    reference: str | None
+    group: str
+    load: Callable[[], Image.Image] = field(repr=False)
+    files: tuple[Path, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """Questions, and how their answers are read and counted.
+
+    Attributes:
+        name: one of `rvelens.benchmarks.BENCHMARKS`.
+        items: the questions, in the order of the files.
+        problems: one line for each row that was left out, with its file and line or row.
+        rule: the official rule, from an answer to yes, no or None.
+        files: name of each file that was read, with its SHA-256.
+        subsets: lists of question ids that the official number is the mean over; {} if none are.
+        positives: which answer counts as positive, the official one first; () if open-ended.
+        published: questions in the published file; None where that is not known.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    problems: tuple[str, ...]
+    rule: Rule
+    files: Mapping[str, str]
+    subsets: Mapping[str, Sequence[frozenset[str]]] = field(default_factory=dict)
+    positives: tuple[str, ...] = ("yes",)
+    published: int | None = None
+
+    def keep(self, items: Sequence[Item]) -> Benchmark:
+        """The same benchmark with some of its questions; subsets keep those ids alone."""
+        ids = {item.id for item in items}
+        subsets = {name: tuple(one & ids for one in many) for name, many in self.subsets.items()}
+        return replace(self, items=tuple(items), subsets=subsets)
+
+    def sample(self, limit: int, seed: int = 55) -> Benchmark:
+        """A random `limit` of the questions, in their order; all of them if there are fewer.
+
+        Never the head of the file: MMRel's has every yes before the first no. Yes and no, and the
+        groups, keep their shares.
+
+        Raises:
+            ValueError: a limit below 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}: expected a number of questions of at least 1.")
+        if limit >= len(self.items):
+            return self
+        kinds: dict[tuple[str, bool | None], list[int]] = defaultdict(list)
+        for n in np.random.default_rng(seed).permutation(len(self.items)).tolist():
+            kinds[self.items[n].group, self.items[n].truth].append(n)
+        # The k-th of n of a kind stands at its share (k + 1/2) / n among all of them.
+        shares = [((k + 0.5) / len(some), n) for some in kinds.values() for k, n in enumerate(some)]
+        return self.keep([self.items[n] for n in sorted(n for _, n in sorted(shares)[:limit])])
+
+    def of_relation(self, relation: str) -> Benchmark:
+        """The questions whose group is or ends in a relation; all of them for "all".
+
+        Raises:
+            ValueError: an unknown relation, or none of the questions has it.
+        """
+        if relation not in RELATIONS:
+            raise ValueError(
+                f"relation {relation!r}: expected one of {', '.join(RELATIONS)}; pass one of them."
+            )
+        if relation == "all":
+            return self
+        kept = [item for item in self.items if item.group.split("-")[-1] == relation]
+        if not kept:
+            groups = ", ".join(sorted(Counter(item.group for item in self.items)))
+            raise ValueError(
+                f"{self.name} has no question of relation {relation!r} here, only {groups}: expected "
+                "some; look at the files in the data folder."
+            )
+        return self.keep(kept)

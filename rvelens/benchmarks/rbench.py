@@ -1,0 +1,217 @@
+"""R-Bench: relations in a whole image, or between two things marked in it (Wu et al. 2024)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from rvelens.benchmarks import rules
+from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.benchmarks.files import Folder, Row, collect, photograph
+from rvelens.benchmarks.relation import relation_of
+from rvelens.prompts import load_image
+
+PUBLISHED = {"image": 7883, "instance": 3768}
+# Names of the five published id lists; the official number is the mean over them.
+LISTS = {
+    "image": ("nocaps_image-level_rel_ids_{}.json", "image-level_ids_{}.json"),
+    "instance": ("instance-level_ids_{}.json",),
+}
+MARKS = {"box": "bounding box", "mask": "mask"}
+# Values of a mask's pixels, the colours laid over them, and how opaque those are of 255.
+MASK_COLORS = {1: (250, 0, 45), 2: (100, 250, 0)}
+MASK_ALPHA = 120
+
+BoxLike = Sequence[float]
+
+
+def load(kind: str, data: Path | None, *, relation: str = "all") -> Benchmark:
+    """One kind of R-Bench: "image", "instance-box" or "instance-mask".
+
+    Anywhere below `data`: image-level_filterd.json or instance-level_filterd.json (spelled so), the
+    id lists nocaps_image-level_rel_ids_{1..5}.json or instance-level_ids_{1..5}.json if they are
+    there, the images by their names, and for masks instance_mask/{question_id}.png. A row is
+    {"question_id": 0, "qtype": "Positive", "image": "0013ea2087020901.jpg", "text": ..., "label":
+    "Yes"}; instance rows add "subject", "object", "sub_box" and "obj_box" (x0, y0, x1, y1 as shares
+    of width and height).
+
+    The published files do not say what kind a relation is: a question's group is
+    `rvelens.benchmarks.relation.relation_of` its text.
+
+    Args:
+        kind: "image", "instance-box" or "instance-mask".
+        data: the folder.
+        relation: "all", or only "action" or "spatial".
+
+    Raises:
+        ValueError: no such folder or file, a file that cannot be read, an unknown relation.
+    """
+    name = f"rbench-{kind}"
+    level, _, mark = kind.partition("-")
+    folder = Folder.scan(data, name)
+    path = folder.annotation(f"{level}-level_filterd.json", f"{level}-level_filterd.jsonl")
+    lists = _id_lists(folder, path, LISTS[level])
+    items, problems = collect(folder.read(path), lambda row: _item(folder, row, mark))
+    whole = Benchmark(
+        name,
+        items,
+        problems,
+        rules.rbench,
+        folder.digests([path, *lists]),
+        subsets={f"{level}-level": tuple(lists.values())} if lists else {},
+        published=PUBLISHED[level],
+    )
+    return whole.keep(whole.items).of_relation(relation)
+
+
+def _id_lists(folder: Folder, near: Path, names: Sequence[str]) -> dict[Path, frozenset[str]]:
+    """The published id lists that are there."""
+    lists = {}
+    for n in range(1, 6):
+        numbered = [name.format(n) for name in names]
+        if not any(folder.find(name) for name in numbered):
+            continue
+        path = folder.annotation(*numbered, near=near)
+        lists[path] = _ids(path)
+    return lists
+
+
+def _ids(path: Path) -> frozenset[str]:
+    try:
+        ids = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): expected an array of ids.") from error
+    if not isinstance(ids, list):
+        raise ValueError(f"{path} holds a {type(ids).__name__}: expected an array of ids.")
+    return frozenset(map(str, ids))
+
+
+def _item(folder: Folder, row: Row, mark: str) -> Item:
+    """The question of a row; `mark` is "box", "mask" or "" for the image as it is."""
+    image, text, id_ = row.text("image"), row.text("text"), row.id("question_id")
+    picture = folder.picture(image)
+    item = photograph(
+        picture,
+        id=id_,
+        image=image,
+        source=image,
+        text=text,
+        truth=row.truth("label"),
+        reference=None,
+        group=relation_of(text),
+    )
+    if not mark:
+        return item
+    subject, object_ = row.text("subject"), row.text("object")
+    if mark == "box":
+        boxes = _box(row, "sub_box"), _box(row, "obj_box")
+        load, files = partial(draw_boxes, picture, *boxes), (picture,)
+    else:
+        found = folder.find(f"instance_mask/{id_}.png")
+        mask = found[0] if found else folder.path / "instance_mask" / f"{id_}.png"
+        load, files = partial(draw_masks, picture, mask), (picture, mask)
+    return replace(
+        item,
+        image=f"{image}#{mark}-{id_}",
+        text=mark_question(text, subject, object_, MARKS[mark]),
+        load=load,
+        files=files,
+    )
+
+
+def _box(row: Row, key: str) -> tuple[float, ...]:
+    box = row.value.get(key)
+    numbers = isinstance(box, list) and all(isinstance(x, int | float) for x in box)
+    if numbers and len(box) == 4:
+        x0, y0, x1, y1 = (float(x) for x in box)
+        if -0.01 <= x0 <= x1 <= 1.01 and -0.01 <= y0 <= y1 <= 1.01:
+            return x0, y0, x1, y1
+    raise ValueError(
+        f"{key!r} is {box!r}: expected x0, y0, x1, y1 as shares of width and height, from 0 to 1."
+    )
+
+
+def mark_question(text: str, subject: str, object_: str, mark: str) -> str:
+    """The question that names the colour of each marked thing.
+
+    The published template puts " in red MARK" behind every occurrence of the subject and " in green
+    MARK" behind the object's, inside other words too and one after the other. Here both are placed at
+    once, behind whole words (a plural ending included), the longer name first where one holds the
+    other; where both are the same word, the first is the subject and the rest are the object.
+
+    Args:
+        text: "Is the man next to the woman?".
+        subject: "man"; an article before it does not count.
+        object_: "woman".
+        mark: "bounding box" or "mask".
+    """
+    things = {"red": _bare(subject), "green": _bare(object_)}
+    same = things["red"] == things["green"]
+    longest_first = sorted(things, key=lambda color: -len(things[color]))
+    names = "|".join(f"(?P<{color}>{re.escape(things[color])})" for color in longest_first)
+    pattern = re.compile(rf"(?<![\w'-])(?:{names})(?:e?s)?(?![\w'-])", re.IGNORECASE)
+    seen = count()
+
+    def place(match: re.Match[str]) -> str:
+        color = ("green" if next(seen) else "red") if same else match.lastgroup
+        return f"{match[0]} in {color} {mark}"
+
+    return pattern.sub(place, text)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"^(a|an|the)\s+", "", name.strip().lower())
+
+
+def draw_boxes(image: Path, subject: BoxLike, object_: BoxLike) -> Image.Image:
+    """The picture with the subject's box in red and the object's in green, 4 pixels wide.
+
+    Args:
+        image: the file.
+        subject: x0, y0, x1, y1 as shares of width and height.
+        object_: the same.
+
+    Raises:
+        ValueError: no image there, or one that cannot be read.
+    """
+    picture = load_image(image, upright=False)
+    drawing = ImageDraw.Draw(picture)
+    for box, color in ((subject, "red"), (object_, "green")):
+        pixels = [share * side for share, side in zip(box, picture.size * 2, strict=True)]
+        drawing.rectangle(pixels, outline=color, width=4)
+    return picture
+
+
+def draw_masks(image: Path, mask: Path) -> Image.Image:
+    """The picture with the subject's pixels tinted red and the object's green.
+
+    Args:
+        image: the file.
+        mask: an image with the value 1 where the subject is and 2 where the object is; it is
+            stretched to the picture by nearest neighbours.
+
+    Raises:
+        ValueError: no image or mask there, or one that cannot be read.
+    """
+    picture = load_image(image, upright=False)
+    values = _mask_values(mask).resize(picture.size, Image.Resampling.NEAREST)
+    for value, color in MASK_COLORS.items():
+        alpha = values.point([MASK_ALPHA if level == value else 0 for level in range(256)])
+        picture.paste(color, mask=alpha)
+    return picture
+
+
+def _mask_values(mask: Path) -> Image.Image:
+    """The pixels' values as they are: the colours of a palette do not matter."""
+    load_image(mask, upright=False)  # Its errors say what is wrong with the file.
+    with Image.open(mask) as opened:
+        if opened.mode == "P":
+            return Image.frombytes("L", opened.size, opened.tobytes())
+        return opened.convert("L")

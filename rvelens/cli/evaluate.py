@@ -1,0 +1,157 @@
+"""`rvelens eval`: benchmarks under methods, resumable, with every answer kept."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from typer.core import TyperCommand
+
+from rvelens.benchmarks import BENCHMARKS, load_benchmark
+from rvelens.cli.ask import find_profile
+from rvelens.cli.common import (
+    DeviceMap,
+    Dtype,
+    DtypeOption,
+    FamilyName,
+    Json,
+    Model,
+    Prompt,
+    bar,
+    emit_json,
+    load_model,
+    out,
+    status,
+)
+from rvelens.methods import METHODS, make_method
+
+_LISTS = ("--benchmark", "--method")
+
+
+class ListOptions(TyperCommand):
+    """Lets `--method vanilla rve vcd` stand for `--method vanilla --method rve --method vcd`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat a list option's name before each of its further values."""
+        spread: list[str] = []
+        current = ""
+        for position, arg in enumerate(args):
+            if arg.startswith("-"):
+                current = arg if arg in _LISTS else ""
+            elif current and args[position - 1] != current:
+                spread.append(current)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+def evaluate(
+    model: Model,
+    benchmark: Annotated[
+        list[str], typer.Option(help=f"One or several of {', '.join(BENCHMARKS)}.")
+    ],
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One or several of {', '.join(METHODS)}.", show_default="vanilla"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the benchmarks' files.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="A file that `rvelens scan` wrote, or `published`; for rve.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="METHOD.PARAMETER=VALUE, such as rve.alpha=0.1; repeatable."),
+    ] = None,
+    relation: Annotated[
+        str | None, typer.Option(help="Only 'action' or 'spatial' questions (MMRel, R-Bench).")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="A random sample of so many questions.")
+    ] = None,
+    prompt: Prompt = "chat",
+    suffix: Annotated[
+        str, typer.Option(help="Stands behind each question; 'Please answer with one word.', say.")
+    ] = "",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Length of the answers.", show_default="16, open-ended 64"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per forward.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of noise that methods add.")] = 55,
+    family: FamilyName = None,
+    dtype: DtypeOption = Dtype.auto,
+    device_map: DeviceMap = None,
+    json: Json = False,
+) -> None:
+    """Ask benchmarks' questions under several methods, and score and compare the answers.
+
+    The same command again goes on where the last one stopped. Under `accelerate launch -m rvelens
+    eval ...` several processes share the work.
+    """
+    from rvelens import evaluate as harness  # Brings scipy along, which no other command waits for.
+
+    options = {} if relation is None else {"relation": relation}
+    methods = _known(method or ["vanilla"], METHODS, "method")
+    loaded = [
+        load_benchmark(name, data, limit=limit, **options)
+        for name in _known(benchmark, BENCHMARKS, "benchmark")
+    ]
+    parameters = _parameters(setting or [], methods)
+    ranking = find_profile(profile, model) if "rve" in methods else None
+    here = harness.processes()
+    if here.num_processes > 1 and device_map is None and torch.cuda.is_available():
+        device_map = f"cuda:{here.local_process_index}"
+    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    made = [make_method(name, hooked, ranking, **parameters[name]) for name in methods]
+    decoding = harness.Decoding(prompt, suffix, max_new_tokens, seed)
+    report = harness.evaluate(
+        hooked, loaded, made, output,
+        decoding=decoding, batch_size=batch_size, progress=lambda items, label: bar(label)(items),
+    )  # fmt: skip
+    if report is None:  # another process reports
+        return
+    with status("scoring"):
+        (output / "report.md").write_text(harness.to_markdown(report), encoding="utf-8")
+    if json:
+        emit_json(report)
+    else:
+        out().print(harness.render(report), highlight=False)
+        out().print(f"answers and report in {output}", highlight=False, markup=False)
+    asked = [scores["questions"] for scores in report["benchmarks"].values()]
+    if asked and not any(asked):
+        raise typer.Exit(1)
+
+
+def _known(names: Sequence[str], known: Any, what: str) -> list[str]:
+    """Names in the order given, also separated by commas, without repetition."""
+    split = [name for text in names for name in text.split(",") if name]
+    for name in split:
+        if name not in known:
+            raise ValueError(f"{what} {name!r}: expected one or several of {', '.join(known)}.")
+    return list(dict.fromkeys(split))
+
+
+def _parameters(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`--set METHOD.PARAMETER=VALUE` as keywords by method; values as in JSON, or text."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    for text in settings:
+        name, dot, rest = text.partition(".")
+        parameter, equals, value = rest.partition("=")
+        if not (dot and equals and parameter):
+            raise ValueError(f"--set {text}: expected METHOD.PARAMETER=VALUE, as in rve.alpha=0.1.")
+        if name not in found:
+            raise ValueError(
+                f"--set {text}: {name!r} is not among the methods {', '.join(methods)}: expected one "
+                "that runs; add it to --method."
+            )
+        try:
+            found[name][parameter] = json_format.loads(value)
+        except json_format.JSONDecodeError:
+            found[name][parameter] = value
+    return found

@@ -1,0 +1,27 @@
+"""Benchmarks run under methods, under equal conditions, with every answer kept.
+
+- `answering.py`: batches of questions to answers, under one method.
+- `manifest.py`: what a run was made with, written before the first answer.
+- `store.py`: answers as JSON lines, which survive an interruption.
+- `scoring.py`: metrics with intervals, and paired comparisons of methods.
+- `run.py`: all of these together, in one process or several.
+- `render.py`: the tables.
+"""
+
+from __future__ import annotations
+
+from rvelens.evaluate.answering import Answer, Decoding, answer
+from rvelens.evaluate.render import render, to_markdown
+from rvelens.evaluate.run import evaluate, processes
+from rvelens.evaluate.scoring import score
+
+__all__ = [
+    "Answer",
+    "Decoding",
+    "answer",
+    "evaluate",
+    "processes",
+    "render",
+    "score",
+    "to_markdown",
+]

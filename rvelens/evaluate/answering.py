@@ -1,0 +1,244 @@
+"""Questions to answers, under one method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from rvelens.answers import yes_margin
+from rvelens.benchmarks import Item
+from rvelens.decoding import ContrastProcessor, icd_negative, text_negative, vcd_negative
+from rvelens.decoding.icd import disturbed_prompt
+from rvelens.methods import Method
+from rvelens.model import HookedLVLM
+from rvelens.prefix import REPLAYS, ends_in_question, prepare_shared
+from rvelens.prompts import ImageLike
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated, the same for every method; always greedy.
+
+    Attributes:
+        prompt: a preset of the family, or a template.
+        suffix: stands behind each of a benchmark's questions, after a space; such as "Please answer
+            this question with one word.", without which official rules may read few answers.
+        max_new_tokens: tokens to generate at most; None for 16, and 64 for open-ended questions.
+        seed: of the noise of methods that add some (VCD).
+    """
+
+    prompt: str = "chat"
+    suffix: str = ""
+    max_new_tokens: int | None = None
+    seed: int = 55
+
+    def settled(self, items: Sequence[Item]) -> Decoding:
+        """The same with the length that these questions get."""
+        short = any(item.truth is not None for item in items)
+        return replace(self, max_new_tokens=self.max_new_tokens or (16 if short else 64))
+
+    def question(self, item: Item) -> str:
+        """The text that an item is asked with."""
+        return f"{item.text} {self.suffix}".strip()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one question, or why it could not be asked.
+
+    Attributes:
+        id: of the question.
+        text: the generated text; None if it could not be asked.
+        margin: log-odds of yes over no at the first token, as the method left them, before a
+            contrast's cutoff; None where the tokenizer has no single token for them.
+        error: one sentence; None if it was asked.
+    """
+
+    id: str
+    text: str | None = None
+    margin: float | None = None
+    error: str | None = None
+
+
+def answer(
+    model: HookedLVLM,
+    method: Method,
+    images: Sequence[ImageLike],
+    questions: Sequence[str],
+    names: Sequence[str],
+    decoding: Decoding | None = None,
+) -> list[tuple[str, float | None]]:
+    """Greedy answers to one batch of questions under a method.
+
+    Questions with the same image object share its prefix, in families where that is exact.
+
+    Args:
+        model: the hooked model, without hooks that are on.
+        method: from `rvelens.methods.make_method`.
+        images: one for each question; the same object where the image is the same.
+        questions: as many.
+        names: names of the images, from which VCD's noise follows.
+        decoding: prompt, length and seed.
+
+    Returns:
+        for each question its text, and the log-odds of yes over no at the first token.
+    """
+    decoding = decoding or Decoding()
+    images, questions = list(images), list(questions)
+    shares = model.family.name in REPLAYS and ends_in_question(model, decoding.prompt)
+    prepare = prepare_shared if shares else HookedLVLM.prepare
+    inputs = prepare(model, images, questions, decoding.prompt)
+    contrast = None
+    if method.contrast is not None:
+        negative = _negative(model, method, images, questions, names, decoding, inputs)
+        contrast = ContrastProcessor(model, negative, method.contrast.alpha, method.contrast.beta)
+    with _rows(model, method.query_rows), model.hooks(method.hooks):
+        output: Any = model.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=decoding.max_new_tokens or 16,
+            logits_processor=LogitsProcessorList([] if contrast is None else [contrast]),
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+    texts = model.decode(output["sequences"], inputs["input_ids"])
+    first: Any = output["scores"][0] if contrast is None else contrast.first
+    return list(zip(texts, _margins(first, model), strict=True))
+
+
+def _negative(
+    model: HookedLVLM,
+    method: Method,
+    images: list[ImageLike],
+    questions: list[str],
+    names: Sequence[str],
+    decoding: Decoding,
+    inputs: Any,
+) -> dict[str, Any]:
+    """Inputs of the second branch; it shares prefixes as the first one does."""
+    contrast, prompt = method.contrast, decoding.prompt
+    assert contrast is not None
+    shares = "past_key_values" in inputs
+    if contrast.kind == "text":
+        return text_negative(inputs, model.image_token_id)
+    if contrast.kind == "icd":
+        disturbance = contrast.disturbance or ""
+        if shares:
+            disturbed = disturbed_prompt(model, prompt, disturbance)
+            return prepare_shared(model, images, questions, disturbed)
+        return icd_negative(model, images, questions, prompt, disturbance)
+
+    def diffuse(first: Any, of: Sequence[str]) -> dict[str, Any]:
+        n_image = model.token_map(first).n_image
+        return vcd_negative(first, of, contrast.step or 500, decoding.seed, n_image)
+
+    if not shares:
+        return diffuse(inputs, names)
+    return prepare_shared(
+        model, images, questions, prompt,
+        lambda first, samples: diffuse(first, [names[n] for n in samples]),
+    )  # fmt: skip
+
+
+@contextmanager
+def _rows(model: HookedLVLM, rows: str) -> Iterator[None]:
+    before, model.query_rows = model.query_rows, rows
+    try:
+        yield
+    finally:
+        model.query_rows = before
+
+
+def _margins(logits: Float[Tensor, "rows vocab"], model: HookedLVLM) -> list[float | None]:
+    try:
+        margins = yes_margin(logits, model.processor).tolist()
+    except ValueError:  # the tokenizer has no single token for yes or for no
+        return [None] * len(logits)
+    return [margin if math.isfinite(margin) else None for margin in margins]
+
+
+# -- items of a benchmark --------------------------------------------------------------------------
+
+
+def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Items in batches of at most `size`, with the questions about an image side by side.
+
+    They depend on nothing but the items and the size, so that a resumed or sharded run has the same.
+    """
+    by_image: dict[str, list[Item]] = {}
+    for item in items:
+        by_image.setdefault(item.image, []).append(item)
+    found: list[list[Item]] = [[]]
+    for group in by_image.values():
+        for start in range(0, len(group), size):
+            piece = group[start : start + size]
+            if found[-1] and len(found[-1]) + len(piece) > size:
+                found.append([])
+            found[-1] += piece
+    return [batch for batch in found if batch]
+
+
+def answer_items(
+    model: HookedLVLM, method: Method, items: Sequence[Item], decoding: Decoding
+) -> list[Answer]:
+    """Answers to a batch of items; an image that cannot be read is an answer with an error."""
+    images: dict[str, Image.Image] = {}
+    errors: dict[str, str] = {}
+    for item in items:
+        if item.image not in images and item.image not in errors:
+            try:
+                images[item.image] = item.load()
+            except ValueError as error:
+                errors[item.image] = " ".join(str(error).split())
+    asked = [item for item in items if item.image in images]
+    said: dict[str, tuple[str, float | None]] = {}
+    if asked:
+        pictures = [images[item.image] for item in asked]
+        texts = [decoding.question(item) for item in asked]
+        names = [item.image for item in asked]
+        try:
+            answers = answer(model, method, pictures, texts, names, decoding)
+            said = dict(zip([item.id for item in asked], answers, strict=True))
+        except ValueError as error:
+            if len(items) > 1:  # one question that cannot be asked must not lose the others
+                each = [answer_items(model, method, [item], decoding) for item in items]
+                return [one for (one,) in each]
+            errors[items[0].image] = " ".join(str(error).split())
+    return [
+        Answer(item.id, *said[item.id])
+        if item.id in said
+        else Answer(item.id, error=errors[item.image])
+        for item in items
+    ]
+
+
+def backing_off(
+    run: Callable[[Sequence[Item]], list[Answer]], items: Sequence[Item], size: int
+) -> tuple[list[Answer], int]:
+    """Run items in pieces of `size`, halving it whenever memory runs out.
+
+    Returns:
+        the answers, and the size that fitted, to go on with.
+    """
+    answers: list[Answer] = []
+    while len(answers) < len(items):
+        piece = items[len(answers) : len(answers) + size]
+        try:
+            answers += run(piece)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            full = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+            if not full or len(piece) == 1:
+                raise
+            size = len(piece) // 2
+            clear_device_cache()
+    return answers, size

@@ -1,0 +1,319 @@
+"""Metrics of yes/no answers with bootstrap intervals, and paired comparisons of methods.
+
+An answer is yes, no or unparsed. Unparsed is wrong whatever the truth: it counts against accuracy,
+and against the recall of the class it should have named; it is never a yes and never a no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import binomtest
+
+from rvelens.benchmarks import Benchmark
+from rvelens.benchmarks.rules import Rule, strict
+from rvelens.evaluate.answering import Answer
+from rvelens.metrics import auc, interval
+
+# Columns of a table of counts: truth, then answer (x is unparsed).
+YES_YES, YES_NO, YES_X, NO_YES, NO_NO, NO_X = range(6)
+Cells = Float[np.ndarray, "*draw 6"]
+Numbers = np.ndarray | np.floating  # numpy gives a number where an array would have no axis
+Draws = Int[np.ndarray, "draw cluster"]
+N_DRAWS = 1000
+
+
+def _share(part: Numbers, whole: Numbers) -> Numbers:
+    """part / whole, NaN where there is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+
+
+def accuracy(c: Cells) -> Numbers:
+    """Share of questions answered right."""
+    return _share(c[..., YES_YES] + c[..., NO_NO], c.sum(-1))
+
+
+def precision(c: Cells) -> Numbers:
+    """Share of yes answers that are right."""
+    return _share(c[..., YES_YES], c[..., YES_YES] + c[..., NO_YES])
+
+
+def recall(c: Cells) -> Numbers:
+    """Share of true yes that are answered yes."""
+    return _share(c[..., YES_YES], c[..., :NO_YES].sum(-1))
+
+
+def f1(c: Cells) -> Numbers:
+    """2 TP / (2 TP + FP + FN); an unparsed answer to a true yes is an FN."""
+    hits = 2 * c[..., YES_YES]
+    return _share(hits, hits + c[..., NO_YES] + c[..., YES_NO] + c[..., YES_X])
+
+
+def specificity(c: Cells) -> Numbers:
+    """Share of true no that are answered no."""
+    return _share(c[..., NO_NO], c[..., NO_YES:].sum(-1))
+
+
+def balanced_accuracy(c: Cells) -> Numbers:
+    """Mean of recall and specificity: blind to how often yes is right in this benchmark."""
+    return (recall(c) + specificity(c)) / 2
+
+
+def yes_ratio(c: Cells) -> Numbers:
+    """Share of questions answered yes."""
+    return _share(c[..., YES_YES] + c[..., NO_YES], c.sum(-1))
+
+
+METRICS: Mapping[str, Callable[[Cells], Numbers]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "precision": precision,
+    "recall": recall,
+    "specificity": specificity,
+    "balanced_accuracy": balanced_accuracy,
+    "yes_ratio": yes_ratio,
+}
+# Metrics that change where no, and not yes, is the positive class.
+_OF_CLASS = ("f1", "precision", "recall", "specificity")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The answers of one method to the questions that every method could be asked.
+
+    Attributes:
+        truth: whether yes is right.
+        cells: the one cell of `YES_YES` ... that each question falls into, 0 or 1.
+        margin: log-odds of yes at the first token; NaN where unknown.
+    """
+
+    truth: Bool[np.ndarray, " question"]
+    cells: Float[np.ndarray, "question 6"]
+    margin: Float[np.ndarray, " question"]
+
+    @property
+    def right(self) -> Bool[np.ndarray, " question"]:
+        """Which questions are answered right."""
+        return self.cells[:, [YES_YES, NO_NO]].sum(axis=1) > 0
+
+
+def read_answers(
+    benchmark: Benchmark, answers: Mapping[str, Answer], asked: Sequence[int], rule: Rule
+) -> Scored:
+    """Apply a rule to the answers to some of a benchmark's questions."""
+    items = [benchmark.items[n] for n in asked]
+    said = [answers[item.id] for item in items]
+    cells = np.zeros((len(items), 6))
+    column = {True: 0, False: 1, None: 2}
+    for n, (item, one) in enumerate(zip(items, said, strict=True)):
+        cells[n, (0 if item.truth else 3) + column[rule(one.text or "")]] = 1
+    margin = np.array([np.nan if one.margin is None else one.margin for one in said])
+    return Scored(np.array([bool(item.truth) for item in items]), cells, margin)
+
+
+def score(
+    benchmark: Benchmark, answers: Mapping[str, Mapping[str, Answer]], seed: int = 55
+) -> dict[str, Any]:
+    """All figures of one benchmark: by rule and method, and of each pair of methods.
+
+    Questions that some method could not be asked are left out for every method, and counted.
+
+    Args:
+        benchmark: yes/no questions.
+        answers: by method, then by question id.
+        seed: of the bootstrap.
+
+    Returns:
+        JSON: "questions", "left_out", "rules" (each with "methods" and "pairs") and, for AMBER's
+        other positive class, "positive_no"; intervals are 95% percentile bootstrap over photographs.
+    """
+    asked = [
+        n
+        for n, item in enumerate(benchmark.items)
+        if all(item.id in said and said[item.id].error is None for said in answers.values())
+    ]
+    result: dict[str, Any] = {
+        "benchmark": benchmark.name,
+        "questions": len(asked),
+        "left_out": len(benchmark.items) - len(asked),
+        "malformed": len(benchmark.problems),
+        "positive": list(benchmark.positives),
+        "rules": {},
+    }
+    if not asked:
+        return result
+    source = np.array([benchmark.items[n].source for n in asked])
+    _, cluster = np.unique(source, return_inverse=True)
+    n_clusters = int(cluster.max()) + 1
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=N_DRAWS)
+    groups = _groups(benchmark, asked)
+    for name, rule in (("official", benchmark.rule), ("strict", strict)):
+        scored = {m: read_answers(benchmark, said, asked, rule) for m, said in answers.items()}
+        resampled = {m: _resample(s, cluster, drawn) for m, s in scored.items()}
+        result["rules"][name] = {
+            "methods": {
+                m: _figures(resampled[m], benchmark.positives)
+                | {"by_group": _by_group(s, groups), "subsets": _subsets(s, benchmark, asked)}
+                for m, s in scored.items()
+            },
+            "pairs": [
+                {"before": a, "after": b, **_compare(resampled[a], resampled[b])}
+                for a, b in combinations(resampled, 2)
+            ],
+        }
+    return result
+
+
+def _groups(benchmark: Benchmark, asked: Sequence[int]) -> dict[str, np.ndarray]:
+    names = np.array([benchmark.items[n].group for n in asked])
+    return {str(name): names == name for name in np.unique(names) if name}
+
+
+def _by_group(scored: Scored, groups: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        name: {"n": int(mask.sum()), **_values(scored.cells[mask].sum(axis=0))}
+        for name, mask in groups.items()
+    }
+
+
+def _subsets(scored: Scored, benchmark: Benchmark, asked: Sequence[int]) -> dict[str, Any]:
+    """Mean of each metric over published lists of question ids, where there are any."""
+    ids = np.array([benchmark.items[n].id for n in asked])
+    means = {}
+    for name, lists in benchmark.subsets.items():
+        counted = [scored.cells[np.isin(ids, list(one))].sum(axis=0) for one in lists]
+        each = [_values(cells) for cells in counted if cells.sum()]
+        metrics = {m: [x for one in each if (x := one[m]) is not None] for m in METRICS}
+        means[name] = {
+            "lists": len(each),
+            **{m: round(float(np.mean(x)), 6) if x else None for m, x in metrics.items()},
+        }
+    return means
+
+
+def _values(cells: Float[np.ndarray, " 6"]) -> dict[str, float | None]:
+    return {name: _number(metric(cells)) for name, metric in METRICS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Scored answers with their counts and AUC in every bootstrap draw."""
+
+    scored: Scored
+    n_clusters: int
+    total: Float[np.ndarray, " 6"]
+    totals: Float[np.ndarray, "draw 6"]
+    auc: float
+    aucs: Float[np.ndarray, " draw"]
+
+
+def _resample(scored: Scored, cluster: Int[np.ndarray, " question"], drawn: Draws) -> Resampled:
+    by_cluster = np.zeros((drawn.shape[1], 6))
+    np.add.at(by_cluster, cluster, scored.cells)
+    area, areas = np.nan, np.full(len(drawn), np.nan)
+    if not np.isnan(scored.margin).any():  # else the AUC is unknown
+        area = auc(scored.truth, scored.margin)
+        areas = np.array([_weighted_auc(scored, weights[cluster]) for weights in drawn])
+    total = scored.cells.sum(axis=0)
+    return Resampled(scored, drawn.shape[1], total, drawn @ by_cluster, area, areas)
+
+
+def _figures(method: Resampled, positives: Sequence[str]) -> dict[str, Any]:
+    """Every metric with its interval, counts of cells, and AUC of the margins."""
+    total, totals = method.total, method.totals
+    figures: dict[str, Any] = {
+        name: _estimate(metric(total), metric(totals)) for name, metric in METRICS.items()
+    }
+    if "no" in positives:
+        swap = [NO_NO, NO_YES, NO_X, YES_NO, YES_YES, YES_X]
+        figures["positive_no"] = {
+            name: _estimate(METRICS[name](total[swap]), METRICS[name](totals[:, swap]))
+            for name in _OF_CLASS
+        }
+    names = ("yes_yes", "yes_no", "yes_unparsed", "no_yes", "no_no", "no_unparsed")
+    return figures | {
+        "auc": _estimate(method.auc, method.aucs),
+        "unparsed": int(total[YES_X] + total[NO_X]),
+        "cells": {name: int(n) for name, n in zip(names, total, strict=True)},
+    }
+
+
+def _weighted_auc(scored: Scored, weight: Int[np.ndarray, " question"]) -> float:
+    """Probability that a true yes has the larger margin than a true no, with repeated questions."""
+    _, level = np.unique(scored.margin, return_inverse=True)
+    size = int(level.max()) + 1
+    yes = np.bincount(level, weight * scored.truth, size)
+    no = np.bincount(level, weight * ~scored.truth, size)
+    pairs = yes.sum() * no.sum()
+    below = np.cumsum(no) - no
+    return float((yes * (below + no / 2)).sum() / pairs) if pairs else np.nan
+
+
+def _compare(before: Resampled, after: Resampled) -> dict[str, Any]:
+    """Paired differences, after minus before, on the same draws; and McNemar's exact test."""
+    changes = {
+        name: _estimate(
+            METRICS[name](after.total) - METRICS[name](before.total),
+            METRICS[name](after.totals) - METRICS[name](before.totals),
+        )
+        for name in ("accuracy", "f1", "balanced_accuracy", "yes_ratio")
+    }
+    changes["auc"] = _estimate(after.auc - before.auc, after.aucs - before.aucs)
+    was, is_now = before.scored.right, after.scored.right
+    gained, lost = int((is_now & ~was).sum()), int((was & ~is_now).sum())
+    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    said = verdict(changes, p, before.n_clusters)
+    return {"gained": gained, "lost": lost, "mcnemar_p": p, "change": changes, "verdict": said}
+
+
+def verdict(changes: Mapping[str, Any], p: float, n_photographs: int) -> str:
+    """What a method does, in terms of what is confirmed, and of nothing else.
+
+    Accuracy counts as changed where its interval excludes 0 and McNemar's p is below .05, anything
+    else where its interval excludes 0.
+
+    Args:
+        changes: estimates by metric, None where undefined.
+        p: of McNemar's test.
+        n_photographs: what was resampled; below 20 an interval says little.
+    """
+    if n_photographs < 20:
+        return "too few photographs to say"
+    more = {
+        "accuracy": ("less accurate", "more accurate"),
+        "auc": ("AUC falls", "AUC rises"),
+        "balanced_accuracy": ("balanced accuracy falls", "balanced accuracy rises"),
+    }
+    signs = {name: _sign(changes[name]) for name in more}
+    signs["accuracy"] *= p < 0.05
+    found = [words[sign > 0] for name, words in more.items() if (sign := signs[name])]
+    ratio = _sign(changes["yes_ratio"])
+    if not ratio:
+        return "; ".join(found) or "no change confirmed"
+    says = f"says yes {'more' if ratio > 0 else 'less'} often"
+    return "; ".join([*found, says]) if found else f"{says}, and no other change is confirmed"
+
+
+def _sign(estimate: Mapping[str, float] | None) -> int:
+    """1 or -1 where the whole interval lies on one side of 0."""
+    if estimate is None:
+        return 0
+    return int(estimate["low"] > 0) - int(estimate["high"] < 0)
+
+
+def _estimate(value: Any, draws: Any) -> dict[str, float] | None:
+    """Value with its interval; None where it is undefined."""
+    if not np.isfinite(value):
+        return None
+    low, high = interval(list(draws))
+    return {"value": round(float(value), 6), "low": round(low, 6), "high": round(high, 6)}
+
+
+def _number(value: Any) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None

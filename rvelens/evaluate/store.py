@@ -1,0 +1,103 @@
+"""Answers as JSON lines, appended as they come; what was written survives a `kill -9`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rvelens.benchmarks import Item
+from rvelens.evaluate.answering import Answer
+
+
+def answers_file(folder: Path, rank: int) -> Path:
+    """Where a process appends; one file each, since two must not write to one."""
+    return folder / ("answers.jsonl" if rank == 0 else f"answers-{rank}.jsonl")
+
+
+def append(path: Path, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+    """Add a batch of answers in one write, each with its question, to be read without more."""
+    rows = [
+        json.dumps(_row(item, said), ensure_ascii=False, allow_nan=False)
+        for item, said in zip(items, answers, strict=True)
+    ]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(row + "\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _row(item: Item, said: Answer) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": item.id, "image": item.image, "question": item.text}
+    if item.group:
+        row["group"] = item.group
+    if item.truth is not None:
+        row["truth"] = "yes" if item.truth else "no"
+    if item.reference is not None:
+        row["reference"] = item.reference
+    row["answer"] = said.text
+    return row | {
+        k: v for k, v in (("margin", said.margin), ("error", said.error)) if v is not None
+    }
+
+
+def read(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
+    """The answers so far to some questions, by their ids.
+
+    Lines about other questions, or with another text under a known id, are left aside. The first
+    answer to a question counts; an error counts until there is an answer.
+
+    Raises:
+        ValueError: a whole line that is not an answer.
+    """
+    asked = {item.id: item.text for item in items}
+    found: dict[str, Answer] = {}
+    for path in sorted(folder.glob("answers*.jsonl")):
+        # What follows the last line end was cut off while it was written.
+        whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        for number, line in enumerate(whole, start=1):
+            question, said = _answer(line, f"{path} line {number}")
+            known = found.get(said.id)
+            if asked.get(said.id) == question and (known is None or known.error):
+                found[said.id] = said
+    return found
+
+
+def _answer(line: str, where: str) -> tuple[str, Answer]:
+    """The question and the answer of a line."""
+    try:
+        row: Mapping[str, Any] = json.loads(line)
+        question = row["question"]
+        said = Answer(row["id"], row["answer"], row.get("margin"), row.get("error"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        question, said = None, Answer("")
+    margin, error = said.margin, said.error
+    fits = isinstance(question, str) and isinstance(said.id, str)
+    fits &= isinstance(said.text if error is None else error, str)
+    if not fits or not isinstance(margin, int | float | None):
+        raise ValueError(
+            f"{where} is no answer of a run: expected a JSON object with id, question and answer; "
+            "remove the line to have the question asked again."
+        )
+    return str(question), said
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what an interrupted write left after the last line end."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(
+        json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    scratch.replace(path)

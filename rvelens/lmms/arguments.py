@@ -1,0 +1,116 @@
+"""What `--model_args` may say: which model, which method, and the method's parameters."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+PREFIX = "method."
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A model under a method, as text names it.
+
+    Attributes:
+        pretrained: hub name, folder or rvelens/tiny.
+        method: one of `rvelens.methods.METHODS`.
+        parameters: of the method.
+        profile: a file that `rvelens scan` wrote, or "published"; for rve.
+        prompt: a preset of the family, or a template.
+        seed: of noise that methods add.
+        family, dtype, device_map: as for `rvelens eval`.
+        batch_size: questions per forward.
+    """
+
+    pretrained: str
+    method: str = "vanilla"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    profile: str | None = None
+    prompt: str = "chat"
+    seed: int = 55
+    family: str | None = None
+    dtype: str = "auto"
+    device_map: str | None = None
+    batch_size: int = 8
+
+
+def parse(given: Mapping[str, Any]) -> Arguments:
+    """Arguments from lmms-eval's keywords, which it has cut at commas and read numbers from.
+
+    A parameter of the method is `method.alpha=0.1`; several at once are `method_args={"alpha": 0.1}`.
+    Values are read as JSON where they are JSON, so that `method.layers=[9,14]` is a list.
+
+    Args:
+        given: `--model_args`, and batch_size, device and max_batch_size from the command line.
+
+    Raises:
+        ValueError: no model, an argument nobody knows, or one of another type. The method and its
+            parameters are for `rvelens.methods.make_method` to check.
+    """
+    rest = {name: value for name, value in given.items() if value is not None}
+    parameters = _json_object(rest.pop("method_args", {}))
+    for name in [name for name in rest if name.startswith(PREFIX)]:
+        parameters[name.removeprefix(PREFIX)] = _value(rest.pop(name))
+    device = rest.pop("device", None)
+    rest.pop("max_batch_size", None)
+    if "batch_size" in rest:
+        rest["batch_size"] = _batch_size(rest["batch_size"])
+    if device is not None:
+        rest.setdefault("device_map", str(device))
+    known = [one.name for one in fields(Arguments) if one.name != "parameters"]
+    for name, value in rest.items():
+        _check(name, value, known)
+    if "pretrained" not in rest:
+        raise ValueError(
+            "--model_args name no model: expected pretrained=MODEL, a hub name, a folder or "
+            "rvelens/tiny."
+        )
+    return Arguments(**rest, parameters=parameters)
+
+
+def _value(text: Any) -> Any:
+    """A value as JSON says it, or the text itself."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError:
+        return text
+
+
+def _json_object(text: Any) -> dict[str, Any]:
+    # lmms-eval leaves the quotes that kept a shell or itself from cutting the text.
+    value = _value(text.strip("'") if isinstance(text, str) else text)
+    if not isinstance(value, dict):
+        raise ValueError(
+            f'method_args={text}: expected a JSON object such as {{"alpha": 0.1}}; or give each '
+            "parameter as method.alpha=0.1."
+        )
+    return dict(value)
+
+
+def _batch_size(given: Any) -> int:
+    size = _value(given)
+    if type(size) is not int or size < 1:
+        raise ValueError(
+            f"batch_size is {given!r}: expected a number of at least 1; a batch that does not fit "
+            "into memory is halved by itself."
+        )
+    return size
+
+
+def _check(name: str, value: Any, known: list[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "method_args"], n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"--model_args {name}={value}: expected one of {', '.join(known)}, method_args or "
+            f"{PREFIX}PARAMETER; did you mean {near!r}?"
+        )
+    wanted = int if name in ("seed", "batch_size") else str
+    if type(value) is not wanted:
+        raise ValueError(
+            f"--model_args {name}={value!r} is a {type(value).__name__}: expected "
+            f"{'a whole number' if wanted is int else 'a text'}."
+        )

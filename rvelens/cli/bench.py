@@ -47,6 +47,7 @@ def bench(
         highlight=False,
     )
     console.print(_memory(result))
+    console.print(_sharing(result["sharing"]), highlight=False)
 
 
 def _speed(result: dict[str, Any]) -> Table:
@@ -69,6 +70,16 @@ def _memory(result: dict[str, Any]) -> Table:
         sizes = (_size(row[name]) for name in ("forward", "last", "all", "kept"))
         table.add_row(f"{row['keys']} keys", *sizes)
     return table
+
+
+def _sharing(result: dict[str, Any]) -> str:
+    rates = ", ".join(f"{way} {rate:.2f}" for way, rate in result["per_second"].items())
+    low, high = result["quartiles"]
+    return (
+        f"\n{result['questions']} questions about an image, {result['answer_tokens']} tokens each, "
+        f"questions a second: {rates}; ratio {result['ratio']:.2f}x (quartiles {low:.2f} to "
+        f"{high:.2f}), answers {'the same' if result['same_answers'] else 'NOT the same'}"
+    )
 
 
 def _size(n_bytes: int) -> str:

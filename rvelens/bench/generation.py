@@ -1,4 +1,4 @@
-"""Speed and memory, measured side by side in one process.
+"""Speed of generation under hooks, and what is reported beside it.
 
 Every setting generates once per round and the settings take turns, so that what else the machine
 does falls on all of them alike; what is reported are medians of the ratios within each round.
@@ -8,126 +8,24 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from rvelens.ars import ARSProfile
+from rvelens.bench.clock import Progress, interleaved, quartiles
+from rvelens.bench.memory import capture_memory
+from rvelens.bench.shapes import SHAPES, Inputs, Shape, build, prompt_of
+from rvelens.bench.sharing import sharing
 from rvelens.hooks import rve_hooks
 from rvelens.layers import parse_layers
-from rvelens.memory import capture_memory, check_room
 from rvelens.model import HookedLVLM
 from rvelens.tokens import attach_tokens
 
-Inputs = dict[str, Tensor]
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
-IMAGE_TOKEN = 32000
 PLAIN, UNHOOKED, RVE, BRIDGE = "transformers SDPA", "HookedLVLM", "HookedLVLM + RVE", "Bridge + RVE"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A LLaVA with random weights.
-
-    Attributes:
-        layers, width, heads, mlp: of the language model.
-        vision_layers, vision_width: of the CLIP tower, 24 x 24 patches of 14 pixels.
-        dtype: of weights.
-        text_tokens: of the prompt, beside the 576 image tokens.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    mlp: int
-    vision_layers: int
-    vision_width: int
-    dtype: torch.dtype
-    text_tokens: int = 44
-
-    @property
-    def gib(self) -> float:
-        """Size of the weights of the language model, in GiB."""
-        per_layer = 4 * self.width**2 + 3 * self.width * self.mlp
-        n = self.layers * per_layer + 2 * (IMAGE_TOKEN + 64) * self.width
-        return n * self.dtype.itemsize / 2**30
-
-
-SHAPES = {
-    "tiny": Shape(8, 768, 12, 2048, 2, 256, torch.float32),
-    "llava-1.5-7b": Shape(32, 4096, 32, 11008, 24, 1024, torch.bfloat16),
-}
-
-
-def config_of(shape: Shape) -> LlavaConfig:
-    """The configuration of a LLaVA-1.5 of this shape."""
-    vision = CLIPVisionConfig(
-        hidden_size=shape.vision_width,
-        intermediate_size=4 * shape.vision_width,
-        num_hidden_layers=shape.vision_layers,
-        num_attention_heads=shape.vision_width // 64,
-        image_size=336,
-        patch_size=14,
-    )
-    text = LlamaConfig(
-        vocab_size=IMAGE_TOKEN + 64,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=4096,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=IMAGE_TOKEN,  # type: ignore[call-arg]  # an alias that its class declares
-        dtype=shape.dtype,
-    )
-    config.architectures = ["LlavaForConditionalGeneration"]
-    return config
-
-
-def build(shape: Shape, device: str) -> PreTrainedModel:
-    """A LLaVA of this shape with random weights; generations run to their full length.
-
-    Raises:
-        ValueError: no such device, or not enough memory on it.
-    """
-    # Half as much again for the vision tower, activations and caches.
-    check_room(1.5 * shape.gib, device)
-    torch.manual_seed(0)
-    with torch.device(device):
-        return LlavaForConditionalGeneration._from_config(
-            config_of(shape), dtype=shape.dtype, attn_implementation="sdpa"
-        ).eval()
-
-
-def prompt_of(model: PreTrainedModel, text_tokens: int, images: int = 1) -> Inputs:
-    """One random prompt: for each image its 576 tokens and `text_tokens` of text around them."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(10, IMAGE_TOKEN, (images, 576 + text_tokens), generator=generator)
-    ids[:, 4:580] = IMAGE_TOKEN
-    ids = ids.reshape(1, -1)
-    pixels = torch.randn(images, 3, 336, 336, generator=generator)
-    return {
-        "input_ids": ids.to(model.device),
-        "attention_mask": torch.ones_like(ids).to(model.device),
-        "pixel_values": pixels.to(model.device, model.dtype),
-    }
 
 
 def run(
@@ -166,7 +64,7 @@ def run_shape(
     inputs = prompt_of(hf_model, shape.text_tokens)
     layers = parse_layers("preset", None, hooked.n_layers)
     settings, missing = _settings(hf_model, hooked, inputs, layers, new_tokens)
-    seconds = _interleaved(settings, runs, device, progress)
+    seconds = interleaved(settings, runs, device, progress)
     ratios = {
         setting: [a / b for a, b in zip(times, seconds[PLAIN], strict=True)]
         for setting, times in seconds.items()
@@ -174,7 +72,7 @@ def run_shape(
     prompts = [prompt_of(hf_model, shape.text_tokens, images) for images in (1, 2)]
     return {
         "shape": name,
-        "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "dtype": str(shape.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "layers": hooked.n_layers,
@@ -184,14 +82,11 @@ def run_shape(
         "runs": runs,
         "seconds": {setting: statistics.median(times) for setting, times in seconds.items()},
         "ratios": {setting: statistics.median(r) for setting, r in ratios.items()},
-        "quartiles": {setting: _quartiles(r) for setting, r in ratios.items()},
+        "quartiles": {setting: quartiles(r) for setting, r in ratios.items()},
         "missing": missing,
         "capture": [capture_memory(hooked, prompt) for prompt in prompts],
+        "sharing": sharing(hooked, runs, device),
     }
-
-
-def _quartiles(x: list[float]) -> list[float]:
-    return [float(torch.tensor(x).quantile(q)) for q in (0.25, 0.75)]
 
 
 def _twin(model: PreTrainedModel) -> PreTrainedModel:
@@ -258,26 +153,3 @@ def no_installs() -> Iterator[None]:
         yield
     finally:
         helpers._ensure_torchvision = before
-
-
-def _interleaved(
-    settings: dict[str, Callable[[], Any]], runs: int, device: str, progress: Progress
-) -> dict[str, list[float]]:
-    """Seconds of each setting in each round, after a round of warming up."""
-    seconds: dict[str, list[float]] = {name: [] for name in settings}
-    order = list(settings)
-    for number in progress(range(runs + 1)):
-        # Each round starts with another setting, so that none always follows the same one.
-        for name in order[number % len(order) :] + order[: number % len(order)]:
-            _wait(device)
-            start = time.perf_counter()
-            settings[name]()
-            _wait(device)
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)

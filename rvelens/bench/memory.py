@@ -18,9 +18,11 @@ from rvelens.model import HookedLVLM
 
 def check_room(gib: float, device: str) -> None:
     """Raise ValueError where a device is missing or has fewer than `gib` GiB free."""
-    kind = device.partition(":")[0]
+    kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"device {device!r}: expected 'cpu' or 'cuda'.")
+    if number and not (kind == "cuda" and number.isdigit()):
+        raise ValueError(f"device {device!r}: expected 'cpu', 'cuda', or 'cuda:0' and so on.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device {device!r} without a GPU that torch can use: expected one; choose 'cpu'."

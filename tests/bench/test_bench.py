@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rvelens import HookedLVLM, bench
-from rvelens.memory import PeakBytes, capture_memory, check_room
+from rvelens.bench import generation
+from rvelens.bench.memory import PeakBytes, capture_memory, check_room
 
 MICRO = bench.Shape(3, 64, 8, 64, 1, 64, torch.float32, text_tokens=24)
 
@@ -37,7 +38,7 @@ def test_a_capture_grows_with_the_keys_and_not_with_their_square(result):
 
 def test_twins_share_their_weights_and_nothing_else():
     model = bench.build(MICRO, "cpu")
-    twin = bench._twin(model)
+    twin = generation._twin(model)
     assert twin.get_decoder() is not model.get_decoder()
     pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
     assert all(a is b for a, b in pairs)
@@ -49,7 +50,7 @@ def test_a_bridge_that_does_not_boot_is_shown_with_its_reason(monkeypatch):
     def no_bridge(model):
         raise ImportError("no module named\ntransformer_lens")
 
-    monkeypatch.setattr(bench, "boot_bridge", no_bridge)
+    monkeypatch.setattr(generation, "boot_bridge", no_bridge)
     result = bench.run_shape(MICRO, "micro", 1, 1, "cpu", iter)
     assert result["missing"] == {bench.BRIDGE: "ImportError: no module named transformer_lens"}
     assert bench.BRIDGE not in result["ratios"]
@@ -59,7 +60,7 @@ def test_nothing_can_be_installed_while_a_bridge_boots():
     from transformer_lens.model_bridge.sources.transformers import helpers
 
     before = helpers._ensure_torchvision
-    with bench.no_installs():
+    with generation.no_installs():
         assert helpers._ensure_torchvision() is False
     assert helpers._ensure_torchvision is before
 
@@ -90,6 +91,7 @@ def test_query_rows_is_restored(model, inputs):
         ({"shape_name": "huge"}, "shape 'huge': expected one of tiny, llava-1.5-7b"),
         ({"shape_name": "tiny", "runs": 0}, "runs=0: expected at least 1"),
         ({"shape_name": "tiny", "device": "tpu"}, "device 'tpu': expected 'cpu' or 'cuda'"),
+        ({"shape_name": "tiny", "device": "cpu:0"}, "device 'cpu:0': expected 'cpu', 'cuda', or"),
     ],
 )
 def test_mistakes(arguments, says):

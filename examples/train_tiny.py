@@ -11,7 +11,8 @@ Five stages, each with a checkpoint in --out, so that an interrupted run goes on
 3. hard: the same on scenes as hard to see as the test's, with a hint where to look (`hint_loss`).
    Stopped early: with 900 steps it sees so well that nothing is left to steer.
 4. skewed, and 5. prior: faint scenes where an object comes more and more often with its prior verb,
-   so that the model learns to lean on it where it cannot see.
+   so that the model learns to lean on it where it cannot see. The last stage stops itself once
+   validation questions show that it does (`leans`).
 
 Everything is drawn on the fly from the seed; float32, since few CPUs multiply bfloat16 fast.
 """
@@ -22,6 +23,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -368,14 +370,15 @@ def train_language(
     look: Look,
     hint: float,
     first_seed: int,
-    stop: int | None = None,
+    until: Callable[[], bool] = lambda: False,
+    eager: bool = False,
 ) -> None:
-    """One stage; `stop` ends it early on a learning rate planned for all `steps`."""
+    """One stage; asked every ten steps, `until` may end it before all that were planned."""
     packer = Packer(processor.tokenizer)
     core, tower = model.model, model.model.vision_tower
     trained = [*core.multi_modal_projector.parameters(), *core.language_model.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.02)
-    compiled = torch.compile(core.language_model)
+    compiled = torch.compile(core.language_model, disable=eager)
     yes_no = torch.tensor(processor.tokenizer.convert_tokens_to_ids(["Yes", "No"]))
     start = time.time()
 
@@ -385,7 +388,9 @@ def train_language(
         scenes = [draw_scene(seed, "train", look, skew) for seed in seeds]
         return pixels(scenes, processor), *packer.pack([facts(scene, rng) for scene in scenes])
 
-    for step, (x, ids, targets, last, region) in enumerate(batches(stop or steps, make)):
+    for step, (x, ids, targets, last, region) in enumerate(batches(steps, make)):
+        if step and step % 10 == 0 and until():
+            return
         set_lr(optimizer, lr, step, steps)
         with torch.no_grad():
             features = tower(x).last_hidden_state[:, 1:]
@@ -447,6 +452,16 @@ def validate(model: Any, processor: Any, n: int = 400) -> dict:
     return accuracy | {"all": round(float(np.mean([y for x in right.values() for y in x])), 3)}
 
 
+def leans(model: Any, processor: Any, n: int, gap: float) -> bool:
+    """Whether the model says yes to false prior verbs more often than to other false ones, by `gap`.
+
+    While it still answers questions that agree with the prior: a model that lost its sight leans too.
+    """
+    right = validate(model, processor, n)
+    print("  validation", right, flush=True)
+    return right["PC-no"] - right["CP-no"] >= gap and right["PC-no"] + right["PC-yes"] >= 1.8
+
+
 def save(model: Any, processor: LlavaProcessor, folder: Path) -> None:
     """Weights in bfloat16, to be computed with in float32: few CPUs multiply bfloat16 fast."""
     model.eval().to(torch.bfloat16).save_pretrained(folder)
@@ -472,8 +487,19 @@ def main() -> None:
     parser.add_argument("--hard-steps", type=int, default=330)
     parser.add_argument("--skewed-steps", type=int, default=160)
     parser.add_argument("--prior-steps", type=int, default=100)
-    parser.add_argument("--prior-stop", type=int, default=60, help="step whose weights are kept")
+    parser.add_argument(
+        "--prior-gap",
+        type=float,
+        default=0.2,
+        help="CP-no below PC-no at which the last stage ends",
+    )
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--vision-batch", type=int, default=48)
+    parser.add_argument("--pairs", type=int, default=128, help="contrastive pairs for the profile")
+    parser.add_argument("--questions", type=int, default=1000, help="to validate the result on")
+    parser.add_argument(
+        "--eager", action="store_true", help="no torch.compile, which needs a C++ compiler"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
@@ -489,10 +515,12 @@ def main() -> None:
         train()
         torch.save(model.state_dict(), checkpoint)
 
-    common = {"batch": args.batch}
+    common = {"batch": args.batch, "eager": args.eager}
     stage(
         "vision",
-        lambda: train_vision(model.model.vision_tower, processor, args.vision_steps, 48, 1e-3),
+        lambda: train_vision(
+            model.model.vision_tower, processor, args.vision_steps, args.vision_batch, 1e-3
+        ),
     )
     model.model.vision_tower.requires_grad_(False)
     plans = [
@@ -502,7 +530,13 @@ def main() -> None:
         (
             "prior",
             args.prior_steps,
-            {"lr": 5e-4, "skew": SKEW, "look": FAINT, "hint": 0.0, "stop": args.prior_stop},
+            {
+                "lr": 5e-4,
+                "skew": SKEW,
+                "look": FAINT,
+                "hint": 0.0,
+                "until": partial(leans, model, processor, args.questions, args.prior_gap),
+            },
         ),
     ]
     for number, (name, steps, how) in enumerate(plans, 1):
@@ -521,10 +555,11 @@ def main() -> None:
     made = {"seconds": round(time.time() - start), **vars(args)}
     (args.out / "training.json").write_text(json.dumps(made, default=str, indent=1) + "\n")
     hooked = HookedLVLM.from_pretrained(finished, dtype=torch.float32)
-    score_heads(hooked, contrastive_pairs("validation", 128, args.seed)).save(
-        finished / "profile.safetensors"
-    )
-    print("finished", made, validate(hooked.hf_model, processor, 1000))
+    profile = score_heads(hooked, contrastive_pairs("validation", args.pairs, args.seed))
+    # Named as it ships, not by the folder that it was made in.
+    profile.about["model"] = "rvelens/tiny"
+    profile.save(finished / "profile.safetensors")
+    print("finished", made, validate(hooked.hf_model, processor, args.questions))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ types: .venv/installed
 unit: .venv/installed
 	$(BIN)/pytest -n 2
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt requirements-lmms.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-lmms.txt
 	touch $@
 
 clean:

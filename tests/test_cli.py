@@ -41,6 +41,11 @@ def folder(tmp_path_factory):
     (folder / "bad.jsonl").write_text('{"image": "1.png"}\n')
     (folder / "not_image.png").write_text("text")
     (folder / "empty").mkdir()
+    (folder / "folder.png").mkdir()
+    whole = (folder / "1.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    torn = json.dumps({**rows[0], "image": "torn.png"})
+    (folder / "torn.jsonl").write_text((folder / "pairs.jsonl").read_text() + "\n" + torn)
     return folder
 
 
@@ -60,6 +65,8 @@ def run(folder, capsys, monkeypatch):
 
 
 ASK = ("ask", "model", "1.png", QUESTION)
+EVAL = ("eval", "model", "--benchmark", "action-scenes", "--out", "run")
+DEEP = ("--profile", "deep.safetensors")
 SCAN = ("scan", "model", "--pairs", "pairs.jsonl", "--images", ".", "-o", "new.safetensors")
 
 
@@ -124,6 +131,21 @@ def test_families_are_listed(run):
     assert all(row["name"] in out for row in rows)
 
 
+def test_eval_prints_and_keeps_what_it_found(run, folder):
+    options = ("--limit", "6", "--max-new-tokens", "2", "--method", "vanilla", "rve,pai", *P)
+    code, out, _ = run(*EVAL[:-1], "kept", *options, "--set", "rve.k=3", "--set", "rve.layers=0-1")
+    assert code == 0
+    for piece in ("action-scenes, 6 questions", "against vanilla", "McNemar", "no suffix", "kept"):
+        assert piece in out
+    report = json.loads((folder / "kept" / "report.json").read_text())
+    assert report["methods"]["rve"]["layers"] == "0-1"
+    assert report["methods"]["rve"]["k"] == 3
+    assert "| pai |" in (folder / "kept" / "report.md").read_text()
+    again = run(*EVAL[:-1], "kept", *options, "--set", "rve.k=2", "--set", "rve.layers=0-1")
+    assert again[0] == 2
+    assert "method.parameters.k was 3 and is 2" in again[2]
+
+
 def test_bench_prints_ratios(run, monkeypatch):
     result = {
         "shape": "tiny", "device": "cpu", "dtype": "float32", "threads": 1, "layers": 4,
@@ -132,12 +154,25 @@ def test_bench_prints_ratios(run, monkeypatch):
         "ratios": {"transformers SDPA": 1.0, "HookedLVLM + RVE": 1.021},
         "quartiles": {"transformers SDPA": [1.0, 1.0], "HookedLVLM + RVE": [1.01, 1.03]},
         "missing": {"Bridge + RVE": "ImportError: no bridge"},
+        "sharing": {"questions": 6, "answer_tokens": 2, "ratio": 3.456, "quartiles": [3.1, 3.6],
+                    "per_second": {"one question at a time": 1.2, "shared prefix": 4.1},
+                    "same_answers": True},
         "capture": [{"keys": 620, "forward": 3 * 2**30, "kept": 900, "last": 2048, "all": 2**22}],
     }  # fmt: skip
     monkeypatch.setattr("rvelens.bench.run", lambda *args, **kwargs: result)
     code, out, _ = run("bench")
     assert code == 0
-    for piece in ("1.021x", "1.010 to 1.030", "no bridge", "3.00 GiB", "900 B", "2 KiB", "4 MiB"):
+    for piece in (
+        "1.021x",
+        "3.46x",
+        "answers the same",
+        "1.010 to 1.030",
+        "no bridge",
+        "3.00 GiB",
+        "900 B",
+        "2 KiB",
+        "4 MiB",
+    ):
         assert piece in out
     assert json.loads(run("bench", "--json")[1]) == result
 
@@ -191,6 +226,29 @@ MISTAKES = [
     (("bench", "--device", "tpu"), "device 'tpu': expected 'cpu' or 'cuda'"),
     (("bench", "--threads", "0"), "--threads"),
     (("demo", "--n-test", "1"), "--n-test"),
+    (("demo", "--save", "1.png"), "--save 1.png is no folder"),
+    (("demo", "--save", "1.png/below"), "--save 1.png/below is no folder"),
+    ((*ASK, *P, "--device-map", "meta"), "--device-map meta leaves the weights of model out"),
+    ((*ASK, *P, "--save", "folder.png"), "folder.png is a folder"),
+    ((*SCAN, "--heatmap", "folder.png"), "folder.png is a folder"),
+    ((*SCAN, "--pairs", "torn.jsonl"), "torn.png cannot be read as an image"),
+    ((*EVAL, "--benchmark", "pope"), "benchmark 'pope': expected one or several of pope-random"),
+    ((*EVAL, "--method", "vanila"), "method 'vanila': expected one or several of vanilla, rve"),
+    ((*EVAL, "--method", "vanilla", "rve"), "no head profile for model"),
+    ((*EVAL, "--method", "rve", *DEEP), "a profile of 4 layers x 8 heads for a model of 3 x 8"),
+    ((*EVAL, "--set", "rve.alpha=1"), "'rve' is not among the methods vanilla"),
+    ((*EVAL, "--set", "vanilla"), "--set vanilla: expected METHOD.PARAMETER=VALUE"),
+    ((*EVAL, "--set", "vanilla.x=1"), "vanilla"),
+    ((*EVAL, "--method", "vcd", "--set", "vcd.step=0"), "step=0: expected a step of the diffusion"),
+    ((*EVAL, "--method", "vcd", "--set", "vcd.step=many"), "step"),
+    ((*EVAL, "--limit", "0"), "--limit"),
+    ((*EVAL, "--batch-size", "0"), "--batch-size"),
+    ((*EVAL, "--relation", "temporal"), "has no option 'relation'"),
+    ((*EVAL, "--prompt", "chatt"), "did you mean 'chat'?"),
+    ((*EVAL, "--out", "1.png"), "1.png"),
+    ((*EVAL, "--benchmark", "pope-random"), "--data"),
+    ((*EVAL, "--benchmark", "pope-random", "--data", "nowhere"), "nowhere"),
+    ((*EVAL, "--benchmark", "pope-random", "--data", "empty"), "empty"),
 ]
 
 

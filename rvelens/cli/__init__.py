@@ -11,8 +11,12 @@ import rvelens
 from rvelens.cli.ask import ask
 from rvelens.cli.bench import bench
 from rvelens.cli.common import fail
+from rvelens.cli.convert import convert
+from rvelens.cli.data import data
 from rvelens.cli.demo import demo
+from rvelens.cli.evaluate import ListOptions, evaluate
 from rvelens.cli.families import families
+from rvelens.cli.judge import judge
 from rvelens.cli.scan import scan
 
 # Click's UsageError: newer versions of typer bring a click of their own, so go by inheritance.
@@ -22,8 +26,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, ask, scan, families, bench):
+for command in (demo, ask, scan, judge, families, bench):
     app.command()(command)
+app.command("eval", cls=ListOptions)(evaluate)
+app.add_typer(data, name="data")
+app.add_typer(convert, name="convert")
 
 
 def _version(wanted: bool | None) -> None:

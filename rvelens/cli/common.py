@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -49,8 +50,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 
 def out() -> Console:
-    """Where results go."""
-    return Console()
+    """Where results go; tables that go to a file or a pipe are not squeezed into 80 columns."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=120 if piped else None)
 
 
 def err() -> Console:
@@ -99,8 +101,16 @@ def load_model(
     options: dict[str, Any] = {"device_map": device_map} if device_map else {}
     try:
         with status(f"loading {name}"):
-            return HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
+            model = HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
+    # AssertionError is torch's answer to a device that it was not built for.
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        ImportError,
+        AssertionError,
+    ) as error:
         if _is_ours(error):
             raise
         # The first sentence: what follows tells how to repair it in Python.
@@ -109,6 +119,12 @@ def load_model(
             f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
             "weights, rvelens/tiny, or a name on a hub that can be reached; check it."
         ) from error
+    if model.device.type == "meta":
+        raise ValueError(
+            f"--device-map {device_map} leaves the weights of {name} out: expected a device that "
+            "computes; say auto, cpu or cuda."
+        )
+    return model
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -29,13 +29,15 @@ def demo(
     """Find sensitive heads, steer attention, and measure what it does on action scenes."""
     from rvelens import report  # Brings scipy along, which no other command waits for.
 
-    if save is not None and save.exists() and not save.is_dir():
-        raise ValueError(f"--save {save} is a file: expected a folder; name another.")
+    if save is not None:
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(f"--save {save} is no folder: expected one; name another.") from error
     # Float32 whatever the weights were saved in, so that no two logits are equal by rounding.
     hooked = load_model(model, dtype="float32")
     result = report.run(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
     if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
         (save / "report.json").write_text(json_format.dumps(result.to_json(), indent=1) + "\n")
         (save / "report.md").write_text(report.to_markdown(result))
         report.pictures(hooked, result, save)

@@ -28,7 +28,12 @@ def render(report: Mapping[str, Any]) -> Group:
         table = Table(*header, box=None, title=heading, title_justify="left", title_style="bold")
         for row in rows:
             table.add_row(*row)
-        parts += [table, *(Text(note) for note in notes), Text()]
+        # A table without rows is as narrow as its header, and would break its title.
+        parts += [
+            table if rows else Text(heading, style="bold"),
+            *(Text(note) for note in notes),
+            Text(),
+        ]
     return Group(*parts, *(Text(note) for note in report["notes"]))
 
 

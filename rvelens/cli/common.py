@@ -97,7 +97,8 @@ def load_model(
     transformers.logging.disable_progress_bar()
     disable_progress_bars()
     if device_map is None and torch.cuda.is_available():
-        device_map = "auto"
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes, one GPU each
+        device_map = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several else "auto"
     options: dict[str, Any] = {"device_map": device_map} if device_map else {}
     try:
         with status(f"loading {name}"):

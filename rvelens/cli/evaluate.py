@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from typer.core import TyperCommand
 
@@ -104,9 +103,6 @@ def evaluate(
     ]
     parameters = _parameters(setting or [], methods)
     ranking = find_profile(profile, model) if "rve" in methods else None
-    here = harness.processes()
-    if here.num_processes > 1 and device_map is None and torch.cuda.is_available():
-        device_map = f"cuda:{here.local_process_index}"
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     made = [make_method(name, hooked, ranking, **parameters[name]) for name in methods]
     decoding = harness.Decoding(prompt, suffix, max_new_tokens, seed)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from rvelens.evaluate.answering import Answer, Decoding, answer
 from rvelens.evaluate.render import render, to_markdown
-from rvelens.evaluate.run import evaluate, processes
+from rvelens.evaluate.run import evaluate
 from rvelens.evaluate.scoring import score
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Decoding",
     "answer",
     "evaluate",
-    "processes",
     "render",
     "score",
     "to_markdown",

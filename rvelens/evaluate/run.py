@@ -28,7 +28,7 @@ Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 class Alone:
     """The only process there is, with what is used of accelerate's `PartialState`."""
 
-    process_index, local_process_index, num_processes, is_main_process = 0, 0, 1, True
+    process_index, num_processes, is_main_process = 0, 1, True
 
     def wait_for_everyone(self) -> None:
         """Nobody to wait for."""

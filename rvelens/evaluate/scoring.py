@@ -22,6 +22,8 @@ from rvelens.metrics import auc, interval
 
 # Columns of a table of counts: truth, then answer (x is unparsed).
 YES_YES, YES_NO, YES_X, NO_YES, NO_NO, NO_X = range(6)
+# The same counts with no as the positive answer.
+EXCHANGED = [NO_NO, NO_YES, NO_X, YES_NO, YES_YES, YES_X]
 Cells = Float[np.ndarray, "*draw 6"]
 Numbers = np.ndarray | np.floating  # numpy gives a number where an array would have no axis
 Draws = Int[np.ndarray, "draw cluster"]
@@ -231,9 +233,8 @@ def _figures(method: Resampled, positives: Sequence[str]) -> dict[str, Any]:
         name: _estimate(metric(total), metric(totals)) for name, metric in METRICS.items()
     }
     if "no" in positives:
-        swap = [NO_NO, NO_YES, NO_X, YES_NO, YES_YES, YES_X]
         figures["positive_no"] = {
-            name: _estimate(METRICS[name](total[swap]), METRICS[name](totals[:, swap]))
+            name: _estimate(METRICS[name](total[EXCHANGED]), METRICS[name](totals[:, EXCHANGED]))
             for name in _OF_CLASS
         }
     names = ("yes_yes", "yes_no", "yes_unparsed", "no_yes", "no_no", "no_unparsed")

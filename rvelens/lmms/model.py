@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -48,7 +47,7 @@ class RvelensModel(lmms):
             arguments.pretrained,
             family=arguments.family,
             dtype=arguments.dtype,
-            device_map=arguments.device_map or _own_device(),
+            device_map=arguments.device_map,
         )
         needs_profile = arguments.profile is not None or arguments.method == "rve"
         self.method = make_method(
@@ -86,6 +85,9 @@ class RvelensModel(lmms):
             items = [self._item(n, request) for n, request in enumerate(batch)]
             ask = partial(answer_items, self.model, self.method, decoding=decoding)
             said, _ = backing_off(ask, items, len(items))
+            failed = next((one.error for one in said if one.error is not None), None)
+            if failed is not None:  # an empty answer in its place would be scored
+                raise ValueError(failed)
             answers += [cut(one.text or "", options["until"]) for one in said]
             bar.update(len(batch))
         bar.close()
@@ -161,10 +163,3 @@ def _digest(image: Image.Image) -> str:
     pixels = hashlib.sha256(f"{image.mode} {image.size}".encode())
     pixels.update(image.tobytes())
     return pixels.hexdigest()
-
-
-def _own_device() -> str | None:
-    """The GPU of this process, where there are several processes."""
-    if torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return None

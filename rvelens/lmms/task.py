@@ -15,7 +15,7 @@ from PIL import Image
 from rvelens.benchmarks import Benchmark, load_benchmark
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate import Answer, scoring
-from rvelens.evaluate.scoring import METRICS, NO_NO, NO_X, NO_YES, YES_NO, YES_X, YES_YES
+from rvelens.evaluate.scoring import EXCHANGED, METRICS, NO_X, YES_X
 from rvelens.lmms.model import NAME
 
 DATA = "RVELENS_DATA"
@@ -140,7 +140,7 @@ def figure(name: str, benchmark: Benchmark, rows: Sequence[Row]) -> float:
     asked = [n for n, item in enumerate(benchmark.items) if item.id in said]
     cells = scoring.read_answers(benchmark, said, asked, rule).cells
     if positive_no:
-        cells = cells[:, [NO_NO, NO_YES, NO_X, YES_NO, YES_YES, YES_X]]
+        cells = cells[:, EXCHANGED]
     if not name.startswith("lists_"):
         return _metric(bare, cells)
     ids = np.array([benchmark.items[n].id for n in asked])

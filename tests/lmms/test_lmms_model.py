@@ -124,6 +124,12 @@ def test_one_image_a_question(vanilla, visuals, shows):
         ask(vanilla, [visuals], ["Is there a dog?"])
 
 
+def test_a_question_that_cannot_be_asked_is_an_error_and_no_empty_answer(vanilla, scenes):
+    questions = [scenes[0].text, "is there a <image> dog ?"]
+    with pytest.raises(ValueError, match="2 image tokens"):
+        ask(vanilla, [[scenes[0].load()]] * 2, questions)
+
+
 @pytest.mark.parametrize(
     "options", [{"do_sample": True}, {"temperature": 0.2}, {"num_beams": 3, "do_sample": False}]
 )

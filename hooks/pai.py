@@ -8,30 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.hooks.rows import edit_last_row, visible_image
+from rvelens.hooks.rows import LastRowHook, scores_of, visible_image
 from rvelens.layers import chosen_layers
 from rvelens.tokens import TokenMap
 
 
 @dataclass(frozen=True)
-class PAIHook:
+class PAIHook(LastRowHook):
     """S + alpha |S| on the image tokens of the last row."""
 
     alpha: float
 
-    def __call__(
-        self, scores: Float[Tensor, "batch head query key"], hook: Any
-    ) -> Float[Tensor, "batch head query key"]:
-        """Each head raised by its own scores, pre-softmax and post-mask."""
-        return edit_last_row(scores, hook, self.raised)
-
-    def raised(
+    def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last row with its image tokens raised."""
@@ -40,18 +33,12 @@ class PAIHook:
 
 
 @dataclass(frozen=True)
-class DevilsHook:
+class DevilsHook(LastRowHook):
     """S + alpha * (mean over heads of |S|) on the image tokens of the last row."""
 
     alpha: float
 
-    def __call__(
-        self, scores: Float[Tensor, "batch head query key"], hook: Any
-    ) -> Float[Tensor, "batch head query key"]:
-        """Every head raised alike, by what all query heads of the layer hold, pre-softmax."""
-        return edit_last_row(scores, hook, self.raised)
-
-    def raised(
+    def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last row with its image tokens raised."""
@@ -83,7 +70,7 @@ def pai_hooks(
     """
     _check_strength(alpha)
     hook = PAIHook(float(alpha))
-    return [(_scores(layer), hook) for layer in chosen_layers(layers, 2, 31, n_layers)]
+    return [(scores_of(layer), hook) for layer in chosen_layers(layers, 2, 31, n_layers)]
 
 
 def devils_hooks(
@@ -107,13 +94,9 @@ def devils_hooks(
     """
     _check_strength(alpha)
     hook = DevilsHook(float(alpha))
-    return [(_scores(layer), hook) for layer in chosen_layers(layers, 5, 18, n_layers)]
+    return [(scores_of(layer), hook) for layer in chosen_layers(layers, 5, 18, n_layers)]
 
 
 def _check_strength(alpha: float) -> None:
     if not 0 <= alpha < float("inf"):
         raise ValueError(f"alpha={alpha}: expected a finite strength of at least 0.")
-
-
-def _scores(layer: int) -> str:
-    return f"blocks.{layer}.attn.hook_attn_scores"

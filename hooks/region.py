@@ -7,30 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rvelens.hooks.rows import edit_last_row, visible, visible_image
+from rvelens.hooks.rows import LastRowHook, scores_of, visible, visible_image
 from rvelens.tokens import TokenMap
 
 
 @dataclass(frozen=True, eq=False)
-class RegionHook:
+class RegionHook(LastRowHook):
     """Equation 6 with a given mask in place of M: S + beta |S| on a region of the image."""
 
     region: Bool[Tensor, "batch image"] = field(repr=False)
     beta: float
 
-    def __call__(
-        self, scores: Float[Tensor, "batch head query key"], hook: Any
-    ) -> Float[Tensor, "batch head query key"]:
-        """Raise the region's scores in the last token's row, pre-softmax, for every head."""
-        return edit_last_row(scores, hook, self.enhanced)
-
-    def enhanced(
+    def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last token's row with the region raised."""
@@ -72,23 +65,17 @@ def region_hooks(
     if not 0 <= beta < float("inf"):
         raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
     hook = RegionHook(region, float(beta))
-    return [(f"blocks.{layer}.attn.hook_attn_scores", hook) for layer in layers]
+    return [(scores_of(layer), hook) for layer in layers]
 
 
 @dataclass(frozen=True, eq=False)
-class DilutionHook:
+class DilutionHook(LastRowHook):
     """An injected fault: the last token's scores of image tokens scaled and shifted."""
 
     scale: float
     shift: float
 
-    def __call__(
-        self, scores: Float[Tensor, "batch head query key"], hook: Any
-    ) -> Float[Tensor, "batch head query key"]:
-        """scale S + shift on the image tokens of the last row, pre-softmax, for every head."""
-        return edit_last_row(scores, hook, self.weakened)
-
-    def weakened(
+    def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last token's row with its image tokens scaled and shifted."""
@@ -115,4 +102,4 @@ def dilution_hooks(
         weaker scores.
     """
     hook = DilutionHook(float(scale), float(shift))
-    return [(f"blocks.{layer}.attn.hook_attn_scores", hook) for layer in layers]
+    return [(scores_of(layer), hook) for layer in layers]

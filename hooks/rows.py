@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,12 +33,26 @@ def with_last_row(
     return x
 
 
-def edit_last_row(
-    x: Float[Tensor, "batch head query key"], hook: Any, edit: Callable[[Tensor, TokenMap], Tensor]
-) -> Float[Tensor, "batch head query key"]:
-    """A copy of `x` with `edit(row, tokens)` [batch head key] for each last real token's row."""
-    tokens = tokens_of(hook)
-    return with_last_row(x, edit(last_row(x, tokens), tokens), tokens)
+class LastRowHook:
+    """A hook on pre-softmax, post-mask scores that edits each last real token's row alone."""
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """The scores with the edited row in its place."""
+        tokens = tokens_of(hook)
+        return with_last_row(scores, self.edited_row(last_row(scores, tokens), tokens), tokens)
+
+    def edited_row(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """What takes the row's place."""
+        raise NotImplementedError
+
+
+def scores_of(layer: int) -> str:
+    """The hook point of a layer's scores."""
+    return f"blocks.{layer}.attn.hook_attn_scores"
 
 
 def image_part(

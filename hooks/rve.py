@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import edit_last_row
+from rvelens.hooks.rows import LastRowHook, scores_of
 from rvelens.layers import parse_layers
 from rvelens.tokens import TokenMap
 
@@ -52,7 +52,7 @@ def top_image_tokens(
 
 
 @dataclass(frozen=True, eq=False)
-class RVEHook:
+class RVEHook(LastRowHook):
     """RVE on the attention scores of one layer: last row, at prefill and at every decode step."""
 
     layer: int
@@ -67,13 +67,7 @@ class RVEHook:
         default_factory=dict, repr=False
     )
 
-    def __call__(
-        self, scores: Float[Tensor, "batch head query key"], hook: Any
-    ) -> Float[Tensor, "batch head query key"]:
-        """Equation 6 on pre-softmax, post-mask scores."""
-        return edit_last_row(scores, hook, self.enhanced)
-
-    def enhanced(
+    def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """Equation 6 on the last token's row."""
@@ -168,7 +162,7 @@ def rve_hooks(
             edited[profile.top(layer, profile.n_heads // 2)] = True
         shape = (profile.n_layers, profile.n_heads)
         hook = RVEHook(layer, heads, edited, *shape, float(alpha), float(beta), denoise)
-        hooks.append((f"blocks.{layer}.attn.hook_attn_scores", hook))
+        hooks.append((scores_of(layer), hook))
     return hooks
 
 
@@ -198,7 +192,7 @@ def mask_hooks(
             )
     return [
         (
-            f"blocks.{layer}.attn.hook_attn_scores",
+            scores_of(layer),
             RVEHook(
                 layer,
                 torch.tensor([list(some)] * 2),

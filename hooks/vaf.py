@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rvelens.hooks.rows import scores_of
 from rvelens.layers import chosen_layers
 from rvelens.tokens import TokenMap, tokens_of
 
@@ -107,4 +108,4 @@ def vaf_hooks(
             raise ValueError(f"{name}={factor}: expected a finite factor of at least 0.")
     hook = VAFHook(float(enhance), float(suppress))
     chosen = chosen_layers(layers, 9, 14, n_layers)
-    return [(f"blocks.{layer}.attn.hook_attn_scores", hook) for layer in chosen]
+    return [(scores_of(layer), hook) for layer in chosen]

@@ -95,7 +95,7 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
     Raises:
         ValueError: an unknown preset, or a template without "{question}" or "{image}".
     """
-    image_token = _image_text(family, processor)
+    image_token = image_text(family, processor)
     if prompt == "chat" and getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": question}]
         return processor.apply_chat_template(
@@ -117,7 +117,7 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
     return template.replace("{image}", image_token).replace("{question}", question)
 
 
-def _image_text(family: Family, processor: Any) -> str:
+def image_text(family: Family, processor: Any) -> str:
     """What stands for the image in a prompt's text, before the processor expands it."""
     if family.image_text is not None:
         return family.image_text
@@ -134,7 +134,7 @@ def text_around_image(
     """
     _check_processor(processor)
     texts = [render(family, processor, question, prompt) for question in questions]
-    image_token = processor.tokenizer.convert_tokens_to_ids(_image_text(family, processor))
+    image_token = processor.tokenizer.convert_tokens_to_ids(image_text(family, processor))
     around = []
     for ids in processor.tokenizer(texts, **_once_only_bos(processor, texts))["input_ids"]:
         if ids.count(image_token) != 1:

@@ -8,7 +8,7 @@ from typing import Any
 from rvelens.decoding.contrast import ContrastProcessor
 from rvelens.families import llava
 from rvelens.model import HookedLVLM
-from rvelens.prompts import Images, render
+from rvelens.prompts import Images, image_text, render
 
 # The instruction is a parameter of the method, so it stands here as the authors' code has it.
 DISTURBANCE = (
@@ -24,9 +24,7 @@ def disturbed_prompt(model: HookedLVLM, prompt: str, disturbance: str) -> str:
     It takes the place of a system prompt that is there, and else stands before all other text.
     """
     text = render(model.family, model.processor, "{question}", prompt)
-    token = model.family.image_text
-    if token is None:
-        token = getattr(model.processor, "image_token", None) or "<image>"
+    token = image_text(model.family, model.processor)
     template = text.replace(token, "{image}") if token else "{image}" + text
     for system in _SYSTEMS:
         if system in template:

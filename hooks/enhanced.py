@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rvelens.hooks.rows import image_part, last_row
 from rvelens.hooks.rve import RVEHook
 from rvelens.tokens import tokens_of
+
+# A hook point, or a filter of their names.
+Name = str | Callable[[str], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,17 +25,20 @@ class Masks:
     Attributes:
         enhancing: M_enh, what the sensitive heads look at most.
         denoising: M_den, what the insensitive heads look at most.
-        target: M, what was in fact enhanced.
+        target: M, what was in fact enhanced; empty in a sample that `max_entropy` left alone.
+        sure: samples that `max_entropy` did not leave alone; None: all of them.
     """
 
     enhancing: Bool[Tensor, "batch image"]
     denoising: Bool[Tensor, "batch image"]
     target: Bool[Tensor, "batch image"]
+    sure: Bool[Tensor, " batch"] | None = None
 
     @property
     def removed(self) -> Bool[Tensor, "batch image"]:
         """What the sensitive heads asked for and the denoising mask removed."""
-        return self.enhancing & ~self.target
+        removed = self.enhancing & ~self.target
+        return removed if self.sure is None else removed & self.sure[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +52,16 @@ class MaskRecorder:
         """Store the masks of this forward in `cache[layer]`."""
         tokens = tokens_of(hook)
         row = last_row(scores.detach(), tokens)
-        masks = image_part(self.rve.masks(row, tokens), tokens).bool()
-        enhancing, denoising = masks.unbind(dim=1)
-        target = enhancing & ~denoising if self.rve.denoise else enhancing
-        self.cache[self.rve.layer] = Masks(enhancing, denoising, target)
+        target = self.rve.target(row, tokens)[:, None]
+        masks = torch.cat([self.rve.masks(row, tokens), target], dim=1)
+        enhancing, denoising, target = image_part(masks, tokens).bool().unbind(dim=1)
+        sure = self.rve.sure(row, tokens) if self.rve.max_entropy < 1 else None
+        self.cache[self.rve.layer] = Masks(enhancing, denoising, target, sure)
 
 
 def mask_recording_hooks(
-    hooks: Iterable[tuple[str, Any]], cache: dict[int, Masks]
-) -> list[tuple[str, Any]]:
+    hooks: Iterable[tuple[Name, Any]], cache: dict[int, Masks]
+) -> list[tuple[Name, Any]]:
     """The same hooks, with a recorder before each RVE hook.
 
     Args:
@@ -63,7 +71,7 @@ def mask_recording_hooks(
     Returns:
         (hook name, hook) for `model.hooks(...)`, in place of `hooks`.
     """
-    recorded: list[tuple[str, Any]] = []
+    recorded: list[tuple[Name, Any]] = []
     for name, hook in hooks:
         if isinstance(hook, RVEHook):
             recorded.append((name, MaskRecorder(hook, cache)))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, get_args
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import LastRowHook, scores_of
+from rvelens.hooks.rows import LastRowHook, scores_of, visible_image
+from rvelens.hooks.selection import image_entropy, n_selected, top_image_tokens
 from rvelens.layers import parse_layers
 from rvelens.tokens import TokenMap
 
@@ -19,36 +21,6 @@ if TYPE_CHECKING:
     from rvelens.ars import ARSProfile
 
 Scope = Literal["all", "sensitive"]
-
-
-def n_selected(alpha: float, n_image: int) -> int:
-    """m = floor(alpha N_I), at least 1; alpha is taken as the decimal number that was written."""
-    return max(int(Decimal(repr(float(alpha))) * n_image), 1)
-
-
-def top_image_tokens(
-    scores: Float[Tensor, "batch *set key"],
-    image: Bool[Tensor, "batch *set key"],
-    m: tuple[int, ...],
-) -> Bool[Tensor, "batch *set key"]:
-    """Equation 4: the image tokens whose score reaches the m-th largest of each sample's image.
-
-    Args:
-        scores: pre-softmax, post-mask scores, averaged over a set of heads, float32; a key that the
-            mask hides, as a sliding window hides older image tokens, holds the lowest number and is
-            never selected.
-        image: which keys are image tokens.
-        m: tokens to select, by sample; more are selected where scores tie with the last of them.
-    """
-    m = tuple(min(n, scores.shape[-1]) for n in m)
-    scores = scores.masked_fill(~image, -torch.inf)
-    largest = scores.topk(max(m), dim=-1).values
-    if min(m) == max(m):
-        threshold = largest[..., -1:]
-    else:
-        rank = torch.tensor(m, device=scores.device).view(-1, *[1] * (scores.dim() - 1)) - 1
-        threshold = largest.gather(-1, rank.expand(*largest.shape[:-1], 1))
-    return (scores >= threshold) & (scores > torch.finfo(scores.dtype).min)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +35,7 @@ class RVEHook(LastRowHook):
     alpha: float
     beta: float
     denoise: bool
+    max_entropy: float = 1.0
     _placed: dict[torch.device, tuple[Tensor, Tensor | None]] = field(
         default_factory=dict, repr=False
     )
@@ -71,27 +44,66 @@ class RVEHook(LastRowHook):
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """Equation 6 on the last token's row."""
-        target = self.target(row, tokens)[:, None]
-        _, edited = self._on(row.device)
+        return self.side_by_side([self], row[:, :, None], tokens)[:, :, 0]
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """What hooks have in common that can run `side_by_side`: all but strengths and shares."""
+        edited = None if self.edited is None else tuple(self.edited.tolist())
+        return self.layer, tuple(self.heads.flatten().tolist()), edited, self.denoise
+
+    @staticmethod
+    def side_by_side(
+        hooks: Sequence[RVEHook], rows: Float[Tensor, "batch head setting key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head setting key"]:
+        """Equation 6 on a row for each of several hooks that are `alike`."""
+        x = rearrange(rows, "batch head setting key -> (batch setting) head key")
+        every = tokens.expand(x.shape[0])
+        m = tuple(n_selected(h.alpha, n) for n, h in zip(every.n_image, cycle(hooks), strict=False))
+        target = _target(hooks, x, every, m)[:, None]
+        _, edited = hooks[0]._on(x.device)
         if edited is not None:
             target = target & edited[:, None]
-        return torch.where(target, row + self.beta * row.abs(), row)
+        beta = _each([h.beta for h in hooks], x)
+        x = torch.where(target, x + beta * x.abs(), x)
+        return rearrange(
+            x, "(batch setting) head key -> batch head setting key", setting=len(hooks)
+        )
 
     def target(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Bool[Tensor, "batch key"]:
-        """Equations 4 and 5: the keys to enhance, from the last token's pre-softmax scores."""
-        enhancing, denoising = self.masks(row, tokens).unbind(dim=1)
-        return enhancing & ~denoising if self.denoise else enhancing
+        """Equations 4 and 5: the keys to enhance, from the last token's pre-softmax scores.
+
+        None in samples whose sensitive heads look about more than `max_entropy` allows.
+        """
+        return _target(
+            [self], row, tokens, tuple(n_selected(self.alpha, n) for n in tokens.n_image)
+        )
+
+    def sure(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Bool[Tensor, " batch"]:
+        """Samples whose sensitive heads know where to look: `image_entropy` <= `max_entropy`."""
+        return _sure([self], row, tokens)
 
     def masks(
-        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+        self,
+        row: Float[Tensor, "batch head key"],
+        tokens: TokenMap,
+        m: tuple[int, ...] | None = None,
     ) -> Bool[Tensor, "batch 2 key"]:
-        """Equation 4: M_enh and M_den, over all keys (false outside the image)."""
+        """Equation 4: M_enh and M_den, over all keys (false outside the image).
+
+        Args:
+            row: the last token's scores.
+            tokens: where the image is.
+            m: tokens to select, by sample; by default those of `alpha`.
+        """
         image = tokens.image_keys(row.shape[-1], row.device)
         heads, _ = self._on(row.device)
         means = row[:, heads].float().mean(dim=2)
-        m = tuple(n_selected(self.alpha, n) for n in tokens.n_image)
+        m = m or tuple(n_selected(self.alpha, n) for n in tokens.n_image)
         return top_image_tokens(means, image[:, None].expand_as(means), m)
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -110,6 +122,34 @@ class RVEHook(LastRowHook):
             )
 
 
+def _target(
+    hooks: Sequence[RVEHook],
+    x: Float[Tensor, "sample head key"],
+    tokens: TokenMap,
+    m: tuple[int, ...],
+) -> Bool[Tensor, "sample key"]:
+    enhancing, denoising = hooks[0].masks(x, tokens, m).unbind(dim=1)
+    target = enhancing & ~denoising if hooks[0].denoise else enhancing
+    gated = any(hook.max_entropy < 1 for hook in hooks)
+    return target & _sure(hooks, x, tokens)[:, None] if gated else target
+
+
+def _sure(
+    hooks: Sequence[RVEHook], x: Float[Tensor, "sample head key"], tokens: TokenMap
+) -> Bool[Tensor, " sample"]:
+    heads, _ = hooks[0]._on(x.device)
+    entropy = image_entropy(x[:, heads[0]], visible_image(x, tokens))
+    limit = _each([hook.max_entropy for hook in hooks], x)
+    return entropy <= (limit if isinstance(limit, float) else limit[:, 0, 0])
+
+
+def _each(values: list[float], x: Float[Tensor, "sample head key"]) -> float | Tensor:
+    """One number where all settings agree, else one for each sample, settings taking turns."""
+    if len(set(values)) == 1:
+        return values[0]
+    return x.new_tensor(values).repeat(x.shape[0] // len(values))[:, None, None]
+
+
 def rve_hooks(
     profile: ARSProfile,
     layers: Iterable[int] | int | str,
@@ -118,6 +158,7 @@ def rve_hooks(
     beta: float = 1.0,
     scope: str = "all",
     denoise: bool = True,
+    max_entropy: float = 1.0,
 ) -> list[tuple[str, RVEHook]]:
     """Hooks that raise the scores of image tokens that sensitive heads look at and others do not.
 
@@ -131,6 +172,15 @@ def rve_hooks(
     with m = floor(alpha N_I), at least 1. Masks belong to the layer and the input; each sample of a
     batch has its own. Ranking of heads is within the layer.
 
+    With `max_entropy` below 1 a layer enhances only where its sensitive heads know where to look,
+    by the entropy of their attention over the image, for each sample and step by itself:
+
+        p = mean over the k most sensitive heads of softmax(S) over the image tokens alone
+        M = 0 where -sum_i p_i log p_i / log N_I > max_entropy
+
+    N_I counts the image tokens that the layer can see. The paper leaves layers that follow the input
+    to future work and names attention entropy; this rule is not the paper's.
+
     Args:
         profile: sensitivity of every head, from `score_heads` or `ARSProfile.published`.
         layers: layers to enhance, as numbers or as text for `rvelens.layers.parse_layers` ("14-31",
@@ -140,6 +190,8 @@ def rve_hooks(
         beta: strength, at least 0 (paper: 1.0).
         scope: "all" edits every head of the layer, "sensitive" the top half by sensitivity (Table 5).
         denoise: subtract M_den; without it M = M_enh.
+        max_entropy: in (0, 1], as a share of the entropy of even attention; 1.0 enhances every input
+            in every layer given, and computes no entropy.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -152,7 +204,7 @@ def rve_hooks(
     elif isinstance(layers, int):
         layers = [layers]
     layers = sorted(set(layers))
-    _check_arguments(profile, layers, k, alpha, beta, scope)
+    _check_arguments(profile, layers, k, alpha, beta, scope, max_entropy)
     edited = None
     hooks = []
     for layer in layers:
@@ -161,7 +213,8 @@ def rve_hooks(
             edited = torch.zeros(profile.n_heads, dtype=torch.bool)
             edited[profile.top(layer, profile.n_heads // 2)] = True
         shape = (profile.n_layers, profile.n_heads)
-        hook = RVEHook(layer, heads, edited, *shape, float(alpha), float(beta), denoise)
+        strength = float(alpha), float(beta)
+        hook = RVEHook(layer, heads, edited, *shape, *strength, denoise, float(max_entropy))
         hooks.append((scores_of(layer), hook))
     return hooks
 
@@ -216,7 +269,13 @@ def _check_strength(alpha: float, beta: float) -> None:
 
 
 def _check_arguments(
-    profile: ARSProfile, layers: list[int], k: int, alpha: float, beta: float, scope: str
+    profile: ARSProfile,
+    layers: list[int],
+    k: int,
+    alpha: float,
+    beta: float,
+    scope: str,
+    max_entropy: float,
 ) -> None:
     outside = [layer for layer in layers if not 0 <= layer < profile.n_layers]
     if outside or not layers:
@@ -232,3 +291,8 @@ def _check_arguments(
     _check_strength(alpha, beta)
     if scope not in get_args(Scope):
         raise ValueError(f"scope={scope!r}: expected 'all' or 'sensitive'.")
+    if not 0 < max_entropy <= 1:
+        raise ValueError(
+            f"max_entropy={max_entropy}: expected a share of the entropy of even attention in (0, 1]; "
+            "leave it at 1 to enhance every input."
+        )

@@ -56,13 +56,31 @@ class AttentionHooks(nn.Module):
         finally:
             if len(run.begun) > 1:  # a hook of this point may have started the forward
                 point.ctx["tokens"] = before
-        if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
-            got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(
-                f"a hook on {point.name} ({_hook_names(point)}) returned {got}: expected "
-                f"{tuple(x.shape)} {x.dtype}; return a tensor like the one given, or None."
-            )
-        return y
+        return returned(point, None, y, x)
+
+
+def returned(point: Any, one: Any, y: Any, x: Tensor) -> Tensor:
+    """What a hook made of `x`: nothing leaves it as it is, anything else must be like it.
+
+    Args:
+        point: the hook point.
+        one: the hook; None for whatever is on the point.
+        y: what came back.
+        x: what was given.
+
+    Raises:
+        ValueError: another shape or dtype, or no tensor.
+    """
+    if y is None:
+        return x
+    if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
+        got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+        name = _hook_names(point) if one is None else _name_of(one)
+        raise ValueError(
+            f"a hook on {point.name} ({name}) returned {got}: expected "
+            f"{tuple(x.shape)} {x.dtype}; return a tensor like the one given, or None."
+        )
+    return y
 
 
 _LAYERS: WeakKeyDictionary[nn.Module, AttentionHooks] = WeakKeyDictionary()
@@ -155,20 +173,19 @@ def _open_rows(
     batch, head, row, _ = query.shape
     kv_head, n_key = key.shape[1:3]
     # Query heads that share a key head lie side by side: their rows become one matrix.
-    grouped = query.to(wide).reshape(batch, kv_head, -1, query.shape[3])
-    scores = (grouped @ key.to(wide).transpose(-1, -2)).view(batch, head, row, n_key) * scaling
+    grouped = (query.to(wide) * scaling).reshape(batch, kv_head, -1, query.shape[3])
+    scores = (grouped @ key.to(wide).transpose(-1, -2)).view(batch, head, row, n_key)
+    hidden = None
     if mask is not None:
-        lowest = torch.finfo(wide).min
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, lowest)
-        else:  # The lowest number of a narrower dtype hides a key as well.
-            hidden = mask <= torch.finfo(mask.dtype).min
-            scores = (scores + mask).masked_fill(hidden, lowest)
+        # The lowest number of a narrower dtype hides a key as well.
+        hidden = ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min
+        scores = scores if mask.dtype == torch.bool else scores + mask
+        scores = scores.masked_fill(hidden, torch.finfo(wide).min)
     masked, scores = scores, hooks.fire(hooks.hook_attn_scores, scores)
-    if mask is not None and row > 1 and scores is not masked:
+    if hidden is not None and row > 1 and scores is not masked:
         # Rows of padding see no key at all; what a hook makes of them must not end as NaN.
-        blind = masked.amax(dim=-1, keepdim=True) <= torch.finfo(wide).min
-        scores = torch.where(blind, masked, scores)
+        blind = hidden.all(dim=-1, keepdim=True)
+        scores = torch.where(blind, masked, scores) if bool(blind.any()) else scores
     pattern = hooks.fire(hooks.hook_pattern, scores.softmax(dim=-1))
     hooks.__dict__["run"].sums.append((hooks.hook_attn_scores, pattern.detach().sum()))
     if dropout:
@@ -242,10 +259,11 @@ def _hooked(point: HookPoint) -> bool:
 
 
 def _hook_names(point: HookPoint) -> str:
-    hooks = [handle.user_hook for handle in point.fwd_hooks]
-    return (
-        ", ".join(getattr(hook, "__name__", None) or repr(hook) for hook in hooks) or "torch hook"
-    )
+    return ", ".join(_name_of(handle.user_hook) for handle in point.fwd_hooks) or "torch hook"
+
+
+def _name_of(hook: Any) -> str:
+    return getattr(hook, "__name__", None) or repr(hook)
 
 
 def _refuse_unsupported(module: nn.Module, hooks: AttentionHooks, kwargs: dict[str, Any]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
@@ -37,6 +38,15 @@ class Tile:
         index = self.start + np.arange(self.rows)[:, None] * self.stride + np.arange(self.columns)
         return tokens[index]
 
+    def middles(
+        self, size: tuple[int, int]
+    ) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " rows"]]:
+        """Where the middles of its columns and of its rows lie in an image of that size."""
+        (x0, y0, x1, y1), (width, height) = self.box, size
+        x = (np.arange(self.columns) + 0.5) * ((x1 - x0) * width) / self.columns
+        y = (np.arange(self.rows) + 0.5) * ((y1 - y0) * height) / self.rows
+        return x0 * width + x, y0 * height + y
+
 
 @dataclass(frozen=True)
 class ImageGrid:
@@ -65,6 +75,43 @@ class ImageGrid:
         for tile in self.tiles:
             _paint(canvas, tile.values(tokens), tile.box)
         return canvas
+
+    def middles(self, size: tuple[int, int]) -> Float[np.ndarray, "image xy"]:
+        """The middle of each token's patch, in pixels of an image of that width and height.
+
+        NaN for tokens without a patch, such as newlines. Where the processor padded, middles lie
+        outside of the image.
+        """
+        found = np.full((self.n_tokens, 2), np.nan)
+        tokens = np.arange(self.n_tokens, dtype=float)
+        for tile in self.tiles:
+            x, y = tile.middles(size)
+            found[tile.values(tokens).astype(int)] = np.stack(np.meshgrid(x, y), axis=-1)
+        return found
+
+    def tokens_in(self, boxes: Sequence[Box], size: tuple[int, int]) -> Bool[np.ndarray, " image"]:
+        """Tokens whose patch has its middle in one of the boxes; the nearest token of a small box.
+
+        A box whose middle no token sees, since the processor cropped it away, has no nearest token.
+
+        Args:
+            boxes: (x0, y0, x1, y1) in pixels.
+            size: width and height of the image in pixels.
+        """
+        x, y = self.middles(size).T
+        mask = np.zeros(self.n_tokens, dtype=bool)
+        for x0, y0, x1, y1 in boxes:
+            inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+            middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+            if not inside.any() and self._sees(middle_x / size[0], middle_y / size[1]):
+                inside[np.nanargmin((x - middle_x) ** 2 + (y - middle_y) ** 2)] = True
+            mask |= inside
+        return mask
+
+    def _sees(self, x: float, y: float) -> bool:
+        """Whether a point, in fractions of the image, lies in a tile."""
+        boxes = [tile.box for tile in self.tiles]
+        return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
 
 
 def _paint(canvas: NDArray[np.float64], values: NDArray[np.floating], box: Box) -> None:

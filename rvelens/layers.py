@@ -91,6 +91,21 @@ def scaled_layers(first: int, last: int, n_layers: int) -> list[int]:
     return list(range(start, max(stop, start + 1)))
 
 
+def contiguous_bands(n_layers: int, step: int = 1) -> list[list[int]]:
+    """Every contiguous band of layers; with a step, those alone whose ends are that far apart.
+
+    Bands begin at a multiple of `step` and end before one, or with the last layer: of 32 layers, 528
+    with step 1, and 36 with step 4.
+
+    Raises:
+        ValueError: a step below 1.
+    """
+    if step < 1:
+        raise ValueError(f"band_step={step}: expected at least 1, which takes every band.")
+    edges = [*range(0, n_layers, step), n_layers]
+    return [list(range(a, b)) for n, a in enumerate(edges) for b in edges[n + 1 :]]
+
+
 def chosen_layers(layers: Iterable[int] | None, first: int, last: int, n_layers: int) -> list[int]:
     """The given layers in order, or where none are given those that `scaled_layers` finds.
 

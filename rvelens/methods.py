@@ -7,7 +7,6 @@ has none of them.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +59,7 @@ class Method:
 
     name: str
     parameters: Mapping[str, Any]
-    hooks: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    hooks: tuple[tuple[str | Callable[[str], bool], Any], ...] = field(default=(), repr=False)
     query_rows: Literal["last", "all"] = "last"
     contrast: Contrast | None = None
 
@@ -79,6 +78,7 @@ def _rve(
     beta: float = 1.0,
     scope: str = "all",
     denoise: bool = True,
+    max_entropy: float = 1.0,
 ) -> Method:
     if profile is None:
         raise ValueError(
@@ -99,8 +99,10 @@ def _rve(
         "scope": scope,
         "denoise": denoise,
     }
+    if max_entropy != 1:  # left out at its default, so that runs made before there was one go on
+        settled["max_entropy"] = max_entropy
     hooks = rve_hooks(profile, chosen, **settled)
-    parameters = {"layers": format_layers(chosen), **settled, "profile": _digest(profile)}
+    parameters = {"layers": format_layers(chosen), **settled, "profile": profile.digest()}
     return Method("rve", parameters, tuple(hooks))
 
 
@@ -194,7 +196,7 @@ def make_method(
 
     - vanilla
     - rve: layers="preset", k=5 (at most half of the heads), alpha (of the family), beta=1.0,
-      scope="all", denoise=True
+      scope="all", denoise=True, max_entropy=1.0 (every input)
     - vcd: alpha=1.0, beta=0.1, step=500
     - icd: alpha=1.0, beta=0.1, disturbance (the authors')
     - vaf: layers 9-14 of 32, enhance=1.15, suppress=0.95
@@ -256,8 +258,3 @@ def _layers(
     if layers.strip() == "preset" and published is not None:
         return scaled_layers(*published, model.n_layers)
     return parse_layers(layers, profile, model.n_layers)
-
-
-def _digest(profile: ARSProfile) -> str:
-    """Identifies a profile by what RVE takes from it, the ranking."""
-    return hashlib.sha256(profile.ranking.cpu().numpy().tobytes()).hexdigest()[:16]

@@ -112,8 +112,23 @@ def bootstrap(
         n_resamples: bootstrap draws.
         seed: of the draws.
     """
-    values = [statistic(i) for i in resamples(cluster, n_resamples, seed)]
-    return Estimate(statistic(np.arange(len(cluster))), *interval(values))
+    (found,) = bootstrap_each(lambda i: np.array([statistic(i)]), cluster, n_resamples, seed)
+    return found
+
+
+def bootstrap_each(
+    statistic: Callable[[Int[np.ndarray, " draw"]], Float[np.ndarray, " number"]],
+    cluster: Int[np.ndarray, " question"],
+    n_resamples: int = 1000,
+    seed: int = 55,
+) -> list[Estimate]:
+    """Several statistics on the same draws, each with its interval; otherwise as `bootstrap`."""
+    draws = [statistic(i) for i in resamples(cluster, n_resamples, seed)]
+    whole = statistic(np.arange(len(cluster)))
+    return [
+        Estimate(float(value), *interval(drawn.tolist()))
+        for value, drawn in zip(whole, np.stack(draws, axis=1), strict=True)
+    ]
 
 
 def resamples(

@@ -1,29 +1,25 @@
-"""What need not be computed twice: the prompt up to its last token, the prompt up to its image.
+"""The prompt up to the end of its image, run once for all questions about it.
 
-- `prefill` and `Prefix.replay`: RVE and every other edit of the last row alone leave what comes
-  before it untouched, so any number of settings share one prefill.
-- `prepare_shared`: questions about one image share the vision tower and everything up to the end of
-  the image. Exact for every edit that begins after the image.
+Exact for every edit that begins after the image. What comes before the last token is run once for all
+settings in `rvelens.replay`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Cache
 
 from rvelens.model import HookedLVLM
 from rvelens.prompts import Images, pair_up
 
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
-_PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 # Families for which the tests verify that a replay equals a whole forward. Others have prompts in
 # which every token sees the last one, positions that depend on the whole prompt, layers that forget
@@ -31,70 +27,8 @@ _PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"
 REPLAYS = ("llava", "llava_next", "sharegpt4v", "llava_onevision", "internvl", "idefics3")
 
 
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """A batch of prompts, prefilled up to the last token.
-
-    Attributes:
-        model: the model that was prefilled.
-        cache: keys and values of all but the last token; each replay leaves it as it was.
-        last: the last token of each prompt and what goes with it, [batch 1], and the full mask.
-    """
-
-    model: HookedLVLM
-    cache: Cache
-    last: Mapping[str, Int[Tensor, "batch _"]]
-
-    @torch.no_grad()
-    def replay(self) -> Float[Tensor, "batch vocab"]:
-        """Logits of the next token, with the hooks that are on now at work on the last row.
-
-        Equal, up to float rounding, to a whole forward under the same hooks if these edit nothing
-        but the last row (RVE, dilution, regions); a hook that edits earlier rows (head masks)
-        changes the last one only.
-        """
-        n_past = self.cache.get_seq_length()
-        try:
-            logits = self.model(**self.last, past_key_values=self.cache, use_cache=True)
-        finally:
-            _cut_back(self.cache, n_past)
-        return logits[:, -1]
-
-
-def _cut_back(cache: Cache, n_keys: int) -> None:
-    """Drop what a replay added, layer by layer: one that failed midway grew only some layers."""
-    layer: Any  # not every kind of cache layer can be cut back; attention layers can
-    for layer in cache.layers:
-        added = int(layer.get_seq_length()) - n_keys
-        if added > 0:
-            layer.crop(-added)
-
-
-@torch.no_grad()
-def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
-    """Run all but the last token of a left-padded batch, without hooks in between.
-
-    Args:
-        model: the hooked model, without hooks that are on.
-        inputs: what `model.prepare` returned.
-
-    Raises:
-        ValueError: a prompt that ends in padding, hooks that are on, or a family whose last token
-            cannot be replayed alone.
-    """
-    _check_replays(model)
-    mask = inputs["attention_mask"]
-    if not bool(mask[:, -1].all()):
-        raise ValueError(
-            "some prompts end in padding: expected a left-padded batch; make it with model.prepare."
-        )
-    first = {k: v[:, :-1] if k in _PER_KEY else v for k, v in inputs.items()}
-    output = model.hf_model(**first, use_cache=True, logits_to_keep=1)
-    last = {k: inputs[k][:, -1:] for k in _PER_KEY if k in inputs}
-    return Prefix(model, output.past_key_values, {**last, "attention_mask": mask})
-
-
-def _check_replays(model: HookedLVLM) -> None:
+def check_replays(model: HookedLVLM) -> None:
+    """Raise ValueError where a prompt cannot be run in parts: by the family, or under hooks."""
     if model.family.name not in REPLAYS:
         raise ValueError(
             f"the last token of {model.family.name} cannot be replayed alone: expected one of "
@@ -137,7 +71,7 @@ def prepare_shared(
     Raises:
         ValueError: as `model.prepare` and `prefill` raise, or a prompt with nothing behind its image.
     """
-    _check_replays(model)
+    check_replays(model)
     image_list, question_list = pair_up(images, questions)
     around = model.text_around_image(question_list, prompt)
     keys = [
@@ -153,9 +87,9 @@ def prepare_shared(
     tails = [after for _, after in around]
     heads = _heads(model, inputs, [tails[n] for n in chosen], prompt)
     head, head_mask = _left_padded(heads, model.device)
-    rest = {k: v for k, v in inputs.items() if k not in _PER_KEY}
+    rest = {k: v for k, v in inputs.items() if k not in PER_KEY}
     output = model.hf_model(
-        **rest, input_ids=head, attention_mask=head_mask, position_ids=_positions(head_mask),
+        **rest, input_ids=head, attention_mask=head_mask, position_ids=positions(head_mask),
         use_cache=True, logits_to_keep=1,
     )  # fmt: skip
     of_question = torch.tensor([order[key] for key in keys], device=model.device)
@@ -166,12 +100,12 @@ def prepare_shared(
     return {
         "input_ids": torch.cat([head[of_question], tail], dim=1),
         "attention_mask": whole,
-        "position_ids": _positions(whole),
+        "position_ids": positions(whole),
         "past_key_values": cache,
     }
 
 
-def _positions(mask: Int[Tensor, "batch key"]) -> Int[Tensor, "batch key"]:
+def positions(mask: Int[Tensor, "batch key"]) -> Int[Tensor, "batch key"]:
     """Positions that count no padding, wherever it lies."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
@@ -180,6 +114,11 @@ def ends_in_question(model: HookedLVLM, prompt: str) -> bool:
     """Whether a prompt has its question behind its image, so that `prepare_shared` is of use."""
     (before, after), (other_before, other_after) = model.text_around_image(["no", "yes no"], prompt)
     return torch.equal(before, other_before) and not torch.equal(after, other_after)
+
+
+def can_share(model: HookedLVLM, prompt: str) -> bool:
+    """Whether `prepare_shared` is exact in this family, and of use with this prompt."""
+    return model.family.name in REPLAYS and ends_in_question(model, prompt)
 
 
 def _heads(

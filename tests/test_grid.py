@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,3 +105,54 @@ def test_square_side(n):
     side = square_side(n)
     assert (side is not None) == (n in {s * s for s in range(1, 21)})
     assert side is None or side * side == n
+
+
+edges = st.floats(0, 40)
+
+
+@given(x=edges, y=edges, wide=edges, high=edges, rows=small, columns=small)
+def test_tokens_in_boxes_against_a_loop(x, y, wide, high, rows, columns):
+    """Two tiles with a newline token a row, the right one finer; a crop leaves the top out."""
+    grid = ImageGrid(
+        rows * (columns + 1) + 4 * rows * columns,
+        (
+            Tile(0, rows, columns, columns + 1, (0.0, 0.25, 0.5, 1.0)),
+            Tile(rows * (columns + 1), 2 * rows, 2 * columns, 2 * columns, (0.5, 0.25, 1.0, 1.0)),
+        ),
+    )
+    box = (x, y, x + wide, y + high)
+    centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    expected, nearest = set(), {}
+    for tile, left in zip(grid.tiles, (0, 30), strict=True):
+        for row in range(tile.rows):
+            for column in range(tile.columns):
+                token = tile.start + row * tile.stride + column
+                middle_x = left + (column + 0.5) * 30 / tile.columns
+                middle_y = 10 + (row + 0.5) * 30 / tile.rows
+                if box[0] <= middle_x <= box[2] and box[1] <= middle_y <= box[3]:
+                    expected.add(token)
+                away = math.dist((middle_x, middle_y), centre)
+                nearest[token] = away
+    found = set(np.flatnonzero(grid.tokens_in([box], (60, 40))).tolist())
+    if expected:
+        assert found == expected
+    elif not (centre[0] <= 60 and 10 <= centre[1] <= 40):
+        assert found == set()
+    else:
+        (token,) = found
+        assert nearest[token] == pytest.approx(min(nearest.values()))
+    unplaced = np.flatnonzero(np.isnan(grid.middles((60, 40))[:, 0])).tolist()
+    assert unplaced == [row * (columns + 1) + columns for row in range(rows)]
+
+
+def test_no_boxes_and_a_box_that_was_cropped_away():
+    grid = single_tile(2, 2, center_crop_box(200, 100))
+    assert not grid.tokens_in([], (200, 100)).any()
+    assert not grid.tokens_in([(0.0, 0.0, 40.0, 100.0)], (200, 100)).any()
+    assert grid.tokens_in([(0.0, 0.0, 200.0, 100.0)], (200, 100)).all()
+    assert grid.tokens_in([(110.0, 60.0, 112.0, 62.0)], (200, 100)).tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rvelens import ARSProfile
-from rvelens.layers import format_layers, parse_layers
+from rvelens.layers import contiguous_bands, format_layers, parse_layers
 
 PROFILE = ARSProfile.from_scores(torch.tensor([[0.1, 0.2], [0.5, 0.6], [0.1, 0.1], [0.9, 0.2]]))
 
@@ -68,3 +68,23 @@ def test_format_is_what_parse_reads(layers):
 
 def test_format_joins_runs():
     assert format_layers([9, 3, 7, 5, 8]) == "3,5,7-9"
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 7, 32])
+@pytest.mark.parametrize("step", [1, 2, 4, 40])
+def test_contiguous_bands(n, step):
+    found = contiguous_bands(n, step)
+    expected = [
+        list(range(a, b + 1))
+        for a in range(n)
+        for b in range(a, n)
+        if a % step == 0 and ((b + 1) % step == 0 or b == n - 1)
+    ]
+    assert found == expected
+
+
+def test_numbers_of_bands():
+    assert len(contiguous_bands(32)) == 528
+    assert len(contiguous_bands(32, 4)) == 36
+    with pytest.raises(ValueError, match="band_step=0: expected at least 1"):
+        contiguous_bands(32, 0)

@@ -10,6 +10,7 @@ from family_cases import generate, hooked, profile_of
 
 from rvelens import ARSProfile
 from rvelens.decoding.icd import DISTURBANCE
+from rvelens.evaluate.manifest import settle
 from rvelens.hooks import rve_hooks
 from rvelens.methods import METHODS, Contrast, make_method
 
@@ -83,6 +84,28 @@ def test_rve_hooks_are_those_of_rve_hooks(model, inputs, profile):
     assert torch.equal(ours, expected)
 
 
+def test_layers_that_depend_on_the_input_are_in_the_manifest_once_asked_for(
+    model, inputs, profile, tmp_path
+):
+    plain, default, gated = (
+        make_method("rve", model, profile, **some)
+        for some in ({}, {"max_entropy": 1}, {"max_entropy": 0.86})
+    )
+    assert default.parameters == plain.parameters
+    assert gated.parameters == {**plain.parameters, "max_entropy": 0.86}
+    settle(tmp_path, plain.parameters)
+    settle(tmp_path, default.parameters)  # a run made before there was a max_entropy goes on
+    with pytest.raises(ValueError, match=r"max_entropy was null and is 0\.86"):
+        settle(tmp_path, gated.parameters)
+    expected = rve_hooks(profile, layers_of(gated), k=4, max_entropy=0.86)
+    logits = []
+    for hooks in (gated.hooks, expected, plain.hooks):
+        with torch.no_grad(), model.hooks(hooks):
+            logits.append(model(**inputs))
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
+
+
 @pytest.mark.parametrize("name", ["rve", "vaf", "pai", "devils"])
 def test_a_method_with_hooks_runs_under_its_query_rows(name, model, inputs, profile):
     method = make_method(name, model, profile, layers="0-2")
@@ -144,5 +167,7 @@ def test_mistakes(model, name, parameters, match):
 def test_rve_mistakes(model, profile):
     with pytest.raises(ValueError, match=r"k=5 for 8 heads a layer"):
         make_method("rve", model, profile, k=5)
+    with pytest.raises(ValueError, match=r"max_entropy=0\.0: expected a share of the entropy"):
+        make_method("rve", model, profile, max_entropy=0)
     with pytest.raises(ValueError, match=r"3 layers x 4 heads for a model of 3 x 8"):
         make_method("rve", model, ARSProfile.from_scores(torch.rand(3, 4)))

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rvelens.metrics import accuracy, auc, estimate, estimate_gain, f1, resamples, yes_ratio
+from rvelens.metrics import (
+    accuracy,
+    auc,
+    bootstrap,
+    bootstrap_each,
+    estimate,
+    estimate_gain,
+    f1,
+    resamples,
+    yes_ratio,
+)
 
 answers = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=1, max_size=12)
 
@@ -67,3 +77,12 @@ def test_a_method_that_changes_nothing_gains_nothing():
     gain = estimate_gain(accuracy, truth, margin, margin.copy(), np.arange(40))
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
     assert str(gain) == "0.000 [0.000, 0.000]"
+
+
+def test_several_statistics_at_once_are_each_alone():
+    rng = np.random.default_rng(0)
+    values, cluster = rng.normal(size=(20, 3)), np.arange(20) // 3
+    together = bootstrap_each(lambda i: values[i].mean(axis=0), cluster, 200, 7)
+    for n, one in enumerate(together):
+        alone = bootstrap(lambda i, n=n: float(values[i, n].mean()), cluster, 200, 7)
+        assert (one.value, one.low, one.high) == pytest.approx((alone.value, alone.low, alone.high))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -21,8 +21,11 @@ from rvelens.decoding import ContrastProcessor, icd_negative, text_negative, vcd
 from rvelens.decoding.icd import disturbed_prompt
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
-from rvelens.prefix import REPLAYS, ends_in_question, prepare_shared
+from rvelens.prefix import can_share, prepare_shared
 from rvelens.prompts import ImageLike
+from rvelens.replay import ROWS, Hooks, prefill, replays_exactly
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def answer(
     questions: Sequence[str],
     names: Sequence[str],
     decoding: Decoding | None = None,
+    min_new_tokens: int | None = None,
 ) -> list[tuple[str, float | None]]:
     """Greedy answers to one batch of questions under a method.
 
@@ -89,31 +93,52 @@ def answer(
         questions: as many.
         names: names of the images, from which VCD's noise follows.
         decoding: prompt, length and seed.
+        min_new_tokens: tokens to generate at least, to time answers of one length; None ends them
+            where the model does.
 
     Returns:
         for each question its text, and the log-odds of yes over no at the first token.
     """
+    texts, first = answer_logits(model, method, images, questions, names, decoding, min_new_tokens)
+    return list(zip(texts, _margins(first, model), strict=True))
+
+
+def answer_logits(
+    model: HookedLVLM,
+    method: Method,
+    images: Sequence[ImageLike],
+    questions: Sequence[str],
+    names: Sequence[str],
+    decoding: Decoding | None = None,
+    min_new_tokens: int | None = None,
+) -> tuple[list[str], Float[Tensor, "question vocab"]]:
+    """Texts as of `answer`, and the first token's logits as the method left them, before a cutoff."""
     decoding = decoding or Decoding()
     images, questions = list(images), list(questions)
-    shares = model.family.name in REPLAYS and ends_in_question(model, decoding.prompt)
-    prepare = prepare_shared if shares else HookedLVLM.prepare
-    inputs = prepare(model, images, questions, decoding.prompt)
+    inputs = _prepared(model, images, questions, decoding.prompt)
     contrast = None
     if method.contrast is not None:
         negative = _negative(model, method, images, questions, names, decoding, inputs)
         contrast = ContrastProcessor(model, negative, method.contrast.alpha, method.contrast.beta)
-    with _rows(model, method.query_rows), model.hooks(method.hooks):
+    with query_rows(model, method.query_rows), model.hooks(method.hooks):
         output: Any = model.generate(
             **inputs,
             do_sample=False,
             max_new_tokens=decoding.max_new_tokens or 16,
+            **({} if min_new_tokens is None else {"min_new_tokens": min_new_tokens}),
             logits_processor=LogitsProcessorList([] if contrast is None else [contrast]),
             output_scores=True,
             return_dict_in_generate=True,
         )
     texts = model.decode(output["sequences"], inputs["input_ids"])
     first: Any = output["scores"][0] if contrast is None else contrast.first
-    return list(zip(texts, _margins(first, model), strict=True))
+    return texts, first
+
+
+def _prepared(model: HookedLVLM, images: list[ImageLike], questions: list[str], prompt: str) -> Any:
+    """The batch, behind shared prefixes where that is exact."""
+    prepare = prepare_shared if can_share(model, prompt) else HookedLVLM.prepare
+    return prepare(model, images, questions, prompt)
 
 
 def _negative(
@@ -151,7 +176,8 @@ def _negative(
 
 
 @contextmanager
-def _rows(model: HookedLVLM, rows: str) -> Iterator[None]:
+def query_rows(model: HookedLVLM, rows: str) -> Iterator[None]:
+    """Let hooks see "last" or "all" rows until the block ends."""
     before, model.query_rows = model.query_rows, rows
     try:
         yield
@@ -188,10 +214,60 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     return [batch for batch in found if batch]
 
 
+def side_by_side(model: HookedLVLM, methods: Sequence[Method]) -> list[list[Method]]:
+    """Methods in groups that are answered together: those that edit the last row alone, in one.
+
+    Their settings run behind one prefill (`rvelens.replay`), where the model allows it.
+    """
+    together = [m for m in methods if m.contrast is None and m.query_rows == "last"]
+    if len(together) < 2 or not replays_exactly(model):
+        return [[method] for method in methods]
+    return [together, *([m] for m in methods if m not in together)]
+
+
+def answer_each(
+    model: HookedLVLM,
+    settings: Sequence[Hooks],
+    images: Sequence[ImageLike],
+    questions: Sequence[str],
+    decoding: Decoding | None = None,
+) -> list[list[tuple[str, float | None]]]:
+    """Greedy answers to one batch of questions under many settings, at little more than one's price.
+
+    Equal to `answer` under each setting alone, up to rounding, if hooks edit the last row alone. Layers
+    that some setting hooks compute the last row in float32 for all settings, the plain model too; so
+    a plain model of narrower weights rounds otherwise than alone, and like those it is compared with.
+
+    Args:
+        model: the hooked model, without hooks that are on, of a family in `prefix.REPLAYS`.
+        settings: the hooks of each; [] is the plain model.
+        images, questions, decoding: as in `answer`.
+
+    Returns:
+        for each question, for each setting, text and log-odds as in `answer`.
+    """
+    decoding = decoding or Decoding()
+    inputs = _prepared(model, list(images), list(questions), decoding.prompt)
+    prefix = prefill(model, inputs)
+    found: list[list[tuple[str, float | None]]] = [[] for _ in questions]
+    for start in range(0, len(settings), ROWS):
+        some = settings[start : start + ROWS]
+        ids, first = prefix.generate_each(some, decoding.max_new_tokens or 16)
+        texts = model.processor.batch_decode(ids.flatten(0, 1), skip_special_tokens=True)
+        margins = _margins(first.flatten(0, 1), model)
+        for n, said in enumerate(found):
+            row = slice(n * len(some), (n + 1) * len(some))
+            said += zip((text.strip() for text in texts[row]), margins[row], strict=True)
+    return found
+
+
 def answer_items(
-    model: HookedLVLM, method: Method, items: Sequence[Item], decoding: Decoding
-) -> list[Answer]:
-    """Answers to a batch of items; an image that cannot be read is an answer with an error."""
+    model: HookedLVLM, methods: Sequence[Method], items: Sequence[Item], decoding: Decoding
+) -> list[list[Answer]]:
+    """Answers to a batch of items, each under every method of a group of `side_by_side`.
+
+    An image that cannot be read is an answer with an error.
+    """
     images: dict[str, Image.Image] = {}
     errors: dict[str, str] = {}
     for item in items:
@@ -201,36 +277,41 @@ def answer_items(
             except ValueError as error:
                 errors[item.image] = " ".join(str(error).split())
     asked = [item for item in items if item.image in images]
-    said: dict[str, tuple[str, float | None]] = {}
+    said: dict[str, list[tuple[str, float | None]]] = {}
     if asked:
         pictures = [images[item.image] for item in asked]
         texts = [decoding.question(item) for item in asked]
         names = [item.image for item in asked]
         try:
-            answers = answer(model, method, pictures, texts, names, decoding)
+            if len(methods) > 1:
+                settings = [method.hooks for method in methods]
+                answers = answer_each(model, settings, pictures, texts, decoding)
+            else:
+                one = answer(model, methods[0], pictures, texts, names, decoding)
+                answers = [[said] for said in one]
             said = dict(zip([item.id for item in asked], answers, strict=True))
         except ValueError as error:
             if len(items) > 1:  # one question that cannot be asked must not lose the others
-                each = [answer_items(model, method, [item], decoding) for item in items]
+                each = [answer_items(model, methods, [item], decoding) for item in items]
                 return [one for (one,) in each]
             errors[items[0].image] = " ".join(str(error).split())
     return [
-        Answer(item.id, *said[item.id])
+        [Answer(item.id, *one) for one in said[item.id]]
         if item.id in said
-        else Answer(item.id, error=errors[item.image])
+        else [Answer(item.id, error=errors[item.image])] * len(methods)
         for item in items
     ]
 
 
 def backing_off(
-    run: Callable[[Sequence[Item]], list[Answer]], items: Sequence[Item], size: int
-) -> tuple[list[Answer], int]:
+    run: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item], size: int
+) -> tuple[list[Value], int]:
     """Run items in pieces of `size`, halving it whenever memory runs out.
 
     Returns:
-        the answers, and the size that fitted, to go on with.
+        a value for each item, such as its answers, and the size that fitted, to go on with.
     """
-    answers: list[Answer] = []
+    answers: list[Value] = []
     while len(answers) < len(items):
         piece = items[len(answers) : len(answers) + size]
         try:

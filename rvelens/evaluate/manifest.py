@@ -55,23 +55,33 @@ def manifest(
     return {
         "format": FORMAT,
         "model": dict(model_is),
-        "benchmark": {
-            "name": benchmark.name,
-            "files": dict(benchmark.files),
-            "questions": len(benchmark.items),
-            "items": _digest(f"{i.id}\t{i.image}\t{i.text}\t{i.truth}" for i in benchmark.items),
-        },
+        "benchmark": about_questions(benchmark),
         "method": {"name": method.name, "parameters": dict(method.parameters)},
         "decoding": {
             **asdict(decoding),
             "greedy": True,
             "example": render(model.family, model.processor, "{question}", decoding.prompt),
         },
-        "versions": {
-            "python": platform.python_version(),
-            "rvelens": rvelens.__version__,
-            **{name: metadata.version(name) for name in ("torch", "transformers")},
-        },
+        "versions": versions(),
+    }
+
+
+def about_questions(benchmark: Benchmark) -> dict[str, Any]:
+    """Files and questions of a benchmark, for a manifest."""
+    return {
+        "name": benchmark.name,
+        "files": dict(benchmark.files),
+        "questions": len(benchmark.items),
+        "items": _digest(f"{i.id}\t{i.image}\t{i.text}\t{i.truth}" for i in benchmark.items),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what numbers may depend on."""
+    return {
+        "python": platform.python_version(),
+        "rvelens": rvelens.__version__,
+        **{name: metadata.version(name) for name in ("torch", "transformers")},
     }
 
 

@@ -24,7 +24,7 @@ COLUMNS = (
 def render(report: Mapping[str, Any]) -> Group:
     """Tables for a rich console."""
     parts: list[Any] = [Text(_conditions(report)), Text()]
-    for heading, header, rows, notes in _tables(report):
+    for heading, header, rows, notes in tables(report):
         table = Table(*header, box=None, title=heading, title_justify="left", title_style="bold")
         for row in rows:
             table.add_row(*row)
@@ -40,7 +40,7 @@ def render(report: Mapping[str, Any]) -> Group:
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The same tables in Markdown."""
     parts = [_conditions(report)]
-    for heading, header, rows, notes in _tables(report):
+    for heading, header, rows, notes in tables(report):
         lines = [f"**{heading}**", "", _line(header), _line(["---"] + ["--:"] * (len(header) - 1))]
         parts.append("\n".join([*lines, *map(_line, rows)]))
         if notes:
@@ -66,7 +66,8 @@ def _line(cells: Sequence[str]) -> str:
 Part = tuple[str, list[str], list[list[str]], list[str]]
 
 
-def _tables(report: Mapping[str, Any]) -> list[Part]:
+def tables(report: Mapping[str, Any]) -> list[Part]:
+    """Heading, header, rows and notes of each table, as text."""
     found: list[Part] = []
     for name, result in report["benchmarks"].items():
         if not result["rules"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -12,13 +13,26 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
-from rvelens.benchmarks import Benchmark
-from rvelens.evaluate.answering import Answer, Decoding, answer_items, backing_off, batches
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.evaluate.answering import (
+    Answer,
+    Decoding,
+    answer_items,
+    backing_off,
+    batches,
+    side_by_side,
+)
 from rvelens.evaluate.manifest import about_model, manifest, settle
 from rvelens.evaluate.scoring import score
-from rvelens.evaluate.store import answers_file, append, cut_torn_line, read, write_json
+from rvelens.evaluate.store import (
+    AnswerFile,
+    answers_file,
+    cut_torn_line,
+    locked,
+    read,
+    write_json,
+)
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 
@@ -90,11 +104,14 @@ def evaluate(
                 settle(folder, made_with)
     here.wait_for_everyone()
     for benchmark in benchmarks:
-        for method in methods:
-            ask = partial(answer_items, model, method, decoding=settings[benchmark.name])
-            label = f"{benchmark.name}, {method.name}"
-            folder = folders[benchmark.name, method.name]
-            _answer_all(ask, benchmark, folder, batch_size, here, lambda x, d=label: progress(x, d))
+        decoding_here = settings[benchmark.name]
+        for group in side_by_side(model, methods):
+            label = f"{benchmark.name}, {', '.join(m.name for m in group)}"
+            _answer_all(
+                partial(answer_items, model, decoding=decoding_here), benchmark, group,
+                [folders[benchmark.name, m.name] for m in group], batch_size, here,
+                lambda x, d=label: progress(x, d),
+            )  # fmt: skip
     here.wait_for_everyone()
     if not here.is_main_process:
         return None
@@ -110,50 +127,35 @@ def evaluate(
 
 
 def _answer_all(
-    ask: Callable[..., list[Answer]],
+    ask: Callable[[Sequence[Method], Sequence[Item]], list[list[Answer]]],
     benchmark: Benchmark,
-    folder: Path,
+    methods: Sequence[Method],
+    folders: Sequence[Path],
     batch_size: int,
     here: Alone | PartialState,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> None:
-    """This process' share of the batches, without those that are answered already.
+    """This process' share of the batches, where some of the methods are not done already.
 
     Raises:
-        ValueError: another run is writing into the folder.
+        ValueError: another run is writing into one of the folders.
     """
-    path = answers_file(folder, here.process_index)
-    try:
-        with FileLock(path.with_suffix(".lock"), timeout=0):
-            _answer_left(ask, benchmark, folder, path, batch_size, here, progress)
-    except Timeout as error:
-        raise ValueError(
-            f"{folder} is being written by another run: expected one at a time; wait for it, or name "
-            "another folder."
-        ) from error
-
-
-def _answer_left(
-    ask: Callable[..., list[Answer]],
-    benchmark: Benchmark,
-    folder: Path,
-    path: Path,
-    batch_size: int,
-    here: Alone | PartialState,
-    progress: Callable[[Iterable[Any]], Iterable[Any]],
-) -> None:
-    cut_torn_line(path)
-    answers = read(folder, benchmark.items)
-    # What could not be asked is tried again: the images may be there by now.
-    done = {name for name, said in answers.items() if said.error is None}
     mine = batches(benchmark.items, batch_size)[here.process_index :: here.num_processes]
-    left = [batch for batch in mine if any(item.id not in done for item in batch)]
-    size = batch_size
-    for batch in progress(left) if left and here.is_main_process else left:
-        said, size = backing_off(ask, batch, size)
-        new = [n for n, item in enumerate(batch) if item.id not in done]
-        new = [n for n in new if answers.get(batch[n].id) != said[n]]
-        append(path, [batch[n] for n in new], [said[n] for n in new])
+    with ExitStack() as locks:
+        files: list[AnswerFile] = []
+        for folder in folders:
+            path = answers_file(folder, here.process_index)
+            locks.enter_context(locked(path.with_suffix(".lock"), folder))
+            cut_torn_line(path)
+            files.append(AnswerFile(path, read(folder, benchmark.items)))
+        # All methods are asked where one lacks an answer: fewer rows side by side round otherwise,
+        # and a run that goes on must not differ from one that was never interrupted.
+        left = [batch for batch in mine if any(file.lacks(batch) for file in files)]
+        size = batch_size
+        for batch in progress(left) if left and here.is_main_process else left:
+            said, size = backing_off(partial(ask, methods), batch, size)
+            for n, file in enumerate(files):
+                file.add(batch, [each[n] for each in said])
 
 
 def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str]:

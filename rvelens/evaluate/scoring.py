@@ -119,7 +119,10 @@ def read_answers(
 
 
 def score(
-    benchmark: Benchmark, answers: Mapping[str, Mapping[str, Answer]], seed: int = 55
+    benchmark: Benchmark,
+    answers: Mapping[str, Mapping[str, Answer]],
+    seed: int = 55,
+    against: str | None = None,
 ) -> dict[str, Any]:
     """All figures of one benchmark: by rule and method, and of each pair of methods.
 
@@ -129,6 +132,7 @@ def score(
         benchmark: yes/no questions.
         answers: by method, then by question id.
         seed: of the bootstrap.
+        against: compare this method with each other one; None for every pair of methods.
 
     Returns:
         JSON: "questions", "left_out", "rules" (each with "methods" and "pairs") and, for AMBER's
@@ -166,7 +170,11 @@ def score(
             },
             "pairs": [
                 {"before": a, "after": b, **_compare(resampled[a], resampled[b])}
-                for a, b in combinations(resampled, 2)
+                for a, b in (
+                    combinations(resampled, 2)
+                    if against is None
+                    else [(against, b) for b in resampled if b != against]
+                )
             ],
         }
     return result

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate.answering import Answer
@@ -15,6 +19,36 @@ from rvelens.evaluate.answering import Answer
 def answers_file(folder: Path, rank: int) -> Path:
     """Where a process appends; one file each, since two must not write to one."""
     return folder / ("answers.jsonl" if rank == 0 else f"answers-{rank}.jsonl")
+
+
+@dataclass(frozen=True)
+class AnswerFile:
+    """A process' file of answers to the questions of a run.
+
+    Attributes:
+        path: where answers are appended.
+        known: the answers so far, of every process, by question id.
+    """
+
+    path: Path
+    known: Mapping[str, Answer]
+
+    def lacks(self, items: Sequence[Item]) -> bool:
+        """Whether some question has no answer; what could not be asked is tried again."""
+        return any(not self._has(item) for item in items)
+
+    def add(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+        """Append the answers that are news."""
+        new = [
+            (item, said)
+            for item, said in zip(items, answers, strict=True)
+            if not self._has(item) and self.known.get(item.id) != said
+        ]
+        append(self.path, [item for item, _ in new], [said for _, said in new])
+
+    def _has(self, item: Item) -> bool:
+        said = self.known.get(item.id)
+        return said is not None and said.error is None
 
 
 def append(path: Path, items: Sequence[Item], answers: Sequence[Answer]) -> None:
@@ -82,6 +116,24 @@ def _answer(line: str, where: str) -> tuple[str, Answer]:
             "remove the line to have the question asked again."
         )
     return str(question), said
+
+
+@contextmanager
+def locked(lock: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock file while a folder is written.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"{folder} is being written by another run: expected one at a time; wait for it, or name "
+            "another folder."
+        ) from error
 
 
 def cut_torn_line(path: Path) -> None:

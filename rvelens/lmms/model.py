@@ -83,8 +83,9 @@ class RvelensModel(lmms):
                 seed=self.arguments.seed,
             )
             items = [self._item(n, request) for n, request in enumerate(batch)]
-            ask = partial(answer_items, self.model, self.method, decoding=decoding)
-            said, _ = backing_off(ask, items, len(items))
+            ask = partial(answer_items, self.model, [self.method], decoding=decoding)
+            rows, _ = backing_off(ask, items, len(items))
+            said = [one for (one,) in rows]
             failed = next((one.error for one in said if one.error is not None), None)
             if failed is not None:  # an empty answer in its place would be scored
                 raise ValueError(failed)

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 
 from rvelens.ars import ARSProfile, score_heads
 from rvelens.benchmarks.action_scenes import GROUPS, contrastive_pairs, make_questions
 from rvelens.hooks import dilution_hooks
+from rvelens.localisation import enrichment, rank_correlations, region_auc
 from rvelens.metrics import (
     Metric,
     accuracy,
@@ -27,7 +28,6 @@ from rvelens.metrics import (
     yes_ratio,
 )
 from rvelens.model import HookedLVLM
-from rvelens.report.localisation import enrichment, region_auc
 from rvelens.report.questions import Progress, QuestionSet, prefill_questions
 from rvelens.report.settings import CONTROL_TUNED, TUNED, Hooks, K, choose
 
@@ -143,10 +143,10 @@ def heads_and_region(test: QuestionSet, profile: ARSProfile, seed: int) -> dict[
             }
         )
     values = found.numpy()
-    ranks = rankdata(profile.scores.numpy(), axis=1)
+    scores = profile.scores.numpy()
 
     def agreement(i: np.ndarray) -> float:
-        return float(np.mean(_correlations(ranks, np.nanmean(values[i], axis=0))))
+        return float(np.mean(rank_correlations(scores, np.nanmean(values[i], axis=0))))
 
     mean = np.nanmean(values, axis=0)
     return {
@@ -155,20 +155,10 @@ def heads_and_region(test: QuestionSet, profile: ARSProfile, seed: int) -> dict[
         "region_auc": _round_all(mean),
         "rank_correlation": {
             "all_heads": _round(spearmanr(profile.scores.flatten(), mean.flatten())[0]),
-            "by_layer": [_round(x) for x in _correlations(ranks, mean)],
+            "by_layer": [_round(x) for x in rank_correlations(scores, mean)],
             "mean_within_layers": bootstrap(agreement, test.cluster, seed=seed).to_json(),
         },
     }
-
-
-def _correlations(
-    ranks: Float[np.ndarray, "layer head"], values: Float[np.ndarray, "layer head"]
-) -> Float[np.ndarray, " layer"]:
-    """Spearman's correlation within each layer; 0 where either side is constant."""
-    a, b = ranks, rankdata(values, axis=1)
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 
 def steering(

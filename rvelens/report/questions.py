@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rvelens.answers import yes_margin
-from rvelens.benchmarks.action_scenes import Question, patch_mask
+from rvelens.benchmarks.action_scenes import Question
 from rvelens.hooks import ars_caching_hooks
 from rvelens.model import HookedLVLM
-from rvelens.prefix import Prefix, prefill
+from rvelens.replay import ROWS, Prefix, prefill
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 # Hooks are a function of the batch's regions, so that the oracle can be given the ground truth.
@@ -48,6 +48,21 @@ class QuestionSet:
             with self.model.hooks(hooks_of(region)):
                 parts.append(yes_margin(prefix.replay(), self.model.processor))
         return torch.cat(parts).double().cpu().numpy()
+
+    def margins_each(
+        self, settings: Sequence[HooksOf], progress: Progress = iter
+    ) -> Float[np.ndarray, "setting question"]:
+        """`margins` under every setting, `ROWS` of them a replay."""
+        parts = []
+        for prefix, region in progress(list(zip(self.prefixes, self._regions(), strict=True))):
+            hooks = [hooks_of(region) for hooks_of in settings]
+            logits = [
+                prefix.replay_each(hooks[start : start + ROWS])
+                for start in range(0, len(hooks), ROWS)
+            ]
+            each = torch.cat(logits, dim=1).transpose(0, 1)
+            parts.append(torch.stack([yes_margin(x, self.model.processor) for x in each]))
+        return torch.cat(parts, dim=1).double().cpu().numpy()
 
     def attention(
         self, hooks_of: HooksOf = lambda region: []
@@ -98,6 +113,5 @@ def _verb_region(model: HookedLVLM, question: Question) -> Bool[Tensor, " image"
             f"{model.name} has no single patch grid: expected a model whose image tokens tile the "
             "image, to compare them with ground-truth regions."
         )
-    tile = grid.tiles[0]
-    mask = patch_mask(question.regions["verb"], (tile.rows, tile.columns), question.image.size)
-    return torch.as_tensor(mask).flatten()
+    inside = grid.tokens_in(question.regions["verb"], question.image.size)
+    return torch.as_tensor(inside)

@@ -43,7 +43,7 @@ def choose(
         profile: head ranking.
         validation: the questions to choose on.
         fault: hooks that come before those of every setting.
-        progress: wraps the iteration over settings, for a progress bar.
+        progress: wraps the iterations over batches, for a progress bar.
     """
     n_layers, n_heads = profile.n_layers, profile.n_heads
     k = min(K, n_heads // 2)
@@ -86,8 +86,8 @@ def bands(n_layers: int) -> list[list[int]]:
 
 
 def _best(validation: QuestionSet, tried: list[Setting], progress: Progress) -> Setting:
-    scores = [auc(validation.truth, validation.margins(s.hooks)) for s in progress(tried)]
-    return tried[int(np.argmax(scores))]
+    margins = validation.margins_each([setting.hooks for setting in tried], progress)
+    return tried[int(np.argmax([auc(validation.truth, one) for one in margins]))]
 
 
 def _named(layers: Sequence[int]) -> str:

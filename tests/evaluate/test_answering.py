@@ -16,7 +16,14 @@ from rvelens.answers import yes_margin
 from rvelens.benchmarks import Item
 from rvelens.decoding import icd, vcd
 from rvelens.evaluate import Answer, Decoding, answer
-from rvelens.evaluate.answering import answer_items, backing_off, batches
+from rvelens.evaluate.answering import (
+    answer_each,
+    answer_items,
+    backing_off,
+    batches,
+    side_by_side,
+)
+from rvelens.hooks import rve_hooks
 from rvelens.methods import METHODS, make_method
 
 DECODING = Decoding(prompt="chat", max_new_tokens=4)
@@ -103,17 +110,18 @@ def torn():
 def test_an_image_that_cannot_be_read_is_an_answer_with_an_error(model, profile):
     items = [item(0, "a"), item(1, "b", torn), item(2, "a"), item(3, "b", torn)]
     method = make_method("vanilla", model)
-    said = answer_items(model, method, items, DECODING)
+    said = [one for (one,) in answer_items(model, [method], items, DECODING)]
     assert [one.id for one in said] == ["0", "1", "2", "3"]
     assert said[1] == Answer("1", error="a.png cannot be read as an image.")
     assert said[0].error is None
     assert said[0].text is not None
-    assert answer_items(model, method, items[1:2], DECODING)[0].error is not None
+    assert answer_items(model, [method], items[1:2], DECODING)[0][0].error is not None
 
 
 def test_a_question_that_cannot_be_asked_loses_no_other(model):
     bad = replace(item(1), text="is there a <image> dog ?")
-    said = answer_items(model, make_method("vanilla", model), [item(0), bad, item(2)], DECODING)
+    asked = [item(0), bad, item(2)]
+    said = [one for (one,) in answer_items(model, [make_method("vanilla", model)], asked, DECODING)]
     assert [one.error is None for one in said] == [True, False, True]
     assert "2 image tokens" in said[1].error
 
@@ -125,7 +133,9 @@ def test_an_image_is_loaded_once_a_batch(model, profile):
         loaded.append(None)
         return Image.new("RGB", (32, 32))
 
-    answer_items(model, make_method("vcd", model), [item(n, "a", load) for n in range(3)], DECODING)
+    answer_items(
+        model, [make_method("vcd", model)], [item(n, "a", load) for n in range(3)], DECODING
+    )
     assert len(loaded) == 1
 
 
@@ -144,11 +154,11 @@ def test_batches_shrink_when_memory_runs_out(fits, error):
         if len(piece) > fits:
             raise error
         sizes.append(len(piece))
-        return [Answer(i.id) for i in piece]
+        return [[Answer(i.id)] for i in piece]
 
     items = [item(n) for n in range(7)]
     said, size = backing_off(run, items, 7)
-    assert [one.id for one in said] == [i.id for i in items]
+    assert [one.id for (one,) in said] == [i.id for i in items]
     assert size <= fits
     assert max(sizes) == size
 
@@ -167,3 +177,41 @@ def test_other_errors_are_not_taken_for_memory():
 
     with pytest.raises(RuntimeError, match="shapes"):
         backing_off(run, [item(0), item(1)], 2)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "idefics3"])
+def test_methods_side_by_side_answer_as_each_alone(name):
+    model = hooked(name)
+    scores = torch.rand(model.n_layers, model.n_heads, generator=torch.Generator().manual_seed(0))
+    ranked = ARSProfile.from_scores(scores)
+    names = ["vanilla", "rve", "vcd", "pai", "devils", "vaf"]
+    methods = [make_method(n, model, ranked) for n in names]
+    groups = side_by_side(model, methods)
+    assert [[m.name for m in g] for g in groups] == [
+        ["vanilla", "rve", "pai", "devils"],
+        ["vcd"],
+        ["vaf"],
+    ]
+    items = [item(n, "ab"[n % 2]) for n in range(3)]
+    together = answer_items(model, groups[0], items, DECODING)
+    for n, method in enumerate(groups[0]):
+        alone = answer_items(model, [method], items, DECODING)
+        for (one,), each in zip(alone, together, strict=True):
+            assert each[n].text == one.text
+            assert each[n].margin == pytest.approx(one.margin, abs=1e-4)
+
+
+def test_many_settings_take_turns_in_a_forward(model, profile, monkeypatch):
+    settings = [rve_hooks(profile, [n % 3], 2, 0.1 * (n + 1)) for n in range(5)]
+    pictures, texts = list(IMAGES), list(QUESTIONS)
+    whole = answer_each(model, settings, pictures, texts, DECODING)
+    monkeypatch.setattr("rvelens.evaluate.answering.ROWS", 2)
+    for a, b in zip(whole, answer_each(model, settings, pictures, texts, DECODING), strict=True):
+        assert [text for text, _ in a] == [text for text, _ in b]
+        assert [m for _, m in a] == pytest.approx([m for _, m in b], abs=1e-5)
+
+
+def test_settings_are_not_run_together_where_that_is_not_exact(model):
+    methods = [make_method("vanilla", model), make_method("pai", model)]
+    model.hf_model.generation_config.repetition_penalty = 1.1
+    assert side_by_side(model, methods) == [[methods[0]], [methods[1]]]

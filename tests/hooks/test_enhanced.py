@@ -17,7 +17,9 @@ def forward(model, inputs, hooks):
 
 
 @pytest.mark.parametrize("denoise", [True, False])
-def test_the_target_is_what_was_edited(model, inputs, profile, denoise):
+@pytest.mark.parametrize("max_entropy", [1.0, 0.86])
+def test_the_target_is_what_was_edited(model, inputs, profile, denoise, max_entropy):
+    how = {"k": 3, "alpha": 0.3, "denoise": denoise, "max_entropy": max_entropy}
     layers, cache, before, after = range(model.n_layers), {}, {}, {}
 
     def keep(where, layer):
@@ -26,17 +28,23 @@ def test_the_target_is_what_was_edited(model, inputs, profile, denoise):
 
         return (SCORES.format(layer), hook)
 
-    hooks = mask_recording_hooks(rve_hooks(profile, layers, k=3, alpha=0.3, denoise=denoise), cache)
+    hooks = mask_recording_hooks(rve_hooks(profile, layers, **how), cache)
     first = [keep(before, layer) for layer in layers]
     last = [keep(after, layer) for layer in layers]
     forward(model, inputs, first + hooks + last)
     image = model.token_map(inputs).image
+    sure = [torch.ones(3).bool() if m.sure is None else m.sure for m in cache.values()]
+    assert torch.stack(sure).all() == (max_entropy == 1.0)
+    assert torch.stack(sure).any()
     for layer in layers:
         edited = (before[layer] != after[layer])[:, :, 0].any(dim=1)
         masks = cache[layer]
         assert not (edited & ~image).any()
         assert torch.equal(edited[image].view_as(masks.target), masks.target)
-        assert torch.equal(masks.target | masks.removed, masks.enhancing)
+        assert torch.equal(masks.target.any(dim=1) | masks.removed.any(dim=1), sure[layer])
+        assert masks.enhancing.any(dim=1).all()
+        asked = masks.enhancing & sure[layer][:, None]
+        assert torch.equal(masks.target | masks.removed, asked)
         assert not (masks.removed & ~masks.denoising).any()
         assert denoise or not masks.removed.any()
     assert any(masks.removed.any() for masks in cache.values()) == denoise

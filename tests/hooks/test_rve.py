@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
+import reference
 import torch
+from family_cases import (
+    CASES,
+    batch,
+    generate,
+    hooked,
+    profile_of,
+    reference_forward,
+    reference_logits,
+    reference_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rvelens import ARSProfile
 from rvelens.hooks import rve_hooks
-from rvelens.hooks.rve import mask_hooks, n_selected, top_image_tokens
+from rvelens.hooks.rve import mask_hooks
+from rvelens.hooks.selection import image_entropy, n_selected, top_image_tokens
 
 
 @given(st.integers(1, 100), st.integers(1, 3000))
@@ -87,6 +100,9 @@ def test_hooks_name_their_layers_once(profile):
         ({"alpha": float("nan")}, "alpha=nan"),
         ({"beta": -0.1}, "beta=-0.1: expected a finite strength of at least 0"),
         ({"beta": float("inf")}, "beta=inf"),
+        ({"max_entropy": 0.0}, r"max_entropy=0.0: expected a share of the entropy .* in \(0, 1\]"),
+        ({"max_entropy": 1.1}, "max_entropy=1.1: .*; leave it at 1 to enhance every input"),
+        ({"max_entropy": float("nan")}, "max_entropy=nan"),
         ({"scope": "some"}, "scope='some': expected 'all' or 'sensitive'"),
     ],
 )
@@ -136,3 +152,124 @@ def test_the_control_from_all_heads_equals_rve_with_those_heads(model, inputs):
             assert torch.equal(model(**inputs), expected)
     with pytest.raises(ValueError, match="alpha=2"):
         mask_hooks({1: everyone}, 8, alpha=2.0)
+
+
+def literal_entropy(s):
+    """s[h][i]: score of head h, image token i that the row can see; 0 for one of them or none."""
+    n_image = len(s[0])
+    if n_image < 2:
+        return 0.0
+    p = [0.0] * n_image
+    for scores in s:
+        weights = [math.exp(x - max(scores)) for x in scores]
+        for i in range(n_image):
+            p[i] += weights[i] / sum(weights) / len(s)
+    return -sum(x * math.log(x) for x in p if x > 0) / math.log(n_image)
+
+
+@given(st.data())
+def test_entropy_against_loops(data):
+    shape = [data.draw(st.integers(1, n)) for n in (3, 4, 7)]
+    seed = data.draw(st.integers(0, 1000))
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(shape, generator=generator) * data.draw(st.sampled_from([0.0, 1.0, 30.0]))
+    image = torch.rand(shape[0], shape[2], generator=generator) < 0.6
+    hidden = torch.rand(shape[0], shape[2], generator=generator) < 0.2
+    scores = scores.masked_fill(hidden[:, None], torch.finfo(torch.float32).min)
+    image &= ~hidden
+    got = image_entropy(scores, image)
+    for b in range(shape[0]):
+        seen = image[b].nonzero().flatten().tolist()
+        literal = literal_entropy([[row[i] for i in seen] for row in scores[b].tolist()])
+        assert float(got[b]) == pytest.approx(literal, abs=1e-5)
+
+
+def test_entropies_that_are_known():
+    far = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [9e9, 0.0, 0.0, 0.0]]])
+    everywhere = torch.tensor([[True, True, True, True]])
+    assert float(image_entropy(far[:, :1], everywhere)) == 1
+    assert float(image_entropy(far[:, 1:], everywhere)) == 0
+    half = torch.tensor([[[5.0, 5.0, -1e4, -1e4]]])
+    assert float(image_entropy(half, everywhere)) == pytest.approx(0.5)
+    assert float(image_entropy(half, torch.tensor([[False, False, True, True]]))) == 1
+    # Heads that look at one token each, and at different ones, look about as a whole.
+    apart = torch.tensor([[[9e9, 0.0, 0.0, 0.0], [0.0, 9e9, 0.0, 0.0]]])
+    assert float(image_entropy(apart, everywhere)) == pytest.approx(0.5)
+    for n in (0, 1):
+        assert float(image_entropy(far[:, :1], torch.arange(4)[None] < n)) == 0
+
+
+GATED = {"layers": [0, 1, 2], "k": 3, "alpha": 0.3, "beta": 1.0}
+
+
+@pytest.fixture
+def entropies(monkeypatch):
+    """Lets the literal reference enhance only where `limit` allows; collects what it found."""
+    found = {"limit": 1.0, "seen": []}
+    every = reference.target_mask
+
+    def target_mask(rve, layer, s):
+        sensitive = [s[h] for h in rve.ranking[layer][: rve.k]]
+        seen = [i for i in range(len(s[0])) if s[0][i] > reference.HIDDEN]
+        found["seen"].append(literal_entropy([[row[i] for i in seen] for row in sensitive]))
+        shut = found["seen"][-1] > found["limit"]
+        return [0] * len(s[0]) if shut else every(rve, layer, s)
+
+    monkeypatch.setattr(reference, "target_mask", target_mask)
+    return found
+
+
+def middle(found):
+    """Between two entropies, and so on none of them; images that a window hides count for nothing."""
+    found = sorted(x for x in found if x > 0)
+    return sum(found[len(found) // 2 - 1 : len(found) // 2 + 1]) / 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layers_that_depend_on_the_input(name, entropies):
+    """Prefill and each step of a generation, against loops; padding and windows are in there."""
+    model = hooked(name)
+    inputs, profile = batch(model), profile_of(model)
+    literal = reference_of(profile, inputs, model.image_token_id, **GATED)
+    reference_forward(name, inputs, literal)
+    entropies["limit"] = limit = middle(entropies["seen"])
+    entropies["seen"].clear()
+    with model.hooks(rve_hooks(profile, **GATED, max_entropy=limit)):
+        output = generate(model, inputs, output_logits=True)
+    logits, new = torch.stack(output.logits, dim=1), output.sequences[:, -6:]
+    expected = reference_logits(name, inputs, new, literal)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    shut = [entropy > limit for entropy in entropies["seen"]]
+    assert len(shut) == 3 * 3 * 7  # layers, samples, rows: the prompt's last and all that are new
+    assert 9 <= sum(shut) <= len(shut) - 9
+    entropies["limit"] = 1.0
+    assert not torch.allclose(reference_logits(name, inputs, new, literal), expected, atol=1e-3)
+
+
+def test_what_max_entropy_costs_at_its_default(model, inputs, profile, monkeypatch):
+    with torch.no_grad():
+        with model.hooks(rve_hooks(profile, **GATED)):
+            default = model(**inputs)
+        with model.hooks(rve_hooks(profile, **GATED, max_entropy=0.9999)):
+            assert torch.equal(model(**inputs), default)
+
+        def computed(scores, image):
+            raise AssertionError("an entropy was computed")
+
+        monkeypatch.setattr("rvelens.hooks.rve.image_entropy", computed)
+        with model.hooks(rve_hooks(profile, **GATED, max_entropy=1.0)):
+            assert torch.equal(model(**inputs), default)
+        with (
+            pytest.raises(AssertionError, match="was computed"),
+            model.hooks(rve_hooks(profile, **GATED, max_entropy=0.9999)),
+        ):
+            model(**inputs)
+
+
+def test_nothing_is_enhanced_where_no_layer_is_sure(model, inputs, profile):
+    with torch.no_grad():
+        looks = [(name, lambda scores, hook: None) for name, _ in rve_hooks(profile, **GATED)]
+        with model.hooks(looks):
+            plain = model(**inputs)
+        with model.hooks(rve_hooks(profile, **GATED, max_entropy=1e-6)):
+            assert torch.equal(model(**inputs), plain)

@@ -1,9 +1,11 @@
-"""How well a head's attention finds the ground-truth region."""
+"""How well a head's attention finds the ground-truth region, and whether a ranking knows."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -31,6 +33,19 @@ def enrichment(
     inside = region[:, None, None].to(attention.dtype)
     mass = (attention * inside).sum(-1) / attention.sum(-1)
     return mass / inside.mean(-1)
+
+
+def rank_correlations(
+    scores: Float[np.ndarray, "layer head"], values: Float[np.ndarray, "layer head"]
+) -> Float[np.ndarray, " layer"]:
+    """Spearman's correlation of two measures of the heads within each layer.
+
+    0 where either is the same for all heads of the layer.
+    """
+    a, b = (rankdata(x, axis=1) for x in (scores, values))
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return (a * b).sum(1) / np.where(norm > 0, norm, 1)
 
 
 def _average_ranks(x: Float[Tensor, "*any image"]) -> Float[Tensor, "*any image"]:

@@ -1,0 +1,63 @@
+"""Which image tokens: the m best of a row of scores (equation 4), and how widely heads look."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@cache
+def n_selected(alpha: float, n_image: int) -> int:
+    """m = floor(alpha N_I), at least 1; alpha is taken as the decimal number that was written."""
+    return max(int(Decimal(repr(float(alpha))) * n_image), 1)
+
+
+def top_image_tokens(
+    scores: Float[Tensor, "batch *set key"],
+    image: Bool[Tensor, "batch *set key"],
+    m: tuple[int, ...],
+) -> Bool[Tensor, "batch *set key"]:
+    """Equation 4: the image tokens whose score reaches the m-th largest of each sample's image.
+
+    Args:
+        scores: pre-softmax, post-mask scores, averaged over a set of heads, float32; a key that the
+            mask hides, as a sliding window hides older image tokens, holds the lowest number and is
+            never selected.
+        image: which keys are image tokens.
+        m: tokens to select, by sample; more are selected where scores tie with the last of them.
+    """
+    m = tuple(min(n, scores.shape[-1]) for n in m)
+    scores = scores.masked_fill(~image, -torch.inf)
+    largest = scores.topk(max(m), dim=-1).values
+    if min(m) == max(m):
+        threshold = largest[..., -1:]
+    else:
+        rank = torch.tensor(m, device=scores.device).view(-1, *[1] * (scores.dim() - 1)) - 1
+        threshold = largest.gather(-1, rank.expand(*largest.shape[:-1], 1))
+    return (scores >= threshold) & (scores > torch.finfo(scores.dtype).min)
+
+
+def image_entropy(
+    scores: Float[Tensor, "batch head key"], image: Bool[Tensor, "batch key"]
+) -> Float[Tensor, " batch"]:
+    """How widely heads look over the image: 0 on one token, 1 on all of them alike.
+
+        p = mean over the heads of softmax(S) over the image tokens alone
+        H = -sum_i p_i log p_i / log N_I
+
+    Each head counts the same, however much or little of its attention the image gets.
+
+    Args:
+        scores: pre-softmax scores of some heads, computed with in float32.
+        image: image tokens that the row can see, N_I of them; with one or none H is 0.
+    """
+    n_image = image.sum(dim=1)
+    scores = scores.float()
+    # The lowest number and not -inf, which would make NaN of samples without an image.
+    p = scores.masked_fill(~image[:, None], torch.finfo(scores.dtype).min).softmax(dim=-1)
+    entropy = torch.special.entr(p.mean(dim=1)).sum(dim=-1)
+    return torch.where(n_image > 1, entropy / n_image.clamp(min=2).log(), 0.0)

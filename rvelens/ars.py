@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rvelens.contrastive import ContrastivePair, check_pair
 from rvelens.hooks.record import ars_caching_hooks
+from rvelens.model import HookedLVLM
+from rvelens.prefix import can_share, prepare_shared
 from rvelens.prompts import load_image
-
-if TYPE_CHECKING:
-    from rvelens.model import HookedLVLM
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 FORMAT = "rvelens-ars-1"
-
-
-@dataclass(frozen=True)
-class ContrastivePair:
-    """An image, a question, and the same question with another verb: (I, T) and (I, T-hat).
-
-    Attributes:
-        image: a path or a PIL image.
-        question: the original text T.
-        contrastive: the text with the verb of another body part.
-        id: what names the pair in messages and files.
-    """
-
-    image: str | Path | Image.Image
-    question: str
-    contrastive: str
-    id: str = ""
-
-    def __post_init__(self) -> None:
-        if self.question.strip() == self.contrastive.strip():
-            raise ValueError(
-                f"pair {self.id!r}: both texts are {self.question!r}: expected texts that differ in "
-                "the verb; a pair without a change says nothing about any head."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +128,10 @@ class ARSProfile:
         by_layer = self.scores.mean(dim=1)
         return torch.nonzero(by_layer >= by_layer.mean()).flatten().tolist()
 
+    def digest(self) -> str:
+        """Identifies a profile by what RVE takes from it, the ranking."""
+        return hashlib.sha256(self.ranking.cpu().numpy().tobytes()).hexdigest()[:16]
+
     def save(self, path: str | Path) -> None:
         """Write the profile to one safetensors file, with `about` as JSON in its header.
 
@@ -235,27 +215,34 @@ def score_heads(
     *,
     batch_size: int = 8,
     prompt: str = "chat",
+    any_text: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> ARSProfile:
     """ARS of every head: equation 3, averaged over contrastive pairs.
 
+    Texts about the same image (the same path or the same object), first of all both texts of a pair,
+    share the forward up to the end of that image where `prefix.can_share` says that this is exact.
+
     Args:
-        model: the hooked model; hooks that are on stay on.
+        model: the hooked model; hooks that are on stay on, and nothing is shared under them.
         pairs: contrastive pairs; both texts of a pair go through the model in one batch.
         batch_size: pairs per forward (twice as many prompts).
         prompt: prompt preset or template, as in `model.prepare`.
+        any_text: take pairs whose texts differ in more than one word too, as `check_pair` would not.
         progress: wraps the iteration over batches, for a progress bar.
 
     Returns:
         a profile with `scores` [layer head] and `per_pair` [pair layer head].
 
     Raises:
-        ValueError: no pairs, or an image that cannot be read.
+        ValueError: no pairs, a pair that `check_pair` refuses, or an image that cannot be read.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1.")
     if not pairs:
         raise ValueError("no contrastive pairs: expected at least one; see ContrastivePair.")
+    for pair in () if any_text else pairs:
+        check_pair(pair)
     for path in dict.fromkeys(p.image for p in pairs if isinstance(p.image, str | Path)):
         load_image(path)  # A torn one would lose hours of work near the end.
     starts = range(0, len(pairs), batch_size)
@@ -278,7 +265,13 @@ def _score_batch(
 ) -> Float[Tensor, "pair layer head"]:
     images = [pair.image for pair in pairs]
     texts = [pair.question for pair in pairs] + [pair.contrastive for pair in pairs]
-    inputs = model.prepare(images + images, texts, prompt)
+    # Hooks that are on may edit any row, so they have to see the whole prompt of each text.
+    shares = can_share(model, prompt) and not model.list_hooks()
+    prepare = prepare_shared if shares else HookedLVLM.prepare
+    inputs = dict(prepare(model, images + images, texts, prompt))
+    if shares:
+        n_past = inputs["past_key_values"].get_seq_length()
+        inputs |= {name: inputs[name][:, n_past:] for name in ("input_ids", "position_ids")}
     attention: dict[int, Tensor] = {}
     with model.hooks(ars_caching_hooks(range(model.n_layers), attention)):
         model(**inputs, logits_to_keep=1)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
+import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ class Reply:
     finish_reason: str
 
 
-Ask = Callable[[str], Reply | str]
+# Called with a prompt, and by keyword with `image` (a URL, see `data_url`) and `schema` (a JSON schema
+# that the reply is to follow).
+Ask = Callable[..., Reply | str]
 
 
 @contextlib.contextmanager
@@ -53,7 +62,7 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
         import openai
     except ImportError as error:
         raise ValueError(
-            "the judge needs the package openai: expected it beside rvelens; "
+            "an endpoint needs the package openai: expected it beside rvelens; "
             "run pip install 'rvelens[judge]'."
         ) from error
     key = os.environ.get("OPENAI_API_KEY", "")
@@ -71,10 +80,14 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
     if endpoint.temperature is not None:
         options["temperature"] = endpoint.temperature
 
-    def ask(prompt: str) -> Reply | str:
+    def ask(
+        prompt: str, *, image: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Reply | str:
         try:
             completion = client.chat.completions.create(
-                messages=[{"role": "user", "content": prompt}], **options
+                messages=[{"role": "user", "content": _content(prompt, image)}],
+                **options,
+                **_structured(schema),
             )
             choice = completion.choices[0]
             text = choice.message.content or choice.message.refusal or ""
@@ -92,6 +105,47 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
         max_retries=endpoint.max_retries,
     ) as client:
         yield ask
+
+
+def _content(prompt: str, image: str | None) -> Any:
+    if image is None:
+        return prompt
+    shown = {"type": "image_url", "image_url": {"url": image}}
+    return [shown, {"type": "text", "text": prompt}]
+
+
+def _structured(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    if schema is None:
+        return {}
+    named = {"name": "answer", "strict": True, "schema": dict(schema)}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def data_url(image: Image.Image, longest: int = 768) -> str:
+    """An RGB image as a JPEG in a data URL, scaled down to `longest` pixels on its longer side."""
+    small = image.copy()
+    small.thumbnail((longest, longest))
+    file = io.BytesIO()
+    small.save(file, format="JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def cached(path: Path | None, ask: Callable[[], Reply | str], **about: Any) -> Reply | str:
+    """The reply that a file keeps, or that of `ask`, which is then kept with what it is `about`.
+
+    Reasons of failed requests are not kept, and a damaged file is replaced; None keeps nothing.
+    """
+    if path is None:
+        return ask()
+    try:
+        return Reply(**json.loads(path.read_text(encoding="utf-8"))["reply"])
+    except (OSError, ValueError, KeyError, TypeError):
+        reply = ask()
+    if isinstance(reply, Reply):
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+        partial.write_text(json.dumps({"reply": asdict(reply), **about}) + "\n", encoding="utf-8")
+        partial.replace(path)
+    return reply
 
 
 def _without(key: str, text: str) -> str:

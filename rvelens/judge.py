@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rvelens.endpoint import Ask, Endpoint, Reply, connect
+from rvelens.endpoint import Ask, Endpoint, Reply, cached, connect
 from rvelens.metrics import bootstrap
 
 # Part of the cache's key: count up when PROMPT changes.
@@ -271,15 +269,4 @@ def _score(name: str, reply: Reply | str) -> Score:
 def _cached(ask: Ask, item: Item, path: Path | None) -> Reply | str:
     """The reply of the cache, or of the endpoint, which is then kept."""
     prompt = PROMPT.format(question=item.question, reference=item.reference, answer=item.answer)
-    if path is None:
-        return ask(prompt)
-    try:
-        return Reply(**json.loads(path.read_text(encoding="utf-8"))["reply"])
-    except (OSError, ValueError, KeyError, TypeError):
-        reply = ask(prompt)  # none is there, or a damaged one, which is replaced
-    if isinstance(reply, Reply):
-        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        content = {"reply": asdict(reply), "prompt_version": PROMPT_VERSION}
-        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        partial.replace(path)
-    return reply
+    return cached(path, lambda: ask(prompt), prompt_version=PROMPT_VERSION)

@@ -7,14 +7,20 @@ import math
 
 import pytest
 import torch
+from family_cases import hooked
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import ars as literal_ars
+from reference import ars_of_attentions
 from safetensors.torch import save_file
-from tiny_models import IMAGES, QUESTIONS
+from tiny_models import IMAGES, QUESTIONS, build
 
-from rvelens import ARSProfile, ContrastivePair, score_heads
+from rvelens import ARSProfile, ContrastivePair, HookedLVLM, score_heads
 from rvelens.ars import ars
+from rvelens.benchmarks.action_scenes import contrastive_pairs
+from rvelens.hooks import head_mask_hooks
+from rvelens.model import TINY
+from rvelens.prefix import REPLAYS, can_share
 
 weights = st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4)
 
@@ -56,11 +62,95 @@ def test_scores_do_not_depend_on_the_batch(model):
     assert not model.list_hooks()
 
 
+# Two pairs share an image object; both texts of a pair differ in length, and so do the questions.
+PAIRS = [
+    ContrastivePair(IMAGES[0], QUESTIONS[0], "does a man ride a surfboard ?"),
+    ContrastivePair(IMAGES[1], QUESTIONS[1], "is there contact near the big red ball ?"),
+    ContrastivePair(IMAGES[0], QUESTIONS[2], "does a child eat a big red ball in this image ?"),
+]
+TEXTS = [pair.question for pair in PAIRS] + [pair.contrastive for pair in PAIRS]
+BEFORE = "you are helpful assistant . {question} {image} answer"
+
+
+def nothing_shared(monkeypatch):
+    monkeypatch.setattr("rvelens.ars.can_share", lambda model, prompt: False)
+
+
+def descends(scores, ranking):
+    """The ranking is that of the scores; heads within rounding of one another may change places."""
+    assert float(scores.gather(1, ranking).diff(dim=1).max()) <= 1e-5
+
+
+def images_seen(model):
+    """Images that the vision tower is given, one entry a forward."""
+    seen = []
+    tower = model.hf_model.model.vision_tower
+    tower.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    return seen
+
+
+@pytest.mark.parametrize("name", [*REPLAYS, "smolvlm"])
+def test_a_shared_prefix_changes_no_score(name, monkeypatch):
+    model = hooked(name)
+    assert can_share(model, "chat")
+    shared = score_heads(model, PAIRS, any_text=True)
+    nothing_shared(monkeypatch)
+    whole = score_heads(model, PAIRS, any_text=True)
+    torch.testing.assert_close(shared.per_pair, whole.per_pair, rtol=0, atol=1e-5)
+    inputs = model.prepare([pair.image for pair in PAIRS] * 2, TEXTS)
+    eager, _ = build(name)
+    eager.set_attn_implementation({"text_config": "eager"})
+    with torch.no_grad():
+        attentions = eager(**inputs, output_attentions=True).attentions
+    tokens = model.token_map(inputs)
+    image = [torch.nonzero(row).flatten().tolist() for row in tokens.image]
+    expected = ars_of_attentions(attentions, image, tokens.last.tolist())
+    torch.testing.assert_close(shared.scores, expected, rtol=0, atol=1e-5)
+    descends(expected, shared.ranking)
+
+
+def test_the_shipped_profile_is_measured_again():
+    """Its six least sensitive heads of layer 0 score below 5e-7: these alone may change places."""
+    shipped = ARSProfile.load(TINY / "profile.safetensors")
+    model = HookedLVLM.from_pretrained("rvelens/tiny", dtype=torch.float32)
+    profile = score_heads(model, contrastive_pairs("validation", shipped.about["n_pairs"], 55))
+    torch.testing.assert_close(profile.per_pair, shipped.per_pair, rtol=0, atol=1e-5)
+    descends(profile.scores, shipped.ranking)
+    descends(shipped.scores, profile.ranking)
+    assert torch.equal(profile.ranking[1:], shipped.ranking[1:])
+    assert torch.equal(profile.ranking[0, :6], shipped.ranking[0, :6])
+
+
+@pytest.mark.parametrize(("prompt", "images"), [("chat", 2), (BEFORE, 6)])
+def test_each_image_is_seen_once_where_the_question_follows_it(model, prompt, images):
+    seen = images_seen(model)
+    score_heads(model, PAIRS, any_text=True, prompt=prompt)
+    assert seen == [images]
+
+
+def test_hooks_that_are_on_see_whole_prompts(model, monkeypatch):
+    unhooked, seen = score_heads(model, PAIRS, any_text=True), images_seen(model)
+    with model.hooks(head_mask_hooks({0: [0, 1, 2, 3]})):  # at every position of the prompt
+        masked = score_heads(model, PAIRS, any_text=True)
+        assert seen == [6]
+        nothing_shared(monkeypatch)
+        assert torch.equal(score_heads(model, PAIRS, any_text=True).per_pair, masked.per_pair)
+    assert not torch.allclose(masked.scores, unhooked.scores, atol=1e-3)
+
+
 def test_pairs_without_a_change_are_refused(model):
     with pytest.raises(ValueError, match="pair 'x': both texts are 'A b'"):
         ContrastivePair(IMAGES[0], "A b", "A b ", "x")
     with pytest.raises(ValueError, match="no contrastive pairs"):
         score_heads(model, [])
+
+
+def test_texts_that_differ_in_more_than_a_word_are_refused_unless_any_text_is_wanted(model):
+    with pytest.raises(ValueError, match="expected one word in the place of another"):
+        score_heads(model, PAIRS)
+    one_word = ContrastivePair(IMAGES[0], QUESTIONS[2], QUESTIONS[2].replace("kick", "eat"))
+    assert score_heads(model, [one_word]).about["n_pairs"] == 1
+    assert score_heads(model, PAIRS, any_text=True).about["n_pairs"] == 3
 
 
 def test_top_and_bottom():

@@ -17,11 +17,13 @@ from rvelens.cli.common import (
     Json,
     Model,
     Prompt,
+    Suffix,
     bar,
     emit_json,
     load_model,
     out,
 )
+from rvelens.contrastive import with_suffix
 from rvelens.pairs import load_pairs
 from rvelens.plots import ars_heatmap, check_figure_path, save_figure
 
@@ -37,6 +39,13 @@ def scan(
     ],
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per forward.")] = 8,
     prompt: Prompt = "chat",
+    suffix: Suffix = "",
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
+    ] = False,
+    any_text: Annotated[
+        bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
+    ] = False,
     heatmap: Annotated[Path | None, typer.Option(help="Draw ARS by layer and head.")] = None,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
@@ -47,11 +56,18 @@ def scan(
     check_profile_path(output)
     if heatmap is not None:
         check_figure_path(heatmap)
-    contrastive = load_pairs(pairs, images)
+    contrastive = with_suffix(load_pairs(pairs, images, reviewed=reviewed), suffix)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     profile = score_heads(
-        hooked, contrastive, batch_size=batch_size, prompt=prompt, progress=bar("contrastive pairs")
+        hooked,
+        contrastive,
+        batch_size=batch_size,
+        prompt=prompt,
+        any_text=any_text,
+        progress=bar("contrastive pairs"),
     )
+    if suffix:
+        profile.about["suffix"] = suffix
     profile.save(output)
     if heatmap is not None:
         save_figure(ars_heatmap(profile, title=hooked.name), heatmap)

@@ -147,3 +147,29 @@ def test_missing_files(folder):
     (folder / "pairs.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
         load_pairs(path, folder)
+
+
+def test_decisions(folder):
+    """Rejected pairs never count; those that nobody looked at count unless reviewed ones are wanted."""
+    rows = [
+        {**ROW, "id": str(decision), "answer": "see", "decision": decision}
+        for decision in ("accepted", "rejected", "edited", None)
+    ]
+    path = write(folder, *rows, {**ROW, "id": "new", "answer": "see"})
+    assert [pair.id for pair in load_pairs(path, folder)] == ["accepted", "edited", "None", "new"]
+    reviewed = load_pairs(path, folder, reviewed=True)
+    assert [pair.id for pair in reviewed] == ["accepted", "edited"]
+
+
+def test_nothing_but_rejected_or_waiting_pairs(folder):
+    path = write(folder, {**ROW, "answer": "see", "decision": "rejected"})
+    with pytest.raises(ValueError, match="holds 1 pairs, none of them not rejected: expected some"):
+        load_pairs(path, folder)
+    path = write(folder, {**ROW, "answer": "see"})
+    with pytest.raises(ValueError, match="none of them accepted or edited: expected some"):
+        load_pairs(path, folder, reviewed=True)
+    path = write(folder, {**ROW, "answer": "see", "decision": "maybe"})
+    with pytest.raises(
+        ValueError, match="line 1: 'decision' is 'maybe': expected accepted, edited"
+    ):
+        load_pairs(path, folder)

@@ -1,0 +1,219 @@
+"""`rvelens pairs`: contrastive pairs, made from questions and reviewed by a person."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from rvelens.benchmarks import BENCHMARKS, RELATIONS, load_benchmark
+from rvelens.cli.common import Json, bar, emit_json, out
+from rvelens.endpoint import Endpoint, connect
+from rvelens.pairs import find, review
+from rvelens.pairs.ask_model import by_model
+from rvelens.pairs.generate import MAX_ATTEMPTS, Question, by_lexicon
+from rvelens.pairs.make import (
+    Report,
+    make_pairs,
+    questions_of_benchmark,
+    questions_of_file,
+    sample,
+)
+
+pairs = typer.Typer(help="Make contrastive pairs from questions, and review them.")
+SHOWN = 5
+
+
+class Source(StrEnum):
+    """Where candidate verbs come from."""
+
+    lexicon = "lexicon"
+    llm = "llm"
+
+
+@pairs.callback()
+def root() -> None:
+    """Make contrastive pairs from questions, and review them."""
+
+
+@pairs.command()
+def make(
+    images: Annotated[Path, typer.Option(help="The folder that holds the images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file of pairs, JSON lines.")],
+    questions: Annotated[
+        Path | None, typer.Argument(help='JSON lines: "image", "question", and "id" if it has one.')
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help=f"Instead of a file: {', '.join(BENCHMARKS)}.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The benchmark's folder.")] = None,
+    relation: Annotated[str, typer.Option(help=f"Of a benchmark: {', '.join(RELATIONS)}.")] = "all",
+    limit: Annotated[int | None, typer.Option(min=1, help="A random sample of so many.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample and of the lexicon's choice.")] = 55,
+    generator: Annotated[
+        Source, typer.Option(help="A table of verbs, offline, or a vision model at an endpoint.")
+    ] = Source.lexicon,
+    verb: Annotated[int, typer.Option(min=1, help="Which of several verbs is changed.")] = 1,
+    spacy: Annotated[
+        str | None, typer.Option(help="Find verbs by this spaCy pipeline, such as en_core_web_sm.")
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Candidates a question.")] = MAX_ATTEMPTS,
+    model: Annotated[
+        str | None, typer.Option(envvar="RVELENS_PAIRS_MODEL", help="For llm, such as gpt-5.")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OPENAI_BASE_URL",
+            help="For llm, an OpenAI-compatible endpoint; its key comes from OPENAI_API_KEY alone.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Sent only if given; some models refuse it.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder that keeps replies, so that none is paid twice.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at one time, for llm.")] = 4,
+    json: Json = False,
+) -> None:
+    """Turn questions into pairs that differ in the verb, which another body part does.
+
+    What the file holds already stays, and is not made again. Questions without a pair are reported
+    with the reason; exit code 1 if a request failed in the end.
+    """
+    asked = _questions(questions, images, benchmark, data, relation)
+    if limit is not None:
+        asked = sample(asked, limit, seed)
+    finder = find.by_rules if spacy is None else find.by_spacy(find.load_spacy(spacy))
+    if generator is Source.lexicon:
+        source = by_lexicon(seed=seed, finder=finder, which=verb, attempts=attempts)
+        report = make_pairs(
+            asked, source, output, generator=str(generator), progress=bar("questions")
+        )
+    else:
+        endpoint = _endpoint(model, base_url, temperature)
+        with connect(endpoint) as ask:
+            source = by_model(
+                ask, endpoint, finder=finder, which=verb, attempts=attempts, cache_dir=cache
+            )
+            report = make_pairs(
+                asked,
+                source,
+                output,
+                generator=f"llm:{endpoint.model}",
+                concurrency=concurrency,
+                progress=bar("questions"),
+            )
+    _show(report, output, json)
+    if any(one.failed for one in report.not_made):
+        raise typer.Exit(1)
+
+
+def _questions(
+    questions: Path | None,
+    images: Path,
+    benchmark: str | None,
+    data: Path | None,
+    relation: str,
+) -> list[Question]:
+    if (questions is None) == (benchmark is None):
+        raise ValueError(
+            "a file of questions and --benchmark: expected one of them; leave one out."
+            if questions
+            else "no questions: expected a file of them or --benchmark NAME; see --help."
+        )
+    if questions is not None:
+        return questions_of_file(questions, images)
+    assert benchmark is not None
+    return questions_of_benchmark(load_benchmark(benchmark, data).of_relation(relation), images)
+
+
+def _endpoint(model: str | None, base_url: str | None, temperature: float | None) -> Endpoint:
+    if model is None:
+        raise ValueError(
+            "--generator llm without a model: expected --model NAME, or RVELENS_PAIRS_MODEL; name it."
+        )
+    return Endpoint(model, base_url, temperature)
+
+
+def _show(report: Report, output: Path, json: bool) -> None:
+    if json:
+        emit_json({**asdict(report), "pairs": str(output)})
+        return
+    _say(f"{report.made} pairs made, {report.kept} were there, in {output}")
+    if report.not_made:
+        _say(f"{len(report.not_made)} questions without a pair:")
+    for reason, count in Counter(one.reason for one in report.not_made).most_common(SHOWN):
+        _say(f"  {count} x {reason}")
+
+
+@pairs.command("review")
+def review_pairs(
+    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="The file of pairs.")],
+) -> None:
+    """Accept, edit or reject pairs one by one; each decision is saved at once.
+
+    Skipped pairs, and those that were not reached, wait for the next time.
+    """
+    rows = review.load(path)
+    waiting = review.pending(rows)
+    with contextlib.suppress(EOFError, typer.Abort):
+        for number, row in enumerate(waiting, start=1):
+            _say(f"\n{number} of {len(waiting)}: {row['id']}, {row['image']}")
+            for line in _marked(row):
+                out().print(line, soft_wrap=True)
+            if not _review(path, row):
+                break
+    counts = Counter(row["decision"] or "waiting" for row in review.load(path))
+    _say(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+
+
+def _review(path: Path, row: review.Row) -> bool:
+    """Ask until there is a decision or none is wanted; false to stop."""
+    while True:
+        said = typer.prompt("[a]ccept, [e]dit, [r]eject, [s]kip, [q]uit", default="s")
+        choice = said.strip().lower()[:1]
+        if choice in ("s", "q"):
+            return choice == "s"
+        try:
+            if choice == "e":
+                review.decide(path, row["id"], "edit", _edited(row))
+                return True
+            if choice in ("a", "r"):
+                review.decide(path, row["id"], "accept" if choice == "a" else "reject")
+                return True
+        except ValueError as error:
+            _say(str(error))
+
+
+def _edited(row: review.Row) -> str:
+    """One word takes the verb's place; more are the whole text."""
+    text = typer.prompt("the verb as it is to stand there, or the whole text").strip()
+    spans = review.marks(row)
+    if spans is None or len(text.split()) > 1:
+        return text
+    start, end = spans[0]
+    return row["question"][:start] + text + row["question"][end:]
+
+
+def _marked(row: review.Row) -> Iterator[Text]:
+    spans = review.marks(row) or (None, None)
+    for text, span in zip((row["question"], row["contrastive"]), spans, strict=True):
+        line = Text(f"  {text}")
+        if span is not None:
+            # In brackets too: a terminal may have no bold.
+            start, end = span
+            line = Text.assemble("  ", text[:start], (f"[{text[start:end]}]", "bold"), text[end:])
+        yield line
+
+
+def _say(line: str) -> None:
+    out().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,14 @@
+"""Contrastive pairs (Section 3.1, Appendix B): made from questions, verified, reviewed, and read.
+
+- `lexicon.py`: the table of verbs and body parts (data/verbs.csv), and forms of verbs.
+- `find.py`: where the verb of a question is.
+- `generate.py`: stages 1 and 2 for one question, from the table alone.
+- `ask_model.py`: the same with a vision model behind an OpenAI-compatible endpoint.
+- `make.py`: questions from a file or a benchmark, to a file of pairs.
+- `review.py`: stage 3, a person's decisions.
+- `file.py`: the file of pairs, read for `score_heads`.
+"""
+
+from rvelens.pairs.file import load_pairs, replace_verb
+
+__all__ = ["load_pairs", "replace_verb"]

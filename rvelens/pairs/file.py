@@ -1,0 +1,164 @@
+"""Contrastive pairs from a file: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rvelens.contrastive import ContrastivePair
+
+# The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
+# subject and verb. Anything looser would sometimes put the verb in the place of a noun.
+_VERB = re.compile(r"(does (?:a|an|the) [\w'-]+ )([\w'-]+)( (?:a|an|the) .+)", re.IGNORECASE)
+
+ACCEPTED, EDITED, REJECTED = "accepted", "edited", "rejected"
+# None is a pair that waits for a review.
+DECISIONS = (ACCEPTED, EDITED, REJECTED, None)
+
+
+def replace_verb(question: str, verb: str) -> str:
+    """The question with another verb, for questions such as "Does a man hold a bat in the image?".
+
+    Raises:
+        ValueError: a question of another form, whose verb this rule cannot place.
+    """
+    match = _VERB.fullmatch(question.strip())
+    if match is None:
+        raise ValueError(
+            f"the verb of {question!r} cannot be placed: expected 'Does a SUBJECT VERB a OBJECT ...' "
+            "with one word each for subject and verb; give the whole 'contrastive' question instead."
+        )
+    return f"{match[1]}{verb}{match[3]}"
+
+
+def load_pairs(
+    path: str | Path, images: str | Path, *, reviewed: bool = False
+) -> list[ContrastivePair]:
+    """Read contrastive pairs from a JSON-lines file; those that a review rejected are left out.
+
+    Each line has "image" (a file below `images`) and "question", and either "contrastive" (the whole
+    second question) or, as in the published pairs, "answer" (the verb that takes the place of the
+    question's). "question_id" or "id" names the pair, and "decision" is what a review said of it, see
+    `rvelens.pairs.review`; other keys are ignored.
+
+    Args:
+        path: the JSON-lines file; empty lines are skipped.
+        images: the folder that holds the images.
+        reviewed: take those alone that a review accepted or edited, and none that waits for one.
+
+    Raises:
+        ValueError: a missing file or folder, no pairs, or a malformed line, which is named.
+    """
+    images = Path(images)
+    if not images.is_dir():
+        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")
+    rows = read_rows(path)
+    left_out = {REJECTED, None} if reviewed else {REJECTED}
+    pairs = []
+    for number, row in rows:
+        if row.get("decision") in left_out:
+            continue
+        try:
+            pairs.append(_pair(row, images))
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}") from error
+    if not pairs:
+        wanted = "accepted or edited" if reviewed else "not rejected"
+        raise ValueError(
+            f"{path} holds {len(rows)} pairs, none of them {wanted}: expected some; "
+            "see `rvelens pairs review`."
+        )
+    return pairs
+
+
+def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a file of pairs with their line numbers, each with "id" and "contrastive".
+
+    Texts are without the spaces around them.
+
+    Raises:
+        ValueError: no such file, no pairs, or a malformed line, which is named.
+    """
+    rows = []
+    for number, row in read_lines(path, "pair"):
+        try:
+            rows.append((number, _row(row, f"line {number}")))
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}") from error
+    return rows
+
+
+def read_lines(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file with their line numbers; empty lines are skipped.
+
+    Raises:
+        ValueError: no such file, none in it, or a line that is no JSON object, which is named.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"no {what}s at {path}: expected a file with one JSON object a line.")
+    rows = []
+    for number, line in enumerate(_lines(Path(path)), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} line {number} is not JSON ({error.msg}): expected one object a line."
+            ) from error
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path} line {number}: a {type(row).__name__}: expected a JSON object."
+            )
+        rows.append((number, row))
+    if not rows:
+        raise ValueError(f"{path} is empty: expected at least one {what}.")
+    return rows
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        # Not splitlines: it also breaks at characters that JSON allows inside a text.
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: expected one JSON object a line.") from error
+
+
+def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
+    question, image = text_of(row, "question"), text_of(row, "image")
+    if "contrastive" in row:
+        contrastive = text_of(row, "contrastive")
+    elif "answer" in row:
+        contrastive = replace_verb(question, text_of(row, "answer"))
+    else:
+        raise ValueError(
+            f"neither 'contrastive' nor 'answer' among {', '.join(row)}: expected the second question "
+            "or the verb that makes it."
+        )
+    if row.get("decision") not in DECISIONS:
+        raise ValueError(
+            f"'decision' is {row['decision']!r}: expected {ACCEPTED}, {EDITED}, {REJECTED} or null."
+        )
+    name = str(row.get("id") or row.get("question_id") or default_id)
+    return row | {"id": name, "image": image, "question": question, "contrastive": contrastive}
+
+
+def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
+    image = images / row["image"]
+    if not image.is_file():
+        raise ValueError(f"no image at {image}: expected a file in the images folder.")
+    return ContrastivePair(image, row["question"], row["contrastive"], row["id"])
+
+
+def text_of(row: dict[str, Any], key: str) -> str:
+    """A text of an object, without the spaces around it.
+
+    Raises:
+        ValueError: it is none, or empty.
+    """
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key!r} is {value!r}: expected a text that is not empty.")
+    return value.strip()

@@ -1,0 +1,273 @@
+"""Where the verb of a question is, by rules on its words or by a spaCy pipeline.
+
+The rules are regular expressions over the forms of the shipped verbs, and not a blank spaCy pipeline:
+what has to be described is a subject of any length between "does" and its verb, which a regular
+expression says in one line and spaCy's token patterns, having no groups, cannot; offsets are exact
+either way. A trained pipeline, which spaCy does not ship and which is therefore never fetched from
+here, tells nouns from verbs better: where one is installed it may be used by its name.
+
+Nouns that are verbs too ("a drink", "a watch") are told apart by their place: the verb follows its
+subject, which has a word of its own, and never an article. Where that leaves two words next to each
+other, or none, the question is reported and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rvelens.pairs.lexicon import TAGS, forms, table
+
+
+class NotMadeError(ValueError):
+    """Why a question has no contrastive text: a short reason, not a mistake of the caller's."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb in a question.
+
+    Attributes:
+        start: where it begins in the question, in characters; `end` is where it ends.
+        lemma: its base form.
+        tag: its form, one of `lexicon.TAGS`.
+        takes: what follows it, in the words of `lexicon.Entry.takes`; "on" and the like for "place".
+    """
+
+    start: int
+    end: int
+    lemma: str
+    tag: str
+    takes: str
+
+
+# From a question to its verbs, in their order.
+Finder = Callable[[str], list[Verb]]
+
+
+def _split(text: str) -> list[str]:
+    return text.split()
+
+
+PLACE = _split(
+    "in on near next beside behind under underneath beneath over above below between among along "
+    "across around through inside outside into onto against front by"
+)
+_PREPOSITIONS = PLACE + _split("at to with without of for from about off up down out away back")
+_DETERMINERS = _split(
+    "a an the this that these those his her its their my your our some any each every both all no "
+    "another one two three four five several many"
+)
+_BE = _split("is are was were be been being isn't aren't wasn't weren't")
+_DO = _split("do does did don't doesn't didn't")
+_HAVE = _split("has have had hasn't haven't hadn't")
+_MODAL = _split("can could will would should may might must can't couldn't won't wouldn't")
+_LINKS = [*_PREPOSITIONS, "and", "or"]
+# What is never a word of a subject's own: it begins something else.
+_STOP = _DETERMINERS + _LINKS + _BE + _DO + _HAVE + _MODAL
+_STOP += _split("while then if whether who which what where when why how there")
+
+# Things more often than actions: verbs only before what they are done to ("building a house").
+_THINGS = _split(
+    "building painting drawing serving landing dressing knitting weaving water milk butter fish"
+)
+
+_GAP = r",?\s+"
+_END = r"(?![\w'’-])"
+_BEGIN = r"(?<![\w'’-])"
+
+
+def _any(words: list[str]) -> str:
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return f"{_BEGIN}(?:{'|'.join(map(re.escape, longest_first))}){_END}"
+
+
+_WORD = rf"(?!{_any(_STOP)})\w[\w'’-]*"
+_NOUNS = rf"(?:{_any(_DETERMINERS)}{_GAP})*{_WORD}(?:{_GAP}{_WORD}){{0,4}}?"
+_SUBJECT = rf"{_NOUNS}(?:(?:{_GAP}{_any(_LINKS)})+{_GAP}{_NOUNS})*?"
+_IN_THE_IMAGE = re.compile(
+    r"\s+(?:in|of|on)\s+(?:the|this)\s+(?:image|picture|photo|photograph|scene)\b"
+)
+_AFTER = re.compile(rf"\s+({_any(_PREPOSITIONS)})")
+_CLAUSE_ENDS = re.compile(r"\s*(?:[?.!,;:]|$)|\s+(?:and|or|while)\b")
+# "Can you see a man holding a bat?" asks about holding.
+_SEEING = re.compile(rf"\s*{_any(_DO + _MODAL)}\s+(?:you|we|i)\s+(?:see|find|spot|notice)\b\s*")
+# "What is the man holding?": the object stands before.
+_WANTS_OBJECT = re.compile(
+    rf"\s*(?:what|which|whom?)(?:{_GAP}{_WORD}){{0,4}}{_GAP}{_any(_DO + _BE + _MODAL + _HAVE)}"
+    rf"{_GAP}{_SUBJECT}{_GAP}\Z"
+)
+_HAS = re.compile(_any(_HAVE))
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+@cache
+def _rules() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
+    """Patterns with what forms of a verb each places.
+
+    In this order: "does a man hold", "can a man hold"; "is (there) a man holding"; "is the ball held
+    by"; "has the man held"; "the man holds", "a man holding"; "who holds", "which man held".
+    """
+    subject = f"{_GAP}{_SUBJECT}{_GAP}"
+    maybe = f"{_GAP}(?:there{_GAP})?(?:{_SUBJECT}{_GAP})??"
+    follows = rf"(?=\s+{_any(_PREPOSITIONS)})"
+    told = {
+        (_any(_DO + _MODAL) + subject, ""): ("VB",),
+        (_any(_BE) + maybe, ""): ("VBG",),
+        (_any(_BE) + maybe, follows): ("VBN",),
+        (_any(_HAVE) + maybe, ""): ("VBN",),
+        (rf"\A\s*(?:(?:that|whether|if)\s+)?{_SUBJECT}{_GAP}", ""): ("VBZ", "VBD", "VBG"),
+        (_any(["who", "that", "which", "what"]) + maybe, ""): ("VBZ", "VBD"),
+    }
+    return tuple(
+        (re.compile(before + _verb(tags) + after), tags) for (before, after), tags in told.items()
+    )
+
+
+@cache
+def _verb(tags: tuple[str, ...]) -> str:
+    words = _any([form for tag in tags for form in forms(tag)])
+    return rf"(?P<verb>(?!{_any(_THINGS)}(?!{_GAP}{_any(_DETERMINERS)})){words})"
+
+
+@cache
+def _later(tag: str) -> re.Pattern[str]:
+    """A further verb: "and" and the same form, or a word of a noun and -ing."""
+    same, ing = _verb((tag,)), _verb(("VBG",)).replace("?P<verb>", "?P<ing>")
+    return re.compile(
+        rf"{_any(['and', 'or', 'then'])}{_GAP}{same}|(?:{_WORD}|and|or|while){_GAP}{ing}"
+    )
+
+
+def by_rules(question: str) -> list[Verb]:
+    """The verbs that the rules place, of those in the table; [] if there is none.
+
+    Raises:
+        NotMadeError: two words next to each other may be the verb.
+        ValueError: lemminflect is not installed.
+    """
+    lower = question.translate(_LOWER)
+    skip = _asked_from(lower)
+    matches = [(rule.search(lower[skip:]), tags) for rule, tags in _rules()]
+    spans = [(*m.span("verb"), tags) for m, tags in matches if m is not None]
+    if not spans:
+        return []
+    start, end, tags = min(spans)
+    found = [_read(lower, start + skip, end + skip, tags)]
+    _refuse_two(lower, found[0])
+    for match in _later(found[0].tag).finditer(lower, found[0].end):
+        name = "verb" if match["verb"] else "ing"
+        found.append(_read(lower, *match.span(name), (found[0].tag, "VBG")))
+    return found
+
+
+def _asked_from(lower: str) -> int:
+    """Past "can you see", which is not what is asked about."""
+    match = _SEEING.match(lower)
+    return match.end() if match else 0
+
+
+def _read(lower: str, start: int, end: int, tags: tuple[str, ...]) -> Verb:
+    word = lower[start:end]
+    tag = next(tag for tag in tags if word in forms(tag))
+    return verb_at(lower, start, end, forms(tag)[word], tag)
+
+
+def _refuse_two(lower: str, verb: Verb) -> None:
+    after = re.compile(rf"\s+{_verb((verb.tag,))}").match(lower, verb.end)
+    if after:
+        raise NotMadeError(
+            f"either of {lower[verb.start : verb.end]!r} and {after['verb']!r} may be the verb"
+        )
+
+
+def verb_at(question: str, start: int, end: int, lemma: str, tag: str) -> Verb:
+    """The verb of which the place and the base form are known, and the form, if it is not ""."""
+    return Verb(start, end, lemma, tag, _takes(question.translate(_LOWER), start, end, tag))
+
+
+def _takes(lower: str, start: int, end: int, tag: str) -> str:
+    """What follows a verb; of a passive, and of a question for its object, "object"."""
+    after = _AFTER.match(lower, end)
+    if tag == "VBN" and not _HAS.search(lower, 0, start):
+        return "object"
+    if after and not _IN_THE_IMAGE.match(lower, end):
+        return after[1]
+    if not (after or _CLAUSE_ENDS.match(lower, end)) or _WANTS_OBJECT.match(lower, 0, start):
+        return "object"
+    return "nothing"
+
+
+def by_spacy(pipeline: Any) -> Finder:
+    """A finder by the tags that a spaCy pipeline gives: verbs that are no auxiliaries.
+
+    Args:
+        pipeline: such as `load_spacy` returns; its words need `tag_`, in Penn Treebank's tags.
+    """
+    auxiliaries = {*_BE, *_DO, *_HAVE, *_MODAL, "n't", "am", "doing", "done", "having"}
+
+    def find(question: str) -> list[Verb]:
+        lower = question.translate(_LOWER)
+        skip = _asked_from(lower)
+        found = []
+        for token in pipeline(question):
+            tag = "VB" if token.tag_ == "VBP" else token.tag_
+            start, end = token.idx, token.idx + len(token.text)
+            word = lower[start:end]
+            if tag in TAGS and start >= skip and word not in auxiliaries:
+                lemma = forms(tag).get(word) or token.lemma_.lower() or word
+                found.append(verb_at(question, start, end, lemma, tag))
+        return found
+
+    return find
+
+
+def load_spacy(name: str) -> Any:
+    """A spaCy pipeline that is on this machine already, by its name or folder.
+
+    Raises:
+        ValueError: no spaCy, or no such pipeline; nothing is downloaded.
+    """
+    try:
+        import spacy
+    except ImportError as error:
+        raise ValueError(
+            f"the pipeline {name!r} needs the package spacy: expected it beside rvelens; "
+            "run pip install spacy."
+        ) from error
+    if not spacy.util.is_package(name) and not (Path(name) / "meta.json").is_file():
+        raise ValueError(
+            f"no spaCy pipeline {name!r} is installed: expected a name such as en_core_web_sm, or a "
+            "folder; install it first, since nothing is downloaded from here, or leave it out."
+        )
+    return spacy.load(name)
+
+
+def find_verb(question: str, finder: Finder = by_rules, which: int = 1) -> Verb:
+    """The verb of a question that is to be changed.
+
+    Args:
+        question: any text.
+        finder: `by_rules`, or what `by_spacy` returns.
+        which: of several verbs the first, the second and so on.
+
+    Raises:
+        NotMadeError: none was found, none of that number, two may be it, it is not in the table, or the
+            table says that it is no action.
+    """
+    verbs = finder(question)
+    if not verbs:
+        raise NotMadeError("no verb of the table stands where a verb can be")
+    if which > len(verbs):
+        raise NotMadeError(f"only {len(verbs)} verbs: no verb number {which}")
+    verb = verbs[which - 1]
+    if verb.lemma not in table():
+        raise NotMadeError(f"{verb.lemma!r} is not in the table of verbs")
+    if not table()[verb.lemma].parts:
+        raise NotMadeError(f"{verb.lemma!r} is no action of a body part")
+    return verb

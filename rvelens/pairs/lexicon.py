@@ -1,0 +1,81 @@
+"""Verbs with the body parts that do them (data/verbs.csv, written for this package), and their forms.
+
+Forms are lemminflect's, a dictionary of English inflection; it comes with the extra `pairs`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import ModuleType
+
+# Penn Treebank's tags: hold, holds, holding, held, held.
+TAGS = ("VB", "VBZ", "VBG", "VBD", "VBN")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the table says about a verb.
+
+    Attributes:
+        parts: what does it, of a body or a vehicle, such as "hand"; none for what is no action.
+        takes: what may follow: "object" (kick a ball), "nothing" (sit), "place" (sit on, near, under
+            ...), or a word such as "at" (look at).
+        offered: those of `takes` with which it is put in the place of other verbs; few verbs are,
+            since not every verb goes with every object.
+    """
+
+    parts: frozenset[str]
+    takes: frozenset[str]
+    offered: frozenset[str]
+
+
+@cache
+def table() -> Mapping[str, Entry]:
+    """The entry of each verb, by its base form."""
+    path = resources.files("rvelens") / "data" / "verbs.csv"
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    columns = ("parts", "takes", "offered")
+    return {row["verb"]: Entry(*(frozenset(row[c].split()) for c in columns)) for row in rows}
+
+
+def inflect(verb: str, tag: str) -> tuple[str, ...]:
+    """The forms of a verb under a tag, the usual one first: ("lay", "lied") of lie as VBD.
+
+    Raises:
+        ValueError: lemminflect is not installed.
+    """
+    return (verb,) if tag == "VB" else tuple(_lemminflect().getInflection(verb, tag))
+
+
+@cache
+def forms(tag: str) -> Mapping[str, str]:
+    """The table's verbs by their forms under a tag."""
+    found: dict[str, str] = {}
+    for verb in table():
+        for form in inflect(verb, tag):
+            found.setdefault(form, verb)
+    return found
+
+
+def readings(word: str) -> frozenset[tuple[str, str]]:
+    """Base forms and tags that a word can be of, as a verb; none if it is in no dictionary of verbs."""
+    word = word.lower()
+    lemmas = _lemminflect().getAllLemmas(word, upos="VERB").get("VERB", ())
+    return frozenset(
+        (lemma, tag) for lemma in lemmas for tag in TAGS if word in inflect(lemma, tag)
+    )
+
+
+def _lemminflect() -> ModuleType:
+    try:
+        import lemminflect
+    except ImportError as error:
+        raise ValueError(
+            "contrastive pairs need the package lemminflect: expected it beside rvelens; "
+            "run pip install 'rvelens[pairs]'."
+        ) from error
+    return lemminflect

@@ -1,0 +1,202 @@
+"""Questions from a file or a benchmark, to a file of contrastive pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rvelens.benchmarks import Benchmark
+from rvelens.pairs.ask_model import RequestFailedError
+from rvelens.pairs.file import read_lines, read_rows, text_of
+from rvelens.pairs.find import NotMadeError
+from rvelens.pairs.generate import Generator, Made, Question
+from rvelens.pairs.review import locked
+
+
+@dataclass(frozen=True)
+class NotMade:
+    """A question that gave no pair, and why; `failed` where that was a request, not the question."""
+
+    id: str
+    question: str
+    reason: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of questions: pairs that were there, pairs that are new, and what gave none."""
+
+    kept: int
+    made: int
+    not_made: tuple[NotMade, ...]
+
+
+def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
+    """Questions from JSON lines with "image" (a file below `images`) and "question" or "text".
+
+    "question_id" or "id" names a question, else its line does; other keys are ignored, so a file of
+    pairs is a file of questions too.
+
+    Raises:
+        ValueError: a missing file or folder, no questions, an id that is there twice, or a malformed
+            line, which is named.
+    """
+    images = Path(images)
+    if not images.is_dir():
+        raise ValueError(f"no folder {images}: expected the folder that holds the images.")
+    questions: dict[str, Question] = {}
+    for number, row in read_lines(path, "question"):
+        try:
+            image = text_of(row, "image")
+            text = text_of(row, "question" if "question" in row or "text" not in row else "text")
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}") from error
+        name = str(row.get("id") or row.get("question_id") or f"line {number}")
+        if name in questions:
+            raise ValueError(
+                f"{path} line {number}: id {name!r} is there twice: expected once; rename one."
+            )
+        questions[name] = Question(name, image, images / image, text)
+    return list(questions.values())
+
+
+def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Question]:
+    """The questions of a benchmark about image files as they are, named from `images` on.
+
+    Raises:
+        ValueError: its pictures are drawn or drawn upon, or lie in another folder.
+    """
+    folder = Path(images).resolve()
+    questions = []
+    for item in benchmark.items:
+        # What is drawn upon an image is part of the picture's key, after a "#".
+        if len(item.files) != 1 or "#" in item.image:
+            raise ValueError(
+                f"{benchmark.name} draws its pictures: expected a benchmark of image files as they "
+                "are, since a file of pairs names files; choose another one."
+            )
+        path = item.files[0].resolve()
+        if not path.is_relative_to(folder):
+            raise ValueError(f"{path} is not below {folder}: expected the folder of all images.")
+        name = path.relative_to(folder).as_posix()
+        questions.append(Question(item.id, name, path, item.text.strip()))
+    return questions
+
+
+def sample(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
+    """A random `limit` of the questions, in their order; all of them if there are fewer."""
+    some = random.Random(seed).sample(range(len(questions)), min(limit, len(questions)))
+    return [questions[n] for n in sorted(some)]
+
+
+def make_pairs(
+    questions: Sequence[Question],
+    generate: Generator,
+    path: str | Path,
+    *,
+    generator: str,
+    concurrency: int = 1,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Report:
+    """Add a pair for each question to a file; what is there already, decisions included, stays.
+
+    Each line has "id", "image", "question", "contrastive", "verb", "candidate", "generator",
+    "attempts", "verdicts" and "decision" (null, until a review). A pair is written when it and those
+    before it are done; an interruption loses none that was written.
+
+    Args:
+        questions: what to change, with different ids.
+        generate: `generate.by_lexicon` or `ask_model.by_model`.
+        path: the file, made if it is not there.
+        generator: what to record as the generator.
+        concurrency: questions under way at one time, at most.
+        progress: wraps the iterable of questions.
+
+    Raises:
+        ValueError: a file that is no file of pairs, or that has another question under an id.
+    """
+    path = Path(path)
+    known = _known(path)
+    for question in questions:
+        asked = (question.image, question.text)
+        if known.get(question.id, asked) != asked:
+            raise ValueError(
+                f"{path} has another question under id {question.id!r}: expected pairs of the same "
+                "questions; name another file."
+            )
+    todo = [question for question in questions if question.id not in known]
+    not_made: list[NotMade] = []
+    pool = ThreadPoolExecutor(max_workers=concurrency)
+    try:
+        results = pool.map(lambda question: _try(generate, question), todo)
+        for question in progress(todo):
+            result = next(results)
+            if isinstance(result, NotMade):
+                not_made.append(result)
+            else:
+                _append(path, _row(question, result, generator))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Report(len(questions) - len(todo), len(todo) - len(not_made), tuple(not_made))
+
+
+def _known(path: Path) -> dict[str, tuple[str, str]]:
+    """Image and question of the pairs in a file by their ids; a line cut short is dropped first."""
+    if not path.exists():
+        return {}
+    with locked(path):
+        content = path.read_bytes()
+        whole, newline, last = content.rpartition(b"\n")
+        if last and not _is_json(last):
+            content = whole + newline
+        elif last:
+            content += b"\n"
+        path.write_bytes(content)
+    if not content.strip():
+        return {}
+    return {row["id"]: (row["image"], row["question"]) for _, row in read_rows(path)}
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _try(generate: Generator, question: Question) -> Made | NotMade:
+    try:
+        if not question.path.is_file():
+            raise NotMadeError("its image is not there")
+        return generate(question)
+    except NotMadeError as error:
+        failed = isinstance(error, RequestFailedError)
+        return NotMade(question.id, question.text, str(error), failed)
+
+
+def _row(question: Question, made: Made, generator: str) -> dict[str, Any]:
+    row = {"id": question.id, "image": question.image, "question": question.text}
+    rest = asdict(made)
+    return row | {
+        "contrastive": rest.pop("contrastive"),
+        "verb": rest.pop("verb"),
+        "candidate": rest.pop("candidate"),
+        "generator": generator,
+        **rest,
+        "decision": None,
+    }
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with locked(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

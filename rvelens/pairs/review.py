@@ -1,0 +1,106 @@
+"""Stage 3: a person accepts, edits or rejects pairs; each decision is in the file at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from rvelens.contrastive import swapped_word
+from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_rows
+
+# What a person does, to what the file then says.
+DECIDE = {"accept": ACCEPTED, "edit": EDITED, "reject": REJECTED}
+
+# The object of a line, with "id", "contrastive" and "decision" filled in.
+Row = dict[str, Any]
+Span = tuple[int, int]
+
+
+def load(path: str | Path) -> list[Row]:
+    """All pairs of a file, decided or not, in their order.
+
+    Raises:
+        ValueError: no such file, no pairs, or a malformed line, which is named.
+    """
+    return [{"decision": None, **row} for _, row in read_rows(path)]
+
+
+def pending(rows: Sequence[Row]) -> list[Row]:
+    """Those that wait for a decision."""
+    return [row for row in rows if row["decision"] is None]
+
+
+def marks(row: Row) -> tuple[Span, Span] | None:
+    """Where the verb is in the question and in the contrastive text: start and end of both.
+
+    None if the texts differ in more than one word.
+    """
+    try:
+        start, end, other = swapped_word(row["question"], row["contrastive"])
+    except ValueError:
+        return None
+    return (start, end), (start, start + len(other))
+
+
+def decide(path: str | Path, id: str, decision: str, text: str | None = None) -> Row:
+    """Write a decision to the file, which is replaced whole; no other line changes.
+
+    Args:
+        path: the file of pairs.
+        id: the pair's.
+        decision: "accept", "edit" or "reject"; a later one takes the place of an earlier one.
+        text: of "edit", the contrastive text; the one before is kept as "proposed".
+
+    Returns:
+        the pair as it now is.
+
+    Raises:
+        ValueError: an unknown decision, no pair or several of this id, a text with another decision, or
+            one that differs from the question in more than one word.
+    """
+    if decision not in DECIDE:
+        raise ValueError(f"decision {decision!r}: expected one of {', '.join(DECIDE)}.")
+    if (decision == "edit") != (text is not None):
+        raise ValueError(
+            f"decision {decision!r} {'without a' if text is None else 'with a'} text: expected a text "
+            "with 'edit' alone."
+        )
+    path = Path(path)
+    with locked(path):
+        found = [(number, row) for number, row in read_rows(path) if row["id"] == id]
+        if len(found) != 1:
+            raise ValueError(f"{path} has {len(found)} pairs of id {id!r}: expected one.")
+        number, row = found[0]
+        _replace_line(path, number, _decided(row, decision, text))
+    return row
+
+
+def _decided(row: Row, decision: str, text: str | None) -> Row:
+    if text is not None:
+        swapped_word(row["question"], text)
+        row.setdefault("proposed", row["contrastive"])
+        row["contrastive"] = text
+    row["decision"] = DECIDE[decision]
+    return row
+
+
+def _replace_line(path: Path, number: int, row: Row) -> None:
+    lines = path.read_bytes().split(b"\n")
+    end = b"\r" if lines[number - 1].endswith(b"\r") else b""
+    lines[number - 1] = json.dumps(row, ensure_ascii=False).encode() + end
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(b"\n".join(lines))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def locked(path: Path) -> FileLock:
+    """Held while a file of pairs is changed, by whoever changes it; a file beside it, .lock."""
+    return FileLock(path.with_name(f"{path.name}.lock"))

@@ -19,7 +19,8 @@ BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
     "pope-random": partial(pope.load, "random"),
     "pope-popular": partial(pope.load, "popular"),
     "pope-adversarial": partial(pope.load, "adversarial"),
-    "amber-relation": amber.load,
+    "amber-relation": partial(amber.load, "relation"),
+    "amber-existence": partial(amber.load, "existence"),
     "rbench-image": partial(rbench.load, "image"),
     "rbench-instance-box": partial(rbench.load, "instance-box"),
     "rbench-instance-mask": partial(rbench.load, "instance-mask"),
@@ -27,6 +28,7 @@ BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
     "mmrel-dalle": partial(mmrel.load, "dalle"),
     "mmrel-open": partial(mmrel.load, "open"),
     "action-scenes": scenes.load,
+    "action-scenes-open": scenes.load_open,
 }
 
 
@@ -38,10 +40,10 @@ def load_benchmark(
     Args:
         name: one of `BENCHMARKS`.
         data: the folder that holds its files, which each loader's docstring names; none for
-            action-scenes.
+            action scenes.
         limit: a random sample of so many questions, the same in every run.
         options: `relation` ("all", "action" or "spatial") for R-Bench and MMRel; `split`, `n` and
-            `seed` for action-scenes.
+            `seed` for action scenes.
 
     Raises:
         ValueError: an unknown benchmark or option, a missing folder or file, a file that cannot be

@@ -1,4 +1,4 @@
-"""AMBER, relation part: is there direct contact between two things? (Wang et al. 2024)."""
+"""AMBER: is a thing there, is there direct contact between two things? (Wang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, Row, collect, photograph, yes_or_no
 
-NAME = "amber-relation"
-QUERY = "query_discriminative-relation.json"
 TRUTH = "annotations.json"
-PUBLISHED = 1664
+# Questions of each part.
+PUBLISHED = {"existence": 4924, "relation": 1664}
 
 
-def load(data: Path | None) -> Benchmark:
-    """The discriminative relation questions.
+def load(part: str, data: Path | None) -> Benchmark:
+    """The discriminative questions of one part, "existence" or "relation".
 
-    Anywhere below `data`: query_discriminative-relation.json, the annotations.json that lies
+    Anywhere below `data`: query_discriminative-{part}.json, the annotations.json that lies
     nearest to it, and the images by their names, AMBER_1.jpg. A query is {"id": 13557, "image": ...,
     "query": ...}, an annotation {"id": 13557, "truth": "yes", "type": ...}. The type is never read:
     "relation" goes with every no and "discriminative-relation" with every yes.
 
-    Officially *no* is the positive answer; both ways are counted.
+    Officially *no* is the positive answer; both ways are counted. Every existence question is about
+    a thing that is not there: its answer is no, so that accuracy is the share of no.
 
     Raises:
         ValueError: no such folder or file, or a file that cannot be read.
     """
-    folder = Folder.scan(data, NAME)
-    query = folder.annotation(QUERY)
+    name = f"amber-{part}"
+    folder = Folder.scan(data, name)
+    query = folder.annotation(f"query_discriminative-{part}.json")
     annotations = folder.annotation(TRUTH, near=query)
     truth = _truths(folder.read(annotations))
 
@@ -50,13 +51,13 @@ def load(data: Path | None) -> Benchmark:
 
     items, problems = collect(folder.read(query), make)
     return Benchmark(
-        NAME,
+        name,
         items,
         problems,
         rules.amber,
         folder.digests([query, annotations]),
         positives=("no", "yes"),
-        published=PUBLISHED,
+        published=PUBLISHED[part],
     )
 
 

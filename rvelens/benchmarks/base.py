@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rvelens.benchmarks.rules import Rule
+from rvelens.grid import Box
 
 RELATIONS = ("all", "action", "spatial")
 
@@ -30,6 +31,8 @@ class Item:
         load: opens, and where asked draws on, the picture, in RGB; raises ValueError for a file
             that is missing or cannot be read.
         files: what `load` reads, there or not; none for a drawn scene.
+        regions: gives boxes in pixels (x0, y0, x1, y1) of where the answer is to be seen, by what they
+            show, as in `action_scenes.Question`; None where that is not known.
     """
 
     id: str
@@ -41,6 +44,7 @@ class Item:
     group: str
     load: Callable[[], Image.Image] = field(repr=False)
     files: tuple[Path, ...] = field(default=(), repr=False)
+    regions: Callable[[], Mapping[str, tuple[Box, ...]]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ class Benchmark:
         subsets: lists of question ids that the official number is the mean over; {} if none are.
         positives: which answer counts as positive, the official one first; () if open-ended.
         published: questions in the published file; None where that is not known.
+        relation: "action" or "spatial" where `of_relation` kept those alone, else "all".
     """
 
     name: str
@@ -66,6 +71,7 @@ class Benchmark:
     subsets: Mapping[str, Sequence[frozenset[str]]] = field(default_factory=dict)
     positives: tuple[str, ...] = ("yes",)
     published: int | None = None
+    relation: str = "all"
 
     def keep(self, items: Sequence[Item]) -> Benchmark:
         """The same benchmark with some of its questions; subsets keep those ids alone."""
@@ -112,4 +118,4 @@ class Benchmark:
                 f"{self.name} has no question of relation {relation!r} here, only {groups}: expected "
                 "some; look at the files in the data folder."
             )
-        return self.keep(kept)
+        return replace(self.keep(kept), relation=relation)

@@ -62,7 +62,7 @@ def check(name: str, data: str | Path | None = None) -> Check:
 
     Args:
         name: one of `rvelens.benchmarks.BENCHMARKS`.
-        data: the folder that holds its files; none for action-scenes.
+        data: the folder that holds its files; none for action scenes.
 
     Raises:
         ValueError: an unknown benchmark, a missing folder or annotation file, or one that cannot

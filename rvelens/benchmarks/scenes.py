@@ -2,55 +2,114 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from rvelens.benchmarks import rules
-from rvelens.benchmarks.action_scenes import SPLITS, Question, make_questions
+from rvelens.benchmarks.action_scenes import (
+    SPLITS,
+    ask,
+    draw_scene,
+    group_of,
+    plan_question,
+    sentence,
+)
 from rvelens.benchmarks.base import Benchmark, Item
 
-NAME = "action-scenes"
+NAME, OPEN = "action-scenes", "action-scenes-open"
 
 
 def load(
     data: Path | None = None, *, split: str = "test", n: int = 1000, seed: int = 0
 ) -> Benchmark:
-    """Questions about `n` drawn scenes, with the groups PC-yes, PC-no, CP-yes and CP-no.
+    """Yes/no questions about `n` drawn scenes, with the groups PC-yes, PC-no, CP-yes and CP-no.
 
     The answers are read by the strict rule: there is no published one.
 
     Args:
         data: not needed and not read.
         split: "train", "validation" or "test".
-        n: number of questions, one a scene.
+        n: number of scenes, each with one question.
         seed: from 0 to 999; different seeds give disjoint scenes.
 
     Raises:
-        ValueError: an unknown split, fewer than one question, or a seed out of range.
+        ValueError: an unknown split, fewer than one scene, or a seed out of range.
     """
+    _check(split, n, seed)
+    items = tuple(_item(split, seed * 1_000_000 + i) for i in range(n))
+    return Benchmark(NAME, items, (), rules.strict, {}, published=n)
+
+
+def load_open(
+    data: Path | None = None, *, split: str = "test", n: int = 1000, seed: int = 0
+) -> Benchmark:
+    """Two open-ended questions about each of the scenes of `load`, of the groups object and action.
+
+    "What does a man kick in the image?" and "What does a man do with a ball?"; the reference is the
+    one right word, "ball" or "kick".
+
+    Args:
+        data: not needed and not read.
+        split, n, seed: as for `load`; `n` scenes have 2 n questions.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    _check(split, n, seed)
+    seeds = (seed * 1_000_000 + i for i in range(n))
+    items = tuple(item for one in seeds for item in _open_items(split, one))
+    return Benchmark(OPEN, items, (), rules.judged, {}, positives=(), published=2 * n)
+
+
+def _check(split: str, n: int, seed: int) -> None:
     if split not in SPLITS or n < 1 or not 0 <= seed <= 999:
         raise ValueError(
             f"action scenes with split {split!r}, n {n} and seed {seed}: expected a split of "
             f"{', '.join(SPLITS)}, n of at least 1 and a seed from 0 to 999."
         )
-    items = tuple(_item(question, split) for question in make_questions(split, n, seed))
-    return Benchmark(NAME, items, (), rules.strict, {}, published=n)
 
 
-def _item(question: Question, split: str) -> Item:
-    key = f"{split}-{question.scene_seed}"
+# Drawn when they are looked at: a sample of a few questions must not wait for a thousand pictures.
+_scene = lru_cache(maxsize=256)(draw_scene)
 
-    def load() -> Image.Image:
-        return question.image
 
+def _item(split: str, seed: int) -> Item:
+    """The scene's own question."""
+    plan, verb = plan_question(seed, split)
     return Item(
-        id=key,
-        image=key,
-        source=key,
-        text=question.text,
-        truth=question.answer,
+        id=f"{split}-{seed}",
+        **_shown(split, seed),
+        text=sentence(plan.kind, verb, plan.object),
+        truth=plan.verb == verb,
         reference=None,
-        group=question.group,
-        load=load,
+        group=group_of(plan, verb),
+        regions=lambda: ask(_scene(seed, split), verb).regions,
     )
+
+
+def _open_items(split: str, seed: int) -> list[Item]:
+    """What the asked person uses, and what they do with it."""
+    plan, _ = plan_question(seed, split)
+    article = "an" if plan.object[0] in "aeiou" else "a"
+    asked = {
+        "object": (f"What does a {plan.kind} {plan.verb} in the image?", plan.object),
+        "action": (f"What does a {plan.kind} do with {article} {plan.object}?", plan.verb),
+    }
+    return [
+        Item(
+            id=f"{split}-{seed}-{group}",
+            **_shown(split, seed),
+            text=text,
+            truth=None,
+            reference=word,
+            group=group,
+        )
+        for group, (text, word) in asked.items()
+    ]
+
+
+def _shown(split: str, seed: int) -> dict[str, Any]:
+    """The picture of an item."""
+    key = f"{split}-{seed}"
+    return {"image": key, "source": key, "load": lambda: _scene(seed, split).image}

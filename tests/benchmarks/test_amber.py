@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from published import REAL, needs_real, write_array, write_image, write_lines
 
@@ -77,3 +79,36 @@ def test_the_published_files():
     assert (truths.count(True), truths.count(False)) == (975, 689)
     assert len(truths) == benchmark.published
     assert benchmark.problems == ()
+
+
+def test_existence_questions_are_read_alike(folder):
+    asked = [{"id": 3, "image": "AMBER_1.jpg", "query": "Is there a forest in this image?"}]
+    write_array(folder / "data" / "query" / "query_discriminative-existence.json", asked)
+    benchmark = load_benchmark("amber-existence", folder)
+    (item,) = benchmark.items
+    assert (item.id, item.source, item.text, item.truth) == (
+        "3",
+        "AMBER_1.jpg",
+        "Is there a forest in this image?",
+        False,
+    )
+    assert benchmark.name == "amber-existence"
+    assert benchmark.rule is rules.amber
+    assert benchmark.positives == ("no", "yes")
+    (folder / "image").mkdir()
+    with pytest.raises(ValueError, match=r"no query_discriminative-existence\.json below"):
+        load_benchmark("amber-existence", folder / "image")
+
+
+@needs_real
+def test_the_published_truths_of_existence_questions(tmp_path):
+    """Their queries are not here; their truths are, under as many ids as there are questions."""
+    (path,) = REAL.rglob("annotations.json")
+    kind = "discriminative-hallucination"
+    ids = [row["id"] for row in json.loads(path.read_text()) if row["type"] == kind]
+    write_array(tmp_path / "query_discriminative-existence.json", queries(*ids))
+    (tmp_path / "annotations.json").write_bytes(path.read_bytes())
+    benchmark = load_benchmark("amber-existence", tmp_path)
+    assert len(benchmark.items) == benchmark.published == 4924
+    assert benchmark.problems == ()
+    assert not any(item.truth for item in benchmark.items)

@@ -11,8 +11,10 @@ from rvelens.benchmarks.action_scenes.questions import (
     ask,
     contrastive_pairs,
     draw_scene,
+    group_of,
     make_questions,
     patch_mask,
+    plan_question,
     sentence,
 )
 
@@ -29,7 +31,9 @@ __all__ = [
     "ask",
     "contrastive_pairs",
     "draw_scene",
+    "group_of",
     "make_questions",
     "patch_mask",
+    "plan_question",
     "sentence",
 ]

@@ -32,6 +32,7 @@ from rvelens.benchmarks.action_scenes.world import (
     VERBS,
     draw_verb,
 )
+from rvelens.grid import single_tile
 
 SPLITS = ("train", "validation", "test")
 GROUPS = ("PC-yes", "PC-no", "CP-yes", "CP-no")
@@ -100,15 +101,33 @@ def draw_scene(
             f"scene {seed} of split {split!r}: expected a seed of at least 0 and one of "
             f"{', '.join(SPLITS)}."
         )
-    rng = np.random.default_rng([SPLITS.index(split), seed])
-    if split == "train":
-        plans, verb = _skewed(rng, skew), None
-    else:
-        plans, verb = _balanced(rng, GROUPS[seed % 4])
+    rng, plans, verb = _plan(seed, split, skew)
     asked = int(rng.integers(2))
     placed = plans if asked == 0 else (plans[1], plans[0])
     image, people, copies = paint(rng, placed, look or Look())
     return Scene(seed, split, image, people, asked, verb, tuple(copies))
+
+
+def _plan(
+    seed: int, split: str, skew: float
+) -> tuple[np.random.Generator, tuple[Plan, Plan], str | None]:
+    """Who does what, the asked person first, and the verb that is asked; the generator goes on."""
+    rng = np.random.default_rng([SPLITS.index(split), seed])
+    if split == "train":
+        return rng, _skewed(rng, skew), None
+    return rng, *_balanced(rng, GROUPS[seed % 4])
+
+
+def plan_question(seed: int, split: str) -> tuple[Plan, str]:
+    """What the asked person of a scene does, and the verb of its own question, without drawing."""
+    _, (plan, _), verb = _plan(seed, split, SKEW)
+    return plan, verb or _train_verb(seed, plan.verb)
+
+
+def group_of(plan: Plan | Person, verb: str) -> str:
+    """The group of a question whether somebody does `verb`."""
+    prior = "PC" if plan.verb == PRIOR[plan.object] else "CP"
+    return f"{prior}-{'yes' if plan.verb == verb else 'no'}"
 
 
 def _cast(rng: np.random.Generator) -> tuple[list[str], str, str]:
@@ -149,9 +168,6 @@ def _balanced(rng: np.random.Generator, group: str) -> tuple[tuple[Plan, Plan], 
 def ask(scene: Scene, verb: str) -> Question:
     """Whether the asked person does `verb` with their object."""
     person = scene.people[scene.asked]
-    prior_true = person.verb == PRIOR[person.object]
-    answer = person.verb == verb
-    group = f"{'PC' if prior_true else 'CP'}-{'yes' if answer else 'no'}"
     held = tuple(p.contact for p in scene.people if p.object == person.object)
     loose = tuple(box for name, box in scene.copies if name == person.object)
     regions = {
@@ -163,8 +179,8 @@ def ask(scene: Scene, verb: str) -> Question:
         scene.seed,
         scene.image,
         sentence(person.kind, verb, person.object),
-        answer,
-        group,
+        person.verb == verb,
+        group_of(person, verb),
         person.kind,
         verb,
         person.object,
@@ -191,12 +207,12 @@ def make_questions(split: str, n: int, seed: int = 0) -> list[Question]:
 
 def _question(scene: Scene) -> Question:
     """The scene's own question; in the train split, about what is done or a random other verb."""
-    if scene.verb is not None:
-        return ask(scene, scene.verb)
-    person = scene.people[scene.asked]
-    rng = np.random.default_rng([7, SPLITS.index(scene.split), scene.seed])
-    others = [verb for verb in VERBS if verb != person.verb]
-    return ask(scene, person.verb if scene.seed % 2 == 0 else str(rng.choice(others)))
+    return ask(scene, scene.verb or _train_verb(scene.seed, scene.people[scene.asked].verb))
+
+
+def _train_verb(seed: int, done: str) -> str:
+    rng = np.random.default_rng([7, SPLITS.index("train"), seed])
+    return done if seed % 2 == 0 else str(rng.choice([verb for verb in VERBS if verb != done]))
 
 
 def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair]:
@@ -225,13 +241,4 @@ def patch_mask(
         size: width and height of the image in pixels.
     """
     rows, columns = grid
-    y = (np.arange(rows) + 0.5) * size[1] / rows
-    x = (np.arange(columns) + 0.5) * size[0] / columns
-    mask = np.zeros(grid, dtype=bool)
-    for x0, y0, x1, y1 in boxes:
-        inside = ((y >= y0) & (y <= y1))[:, None] & ((x >= x0) & (x <= x1))
-        if not inside.any():
-            row = int(np.abs(y - (y0 + y1) / 2).argmin())
-            inside[row, int(np.abs(x - (x0 + x1) / 2).argmin())] = True
-        mask |= inside
-    return mask
+    return single_tile(rows, columns).tokens_in(boxes, size).reshape(grid)

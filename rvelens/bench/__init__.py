@@ -5,6 +5,8 @@
 - `generation.py`: generation under hooks against plain SDPA; all that `rvelens bench` reports.
 - `memory.py`: what an ARS capture adds to the peak.
 - `sharing.py`: questions a second with and without a shared prefix.
+- `scoring.py`: time of `score_heads` against a forward for each text.
+- `settings.py`: time of 32 settings side by side against one plain evaluation.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from rvelens.ars import ARSProfile
 from rvelens.bench.clock import Progress, interleaved, quartiles
 from rvelens.bench.memory import capture_memory
+from rvelens.bench.scoring import scoring
+from rvelens.bench.settings import settings_side_by_side
 from rvelens.bench.shapes import SHAPES, Inputs, Shape, build, prompt_of
 from rvelens.bench.sharing import sharing
 from rvelens.hooks import rve_hooks
@@ -60,7 +62,7 @@ def run_shape(
 ) -> dict[str, Any]:
     """`run` for a shape of one's own."""
     hf_model = build(shape, device)
-    hooked = HookedLVLM(_twin(hf_model))
+    hooked = HookedLVLM(twin(hf_model))
     inputs = prompt_of(hf_model, shape.text_tokens)
     layers = parse_layers("preset", None, hooked.n_layers)
     settings, missing = _settings(hf_model, hooked, inputs, layers, new_tokens)
@@ -86,10 +88,12 @@ def run_shape(
         "missing": missing,
         "capture": [capture_memory(hooked, prompt) for prompt in prompts],
         "sharing": sharing(hooked, runs, device),
+        "scoring": scoring(hooked, runs, device),
+        "settings": settings_side_by_side(hooked, runs, device),
     }
 
 
-def _twin(model: PreTrainedModel) -> PreTrainedModel:
+def twin(model: PreTrainedModel) -> PreTrainedModel:
     """The same weights (shared, not copied) in modules of their own."""
     memo = {id(p): p for p in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, memo)
@@ -119,7 +123,7 @@ def _settings(
         RVE: under_rve,
     }
     try:
-        bridge = boot_bridge(_twin(hf_model))
+        bridge = boot_bridge(twin(hf_model))
     except Exception as error:  # Whatever keeps TransformerLens from booting is shown, not raised.
         return settings, {BRIDGE: f"{type(error).__name__}: {' '.join(str(error).split())}"}
     attach_tokens(bridge.hook_dict.values(), hooked.token_map(inputs))

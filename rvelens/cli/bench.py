@@ -48,6 +48,8 @@ def bench(
     )
     console.print(_memory(result))
     console.print(_sharing(result["sharing"]), highlight=False)
+    console.print(_scoring(result["scoring"]), highlight=False)
+    console.print(_settings(result["settings"]), highlight=False)
 
 
 def _speed(result: dict[str, Any]) -> Table:
@@ -79,6 +81,27 @@ def _sharing(result: dict[str, Any]) -> str:
         f"\n{result['questions']} questions about an image, {result['answer_tokens']} tokens each, "
         f"questions a second: {rates}; ratio {result['ratio']:.2f}x (quartiles {low:.2f} to "
         f"{high:.2f}), answers {'the same' if result['same_answers'] else 'NOT the same'}"
+    )
+
+
+def _scoring(result: dict[str, Any]) -> str:
+    times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
+    low, high = result["quartiles"]
+    return (
+        f"\nARS of {result['pairs']} pairs, each with an image of its own, seconds: {times}; ratio "
+        f"{result['ratio']:.2f}x (quartiles {low:.2f} to {high:.2f}); scores up to "
+        f"{result['largest_score']:.0e} differ by {result['largest_difference']:.0e} at most"
+    )
+
+
+def _settings(result: dict[str, Any]) -> str:
+    times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
+    low, high = result["quartiles"]
+    return (
+        f"\n{result['questions']} questions, {result['answer_tokens']} tokens each, answered under "
+        f"{result['settings']} settings side by side, seconds: {times}; ratio {result['ratio']:.2f}x "
+        f"(quartiles {low:.2f} to {high:.2f}), answers "
+        f"{'the same as alone' if result['same_answers'] else 'NOT the same as alone'}"
     )
 
 

@@ -38,7 +38,7 @@ def test_a_capture_grows_with_the_keys_and_not_with_their_square(result):
 
 def test_twins_share_their_weights_and_nothing_else():
     model = bench.build(MICRO, "cpu")
-    twin = generation._twin(model)
+    twin = generation.twin(model)
     assert twin.get_decoder() is not model.get_decoder()
     pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
     assert all(a is b for a, b in pairs)

@@ -1,68 +1,36 @@
-"""Figures: attention and enhancement on the image, ARS by layer and head.
-
-Each function returns a matplotlib `Figure` and touches no global state; `save_figure` writes it.
-"""
+"""Attention and enhancement on the image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
-from rvelens.ars import ARSProfile
 from rvelens.grid import ImageGrid
 from rvelens.hooks.enhanced import Masks
 from rvelens.layers import format_layers
+from rvelens.plots.style import (
+    COLUMN,
+    PAGE,
+    SMALL,
+    TEXT,
+    NotebookFigure,
+    house_style,
+    panel_letter,
+    settle,
+    wrapped,
+)
 from rvelens.prompts import ImageLike, load_image
 
-COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-}
-FORMATS = (".png", ".pdf", ".svg")
 _PIXELS = 900  # Pictures are drawn at most this wide or high; more would only make large files.
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
-
-    Raises:
-        ValueError: another ending, a folder that does not exist, or the name of a folder.
-    """
-    check_figure_path(path)
-    with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-        figure.savefig(path, dpi=300)
-
-
-def check_figure_path(path: str | Path) -> None:
-    """Raise ValueError for a path that `save_figure` cannot write, before anything is computed."""
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: expected a file name that ends in {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"no folder {path.parent}: expected one to write {path.name} to.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: expected the name of a file to write.")
 
 
 def overlay(
@@ -89,11 +57,12 @@ def overlay(
     heat = grid.picture(values.astype(float), *picture.size)
     low, top = _extremes(heat)
     scale = Normalize(min(low, 0.0), top or 1.0)
-    with rc_context(STYLE):
+    with house_style():
         figure, (axes,) = _panels(picture, 1, COLUMN)
         _show(axes, picture, heat, colormaps["viridis"], scale)
-        axes.set_title(title, parse_math=False)
+        axes.set_title(title)
         _scale_beside(figure, [axes], ScalarMappable(scale, "viridis"), label)
+        settle(figure)
     return figure
 
 
@@ -129,7 +98,7 @@ def overlay_enhanced(
     heats = [grid.picture(share[: grid.n_tokens].astype(float), *picture.size) for share in shares]
     n = len(masks)
     colours, scale = _steps(n, max(_extremes(heat)[1] for heat in heats))
-    with rc_context(STYLE):
+    with house_style():
         figure, panels = _panels(picture, 3, PAGE)
         _show(panels[0], picture, None, colours, scale)
         for axes, heat in zip(panels[1:], heats, strict=True):
@@ -138,68 +107,87 @@ def overlay_enhanced(
             axes.set_title(name)
         _scale_beside(figure, panels, ScalarMappable(scale, colours), f"layers (of {n})")
         layers = f"RVE in layers {format_layers(masks)}"
-        figure.suptitle(f"{title}\n{layers}" if title else layers, fontsize=8)
+        figure.suptitle(f"{title}\n{layers}" if title else layers)
+        settle(figure)
     return figure
 
 
-def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> Figure:
-    """ARS of every head, layers downwards, with each layer's mean and range beside it.
+def head_overlays(
+    image: ImageLike,
+    most: Mapping[int, Float[np.ndarray, " image"]],
+    least: Mapping[int, Float[np.ndarray, " image"]],
+    grid: ImageGrid,
+    *,
+    layer: int,
+    scores: Mapping[int, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Where the most and the least sensitive heads of one layer look, one small overlay a head.
+
+    Each panel's colours run from 0 to that head's largest value: panels show where a head looks, not
+    how much.
 
     Args:
-        profile: a measured profile; a published ranking has no scores.
-        sort: order each layer's heads from most to least sensitive instead of by number.
-        title: above the heat map.
+        image: the original image.
+        most, least: attention to each image token by head, in the order to show: at least one head
+            in `most`, and one row of panels each.
+        grid: where the tokens lie, from `model.image_grid(image)`.
+        layer: which layer the heads are of.
+        scores: ARS of the heads, written over their panels.
+        title: above the panels.
 
     Raises:
-        ValueError: a profile without scores.
+        ValueError: no heads, or not one number per image token.
     """
-    scores = profile.scores.float().cpu().numpy()
-    shown = -np.sort(-scores, axis=1) if sort else scores
-    n_layers, n_heads = scores.shape
-    height = float(np.clip(0.11 * n_layers + 1.0, 1.9, 5.5))
-    with rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN, height), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
-        mesh = left.imshow(
-            shown, cmap="cividis", aspect="auto", interpolation="nearest", vmin=float(scores.min())
-        )
-        left.set_xlabel("head, by rank" if sort else "head")
-        left.set_ylabel("layer")
-        if title:
-            figure.suptitle(title, fontsize=8)
-        left.set_xticks(_ticks(n_heads))
-        left.set_yticks(_ticks(n_layers))
-        bar = figure.colorbar(mesh, ax=left, location="top", aspect=30, pad=0.02)
-        bar.set_label("ARS")
+    if not most:
+        raise ValueError("no heads: expected the attention of at least one in `most`.")
+    rows = {"most sensitive heads": most, "least sensitive heads": least}
+    rows = {name: row for name, row in rows.items() if row}
+    # Small pictures in small panels: a page of them must not make a file of megabytes.
+    picture, small = _small(image, _PIXELS // 2), _small(image, _PIXELS // 4)
+    with house_style():
+        figure, whole, panels = _head_panels(picture, [len(row) for row in rows.values()])
+        _show(whole, picture, None, colormaps["viridis"], None)
+        for letter, (name, row), axes in zip("ab", rows.items(), panels, strict=False):
+            for (head, values), panel in zip(row.items(), axes, strict=True):
+                _show_head(panel, small, grid, values)
+                # The empty line above leaves room for the row's name, which may be wider than a panel.
+                score = f"\nARS {scores[head]:.2f}" if scores and head in scores else ""
+                panel.set_title(f"\nhead {head}{score}", fontsize=SMALL)
+            panel_letter(axes[0], letter, name, lift=24.0 if scores else 14.0)
+        scale = ScalarMappable(Normalize(0, 1), "viridis")
+        bar = figure.colorbar(scale, ax=[a for row in panels for a in row], aspect=30, pad=0.02)
+        bar.set_ticks([0, 1], labels=["0", "head's\nlargest"])
+        bar.set_label("attention", labelpad=-14)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-        _layer_means(right, scores)
+        figure.suptitle(wrapped(f"{title}\nlayer {layer}".strip(), PAGE - 0.1, TEXT))
+        settle(figure)
     return figure
 
 
-def _layer_means(axes: Axes, scores: NDArray[np.float32]) -> None:
-    """Mean over the heads of each layer as a dot, lowest and highest head as a bar."""
-    layers, means = np.arange(len(scores)), scores.mean(axis=1)
-    axes.hlines(layers, scores.min(axis=1), scores.max(axis=1), color="#b0b0b0", linewidth=1.2)
-    axes.plot(means, layers, "o", color="#00204d", markersize=2.6)
-    best = int(means.argmax())
-    axes.annotate(
-        f"{means[best]:.2f}",
-        (means[best], best),
-        (4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=7,
-        bbox={"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.8},
-    )
-    axes.set_xlabel("mean, range")
-    axes.set_xlim(left=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(left=False, labelleft=False)
+def _head_panels(picture: Image.Image, counts: list[int]) -> tuple[Figure, Axes, list[list[Axes]]]:
+    """A page-wide figure: the picture at the left, a row of panels for each count beside it."""
+    columns, n_rows = max(counts), len(counts)
+    panel = (PAGE - 1.1) / (columns + n_rows)
+    height = float(np.clip(panel * picture.height / picture.width, 0.4, 3.0))
+    figure = NotebookFigure(figsize=(PAGE, n_rows * (height + 0.55) + 0.4), layout="constrained")
+    grid = figure.add_gridspec(n_rows, columns + 1, width_ratios=[n_rows] + [1] * columns)
+    whole = figure.add_subplot(grid[:, 0])
+    whole.set_axis_off()
+    panels = [
+        [figure.add_subplot(grid[row, 1 + column]) for column in range(count)]
+        for row, count in enumerate(counts)
+    ]
+    for axes in (a for row in panels for a in row):
+        axes.set_axis_off()
+    return figure, whole, panels
 
 
-def _ticks(n: int) -> list[int]:
-    step = next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 50, 100, n) if n / s <= 9)
-    return list(range(0, n, step))
+def _show_head(
+    axes: Axes, picture: Image.Image, grid: ImageGrid, values: Float[np.ndarray, " image"]
+) -> None:
+    heat = grid.picture(np.asarray(values, dtype=float), *picture.size)
+    _show(axes, picture, heat, colormaps["viridis"], Normalize(0, _extremes(heat)[1] or 1.0))
 
 
 def _extremes(heat: Float[np.ndarray, "height width"]) -> tuple[float, float]:
@@ -208,10 +196,10 @@ def _extremes(heat: Float[np.ndarray, "height width"]) -> tuple[float, float]:
     return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
 
 
-def _small(image: ImageLike) -> Image.Image:
-    """The image in RGB, shrunk or enlarged so that its longer edge has `_PIXELS` pixels."""
+def _small(image: ImageLike, pixels: int = _PIXELS) -> Image.Image:
+    """The image in RGB, shrunk or enlarged so that its longer edge has `pixels` pixels."""
     loaded = load_image(image)
-    ratio = _PIXELS / max(loaded.size)
+    ratio = pixels / max(loaded.size)
     size = (max(round(loaded.width * ratio), 1), max(round(loaded.height * ratio), 1))
     return loaded.resize(size, Image.Resampling.BICUBIC)
 
@@ -220,7 +208,9 @@ def _panels(picture: Image.Image, n: int, width: float) -> tuple[Figure, Sequenc
     """A figure with `n` panels of the picture's aspect side by side, and room for a scale."""
     panel = (width - 0.75) / n
     height = float(np.clip(panel * picture.height / picture.width, 0.5, 7.0))
-    figure = Figure(figsize=(width, height + (0.3 if n == 1 else 0.55)), layout="constrained")
+    figure = NotebookFigure(
+        figsize=(width, height + (0.3 if n == 1 else 0.55)), layout="constrained"
+    )
     grid = np.atleast_1d(figure.subplots(1, n))
     for axes in grid:
         axes.set_axis_off()
@@ -236,8 +226,10 @@ def _show(
     hide_below: float = -np.inf,
 ) -> None:
     """The picture in pale grey with heat over it; white where no token sees it."""
+    # A smoothed enlargement of a small picture would make a file several times as large.
+    interpolation = "nearest" if max(picture.size) < _PIXELS else None
     if heat is None:
-        axes.imshow(picture)
+        axes.imshow(picture, interpolation=interpolation)
         return
     grey = np.asarray(picture.convert("L"), dtype=float) / 255
     # Pale, so that a colour means the same on dark and on light parts of the picture.
@@ -248,7 +240,7 @@ def _show(
     opacity = 0.7 if np.isfinite(hide_below) else 0.2 + 0.6 * np.asarray(scale(filled))
     share = np.where(filled > hide_below, opacity, 0.0)[..., None]
     mixed = base * (1 - share) + colours(scale(filled))[..., :3] * share
-    axes.imshow(np.where(seen[..., None], mixed, 0.75 + 0.25 * base))
+    axes.imshow(np.where(seen[..., None], mixed, 0.75 + 0.25 * base), interpolation=interpolation)
     if not seen.all() and min(seen.shape) > 1:
         axes.contour(seen.astype(float), levels=[0.5], colors="#606060", linewidths=0.6)
 

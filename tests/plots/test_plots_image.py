@@ -1,23 +1,18 @@
-"""Figures show the numbers they were given, at the image's own aspect, without global state."""
+"""Overlays show the numbers they were given, at the image's own aspect."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rvelens import ARSProfile
 from rvelens.grid import center_crop_box, single_tile
 from rvelens.hooks.enhanced import Masks
-from rvelens.plots import ars_heatmap, overlay, overlay_enhanced, save_figure
+from rvelens.plots import head_overlays, overlay, overlay_enhanced
 
 WIDE = Image.new("RGB", (80, 40), (200, 120, 60))
 GRID = single_tile(4, 4, center_crop_box(80, 40))
-SCORES = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
 
 
 def masks(n_layers=3, tokens=16):
@@ -88,16 +83,6 @@ def test_enhanced_needs_masks():
         overlay_enhanced(WIDE, {}, GRID)
 
 
-def test_heatmap_shows_every_score():
-    figure = ars_heatmap(ARSProfile.from_scores(SCORES), title="m")
-    left, right = figure.axes[:2]
-    np.testing.assert_allclose(np.asarray(left.images[0].get_array()), SCORES.numpy())
-    np.testing.assert_allclose(right.lines[0].get_xdata(), SCORES.mean(1).numpy(), rtol=1e-6)
-    ordered = ars_heatmap(ARSProfile.from_scores(SCORES), sort=True).axes[0]
-    expected = SCORES.sort(dim=1, descending=True).values.numpy()
-    np.testing.assert_allclose(np.asarray(ordered.images[0].get_array()), expected)
-
-
 def test_an_image_so_thin_that_no_pixel_is_seen():
     thin = Image.new("RGB", (20000, 1))
     grid = single_tile(4, 4, center_crop_box(20000, 1))
@@ -105,26 +90,25 @@ def test_an_image_so_thin_that_no_pixel_is_seen():
     overlay_enhanced(thin, masks(), grid).canvas.draw()
 
 
-def test_heatmap_needs_scores():
-    with pytest.raises(ValueError, match="ranking without scores"):
-        ars_heatmap(ARSProfile.published("llava-1.5-7b"))
+def test_each_head_has_a_panel_of_its_own_scale():
+    most = {7: np.eye(16)[5] * 0.9, 2: np.eye(16)[10] * 1e-6}
+    figure = head_overlays(WIDE, most, {1: np.zeros(16)}, GRID, layer=3, scores={7: 0.5})
+    whole, first, second, least = figure.axes[:4]
+    assert drawn(whole).shape[1] == 2 * drawn(whole).shape[0]
+    titles = [axes.get_title().split() for axes in (first, second, least)]
+    assert titles == [["head", "7", "ARS", "0.50"], ["head", "2"], ["head", "1"]]
+    hot, faint = patch(drawn(first), 1, 1), patch(drawn(second), 2, 2)
+    np.testing.assert_allclose(hot, faint, atol=0.1)  # both are their head's largest
+    assert np.ptp(patch(drawn(first), 2, 2)) < np.ptp(hot) / 2
+    assert figure.get_suptitle() == "layer 3"
+    assert [t.get_text() for axes in (first, least) for t in axes.texts] == [
+        "a  most sensitive heads",
+        "b  least sensitive heads",
+    ]
 
 
-@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
-def test_files_of_each_kind(tmp_path, ending):
-    path = tmp_path / f"figure.{ending}"
-    save_figure(ars_heatmap(ARSProfile.from_scores(SCORES)), path)
-    assert path.stat().st_size > 2000
-
-
-def test_other_files_are_refused(tmp_path):
-    figure = ars_heatmap(ARSProfile.from_scores(SCORES))
-    with pytest.raises(ValueError, match=r"ends in \.png, \.pdf, \.svg"):
-        save_figure(figure, tmp_path / "figure.gif")
-    with pytest.raises(ValueError, match="no folder"):
-        save_figure(figure, tmp_path / "none" / "figure.png")
-
-
-def test_pyplot_is_never_imported():
-    code = "import sys, rvelens.plots; assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+def test_overlays_of_heads_want_heads():
+    with pytest.raises(ValueError, match="no heads: expected the attention of at least one"):
+        head_overlays(WIDE, {}, {1: np.zeros(16)}, GRID, layer=3)
+    with pytest.raises(ValueError, match=r"expected \(16,\)"):
+        head_overlays(WIDE, {1: np.zeros(9)}, {}, GRID, layer=3)

@@ -1,0 +1,48 @@
+"""Figures that can be read at the width of a column of a two-column paper.
+
+Each function returns a matplotlib `Figure` and touches no global state; a notebook shows it, and
+`save_figure` writes it.
+
+- `style.py`: the house style: sizes, colours by role, labels at line ends, files.
+- `image.py`: attention and enhancement on the image.
+- `heads.py`: ARS by layer and head.
+- `attention.py`: attention of the last token by layer and position.
+- `lines.py`: lines over a setting.
+- `grids.py`: surfaces of two settings, bands of layers.
+- `rows.py`: numbers and seconds, one row a method.
+- `points.py`: one point a head.
+"""
+
+from __future__ import annotations
+
+from rvelens.plots.attention import attention_strip, stacked_shares
+from rvelens.plots.grids import bands, surface
+from rvelens.plots.heads import ars_heatmap, layer_profile
+from rvelens.plots.image import head_overlays, overlay, overlay_enhanced
+from rvelens.plots.lines import Series, lines
+from rvelens.plots.points import scatter
+from rvelens.plots.rows import Row, dots, timing_bars
+from rvelens.plots.style import COLUMN, PAGE, ROLES, check_figure_path, save_figure
+
+__all__ = [
+    "COLUMN",
+    "PAGE",
+    "ROLES",
+    "Row",
+    "Series",
+    "ars_heatmap",
+    "attention_strip",
+    "bands",
+    "check_figure_path",
+    "dots",
+    "head_overlays",
+    "layer_profile",
+    "lines",
+    "overlay",
+    "overlay_enhanced",
+    "save_figure",
+    "scatter",
+    "stacked_shares",
+    "surface",
+    "timing_bars",
+]

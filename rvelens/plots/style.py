@@ -1,0 +1,303 @@
+"""The house style of figures: sizes, colours by role, labels at line ends, files.
+
+Figures are made under `house_style()`, whatever style the caller has set, and are settled before
+they are returned: what is drawn later does not depend on settings that are gone by then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import offset_copy
+from scipy.optimize import isotonic_regression
+
+COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
+TEXT, SMALL = 8.0, 7.0  # Points; nothing but numbers in cells is smaller.
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.labelsize": TEXT,
+    "figure.titlesize": TEXT,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "hatch.linewidth": 0.4,
+    # Questions and names of models hold dollars and underscores; none is a formula.
+    "text.parse_math": False,
+}
+_SHOWN_DPI = 130  # In a notebook: text of 8 points is then as large as the text around it.
+FORMATS = (".png", ".pdf", ".svg")
+_BREAK = re.compile(r"(?<=\s)(?=\S)|(?<=\w/)(?=\w)|(?<=[^\W\d]-)(?=\w)")
+GREY = "#8a8a8a"  # What is not data: leaders, reference lines, empty cells.
+
+
+@dataclass(frozen=True)
+class Role:
+    """How what plays one part looks: a colour and, for readers who see none, a line and a marker."""
+
+    colour: str
+    line: Any = "-"
+    marker: str = "o"
+    hatch: str = ""
+
+
+# Every colour is legible as text on white, and all differ under each kind of colour blindness.
+ROLES = {
+    "plain": Role("#3c3c3c", (0, (1, 1)), "o"),
+    "rve": Role("#d55e00", "-", "D"),
+    "control": Role("#0b5fa5", (0, (5, 1.5)), "s"),
+    "oracle": Role("#00806a", (0, (6, 1.5, 1, 1.5)), "^"),
+    "random": Role("#b5559c", (0, (3, 1)), "v"),
+    "least": Role("#3d93cf", (0, (4, 1, 1, 1, 1, 1)), "P"),
+    "text": Role("#0b5fa5", (0, (5, 1.5)), "s", "////"),
+    "image": Role("#d55e00", "-", "D"),
+}
+_UNNAMED = ("rve", "control", "oracle", "random", "least", "plain")
+
+
+def role(name: str, index: int = 0) -> Role:
+    """The look of a role; without a name, that of the `index`-th of several series.
+
+    Raises:
+        ValueError: no such role.
+    """
+    if name and name not in ROLES:
+        raise ValueError(
+            f"role {name!r}: expected one of {', '.join(ROLES)}; leave it out for a look by order."
+        )
+    return ROLES[name or _UNNAMED[index % len(_UNNAMED)]]
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself: IPython shows matplotlib's own under pyplot alone."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The picture at twice the resolution that it is shown at, and its size in pixels there."""
+        file = BytesIO()
+        with house_style():
+            self.savefig(file, format="png", dpi=2 * _SHOWN_DPI)
+        width, height = (round(inches * _SHOWN_DPI) for inches in self.get_size_inches())
+        return file.getvalue(), {"width": width, "height": height}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """matplotlib's defaults and `STYLE` over them, until the block ends."""
+    with style.context(["default", STYLE]):
+        yield
+
+
+def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, Axes]:
+    """A figure with one open axes, and a title that is wrapped to fit and adds its own height."""
+    title = wrapped(title, width - 0.1, TEXT)
+    height += 0.14 * len(title.splitlines())
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title)
+    return figure, axes
+
+
+def wrapped(text: str, inches: float, size: float = SMALL) -> str:
+    """Text broken into lines of at most that width, by the mean width of a letter.
+
+    Names of models break after a slash or a hyphen between words; a longer word is cut.
+    """
+    letters = max(int(inches * 72 / (0.6 * size)), 6)
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for piece in _BREAK.split(paragraph):
+            if line and len(line + piece.rstrip()) > letters:
+                lines.append(line.rstrip())
+                line = ""
+            line += piece
+            while len(line.rstrip()) > letters:
+                lines.append(line[:letters])
+                line = line[letters:]
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The figure that holds the axes."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out, and keep the ticks that its size has led to.
+
+    A later layout would choose them anew after it has made room for the old ones' labels.
+    """
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            free = not isinstance(axis.get_major_locator(), FixedLocator | NullLocator)
+            if free and axes.get_label() != "<colorbar>":
+                axis.set_major_locator(FixedLocator(axis.get_majorticklocs().tolist()))
+
+
+def panel_letter(axes: Axes, letter: str, name: str = "", lift: float = 3.0) -> None:
+    """A panel's letter and name in bold at its upper left, `lift` points above its frame.
+
+    Takes no part in the layout: a long name must not push panels apart. Leave room above.
+    """
+    axes.annotate(
+        f"{letter}  {name}".strip(),
+        (0, 1),
+        (0, lift),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        weight="bold",
+        in_layout=False,
+    )
+
+
+def ticks(n: int) -> list[int]:
+    """At most nine round positions among 0 to n - 1."""
+    step = next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 50, 100, 200, 500, n) if n / s <= 9)
+    return list(range(0, n, step))
+
+
+def scale_above(figure: Figure, axes: Axes, mappable: ScalarMappable, label: str, **more: Any):
+    """A thin colour scale over the axes, its meaning in words; returns the colour bar."""
+    more = {"ticks": MaxNLocator(6, steps=[1, 2, 5, 10]), **more}
+    bar = figure.colorbar(mappable, ax=axes, location="top", aspect=30, pad=0.02, **more)
+    bar.set_label(wrapped(label, 0.8 * figure.get_figwidth(), TEXT))
+    bar.minorticks_off()
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    return bar
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a line ends, in data coordinates, and what its label says."""
+
+    text: str
+    colour: str
+    x: float
+    y: float
+
+
+def end_labels(axes: Axes, ends: Sequence[End]) -> None:
+    """Label lines right of the axes, each as near to its line's end as the others let it.
+
+    The figure grows where the labels would not fit beside its axes. Limits of the axes must be final.
+    """
+    figure = figure_of(axes)
+    right = axes.get_xlim()[1]
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    for end in ends:
+        axes.plot([end.x, right], [end.y, end.y], color=end.colour, linewidth=0.5, linestyle=":")
+    notes = [_note(axes, end, figure.get_figwidth()) for end in ends]
+    settle(figure)
+    # Two points apart: lines of different labels must not read as one label.
+    gap = 2 * figure.dpi / 72
+    heights = np.array([Text.get_window_extent(note).height + gap for note in notes])  # no leaders
+    missing = heights.sum() - axes.bbox.height
+    if missing > 0:
+        figure.set_figheight(figure.get_figheight() + 1.05 * missing / figure.dpi)
+        figure.draw_without_rendering()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = np.array([to_axes.transform((right, end.y))[1] for end in ends])
+    wanted = np.nan_to_num(wanted.clip(0, 1))
+    placed = spread(wanted, heights / axes.bbox.height)
+    for note, at, label in zip(notes, wanted, placed, strict=True):
+        note.xy = (1, at)
+        note.set_position((1, label))
+
+
+def _note(axes: Axes, end: End, width: float) -> Annotation:
+    return axes.annotate(
+        wrapped(end.text, 0.29 * width),
+        (1, 0.5),
+        (1, 0.5),
+        xycoords="axes fraction",
+        textcoords=offset_copy(axes.transAxes, figure_of(axes), 9, 0, units="points"),
+        color=end.colour,
+        fontsize=SMALL,
+        va="center",
+        linespacing=1.05,
+        annotation_clip=False,
+        arrowprops={
+            "arrowstyle": "-",
+            "color": end.colour,
+            "linewidth": 0.5,
+            "shrinkA": 1,
+            "shrinkB": 0,
+            "relpos": (0, 0.5),
+        },
+    )
+
+
+def spread(
+    wanted: Float[np.ndarray, " label"], heights: Float[np.ndarray, " label"]
+) -> Float[np.ndarray, " label"]:
+    """Centres of labels between 0 and 1 that do not overlap, nearest to the wanted ones.
+
+    The least sum of squared moves that keeps the order: with the heights below each label taken
+    off, labels that do not overlap are ascending numbers, and the nearest such are an isotonic
+    regression. All heights together must be at most 1.
+    """
+    if not len(wanted):
+        return wanted
+    order = np.argsort(wanted, kind="stable")
+    below = np.cumsum(heights[order]) - heights[order] / 2
+    room = max(1 - float(heights.sum()), 0.0)
+    bottom = isotonic_regression(wanted[order] - below).x.clip(0, room)
+    placed = np.empty_like(wanted)
+    placed[order] = bottom + below
+    return placed
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
+
+    The same figure gives the same bytes: no dates, no random names.
+
+    Raises:
+        ValueError: another ending, a folder that does not exist, or the name of a folder.
+    """
+    check_figure_path(path)
+    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    fonts: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "rvelens"}
+    with style.context(["default", STYLE, fonts]):
+        figure.savefig(path, dpi=300, metadata=dates.get(Path(path).suffix.lower()))
+
+
+def check_figure_path(path: str | Path) -> None:
+    """Raise ValueError for a path that `save_figure` cannot write, before anything is computed."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: expected a file name that ends in {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"no folder {path.parent}: expected one to write {path.name} to.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected the name of a file to write.")

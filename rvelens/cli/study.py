@@ -1,0 +1,199 @@
+"""`rvelens study NAME`: a result of the paper, measured on any model."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from rvelens.ars import ContrastivePair
+from rvelens.benchmarks import BENCHMARKS, load_benchmark
+from rvelens.benchmarks.action_scenes import contrastive_pairs
+from rvelens.cli.ask import find_profile
+from rvelens.cli.common import (
+    BatchSize,
+    Data,
+    DeviceMap,
+    Dtype,
+    DtypeOption,
+    FamilyName,
+    Json,
+    Limit,
+    Prompt,
+    Relation,
+    Settings,
+    Suffix,
+    bar,
+    emit_json,
+    load_model,
+    out,
+)
+from rvelens.cli.evaluate import known, parameters_by_method
+from rvelens.methods import METHODS, make_method
+from rvelens.pairs import load_pairs
+
+if TYPE_CHECKING:
+    from rvelens.studies import Study
+
+N_PAIRS = 128
+
+
+def study(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Which one; `rvelens study list` lists them.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the study's files.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A hub name, a folder, or rvelens/tiny; several for main-table and open-ended.",
+            show_default="rvelens/tiny",
+        ),
+    ] = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Of {', '.join(BENCHMARKS)}.", show_default="the study's"),
+    ] = None,
+    data: Data = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of `rvelens scan`, or `published`; one a model, in their order."),
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Contrastive pairs, as for `rvelens scan`.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Of {', '.join(METHODS)}.", show_default="the study's"),
+    ] = None,
+    setting: Settings = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, one of the study's own options; repeatable."),
+    ] = None,
+    relation: Relation = None,
+    limit: Limit = None,
+    prompt: Prompt = "chat",
+    suffix: Suffix = "",
+    batch_size: BatchSize = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of draws and intervals.")] = 55,
+    family: FamilyName = None,
+    dtype: DtypeOption = Dtype.auto,
+    device_map: DeviceMap = None,
+    json: Json = False,
+) -> None:
+    """Measure a result of the paper: tables (CSV, JSON, Markdown) and figures (PNG, SVG).
+
+    By default on the embedded model and its action scenes. The same command again goes on where the
+    last one stopped.
+    """
+    # They bring scipy along, which no other command waits for.
+    from rvelens import studies
+    from rvelens.evaluate import Decoding
+    from rvelens.studies.kit.run import run
+    from rvelens.studies.kit.write import render, write
+
+    if name == "list":
+        _list()
+        return
+    chosen = studies.find_study(name)
+    if output is None:
+        raise ValueError(f"study {name} without --out: expected a folder for its files; name one.")
+    models = model or ["rvelens/tiny"]
+    if len(models) > 1 and not chosen.several:
+        raise ValueError(f"study {name} with {len(models)} models: expected one; run it for each.")
+    if profile and len(profile) != len(models):
+        raise ValueError(
+            f"{len(profile)} profiles for {len(models)} models: expected one a model, in their order."
+        )
+    options = chosen.settled(_options(option or [], chosen.options))
+    names = known(method or chosen.methods, METHODS, "method")
+    parameters = parameters_by_method(setting or [], names)
+    of_relation = {} if relation is None else {"relation": relation}
+    benchmarks = [
+        load_benchmark(one, data, limit=limit, **of_relation)
+        for one in known(benchmark or chosen.benchmarks, BENCHMARKS, "benchmark")
+    ]
+    needs_profile = "profile" in chosen.needs or "rve" in names
+    rankings = [
+        find_profile(profile[n] if profile else None, one) if needs_profile else None
+        for n, one in enumerate(models)
+    ]
+    contrastive = _pairs(chosen, models, pairs, images, limit)
+    made_with, measured = [], []
+    setup = None
+    for one, ranking in zip(models, rankings, strict=True):
+        setup = None  # lets go of the model before
+        hooked = load_model(one, family=family, dtype=dtype, device_map=device_map)
+        setup, made, data_of_model = run(
+            chosen, hooked, benchmarks, output,
+            profile=ranking, pairs=contrastive,
+            methods=[make_method(n, hooked, ranking, **parameters[n]) for n in names],
+            decoding=Decoding(prompt, suffix, None, seed), options=options,
+            batch_size=batch_size, seed=seed, progress=lambda items, label: bar(label)(items),
+        )  # fmt: skip
+        made_with.append(made)
+        measured.append(data_of_model)
+    assert setup is not None
+    shown = chosen.show(setup, measured)
+    files = write(output, chosen, made_with, measured, shown)
+    if json:
+        emit_json({"study": chosen.name, "measured": measured, "says": shown.says})
+    else:
+        out().print(render(shown), highlight=False)
+        endings = ", ".join(file.name for file in files)
+        out().print(f"in {output}: {endings}", highlight=False, markup=False)
+
+
+def _list() -> None:
+    from rvelens import studies
+
+    for one in map(studies.find_study, studies.NAMES):
+        out().print(f"{one.name:17} {one.paper:14} {one.about}", highlight=False, markup=False)
+        for name, value in one.options.items():
+            line = f"{'':33}--option {name}={json_format.dumps(value)}"
+            out().print(line, highlight=False, markup=False)
+
+
+def _options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """NAME=VALUE as in JSON, or text; where the default is a text, text that may look like a number."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--option {text}: expected NAME=VALUE, as in n_random=20.")
+        found[name] = value
+        if not isinstance(defaults.get(name), str):
+            with suppress(json_format.JSONDecodeError):
+                found[name] = json_format.loads(value)
+    return found
+
+
+def _pairs(
+    study: Study,
+    models: Sequence[str],
+    pairs: Path | None,
+    images: Path | None,
+    limit: int | None,
+) -> list[ContrastivePair]:
+    """The pairs of a study that needs some; those of action scenes for the embedded model."""
+    if "pairs" not in study.needs:
+        return []
+    if pairs is not None and images is not None:
+        found = load_pairs(pairs, images)
+        drawn = np.random.default_rng(55).permutation(len(found))[:limit]
+        return [found[n] for n in sorted(drawn)]
+    if pairs is None and images is None and list(models) == ["rvelens/tiny"]:
+        return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))
+    raise ValueError(
+        f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as for "
+        "`rvelens scan`."
+    )

@@ -1,0 +1,69 @@
+"""`rvelens tune`: RVE's settings chosen on some photographs and reported on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvelens.benchmarks import BENCHMARKS
+from rvelens.cli.common import (
+    BatchSize,
+    Data,
+    DeviceMap,
+    Dtype,
+    DtypeOption,
+    FamilyName,
+    Json,
+    Limit,
+    Model,
+    Prompt,
+    Relation,
+    Suffix,
+)
+from rvelens.cli.study import study
+
+
+def tune(
+    model: Model,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder of the result.")],
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One, whose photographs are split; or one to tune on and one to report on. Of "
+            f"{', '.join(BENCHMARKS)}.",
+            show_default="action-scenes",
+        ),
+    ] = None,
+    data: Data = None,
+    profile: Annotated[
+        str | None, typer.Option(help="A file that `rvelens scan` wrote, or `published`.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="balanced_accuracy, accuracy, f1, or auc of the first token.")
+    ] = "balanced_accuracy",
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of the photographs, to tune on.")
+    ] = 0.3,
+    relation: Relation = None,
+    limit: Limit = None,
+    prompt: Prompt = "chat",
+    suffix: Suffix = "",
+    batch_size: BatchSize = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of intervals.")] = 55,
+    family: FamilyName = None,
+    dtype: DtypeOption = Dtype.auto,
+    device_map: DeviceMap = None,
+    json: Json = False,
+) -> None:
+    """Choose layers, K, alpha and beta of RVE on validation photographs, and report on the others.
+
+    `rvelens eval --tuned DIR` takes the result, and refuses questions about what it was tuned on.
+    """
+    study(
+        "tune", output, [model], benchmark, data, None if profile is None else [profile],
+        option=[f"by={by}", f"share={share}"], relation=relation, limit=limit, prompt=prompt,
+        suffix=suffix, batch_size=batch_size, seed=seed, family=family, dtype=dtype,
+        device_map=device_map, json=json,
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Which heads are enhanced, and whether the denoising mask helps (Tables 5 and 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rvelens.evaluate.scoring import score
+from rvelens.hooks import rve_hooks
+from rvelens.metrics import Estimate
+from rvelens.plots import Row, dots
+from rvelens.replay import Hooks
+from rvelens.studies.kit.asking import need_truths
+from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.paper import Cell, lookup, model_key
+from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
+
+# Rows of the tables: the scope that is enhanced, and whether the denoising mask is subtracted.
+ROWS: Mapping[str, tuple[str, bool] | None] = {
+    "vanilla": None,
+    "sensitive heads": ("sensitive", False),
+    "all heads": ("all", False),
+    "sensitive heads, denoised": ("sensitive", True),
+    "all heads, denoised": ("all", True),
+}
+# What the paper claims of these rows, "under identical conditions", as the pairs that have to differ.
+CLAIMS = (
+    ("all heads rather than the sensitive half", "sensitive heads", "all heads"),
+    (
+        "all heads rather than the sensitive half, denoised",
+        "sensitive heads, denoised",
+        "all heads, denoised",
+    ),
+    ("the denoising mask, sensitive heads", "sensitive heads", "sensitive heads, denoised"),
+    ("the denoising mask, all heads", "all heads", "all heads, denoised"),
+)
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """Every row's figures on every benchmark, and paired changes."""
+    need_truths("ablation", setup.benchmarks)
+    settled = of_rve(setup)
+    settings: dict[str, Hooks] = {
+        name: []
+        if one is None
+        else rve_hooks(setup.ranking, **{**settled, "scope": one[0], "denoise": one[1]})
+        for name, one in ROWS.items()
+    }
+    return {
+        "model": setup.model.name,
+        "rve": settled,
+        "benchmarks": {
+            one.name: score(one, setup.answers(one.name, one, settings), setup.seed)
+            for one in setup.benchmarks
+        },
+        "relation": {one.name: one.relation for one in setup.benchmarks},
+    }
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """One table a benchmark, and the paper's rows beside those of its models."""
+    (data,) = measured
+    tables, figures, says = {}, {}, []
+    for benchmark, result in data["benchmarks"].items():
+        if not result["rules"]:
+            continue
+        name = "" if not tables else benchmark
+        tables[name] = Table(
+            f"{data['model']}, {benchmark}, {result['questions']} questions: what is enhanced",
+            ("enhanced", *COLUMNS),
+            [(label, *row(result, label)) for label in ROWS],
+            SIGNED,
+        )
+        figures[name] = dots(
+            [_dot(data, benchmark, label) for label in ROWS],
+            x_label="accuracy",
+            baseline="vanilla",
+        )
+        says += [_said(benchmark, what, result, a, b) for what, a, b in CLAIMS]
+    tables["paper"] = _paper(data)
+    return Shown(tables, figures, says=tuple(says))
+
+
+def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> Row:
+    found = value(data["benchmarks"][benchmark], label, "accuracy")
+    low, at, high = (float("nan") if found is None else found[k] for k in ("low", "value", "high"))
+    role = "plain" if label == "vanilla" else "rve"
+    papers = [
+        cell.value
+        for cell in _cells(data, benchmark)
+        if cell.metric == "accuracy" and _label(cell) == label
+    ]
+    return Row(label, at, low, high, group=benchmark, paper=[*papers, float("nan")][0], role=role)
+
+
+def _said(benchmark: str, what: str, result: Mapping[str, Any], before: str, after: str) -> str:
+    change = pair(result, after, before)
+    assert change is not None
+    gain = change["change"]["accuracy"]
+    numbers = f"accuracy {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"{benchmark}: {what}: {numbers}, {change['verdict']}."
+
+
+def _cells(data: Mapping[str, Any], benchmark: str) -> list[Cell]:
+    """The paper's cells of the model and the questions that were measured."""
+    if (benchmark, data["relation"][benchmark]) != ("mmrel-real", "action"):
+        return []
+    model = model_key(data["model"])
+    return [c for c in (*lookup("table5"), *lookup("table7")) if c.model == model]
+
+
+def _paper(data: Mapping[str, Any]) -> Table:
+    """Tables 5 and 7; measured only where the model and the questions are the paper's."""
+    measured = {
+        cell: Estimate(**found)
+        for benchmark, result in data["benchmarks"].items()
+        if result["rules"]
+        for cell in _cells(data, benchmark)
+        if (found := value(result, _label(cell), cell.metric)) is not None
+    }
+    title = "The paper's Tables 5 and 7 (MMRel real, action questions)"
+    if measured:
+        title += f"; measured on {data['benchmarks']['mmrel-real']['questions']} questions"
+    else:
+        what = "it" if model_key(data["model"]) is None else "these questions"
+        title += f"; measured here: {data['model']}, and the paper has no number of {what}"
+    # Without a measurement it is the paper's alone, which nobody wants in a terminal.
+    table = beside([*lookup("table5"), *lookup("table7")], measured, title)
+    return replace(table, aside=not measured)
+
+
+def _label(cell: Cell) -> str:
+    wanted = cell.setting["scope"], cell.setting["denoise"]
+    return next(
+        name for name, one in ROWS.items() if (("none", False) if one is None else one) == wanted
+    )
+
+
+STUDY = Study(
+    "ablation",
+    "Tables 5 and 7",
+    "RVE on all or only the sensitive heads, with and without the denoising mask",
+    measure,
+    show,
+    needs=frozenset({"profile"}),
+    methods=("rve",),
+)

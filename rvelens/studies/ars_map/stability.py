@@ -1,0 +1,93 @@
+"""From how many contrastive pairs on the most sensitive heads stay the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+SETTLED = 0.9  # Mean overlap from which on the most sensitive heads count as settled.
+
+
+def stability(
+    per_pair: Float[np.ndarray, "pair layer head"], k: int, n_draws: int, seed: int
+) -> dict[str, Any]:
+    """How much the k most sensitive heads of random samples of pairs have in common.
+
+    Args:
+        per_pair: equation 3 of each pair.
+        k: heads of each layer.
+        n_draws: samples of each size.
+        seed: of the samples.
+
+    Returns:
+        "n", the sizes; by size, "whole", the overlap of a sample with all pairs, and "halves", that of
+        two disjoint samples of the size (None where there are too few pairs for two): mean over layers
+        and draws, and the middle 95% of the draws; "settled_whole" and "settled_halves", the smallest
+        size from which on the mean is at least `SETTLED`, None if there is none.
+    """
+    n_pairs = len(per_pair)
+    rng = np.random.default_rng(seed)
+    all_pairs = top_heads(per_pair.mean(axis=0), k)
+    sizes = _sizes(n_pairs)
+    whole, halves = [], []
+    for n in sizes:
+        draws = [rng.permutation(n_pairs) for _ in range(n_draws)]
+        first = [_top_of(per_pair, draw[:n], k) for draw in draws]
+        whole.append(_spread([overlap(one, all_pairs, k) for one in first]))
+        if 2 * n > n_pairs:
+            halves.append(None)
+            continue
+        second = [_top_of(per_pair, draw[n : 2 * n], k) for draw in draws]
+        halves.append(_spread([overlap(*two, k) for two in zip(first, second, strict=True)]))
+    return {
+        "n": sizes,
+        "n_draws": n_draws,
+        "whole": whole,
+        "halves": halves,
+        "settled_whole": _settled(sizes, whole),
+        "settled_halves": _settled(sizes, halves),
+    }
+
+
+def top_heads(scores: Float[np.ndarray, "layer head"], k: int) -> Bool[np.ndarray, "layer head"]:
+    """Which heads are the k most sensitive of their layer; of equal ones, those of lower number."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    top = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(top, order, True, axis=1)
+    return top
+
+
+def overlap(a: Bool[np.ndarray, "layer head"], b: Bool[np.ndarray, "layer head"], k: int) -> float:
+    """Share of the k heads of a layer that both have, mean over layers."""
+    return float((a & b).sum(axis=1).mean() / k)
+
+
+def _sizes(n_pairs: int) -> list[int]:
+    """1, 2, 4, ... below the number of pairs, and half of them."""
+    powers = {2**n for n in range(n_pairs.bit_length()) if 2**n < n_pairs}
+    return sorted(powers | ({n_pairs // 2} if n_pairs > 1 else set()))
+
+
+def _top_of(
+    per_pair: Float[np.ndarray, "pair layer head"], drawn: Int[np.ndarray, " draw"], k: int
+) -> Bool[np.ndarray, "layer head"]:
+    return top_heads(per_pair[drawn].mean(axis=0), k)
+
+
+def _spread(overlaps: list[float]) -> dict[str, float]:
+    low, high = np.percentile(overlaps, [2.5, 97.5])
+    numbers = {"value": np.mean(overlaps), "low": low, "high": high}
+    return {name: round(float(x), 6) for name, x in numbers.items()}
+
+
+def _settled(sizes: list[int], overlaps: list[dict[str, float] | None]) -> int | None:
+    """The smallest size from which on every mean overlap is high enough."""
+    found = None
+    for n, one in reversed(list(zip(sizes, overlaps, strict=True))):
+        if one is not None:
+            if one["value"] < SETTLED:
+                break
+            found = n
+    return found

@@ -1,0 +1,263 @@
+"""Which heads are sensitive to the verb, how surely, and from how many pairs (Figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rvelens.ars import ARSProfile, ContrastivePair, score_heads
+from rvelens.contrastive import with_suffix
+from rvelens.layers import format_layers
+from rvelens.metrics import bootstrap_each
+from rvelens.plots import Series, ars_heatmap, lines
+from rvelens.studies.ars_map.agreement import (
+    agreement,
+    agreement_figure,
+    other_ranking,
+    says_agreement,
+)
+from rvelens.studies.ars_map.stability import SETTLED, stability
+from rvelens.studies.kit.base import Setup, Shown, Study, Table, iterate
+from rvelens.studies.kit.estimates import FEW, above, clusters, column, ends, kept, means
+
+CHUNK = 32  # Pairs that are kept together; a file's name must not depend on the batch size.
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """ARS of every head, estimates over the pairs, agreement with another ranking, stability."""
+    model, options = setup.model, setup.options
+    if options["k"] < 1 or options["n_draws"] < 50:
+        raise ValueError(
+            f"k={options['k']} and n_draws={options['n_draws']}: expected k of at least 1, and at "
+            "least 50 draws."
+        )
+    other = other_ranking(model, options["against"])
+    per_pair = _per_pair(setup)
+    cluster = clusters(map(_photograph, setup.pairs))
+    scores = per_pair.mean(axis=0)
+    k = min(options["k"], model.n_heads // 2)
+    return {
+        "model": model.name,
+        "pairs": len(per_pair),
+        "photographs": int(cluster.max()) + 1,
+        "k": k,
+        "n_heads": model.n_heads,
+        "scores": [[round(x, 6) for x in layer] for layer in scores.tolist()],
+        **_by_layer(per_pair, cluster, setup.seed),
+        "agreement": other
+        and {"with": other[0], **agreement(per_pair, other[1], cluster, setup.seed)},
+        "stability": stability(per_pair, k, options["n_draws"], setup.seed),
+    }  # fmt: skip
+
+
+def _per_pair(setup: Setup) -> Float[np.ndarray, "pair layer head"]:
+    """Equation 3 of every pair, kept in chunks."""
+    every = with_suffix(setup.pairs, setup.decoding.suffix)
+    starts = range(0, len(every), CHUNK)
+    chunks = []
+    for start in iterate(setup.progress, "pairs")(starts):
+
+        def compute(pairs: Sequence[ContrastivePair] = every[start : start + CHUNK]) -> Any:
+            prompt = setup.decoding.prompt
+            found = score_heads(setup.model, pairs, batch_size=setup.batch_size, prompt=prompt)
+            assert found.per_pair is not None
+            return found.per_pair.tolist()
+
+        chunks += setup.parts.keep(f"pairs-{start:06d}", compute)
+    return np.array(chunks, dtype=float)
+
+
+def _photograph(pair: ContrastivePair) -> str | int:
+    """What pairs of the same picture have in common."""
+    return id(pair.image) if isinstance(pair.image, Image.Image) else str(pair.image)
+
+
+def _by_layer(
+    per_pair: Float[np.ndarray, "pair layer head"], cluster: Int[np.ndarray, " pair"], seed: int
+) -> dict[str, Any]:
+    """Mean over heads by layer, its quartiles over pairs, and how far middle layers lie above."""
+    layers = per_pair.mean(axis=2)
+    middle, outer = thirds(layers.shape[1])
+    columns = layers
+    if middle:
+        gap = layers[:, middle].mean(axis=1) - layers[:, outer].mean(axis=1)
+        columns = np.column_stack([layers, gap])
+    found = [kept(one) for one in bootstrap_each(means(columns), cluster, seed=seed)]
+    quartiles = np.quantile(layers, [0.25, 0.5, 0.75], axis=0)
+    return {
+        "by_layer": found[: layers.shape[1]],
+        "quartiles": [[round(x, 6) for x in row] for row in quartiles.T.tolist()],
+        "middle": {"layers": middle, "minus_outer": found[-1] if middle else None},
+    }
+
+
+def thirds(n_layers: int) -> tuple[list[int], list[int]]:
+    """The middle third of a model's layers, and all others; no middle below three layers."""
+    if n_layers < 3:
+        return [], list(range(n_layers))
+    middle = list(range(round(n_layers / 3), round(2 * n_layers / 3)))
+    return middle, [layer for layer in range(n_layers) if layer not in middle]
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """The map of heads, layers, agreement, and how many pairs a ranking takes."""
+    (data,) = measured
+    profile = ARSProfile.from_scores(torch.tensor(data["scores"]))
+    figures = {
+        "": ars_heatmap(profile, sort=True),
+        "heads": ars_heatmap(profile),
+        "layers": _layers_figure(data),
+    }
+    tables = {"": _layers_table(data)}
+    if data["stability"]["n"]:
+        figures["stability"] = _stability_figure(data)
+        tables["stability"] = _stability_table(data)
+    if data["agreement"]:
+        figures["agreement"] = agreement_figure(data)
+    says = _says_middle(data), says_agreement(data), _says_pairs(data)
+    return Shown(tables, figures, says=says)
+
+
+def _layers_table(data: Mapping[str, Any]) -> Table:
+    scores = np.array(data["scores"])
+    top = np.argsort(-scores, axis=1, kind="stable")[:, : data["k"]]
+    other = data["agreement"]
+    rows = [
+        [str(n), mean, q1, q3, ", ".join(map(str, heads))]
+        for n, (mean, (q1, _, q3), heads) in enumerate(
+            zip(data["by_layer"], data["quartiles"], top.tolist(), strict=True)
+        )
+    ]
+    columns = ("layer", "mean ARS", "lower quartile", "upper quartile", "most sensitive heads")
+    if other:
+        rows = [[*row, rho] for row, rho in zip(rows, other["by_layer"], strict=True)]
+        rows.append(["mean", None, None, None, "", other["mean"]])
+        columns += ("rank agreement",)
+    notes = [
+        "Mean over the heads of a layer. Brackets: 95% bootstrap intervals over photographs; "
+        "quartiles: over the pairs.",
+        "ARS, equation 3: from 0 to 2, and 1.41 for maps of equal norm without a token in common.",
+    ]
+    if other:
+        notes.append(
+            "Rank agreement: Spearman's correlation over the heads of a layer with "
+            f"{other['with']}; pairs that are drawn twice count twice, which makes draws agree a "
+            "little less than all pairs."
+        )
+    title = f"ARS by layer, {data['model']}, {data['pairs']} pairs"
+    return Table(title, columns, rows, frozenset({"rank agreement"}), tuple(notes))
+
+
+def _layers_figure(data: Mapping[str, Any]) -> Figure:
+    q1, middle, q3 = np.array(data["quartiles"]).T
+    mean = data["by_layer"]
+    return lines(
+        {
+            "mean, 95% interval": Series(
+                column(mean, "value"),
+                low=column(mean, "low"),
+                high=column(mean, "high"),
+                role="rve",
+            ),
+            "median and quartiles of pairs": Series(middle, low=q1, high=q3, role="control"),
+        },
+        x_label="layer",
+        y_label="ARS, mean over heads",
+    )
+
+
+def _stability_table(data: Mapping[str, Any]) -> Table:
+    found = data["stability"]
+    rows = [
+        [str(n), whole, halves]
+        for n, whole, halves in zip(found["n"], found["whole"], found["halves"], strict=True)
+    ]
+    k = data["k"]
+    return Table(
+        f"Overlap of each layer's {k} most sensitive heads, by number of pairs",
+        ("pairs", "with all pairs", "two disjoint samples"),
+        rows,
+        notes=(
+            f"Share of {k} heads in common, mean over layers and {found['n_draws']} draws; "
+            "brackets: the middle 95% of the draws.",
+            f"By chance {k / data['n_heads']:.2f}. Samples of nearly all pairs overlap with all "
+            "pairs by construction; disjoint ones do not.",
+        ),
+    )
+
+
+def _stability_figure(data: Mapping[str, Any]) -> Figure:
+    found = data["stability"]
+    names = {"with all pairs": ("whole", "control"), "disjoint samples": ("halves", "rve")}
+    return lines(
+        {
+            name: Series(
+                column(found[key], "value"),
+                x=np.array(found["n"]),
+                low=column(found[key], "low"),
+                high=column(found[key], "high"),
+                role=role,
+            )
+            for name, (key, role) in names.items()
+        },
+        x_label="contrastive pairs",
+        y_label=f"overlap of the top {data['k']} heads",
+        reference=("chance", data["k"] / data["n_heads"]),
+        log="x",
+    )
+
+
+def _says_middle(data: Mapping[str, Any]) -> str:
+    layers, gap = data["middle"]["layers"], data["middle"]["minus_outer"]
+    if gap is None:
+        return "The model has too few layers for a middle third."
+    what = f"the mean ARS of the middle third (layers {format_layers(layers)}) minus that of the others"
+    if data["photographs"] < FEW:
+        return (
+            f"{data['photographs']} photographs are too few to say which layers are more sensitive."
+        )
+    claim = {
+        True: "Middle layers are more sensitive",
+        False: "Middle layers are less sensitive",
+        None: "That middle layers are more sensitive is not shown",
+    }[above(gap)]
+    return f"{claim}: {what} is {ends(gap)}."
+
+
+def _says_pairs(data: Mapping[str, Any]) -> str:
+    found, k = data["stability"], data["k"]
+    if not found["n"]:
+        return f"{data['pairs']} pairs are too few to say how many a ranking takes."
+    honest, by_construction = found["settled_halves"], found["settled_whole"]
+    if honest is not None:
+        said = (
+            f"Two disjoint samples share {SETTLED:.0%} of the top {k} heads from {honest} pairs on"
+        )
+    else:
+        last = max(n for n, one in zip(found["n"], found["halves"], strict=True) if one)
+        said = (
+            f"Up to {last} pairs, two disjoint samples do not share {SETTLED:.0%} of the top {k} "
+            "heads: more pairs are needed than there are"
+        )
+    if by_construction is None:
+        return f"{said}."
+    return (
+        f"{said}; samples of these pairs share as much with all of them from {by_construction} on."
+    )
+
+
+STUDY = Study(
+    "ars-map",
+    "Figure 5",
+    "ARS of every layer and head, its spread, agreement with a ranking, and stability",
+    measure,
+    show,
+    needs=frozenset({"pairs"}),
+    options={"k": 5, "n_draws": 50, "against": ""},
+)

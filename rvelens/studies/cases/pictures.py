@@ -1,0 +1,111 @@
+"""Pictures of a case as text: small, embedded, with the enhanced tokens over them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import colormaps
+from PIL import Image
+
+from rvelens.benchmarks import Item
+from rvelens.grid import ImageGrid
+from rvelens.model import HookedLVLM
+
+_EDGE = 448  # Pixels of the longer edge: sharp at a third of a page, small in a file of many.
+
+# By layer, numbers of image tokens: {"14": {"enhanced": [...], "removed": [...]}}.
+Layers = Mapping[str, Mapping[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is to be seen of one case, as data URIs.
+
+    Attributes:
+        plain: the picture.
+        marked: the picture with tokens marked, by "enhanced" and "removed"; {} without a patch grid or
+            for a method that enhances no tokens.
+        layers: how many tokens each layer "enhanced" and "removed".
+        reason: why there is no picture or none that is marked; "" if there are.
+    """
+
+    plain: str | None
+    marked: Mapping[str, str]
+    layers: Mapping[str, Mapping[str, int]]
+    reason: str
+
+
+def pictures(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
+    """The pictures of a question; `layers` is None where the method enhances no tokens."""
+    counts = {layer: {k: len(v) for k, v in each.items()} for layer, each in (layers or {}).items()}
+    try:
+        image = item.load()
+    except ValueError as error:
+        return Pictures(None, {}, counts, " ".join(str(error).split()))
+    picture, grid = small(image), model.image_grid(image)
+    if not layers:
+        return Pictures(embedded(picture), {}, counts, "")
+    if grid is None:
+        why = f"The image tokens of {model.family.name} have no place in the picture."
+        return Pictures(embedded(picture), {}, counts, why)
+    marked = {
+        name: embedded(tinted(picture, n_layers(layers, name, grid.n_tokens), grid, len(layers)))
+        for name in ("enhanced", "removed")
+    }
+    return Pictures(embedded(picture), marked, counts, "")
+
+
+def n_layers(layers: Layers, name: str, n_tokens: int) -> Float[np.ndarray, " image"]:
+    """In how many layers each image token was enhanced or removed."""
+    numbers = [np.asarray(each[name], dtype=int) for each in layers.values()]
+    return np.bincount(np.concatenate(numbers), minlength=n_tokens).astype(float)
+
+
+def colour(count: int, most: int) -> str:
+    """The colour of a token that is marked in `count` of `most` layers."""
+    r, g, b = (round(255 * x) for x in _shade(np.array([float(count)]), most)[0, :3])
+    return f"#{r:02x}{g:02x}{b:02x}"
+
+
+def _shade(count: Float[np.ndarray, "*any"], most: int) -> Float[np.ndarray, "*any 4"]:
+    share = (count - 1) / max(most - 1, 1)
+    return np.asarray(colormaps["viridis"](0.15 + 0.85 * share))
+
+
+def small(image: Image.Image, edge: int = _EDGE) -> Image.Image:
+    """The picture in RGB with `edge` pixels on its longer edge."""
+    ratio = edge / max(image.size)
+    size = (max(round(image.width * ratio), 1), max(round(image.height * ratio), 1))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def tinted(
+    picture: Image.Image, counts: Float[np.ndarray, " image"], grid: ImageGrid, most: int
+) -> Image.Image:
+    """The picture in pale grey with its marked tokens coloured, darker where no token sees it.
+
+    Args:
+        picture: as `small` makes it.
+        counts: in how many layers each token is marked.
+        grid: where the tokens lie.
+        most: layers in all.
+    """
+    heat = grid.picture(counts, *picture.size)
+    # Pale, so that a colour means the same on dark and on light parts of the picture.
+    pale = 0.25 + 0.75 * np.asarray(picture.convert("L"), dtype=float)[..., None] / 255
+    marked = np.where(heat > 0, 0.7, 0.0)[..., None]
+    mixed = pale * (1 - marked) + _shade(np.nan_to_num(heat), most)[..., :3] * marked
+    mixed = np.where(np.isnan(heat)[..., None], 0.55 * pale, mixed)
+    return Image.fromarray((255 * mixed.clip(0, 1)).astype(np.uint8))
+
+
+def embedded(picture: Image.Image) -> str:
+    """A picture as the data URI of a WebP."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=80, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,241 @@
+"""Questions whose answer a method flips, both ways, with what it enhanced (Figures 13 to 17)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.evaluate.answering import Answer
+from rvelens.evaluate.scoring import read_answers
+from rvelens.hooks import mask_recording_hooks
+from rvelens.hooks.enhanced import Masks
+from rvelens.hooks.rve import RVEHook
+from rvelens.methods import Method
+from rvelens.studies.cases.page import page
+from rvelens.studies.cases.pictures import pictures
+from rvelens.studies.kit.asking import answers, ask, asked, labels, need_truths
+from rvelens.studies.kit.base import Batch, Cell, Setup, Shown, Study, Table
+
+Data = Mapping[str, Any]
+DIRECTIONS = ("gained", "lost")
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """All flips with both answers, a random choice of them, and the tokens enhanced in these.
+
+    Raises:
+        ValueError: open-ended questions, fewer than two methods, or `against` is none of them.
+    """
+    need_truths("cases", setup.benchmarks)
+    before, after = _two(setup)
+    report = ask(setup, [before, after])
+    return {
+        "model": setup.model.name,
+        "before": before.name,
+        "after": after.name,
+        "parameters": report["methods"],
+        "n_cases": setup.options["n_cases"],
+        "seed": setup.seed,
+        "benchmarks": {
+            one.name: _of_benchmark(setup, one, before, after, report) for one in setup.benchmarks
+        },
+    }
+
+
+def _two(setup: Setup) -> tuple[Method, Method]:
+    """The method that flips answers, and the one whose answers it flips: vanilla, or the first."""
+    named = {method.name: method for method in setup.methods}
+    against = setup.options["against"]
+    others = [name for name in ("vanilla", *named) if name in named and name != against]
+    if against not in named or not others:
+        raise ValueError(
+            f"study 'cases' with against={against!r} and the methods {', '.join(named) or 'none'}: "
+            "expected it among them, and another one to compare it with; name both by --method."
+        )
+    return named[others[0]], named[against]
+
+
+def _of_benchmark(
+    setup: Setup, benchmark: Benchmark, before: Method, after: Method, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    said = {m.name: answers(setup, benchmark, m.name) for m in (before, after)}
+    numbers = asked(benchmark, said)
+    items = [benchmark.items[n] for n in numbers]
+    was, now = (
+        read_answers(benchmark, said[m.name], numbers, benchmark.rule).right
+        for m in (before, after)
+    )
+    flips = [
+        flip(item, said[before.name][item.id], said[after.name][item.id], bool(right))
+        for item, wrong, right in zip(items, ~was, now, strict=True)
+        if wrong == right
+    ]
+    chosen = choose(flips, setup.options["n_cases"], setup.seed)
+    scored = report["benchmarks"][benchmark.name]
+    pairs = scored["rules"]["official"]["pairs"] if scored["rules"] else [{}]
+    return {
+        "questions": len(items),
+        "left_out": len(benchmark.items) - len(items),
+        "right_both": int((was & now).sum()),
+        "wrong_both": int((~was & ~now).sum()),
+        "mcnemar_p": pairs[0].get("mcnemar_p"),
+        "verdict": pairs[0].get("verdict", "no question could be asked"),
+        "groups": dict(Counter(item.group for item in items)),
+        "flips": flips,
+        "chosen": chosen,
+        "masks": masks_of(setup, benchmark, chosen, after),
+    }
+
+
+def flip(item: Item, before: Answer, after: Answer, gained: bool) -> dict[str, Any]:
+    """A question with both answers; `gained` where the later one is right and the earlier wrong."""
+    return {
+        "id": item.id,
+        "group": item.group,
+        "question": item.text,
+        "truth": "yes" if item.truth else "no",
+        "before": {"answer": before.text, "p_yes": _p_yes(before.margin)},
+        "after": {"answer": after.text, "p_yes": _p_yes(after.margin)},
+        "direction": "gained" if gained else "lost",
+    }
+
+
+def _p_yes(margin: float | None) -> float | None:
+    """Probability of yes against no, from their log-odds."""
+    if margin is None:
+        return None
+    return round(1 / (1 + math.exp(-min(max(margin, -50.0), 50.0))), 6)
+
+
+def choose(flips: Sequence[Data], n: int, seed: int) -> list[str]:
+    """Ids of at most `n` random flips of each direction, in the order of the flips."""
+    chosen: set[str] = set()
+    for number, direction in enumerate(DIRECTIONS):
+        ids = [flip["id"] for flip in flips if flip["direction"] == direction]
+        drawn = np.random.default_rng([seed, number]).permutation(len(ids))[: max(n, 0)]
+        chosen.update(ids[k] for k in drawn)
+    return [flip["id"] for flip in flips if flip["id"] in chosen]
+
+
+def masks_of(
+    setup: Setup, benchmark: Benchmark, chosen: Sequence[str], method: Method
+) -> dict[str, Any]:
+    """Image tokens that RVE enhanced for the first token of the answer, and that denoising removed.
+
+    By question, then by layer: {"enhanced": numbers, "removed": numbers}. {} for other methods.
+    """
+    if not any(isinstance(hook, RVEHook) for _, hook in method.hooks):
+        return {}
+
+    def compute(batch: Batch) -> list[Any]:
+        if not batch.items:
+            return []
+        cache: dict[int, Masks] = {}
+        inputs = setup.model.prepare(batch.images, batch.texts, setup.decoding.prompt)
+        with torch.no_grad(), setup.model.hooks(mask_recording_hooks(method.hooks, cache)):
+            setup.model(**inputs, logits_to_keep=1)
+        return [
+            {
+                str(layer): {
+                    "enhanced": masks.target[n].nonzero().flatten().tolist(),
+                    "removed": masks.removed[n].nonzero().flatten().tolist(),
+                }
+                for layer, masks in sorted(cache.items())
+            }
+            for n in range(len(batch.items))
+        ]
+
+    items = [item for item in benchmark.items if item.id in set(chosen)]
+    return setup.each(f"masks-{benchmark.name}", items, compute)
+
+
+def show(setup: Setup, measured: Sequence[Data]) -> Shown:
+    """Counts, all flips as a file, and the page with the chosen ones."""
+    (data,) = measured
+    (name,) = labels([data["model"]])
+    shown = {
+        one.name: {
+            item.id: pictures(setup.model, item, data["benchmarks"][one.name]["masks"].get(item.id))
+            for item in one.items
+            if item.id in set(data["benchmarks"][one.name]["chosen"])
+        }
+        for one in setup.benchmarks
+    }
+    tables = {"": _counts(data, name), "flips": _flips(data)}
+    return Shown(tables, pages={"": page(data, name, shown)}, says=tuple(_says(data, name)))
+
+
+def _counts(data: Data, name: str) -> Table:
+    rows: list[list[Cell]] = []
+    for benchmark, one in data["benchmarks"].items():
+        found = Counter(flip["direction"] for flip in one["flips"])
+        unchanged = one["right_both"] + one["wrong_both"]
+        rows.append(
+            [benchmark, "all", one["questions"], found["gained"], found["lost"], unchanged,
+             one["mcnemar_p"], one["verdict"]]
+        )  # fmt: skip
+        for group, n in sorted(one["groups"].items()) if len(one["groups"]) > 1 else []:
+            some = Counter(f["direction"] for f in one["flips"] if f["group"] == group)
+            rows.append(
+                [benchmark, group, n, some["gained"], some["lost"], n - some.total(), None, None]
+            )
+    columns = (
+        "benchmark", "group", "questions", "gained", "lost", "unchanged", "McNemar p", "verdict",
+    )  # fmt: skip
+    notes = (
+        f"gained: wrong under {data['before']} and right under {data['after']}; lost: the reverse; by "
+        "each benchmark's official rule.",
+        *(
+            f"{benchmark}: {one['left_out']} questions could not be asked and are left out."
+            for benchmark, one in data["benchmarks"].items()
+            if one["left_out"]
+        ),
+    )
+    title = f"{name}: answers that {data['after']} flips, against {data['before']}"
+    return Table(title, columns, rows, notes=notes)
+
+
+def _flips(data: Data) -> Table:
+    before, after = data["before"], data["after"]
+    rows: list[list[Cell]] = [
+        [
+            benchmark, flip["id"], flip["group"], flip["question"], flip["truth"],
+            flip["direction"], flip["before"]["answer"], flip["after"]["answer"],
+            flip["before"]["p_yes"], flip["after"]["p_yes"],
+            "yes" if flip["id"] in one["chosen"] else "no",
+        ]
+        for benchmark, one in data["benchmarks"].items()
+        for flip in one["flips"]
+    ]  # fmt: skip
+    columns = (
+        "benchmark", "id", "group", "question", "truth", "flip", before, after,
+        f"P(yes) {before}", f"P(yes) {after}", "on the page",
+    )  # fmt: skip
+    return Table("All flips", columns, rows, aside=True)
+
+
+def _says(data: Data, name: str) -> Iterator[str]:
+    for benchmark, one in data["benchmarks"].items():
+        found = Counter(flip["direction"] for flip in one["flips"])
+        p = "" if one["mcnemar_p"] is None else f", McNemar p {one['mcnemar_p']:.3g}"
+        yield (
+            f"{name}, {benchmark}: {data['after']} against {data['before']} gains {found['gained']} "
+            f"and loses {found['lost']} of {one['questions']} answers{p}: {one['verdict']}."
+        )
+
+
+STUDY = Study(
+    "cases",
+    "Figures 13-17",
+    "questions whose answer a method flips, both ways, with pictures on one page",
+    measure,
+    show,
+    methods=("vanilla", "rve"),
+    options={"against": "rve", "n_cases": 12},
+)

@@ -1,0 +1,9 @@
+"""What studies are made of.
+
+- `base.py`: what a study is; its setup, tables, figures and sentences.
+- `run.py`, `parts.py`, `write.py`: running one, keeping what is computed, writing its files.
+- `paper.py`, `beside.py`: the paper's numbers, alone and beside measured ones.
+- `asking.py`, `rows.py`, `margins.py`, `regions.py`: answers, attention, margins and ground truth of
+  questions.
+- `settings.py`, `estimates.py`: rows and intervals of tables.
+"""

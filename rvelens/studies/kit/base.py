@@ -1,0 +1,249 @@
+"""What a study is: what it is given, what it measures, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rvelens.ars import ARSProfile, ContrastivePair
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.evaluate.answering import Answer, Decoding, answer, answer_each, backing_off, batches
+from rvelens.evaluate.run import Progress
+from rvelens.methods import Method
+from rvelens.model import HookedLVLM
+from rvelens.replay import Hooks, replays_exactly
+from rvelens.studies.kit.parts import Parts
+
+# A cell of a table: text, a number, or an estimate {"value", "low", "high"}; None where there is none.
+Cell = str | int | float | Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers as they are measured; rounded only where they are shown.
+
+    Attributes:
+        title: one line above it.
+        columns: names, the first one of what a row is about.
+        rows: cells by row.
+        signed: columns of differences, shown with their sign.
+        notes: sentences below it.
+        aside: for its files alone; a terminal shows the title.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+    signed: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    aside: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A study for readers.
+
+    Attributes:
+        tables, figures, pages: by a short name that their files' names end in; "" for the main one.
+            Pages are HTML.
+        says: what it means, in sentences that claim only what the numbers confirm.
+    """
+
+    tables: Mapping[str, Table]
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    says: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Items whose pictures could be read, as a model is asked about them."""
+
+    items: list[Item]
+    images: list[Image.Image]
+    texts: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """One model, and what a study of it is made with.
+
+    Attributes:
+        profile: head ranking of the model; None if the study does not need one.
+        benchmarks: questions, at least one benchmark.
+        pairs: contrastive pairs; empty if the study does not need them.
+        methods: settled for the model.
+        options: the study's own options, with defaults filled in.
+        parts: where what was computed is kept.
+        unreadable: pictures that could not be read, with the reason; filled while the study runs.
+    """
+
+    model: HookedLVLM
+    profile: ARSProfile | None
+    benchmarks: tuple[Benchmark, ...]
+    pairs: tuple[ContrastivePair, ...]
+    methods: tuple[Method, ...]
+    decoding: Decoding
+    options: Mapping[str, Any]
+    parts: Parts
+    batch_size: int = 8
+    seed: int = 55
+    progress: Progress = lambda items, label: items
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The first benchmark, which most studies are about."""
+        return self.benchmarks[0]
+
+    @property
+    def ranking(self) -> ARSProfile:
+        """The profile of a study that needs one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.profile is None:
+            raise ValueError(
+                "this study needs a head profile: expected one of this model; make it with "
+                "`rvelens scan`."
+            )
+        return self.profile
+
+    def each(
+        self, label: str, items: Sequence[Item], compute: Callable[[Batch], Sequence[Any]]
+    ) -> dict[str, Any]:
+        """What `compute` finds for each item (as JSON), by id; kept batch by batch.
+
+        Items whose picture cannot be read are left out and named in `unreadable`.
+
+        Args:
+            label: names what is computed; a file's name.
+            items: questions.
+            compute: a batch to one value for each of its items.
+        """
+
+        def run(piece: Sequence[Item]) -> list[Any]:
+            batch = self._load(piece)
+            found = dict(zip((i.id for i in batch.items), compute(batch), strict=True))
+            return [found.get(item.id) for item in piece]
+
+        def of_batch(batch: Sequence[Item]) -> list[Any]:
+            return backing_off(run, batch, self.batch_size)[0]
+
+        groups = batches(items, self.batch_size)
+        by_item = self.parts.by_item(
+            label, groups, of_batch, lambda left: self.progress(left, label)
+        )
+        return {name: value for name, value in by_item.items() if value is not None}
+
+    def answers(
+        self, label: str, benchmark: Benchmark, settings: Mapping[str, Hooks]
+    ) -> dict[str, dict[str, Answer]]:
+        """Answers under each setting by its name, then by question id.
+
+        Settings edit the last row alone, so they run behind one prefill wherever the model allows
+        it; elsewhere each runs alone.
+        """
+        decoding = self.decoding.settled(benchmark.items)
+
+        def compute(batch: Batch) -> list[Any]:
+            if not batch.items:
+                return []
+            if replays_exactly(self.model):
+                hooks = list(settings.values())
+                return answer_each(self.model, hooks, batch.images, batch.texts, decoding)
+            names = [item.image for item in batch.items]
+            rows = [
+                answer(
+                    self.model, Method(name, {}, tuple(hooks)), batch.images, batch.texts, names,
+                    decoding,
+                )
+                for name, hooks in settings.items()
+            ]  # fmt: skip
+            return [list(each) for each in zip(*rows, strict=True)]
+
+        found = self.each(label, benchmark.items, compute)
+        return {
+            name: {item: Answer(item, *said[n]) for item, said in found.items()}
+            for n, name in enumerate(settings)
+        }
+
+    def _load(self, items: Sequence[Item]) -> Batch:
+        images: dict[str, Image.Image] = {}
+        for item in items:
+            if item.image not in images and item.image not in self.unreadable:
+                try:
+                    images[item.image] = item.load()
+                except ValueError as error:
+                    self.unreadable[item.image] = " ".join(str(error).split())
+        kept = [item for item in items if item.image in images]
+        texts = [self.decoding.question(item) for item in kept]
+        return Batch(kept, [images[item.image] for item in kept], texts)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One of the paper's results, or one beyond it.
+
+    Attributes:
+        name: as in `rvelens study NAME`.
+        paper: where the paper has it, such as "Figure 5"; "" if it has not.
+        about: one line.
+        measure: everything that takes a model, to JSON.
+        show: the JSON of each model (one, unless `several`) to tables, figures and sentences.
+        needs: among "profile", "pairs" and "judge".
+        benchmarks: what is asked where no benchmark is named.
+        methods: what is compared where no method is named; () where methods play no part.
+        options: defaults of its own options; a value must be of its default's type.
+        several: whether it compares models.
+    """
+
+    name: str
+    paper: str
+    about: str
+    measure: Callable[[Setup], dict[str, Any]]
+    show: Callable[[Setup, Sequence[Mapping[str, Any]]], Shown]
+    needs: frozenset[str] = frozenset()
+    benchmarks: tuple[str, ...] = ("action-scenes",)
+    methods: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    several: bool = False
+
+    def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The study's options, as given or by default.
+
+        Raises:
+            ValueError: an unknown option, or a value of another type.
+        """
+        for name, value in given.items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise ValueError(
+                    f"study {self.name!r} has no option {name!r}: expected {known}; leave it out."
+                )
+            default = self.options[name]
+            if not _like(value, default):
+                raise ValueError(
+                    f"study {self.name!r}: {name}={value!r}: expected a value like {default!r}."
+                )
+        return {**self.options, **given}
+
+
+def _like(value: Any, default: Any) -> bool:
+    if isinstance(default, list):
+        if not default:  # what may be in it, the study says
+            return isinstance(value, list)
+        return isinstance(value, list) and all(_like(x, default[0]) for x in value) and bool(value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def iterate(progress: Progress, label: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A study's progress for functions that take one without a label."""
+    return lambda items: progress(items, label)

@@ -1,0 +1,92 @@
+"""What a study has computed so far, kept as JSON so that it goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rvelens.benchmarks import Item
+from rvelens.evaluate.manifest import settle
+from rvelens.evaluate.store import cut_torn_line, write_json
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder of finished parts, all made with the same settings.
+
+    Attributes:
+        folder: holds manifest.json beside the parts.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, made_with: Mapping[str, Any]) -> Parts:
+        """The parts in a folder, none if it is new, or if a run ended before its first part.
+
+        Raises:
+            ValueError: the folder holds parts that were made with something else, which is named.
+        """
+        there = folder / "manifest.json"
+        if there.exists() and [there] == list(folder.iterdir()):
+            there.unlink()  # a mistake that the study refused must not take the folder
+        settle(folder, made_with)
+        return cls(folder)
+
+    def keep(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A part by its name: as it was kept, or computed now and kept."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            write_json(path, compute())
+        return _json(path.read_text(encoding="utf-8", errors="replace"), path)
+
+    def by_item(
+        self,
+        name: str,
+        batches: Sequence[Sequence[Item]],
+        compute: Callable[[Sequence[Item]], Sequence[Any]],
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> dict[str, Any]:
+        """A value (as JSON) for each item, by its id; a batch that is there whole is not computed.
+
+        What could not be computed is None, and tried again in the next run.
+        """
+        path = self.folder / f"{name}.jsonl"
+        cut_torn_line(path)
+        found: dict[str, Any] = {}
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            for number, line in enumerate(lines, start=1):
+                found |= _json(line, f"{path} line {number}", dict)
+        left = [b for b in batches if any(found.get(item.id) is None for item in b)]
+        for batch in progress(left) if left else left:
+            ids = [item.id for item in batch]
+            new = json.dumps(dict(zip(ids, compute(batch), strict=True)), allow_nan=False)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(new + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            found |= json.loads(new)
+        return {item.id: found[item.id] for batch in batches for item in batch}
+
+
+def _json(text: str, where: Any, kind: type = object) -> Any:
+    """What was kept.
+
+    Raises:
+        ValueError: something else than this class writes.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if found is None or not isinstance(found, kind):
+        raise ValueError(
+            f"{where} is no part of a study: expected JSON as it was kept; remove it to have it "
+            "computed again."
+        )
+    return found

@@ -1,0 +1,110 @@
+"""Running a study of one model, with everything that it depends on written down first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rvelens.ars import ARSProfile, ContrastivePair
+from rvelens.benchmarks import Benchmark
+from rvelens.evaluate.answering import Decoding
+from rvelens.evaluate.manifest import about_model, about_questions, versions
+from rvelens.evaluate.run import Progress
+from rvelens.evaluate.store import locked
+from rvelens.methods import Method
+from rvelens.model import HookedLVLM
+from rvelens.studies.kit.base import Setup, Study
+from rvelens.studies.kit.parts import Parts
+
+
+def run(
+    study: Study,
+    model: HookedLVLM,
+    benchmarks: Sequence[Benchmark],
+    out: str | Path,
+    *,
+    profile: ARSProfile | None = None,
+    pairs: Sequence[ContrastivePair] = (),
+    methods: Sequence[Method] = (),
+    decoding: Decoding | None = None,
+    options: Mapping[str, Any] | None = None,
+    batch_size: int = 8,
+    seed: int = 55,
+    progress: Progress = lambda items, label: items,
+) -> tuple[Setup, dict[str, Any], dict[str, Any]]:
+    """Measure a study on a model. What is computed is kept in `out/parts`, to go on from there.
+
+    Args:
+        study: from `rvelens.studies.find_study`.
+        model: the hooked model, without hooks that are on.
+        benchmarks: at least one.
+        out: folder of the study.
+        profile, pairs, methods: what the study needs of them.
+        decoding: prompt, suffix, length and seed of answers.
+        options: the study's own.
+        batch_size: questions per forward; halved when memory runs out.
+        seed: of draws and of bootstrap intervals.
+        progress: wraps iterations, with a label, for progress bars.
+
+    Returns:
+        the setup, what it was made with (a manifest), and what was measured; `study.show` and
+        `rvelens.studies.kit.write.write` make tables, figures and files of them.
+
+    Raises:
+        ValueError: something that the study needs is missing, an option that it has not, or a folder
+            with parts that were made with something else, or that another run is writing.
+    """
+    options, decoding = study.settled(options or {}), decoding or Decoding()
+    if int(n := os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"study {study.name!r} in {n} processes: expected one, which keeps what it has computed; "
+            "run it without `accelerate launch`."
+        )
+    if "profile" in study.needs and profile is None:
+        raise ValueError(
+            f"study {study.name!r} without a profile: expected the sensitivity of the model's heads; "
+            "measure it with `rvelens scan` or score_heads."
+        )
+    if "pairs" in study.needs and not pairs:
+        raise ValueError(
+            f"study {study.name!r} without contrastive pairs: expected some; see ContrastivePair."
+        )
+    made_with = {
+        "study": study.name,
+        "model": about_model(model),
+        "profile": None if profile is None else profile.digest(),
+        "benchmarks": [about_questions(benchmark) for benchmark in benchmarks],
+        "pairs": _digest(pairs),
+        "methods": {method.name: dict(method.parameters) for method in methods},
+        "decoding": asdict(decoding),
+        "options": options,
+        "seed": seed,
+        "versions": versions(),
+    }
+    folder = Path(out) / "parts" / study.name / slug(model.name)
+    with locked(folder.with_name(f"{folder.name}.lock"), folder):
+        setup = Setup(
+            model, profile, tuple(benchmarks), tuple(pairs), tuple(methods), decoding, options,
+            Parts.open(folder, made_with), batch_size, seed, progress,
+        )  # fmt: skip
+        return setup, made_with, study.measure(setup)
+
+
+def slug(name: str) -> str:
+    """A model's name as a folder's name; long paths keep their end."""
+    return re.sub(r"[^\w.-]+", "--", name).strip("-")[-80:] or "model"
+
+
+def _digest(pairs: Sequence[ContrastivePair]) -> str | None:
+    """Identifies pairs by their texts and names."""
+    if not pairs:
+        return None
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(f"{pair.id}\t{pair.question}\t{pair.contrastive}\n".encode())
+    return digest.hexdigest()

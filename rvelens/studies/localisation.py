@@ -1,0 +1,299 @@
+"""Whether the heads that ARS ranks high find the region where the answer is to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rvelens.ars import ARSProfile
+from rvelens.benchmarks import Item
+from rvelens.layers import PRESET, format_layers, scaled_layers
+from rvelens.localisation import rank_correlations
+from rvelens.metrics import bootstrap_each
+from rvelens.plots import Series, lines, scatter
+from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.estimates import FEW, above, clusters, column, ends, kept, means
+from rvelens.studies.kit.regions import find_region, grid_of
+from rvelens.studies.kit.rows import IsImage, Weights, each_row
+
+MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
+GROUPS = {
+    "most": "sensitive",
+    "least": "insensitive",
+    "all": "all heads",
+    "difference": "sensitive - insensitive",
+    "over_all": "sensitive - all",
+}
+SIGNED = frozenset({GROUPS["difference"], GROUPS["over_all"], "correlation with ARS"})
+# By whether the difference of AUC and the correlation are confirmed above (true) or below 0.
+VERDICTS: Mapping[tuple[bool | None, bool | None], str] = {
+    (True, True): "yes, sensitive heads find it better and AUC rises with ARS",
+    (False, False): "no, sensitive heads find it worse and AUC falls with ARS",
+}
+PerHead = Float[np.ndarray, "question layer head"]
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """AUC and enrichment of every head, by group of heads and layer, and how ARS goes with AUC."""
+    profile, benchmark = setup.ranking, setup.benchmark
+    unknown = next((item for item in benchmark.items if item.regions is None), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{benchmark.name} does not say where in the picture the answer is ({unknown.id}): "
+            "expected a benchmark with ground-truth regions; take action-scenes."
+        )
+    k = min(setup.options["k"], profile.n_heads // 2)
+    if k < 1:
+        raise ValueError(f"k={k} heads: expected at least 1.")
+    grid_of(
+        setup.model, benchmark.items[0].load()
+    )  # a model without one is refused before the work
+
+    def read(item: Item, image: Image.Image, weights: Weights, is_image: IsImage) -> dict[str, Any]:
+        model, attention = setup.model, weights[..., is_image]
+        of_family = model.family.grid  # what image_grid asks, without preparing the image again
+        n_tokens = attention.shape[-1]
+        grid = of_family(model.hf_model.config, model.processor, image.size, n_tokens)
+        assert grid is not None  # the first picture had one
+        return find_region(grid, item, image, attention)
+
+    found = each_row(setup, "heads", benchmark.items, read)
+    asked = [item for item in benchmark.items if item.id in found]
+    cluster = clusters(item.source for item in asked)
+    values = {
+        name: np.array([found[item.id][name] for item in asked], dtype=float) for name in MEASURES
+    }
+    preset = scaled_layers(*PRESET, profile.n_layers)
+    return {
+        "model": setup.model.name,
+        "benchmark": benchmark.name,
+        "questions": len(asked),
+        "photographs": int(cluster.max()) + 1,
+        "left_out": len(benchmark.items) - len(asked),
+        "k": k,
+        "preset": preset,
+        **{
+            name: _groups(one, profile, k, preset, cluster, setup.seed)
+            for name, one in values.items()
+        },
+        "correlation": _correlation(values["auc"], profile, cluster, setup.seed),
+        "ars": None if profile.mean is None else _rounded(profile.scores.double().cpu().numpy()),
+        "rank": (profile.ranking.argsort(dim=1) + 1).tolist(),
+        "by_head": {
+            name: _rounded(_mean(one.reshape(len(one), -1)).reshape(one.shape[1:]))
+            for name, one in values.items()
+        },
+    }
+
+
+def _groups(
+    values: PerHead,
+    profile: ARSProfile,
+    k: int,
+    preset: Sequence[int],
+    cluster: Int[np.ndarray, " question"],
+    seed: int,
+) -> dict[str, list[Any]]:
+    """Means over the heads of each group, for every layer, for all layers and for the preset ones.
+
+    Differences, of the most sensitive heads to the least and to all, are on the same questions.
+    """
+    n_layers = profile.n_layers
+    everyone = list(range(profile.n_heads))
+    heads = [
+        {"most": profile.top(n, k), "least": profile.bottom(n, k), "all": everyone}
+        for n in range(n_layers)
+    ]
+    by_group = {
+        group: np.column_stack([_mean(values[:, n, heads[n][group]].T) for n in range(n_layers)])
+        for group in ("most", "least", "all")
+    }
+    by_group["difference"] = by_group["most"] - by_group["least"]
+    by_group["over_all"] = by_group["most"] - by_group["all"]
+    columns = [
+        np.column_stack([x, _mean(x.T), _mean(x[:, list(preset)].T)]) for x in by_group.values()
+    ]
+    found = [kept(x) for x in bootstrap_each(means(np.hstack(columns)), cluster, seed=seed)]
+    width = n_layers + 2
+    return {name: found[n * width : (n + 1) * width] for n, name in enumerate(by_group)}
+
+
+def _mean(values: Float[np.ndarray, "number column"]) -> Float[np.ndarray, " column"]:
+    """Mean over the first axis without NaN; NaN where there is nothing else."""
+    return means(values)(np.arange(len(values)))
+
+
+def _correlation(
+    auc: PerHead, profile: ARSProfile, cluster: Int[np.ndarray, " question"], seed: int
+) -> dict[str, Any]:
+    """Spearman's correlation of a head's sensitivity with its mean AUC, within layers and over all.
+
+    Without scores, heads have their rank within the layer only, and there is none over all of them.
+    """
+    known = profile.mean is not None
+    score = profile.scores.double().cpu() if known else -profile.ranking.argsort(dim=1).double()
+    scores = score.numpy()
+    mean_of = means(auc.reshape(len(auc), -1))
+
+    def statistic(drawn: Int[np.ndarray, " draw"]) -> Float[np.ndarray, " number"]:
+        # Heads of equal AUC must tie, whatever the order in which theirs was summed up.
+        found = mean_of(drawn).reshape(scores.shape).round(9)
+        within = rank_correlations(scores, found)
+        over_all = rank_correlations(scores.reshape(1, -1), found.reshape(1, -1))
+        return np.concatenate([within, [within.mean()], over_all if known else [np.nan]])
+
+    found = [kept(one) for one in bootstrap_each(statistic, cluster, seed=seed)]
+    return {"by_layer": found[:-2], "within_layers": found[-2], "all_heads": found[-1]}
+
+
+def _rounded(values: Float[np.ndarray, "layer head"]) -> list[list[float | None]]:
+    return [[round(x, 6) if np.isfinite(x) else None for x in row] for row in values.tolist()]
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """Every head's ARS against its AUC, and groups of heads by layer."""
+    (data,) = measured
+    return Shown(
+        {"": _table(data, "auc"), "enrichment": _table(data, "enrichment")},
+        {
+            "": _scatter(data),
+            "layers": _lines(data, "auc"),
+            "enrichment": _lines(data, "enrichment"),
+        },
+        says=tuple(_says(data)),
+    )
+
+
+def _table(data: Mapping[str, Any], name: str) -> Table:
+    what, chance = MEASURES[name]
+    groups = data[name]
+    correlation = data["correlation"]
+    n_layers = len(data["rank"])
+    firsts = [*map(str, range(n_layers)), "all layers", f"{format_layers(data['preset'])} (preset)"]
+    rows = [[first, *(groups[group][n] for group in GROUPS)] for n, first in enumerate(firsts)]
+    columns = ("layer", *GROUPS.values())
+    notes = [
+        f"Means over questions and over the {data['k']} most and the {data['k']} least sensitive "
+        "heads by ARS of each layer. Brackets: 95% bootstrap intervals over scenes. Chance is "
+        f"{chance:g}.",
+        {
+            "auc": "Region AUC: probability that a token inside the region of the asked verb gets more "
+            "attention than one outside.",
+            "enrichment": "Mass / area: the region's share of the image's attention over its share of "
+            "the image's tokens.",
+        }[name],
+    ]
+    if name == "auc":
+        columns += ("correlation with ARS",)
+        extra = [*correlation["by_layer"], correlation["within_layers"], None]
+        rows = [[*row, one] for row, one in zip(rows, extra, strict=True)]
+        if correlation["all_heads"]:
+            rows.append(["all heads together", *[None] * len(GROUPS), correlation["all_heads"]])
+        notes.append(
+            "Correlation: Spearman's, of ARS and mean AUC over the heads of a layer; for all "
+            "layers, the mean of these."
+        )
+    if data["left_out"]:
+        notes.append(
+            f"{data['left_out']} questions are left out: their pictures could not be read."
+        )
+    title = (
+        f"{what} by layer, {data['model']}, {data['questions']} questions of {data['benchmark']}"
+    )
+    return Table(title, columns, rows, SIGNED, tuple(notes))
+
+
+def _scatter(data: Mapping[str, Any]) -> Figure:
+    scored = data["ars"] is not None
+    x = np.array(data["ars"] if scored else data["rank"], dtype=float)
+    y = np.array(data["by_head"]["auc"], dtype=float)
+    layer = np.broadcast_to(np.arange(len(x))[:, None], x.shape)
+    within = data["correlation"]["within_layers"]
+    return scatter(
+        x.ravel(),
+        y.ravel(),
+        layer.ravel(),
+        x_label="ARS of the head" if scored else "rank in its layer (1: most sensitive)",
+        y_label="region AUC of the head",
+        reference=("chance", 0.5),
+        title=f"rank correlation within layers\n{ends(within)}" if within else "",
+    )
+
+
+def _lines(data: Mapping[str, Any], name: str) -> Figure:
+    what, chance = MEASURES[name]
+    n_layers = len(data["rank"])
+    looks = {
+        f"{data['k']} most sensitive": ("most", "rve"),
+        f"{data['k']} least sensitive": ("least", "least"),
+        "all heads": ("all", "plain"),
+    }
+    return lines(
+        {
+            label: Series(
+                column(data[name][group][:n_layers], "value"),
+                low=column(data[name][group][:n_layers], "low"),
+                high=column(data[name][group][:n_layers], "high"),
+                role=role,
+            )
+            for label, (group, role) in looks.items()
+        },
+        x_label="layer",
+        y_label=what,
+        reference=("chance", chance),
+    )
+
+
+def _says(data: Mapping[str, Any]) -> list[str]:
+    if data["photographs"] < FEW:
+        return [f"{data['photographs']} photographs are too few to say anything."]
+    n_layers, within = len(data["rank"]), data["correlation"]["within_layers"]
+    overall, preset = data["auc"]["difference"][n_layers:]
+    over_all, most = data["auc"]["over_all"][n_layers], data["auc"]["most"][n_layers]
+    mass = data["enrichment"]["over_all"][n_layers]
+    if not (overall and preset and over_all and most and within and mass):
+        return ["Whether ARS finds the region is not shown: no head has an AUC."]
+    verdict = VERDICTS.get((above(overall), above(within)), "not shown")
+    layers = [above(one) for one in data["auc"]["difference"][:n_layers] if one]
+    better, worse = layers.count(True), layers.count(False)
+    return [
+        f"Does ARS find the region? Over all layers {verdict}: AUC of sensitive minus insensitive "
+        f"heads {ends(overall)}, rank correlation of ARS and AUC within layers {ends(within)}.",
+        f"By layer, sensitive heads find it better than insensitive ones in {better} of {n_layers} and "
+        f"worse in {worse}; in RVE's preset layers {format_layers(data['preset'])} together, "
+        f"{_claim(preset, 'insensitive ones')} ({ends(preset)}).",
+        f"Against the mean of all heads, {_claim(over_all, 'all')} ({ends(over_all)}); by mass over "
+        f"area, {_claim(mass, 'all')} ({ends(mass)}).",
+        f"The {data['k']} most sensitive heads have a mean AUC of {most['value']:.3f}, which is "
+        f"{_against_chance(most)}.",
+        "Intervals are over scenes, for these heads and this ranking.",
+    ]
+
+
+def _claim(difference: Mapping[str, float], others: str) -> str:
+    return {
+        True: f"sensitive heads find it better than {others}",
+        False: f"sensitive heads find it worse than {others}",
+        None: f"no difference of sensitive heads from {others} is confirmed",
+    }[above(difference)]
+
+
+def _against_chance(auc: Mapping[str, float]) -> str:
+    says = {True: "above chance", False: "below chance", None: "not shown to differ from chance"}
+    return says[above(auc, 0.5)]
+
+
+STUDY = Study(
+    "localisation",
+    "",
+    "whether sensitive heads find the ground-truth region, and how that goes with ARS",
+    measure,
+    show,
+    needs=frozenset({"profile"}),
+    options={"k": 5},
+)

@@ -1,0 +1,127 @@
+"""Which measured number stands beside which cell of the paper's Tables 1, 3 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rvelens.metrics import Estimate
+from rvelens.studies.kit.base import Cell as Value
+from rvelens.studies.kit.base import Table
+from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.paper import COUNTED, Cell, load, model_key
+
+Data = Mapping[str, Any]
+ABOUT = {
+    "table1": "Table 1, action relations",
+    "table3": "Table 3, spatial relations",
+    "table4": "Table 4, objects",
+}
+INSTANCE = "rbench-instance"
+# Benchmarks of several relations, of which the paper never has all questions together.
+_OF_RELATIONS = ("mmrel", "rbench")
+
+
+def beside_tables(measured: Sequence[Data]) -> dict[str, Table]:
+    """The paper's three tables with what was measured of them, and R-Bench (Instance) apart."""
+    notes = tuple(_notes(measured))
+    tables = {}
+    for name, title in ABOUT.items():
+        cells = load(name)
+        found = {
+            cell: Estimate(**number)
+            for data in measured
+            for cell in cells
+            if cell.model == model_key(data["model"])
+            and (number := compared(data, cell, cell.benchmark)) is not None
+        }
+        # Without a measurement it is the paper's alone, which nobody wants in a terminal.
+        table = beside(cells, found, f"Paper and measurement: {title}")
+        tables[name] = replace(table, notes=table.notes + notes, aside=not found)
+    return tables | _instance(measured)
+
+
+def compared(data: Data, cell: Cell, benchmark: str | None) -> dict[str, float] | None:
+    """The number of a model that is to stand beside a cell, measured on a benchmark of that name.
+
+    It is the mean over the published lists where there are some, else over all questions. None where
+    it was not measured, or on other relations than the cell's.
+    """
+    if benchmark is None or data["relations"].get(benchmark) != cell.relation:
+        return None
+    rules = data["report"]["benchmarks"][benchmark]["rules"]
+    figures = rules["official"]["methods"].get(cell.method) if rules else None
+    if figures is None:
+        return None
+    return data["over_lists"][benchmark].get(cell.method, figures)[cell.metric]
+
+
+def paper_value(data: Data, benchmark: str, method: str) -> float:
+    """The paper's accuracy of what was measured; NaN where it has none."""
+    for table in ABOUT:
+        for cell in load(table):
+            if (cell.benchmark, cell.method, cell.metric) == (benchmark, method, "accuracy") and (
+                cell.model == model_key(data["model"])
+                and cell.relation == data["relations"][benchmark]
+            ):
+                return cell.value
+    return float("nan")
+
+
+def _instance(measured: Sequence[Data]) -> dict[str, Table]:
+    """R-Bench with marked things: both ways of marking, since the paper does not say which is its."""
+    rows: list[list[Value]] = []
+    for data in measured:
+        for cell in (*load("table1"), *load("table3")):
+            if cell.benchmark == INSTANCE and cell.model == model_key(data["model"]):
+                both = [compared(data, cell, f"{INSTANCE}-{mark}") for mark in ("box", "mask")]
+                if any(both):
+                    what = [cell.model, cell.relation, cell.method, cell.metric, cell.value]
+                    rows.append([*what, *both])
+    if not rows:
+        return {}
+    columns = ("model", "relation", "method", "metric", "paper", "boxes", "masks")
+    note = (
+        "The paper does not say whether its R-Bench (Instance) is of boxes or of masks, so neither is "
+        "subtracted from it."
+    )
+    return {"instance": Table("R-Bench (Instance)", columns, rows, notes=(note,))}
+
+
+def _notes(measured: Sequence[Data]) -> Iterator[str]:
+    """Why something that was measured stands beside nothing, and which number stands there."""
+    paper = {str(cell.benchmark) for table in ABOUT for cell in load(table)}
+    for data in measured:
+        if model_key(data["model"]) is None:
+            yield f"measured on {data['model']}, for which the paper has no number."
+    yield from _fewer(measured)
+    for name, relation in measured[0]["relations"].items():
+        lists = [data["over_lists"][name].get("lists") for data in measured]
+        if name.startswith(INSTANCE):
+            yield f"{name}: the paper does not say whether it marks boxes or masks; not compared."
+        elif name not in paper:
+            yield f"{name}: the paper has no number of it."
+        elif relation == "all" and name.startswith(_OF_RELATIONS):
+            yield (
+                f"{name}: all relations were asked about, and the paper's numbers are of action or of "
+                "spatial questions; not compared (--relation action or --relation spatial is)."
+            )
+        elif name.startswith("rbench") and lists[0]:
+            yield f"{name}: measured is the mean over {lists[0]} published lists of questions."
+        elif name.startswith("rbench"):
+            yield f"{name}: measured is over all questions, since the published lists are not there."
+        if name.startswith("rbench") and relation != "all":
+            yield (
+                f"{name}: which questions are of {relation} relations is this project's rule; the "
+                "paper's subset was not published."
+            )
+
+
+def _fewer(measured: Sequence[Data]) -> Iterator[str]:
+    """Benchmarks of which fewer questions were measured than the paper's number is of."""
+    for name in measured[0]["relations"]:
+        n = min(data["report"]["benchmarks"][name]["questions"] for data in measured)
+        whole, _ = COUNTED.get(name, (n, 0))
+        if n < whole:
+            yield f"{name}: measured on {n} of the {whole} questions that the paper's number is of."

@@ -1,0 +1,299 @@
+"""Methods by benchmarks by models, beside the paper's main results (Tables 1, 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from rvelens.benchmarks import Benchmark
+from rvelens.evaluate.answering import Answer
+from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
+from rvelens.methods import METHODS
+from rvelens.metrics import Estimate, interval
+from rvelens.plots import Row, dots
+from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths
+from rvelens.studies.kit.base import Cell, Setup, Shown, Study, Table
+from rvelens.studies.kit.run import slug
+from rvelens.studies.main_table.paper import beside_tables, paper_value
+
+Data = Mapping[str, Any]
+# What is told of each method besides accuracy and F1, and how it is called.
+MORE = {
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "auc": "AUC",
+    "yes_ratio": "yes-ratio",
+}
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """Every benchmark asked under every method, scored, with the pairs of methods compared.
+
+    Raises:
+        ValueError: a benchmark of open-ended questions, or no method.
+    """
+    need_truths("main-table", setup.benchmarks)
+    methods = baseline_first(setup.methods)
+    report = ask(setup, methods)
+    names = [method.name for method in methods]
+    means = {
+        one.name: over_lists(one, {m: answers(setup, one, m) for m in names}, setup.seed)
+        for one in setup.benchmarks
+    }
+    return {
+        "model": setup.model.name,
+        "methods": names,
+        "relations": {one.name: one.relation for one in setup.benchmarks},
+        "over_lists": means,
+        "report": report,
+    }
+
+
+def over_lists(
+    benchmark: Benchmark, said: Mapping[str, Mapping[str, Answer]], seed: int
+) -> dict[str, Any]:
+    """Mean accuracy and F1 over the published lists of questions, by method; {} without lists.
+
+    Intervals are 95% bootstrap over photographs; a draw's lists are what it holds of each list.
+    """
+    numbers = asked(benchmark, said)
+    items = [benchmark.items[n] for n in numbers]
+    lists = [one for many in benchmark.subsets.values() for one in many]
+    among = np.array([[item.id in one for item in items] for one in lists], dtype=float)
+    if not among.any():
+        return {}
+    among = among[among.any(axis=1)]
+    photographs, cluster = np.unique([item.source for item in items], return_inverse=True)
+    n = len(photographs)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_DRAWS)
+    found: dict[str, Any] = {"lists": len(among)}
+    for method, one in said.items():
+        cells = read_answers(benchmark, one, numbers, benchmark.rule).cells
+        by_cluster = np.zeros((n, len(among), 6))
+        np.add.at(by_cluster, cluster, among.T[:, :, None] * cells[:, None])
+        totals = np.tensordot(drawn, by_cluster, axes=1)
+        found[method] = {
+            metric: _mean_over_lists(METRICS[metric], by_cluster.sum(axis=0), totals)
+            for metric in ("accuracy", "f1")
+        }
+    return found
+
+
+def _mean_over_lists(
+    metric: Callable[[Any], Any],
+    total: Float[np.ndarray, "list 6"],
+    totals: Float[np.ndarray, "draw list 6"],
+) -> dict[str, float] | None:
+    """Mean of a metric of counts over the lists that have one, with its interval."""
+
+    def mean(each: Float[np.ndarray, "*draw list"]) -> Float[np.ndarray, "*draw"]:
+        known = np.isfinite(each)
+        n = known.sum(axis=-1)
+        return np.where(known, each, 0).sum(axis=-1) / np.where(n, n, np.nan)
+
+    value = float(mean(metric(total)[None])[0])
+    low, high = interval(mean(metric(totals)).tolist())
+    return Estimate(value, low, high).to_json() if np.isfinite(value) else None
+
+
+def show(setup: Setup, measured: Sequence[Data]) -> Shown:
+    """Accuracy and F1, changes against the baseline, other metrics; and the paper's numbers."""
+    names = labels([data["model"] for data in measured])
+    tables = {
+        "": _accuracies(measured, names),
+        "changes": _changes(measured, names),
+        "more": _more(measured, names),
+        **beside_tables(measured),
+    }
+    figures = {
+        slug(name) if len(names) > 1 else "": _figure(data, name)
+        for data, name in zip(measured, names, strict=True)
+        if any(True for _ in _results(data))
+    }
+    return Shown(tables, figures, says=tuple(_says(measured, names)))
+
+
+def _results(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Benchmarks of which some question could be asked, with what their official rule finds."""
+    for name, result in data["report"]["benchmarks"].items():
+        if result["rules"]:
+            yield name, result["rules"]["official"]
+
+
+def _accuracies(measured: Sequence[Data], names: Sequence[str]) -> Table:
+    """A row for each benchmark and method; columns by model."""
+    several = len(measured) > 1
+    lists = any(
+        data["over_lists"].values() for data in measured if any(data["over_lists"].values())
+    )
+    wanted = ["accuracy", "F1", *(["mean over lists"] if lists else []), "best"]
+    columns = [f"{name}: {what}" if several else what for name in names for what in wanted]
+    rows: list[list[Cell]] = []
+    for benchmark in measured[0]["relations"]:
+        for method in measured[0]["methods"]:
+            row: list[Cell] = [benchmark, method]
+            for data in measured:
+                row += _accuracy_cells(data, benchmark, method, lists)
+            rows.append(row)
+    title = "Accuracy and F1 (official rules, yes is positive)"
+    if not several:
+        title = f"{names[0]}: {title[0].lower()}{title[1:]}"
+    return Table(title, ("benchmark", "method", *columns), rows, notes=_notes(measured, names))
+
+
+def _accuracy_cells(data: Data, benchmark: str, method: str, lists: bool) -> list[Cell]:
+    result = dict(_results(data)).get(benchmark)
+    figures = result["methods"][method] if result else {}
+    f1 = figures.get("f1")
+    cells: list[Cell] = [figures.get("accuracy"), f1 and f1["value"]]
+    if lists:
+        cells.append(data["over_lists"][benchmark].get(method, {}).get("accuracy"))
+    leads = [
+        label
+        for label, metric in (("accuracy", "accuracy"), ("F1", "f1"))
+        if result and confirmed_best(result, metric) == method
+    ]
+    return [*cells, ", ".join(leads)]
+
+
+def confirmed_best(result: Mapping[str, Any], metric: str) -> str | None:
+    """The method with the highest value, if its lead over the second is confirmed.
+
+    Confirmed means that the interval of their paired difference excludes 0 and, for accuracy, that
+    McNemar's p is below .05.
+
+    Args:
+        result: of one rule, as `rvelens.evaluate.score` gives it.
+        metric: "accuracy" or "f1".
+    """
+    values = {m: x[metric]["value"] for m, x in result["methods"].items() if x[metric] is not None}
+    if len(values) < 2:
+        return None
+    first, second = sorted(values, key=lambda name: -values[name])[:2]
+    pair = next(p for p in result["pairs"] if {p["before"], p["after"]} == {first, second})
+    change = pair["change"][metric]
+    if change is None or pair["verdict"].startswith("too few"):
+        return None
+    ahead = change["low"] > 0 if pair["after"] == first else change["high"] < 0
+    sure = metric != "accuracy" or pair["mcnemar_p"] < 0.05
+    return first if ahead and sure else None
+
+
+def _notes(measured: Sequence[Data], names: Sequence[str]) -> tuple[str, ...]:
+    """What was asked, and what was left out."""
+    notes = [
+        "best: ahead of the second by a paired difference whose interval excludes 0 (accuracy: and "
+        "McNemar's p below .05)."
+    ]
+    if any(any(data["over_lists"].values()) for data in measured):
+        notes.append("mean over lists: accuracy as R-Bench counts it, over its published id lists.")
+    for benchmark, relation in measured[0]["relations"].items():
+        n = [str(data["report"]["benchmarks"][benchmark]["questions"]) for data in measured]
+        counts = n[0] if len(set(n)) == 1 else " and ".join(n)
+        of = "" if relation == "all" else f"{relation} "
+        notes.append(f"{benchmark}: {counts} {of}questions.")
+    for data, name in zip(measured, names, strict=True):
+        for benchmark, result in data["report"]["benchmarks"].items():
+            if result["left_out"]:
+                notes.append(
+                    f"{name}, {benchmark}: {result['left_out']} questions could not be asked under "
+                    "every method and are left out."
+                )
+            bad = data["report"]["input"][benchmark]["malformed"]
+            if bad:
+                notes.append(f"{benchmark}: {len(bad)} malformed rows, the first: {bad[0]}")
+        notes += data["report"]["notes"]
+    return tuple(dict.fromkeys(notes))
+
+
+def _against_baseline(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Benchmark and comparison with the first method, for each other method."""
+    for benchmark, result in _results(data):
+        for pair in result["pairs"]:
+            if pair["before"] == data["methods"][0]:
+                yield benchmark, pair
+
+
+def _changes(measured: Sequence[Data], names: Sequence[str]) -> Table:
+    first = measured[0]["methods"][0]
+    columns = (
+        "model", "benchmark", "method", "accuracy", "F1", "gained", "lost", "McNemar p", "verdict",
+    )  # fmt: skip
+    rows: list[list[Cell]] = [
+        [
+            name, benchmark, pair["after"], pair["change"]["accuracy"], pair["change"]["f1"],
+            pair["gained"], pair["lost"], pair["mcnemar_p"], pair["verdict"],
+        ]
+        for data, name in zip(measured, names, strict=True)
+        for benchmark, pair in _against_baseline(data)
+    ]  # fmt: skip
+    title = f"Changes against {first} on the same questions"
+    return Table(title, columns, rows, frozenset({"accuracy", "F1"}))
+
+
+def _more(measured: Sequence[Data], names: Sequence[str]) -> Table:
+    rows: list[list[Cell]] = []
+    for data, name in zip(measured, names, strict=True):
+        for benchmark, result in _results(data):
+            strict = data["report"]["benchmarks"][benchmark]["rules"]["strict"]["methods"]
+            rows += [
+                [name, benchmark, method, *(figures[key] for key in MORE),
+                 figures["unparsed"], strict[method]["accuracy"], strict[method]["unparsed"]]
+                for method, figures in result["methods"].items()
+            ]  # fmt: skip
+    columns = (
+        "model", "benchmark", "method", *MORE.values(), "unparsed", "accuracy (strict rule)",
+        "unparsed (strict rule)",
+    )  # fmt: skip
+    return Table("Other metrics (official rules, yes is positive)", columns, rows, aside=True)
+
+
+def _figure(data: Data, name: str) -> Figure:
+    rows = []
+    for benchmark, result in _results(data):
+        for method, figures in result["methods"].items():
+            accuracy = data["over_lists"][benchmark].get(method, figures)["accuracy"]
+            look = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
+            paper = paper_value(data, benchmark, method)
+            rows.append(Row(method, **accuracy, group=benchmark, paper=paper, role=look))
+    return dots(rows, x_label="accuracy", baseline=data["methods"][0], title=name)
+
+
+def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+    """What each method changes, and which one is best, as far as it is confirmed."""
+    compared = 0
+    for data, name in zip(measured, names, strict=True):
+        for benchmark, pair in _against_baseline(data):
+            compared += 1
+            change = pair["change"]["accuracy"]
+            ends = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+            yield (
+                f"{name}, {benchmark}: {pair['after']} against {pair['before']}: {pair['verdict']} "
+                f"(accuracy {ends})."
+            )
+        for benchmark, result in _results(data):
+            if len(result["methods"]) > 1:
+                best = confirmed_best(result, "accuracy")
+                lead = "no method leads the second by more than these questions leave open"
+                yield f"{name}, {benchmark}: {f'{best} is the most accurate' if best else lead}."
+    if compared > 1:
+        yield (
+            f"Each interval stands alone: by chance about one in twenty of {compared} comparisons "
+            "excludes 0."
+        )
+
+
+STUDY = Study(
+    "main-table",
+    "Tables 1, 3, 4",
+    "accuracy and F1 of methods on benchmarks, for one model or several",
+    measure,
+    show,
+    methods=tuple(METHODS),
+    several=True,
+)

@@ -1,0 +1,278 @@
+"""What the model loses with its sensitive, its least sensitive and random heads (Figure 9a)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from rvelens.answers import yes_margin, yes_no_ids
+from rvelens.benchmarks import Item
+from rvelens.hooks import head_mask_hooks
+from rvelens.layers import format_layers, parse_layers
+from rvelens.plots import Series, lines
+from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Table
+from rvelens.studies.kit.margins import METRICS, Draws, draw_figures
+from rvelens.studies.masking.masks import (
+    LEAST,
+    RANDOM,
+    SENSITIVE,
+    Mask,
+    choose,
+    settled_counts,
+    summary,
+)
+
+MIN_DRAWS = 10
+FEW = 20  # Below so many photographs an interval says little.
+_NOTES = (
+    "Masked heads give nothing at any position. Random heads are as many in each of the same layers. "
+    "Intervals are over photographs, for the heads that were drawn; the range is over draws of heads.",
+    "The answer is yes where its log-odds over no at the first token are above 0.",
+    "The paper's Figure 9a shows a slow decline for random heads and a sharp one for sensitive heads; "
+    "it prints no numbers, and does not say in which layers.",
+)
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """Figures by number of masked heads, for each way to choose them, and paired differences.
+
+    A masked head gives nothing at any position, so the rows of the image change too: masks share no
+    part of a forward, and each costs a whole one. An answer is read from the log-odds of yes over no
+    at the first token; nothing is generated.
+
+    Raises:
+        ValueError: options out of range, questions that are not yes/no, a profile of another model, or
+            a tokenizer without single tokens for yes and no.
+    """
+    _check(setup)
+    masks = _masks(setup)
+    distinct = list(dict.fromkeys(mask for many in masks.values() for one in many for mask in one))
+    asked = setup.benchmark.sample(setup.options["n_questions"]).items
+    margins = setup.each("margins", asked, lambda batch: _margins(setup, batch, distinct))
+    items = [item for item in asked if item.id in margins]
+    if not items:
+        raise ValueError(
+            f"none of {len(asked)} questions of {setup.benchmark.name} could be asked: expected images "
+            "that can be read; see `rvelens data check`."
+        )
+    column = {mask: n for n, mask in enumerate(distinct)}
+    at = {who: [[column[mask] for mask in one] for one in many] for who, many in masks.items()}
+    return {
+        "model": setup.model.name,
+        "benchmark": setup.benchmark.name,
+        "questions": len(items),
+        "of_questions": len(setup.benchmark.items),
+        "photographs": len({item.source for item in items}),
+        "layers": _layers(setup),
+        "n_heads": setup.model.n_heads,
+        "counts": _counts(setup),
+        **summary(_figures(items, margins, setup.seed), at),
+    }
+
+
+def _layers(setup: Setup) -> list[int]:
+    """Where heads are masked."""
+    said, n = str(setup.options["layers"]).strip(), setup.model.n_layers
+    return parse_layers(f"0-{n - 1}" if said == "all" else said, setup.ranking, n)
+
+
+def _counts(setup: Setup) -> list[int]:
+    return settled_counts(setup.options["counts"], setup.model.n_heads)
+
+
+def _masks(setup: Setup) -> dict[str, list[list[Mask]]]:
+    n_random = setup.options["n_random"]
+    return choose(setup.ranking, _layers(setup), _counts(setup), n_random, setup.seed)
+
+
+def _check(setup: Setup) -> None:
+    """Refuse what would fail after hours."""
+    name, n_random, n = (
+        setup.benchmark.name,
+        setup.options["n_random"],
+        setup.options["n_questions"],
+    )
+    if n_random < MIN_DRAWS:
+        raise ValueError(
+            f"n_random={n_random}: expected at least {MIN_DRAWS} random choices of heads, since a few "
+            "may be lucky ones; leave it out."
+        )
+    if n < 1:
+        raise ValueError(f"n_questions={n}: expected at least 1.")
+    if any(item.truth is None for item in setup.benchmark.items):
+        raise ValueError(
+            f"{name} has open-ended questions: expected yes/no questions, which the first token "
+            "answers; name another benchmark."
+        )
+    have = (setup.ranking.n_layers, setup.ranking.n_heads)
+    want = (setup.model.n_layers, setup.model.n_heads)
+    if have != want:
+        raise ValueError(
+            f"a profile of {have[0]} layers x {have[1]} heads for a model of {want[0]} x {want[1]}: "
+            "expected a profile of this model; measure it with `rvelens scan`."
+        )
+    yes_no_ids(setup.model.processor)
+
+
+@torch.no_grad()
+def _margins(setup: Setup, batch: Batch, masks: Sequence[Mask]) -> list[list[float]]:
+    """Log-odds of yes over no for each question of a batch, under each mask."""
+    if not batch.items:
+        return []
+    model = setup.model
+    inputs = model.prepare(batch.images, batch.texts, setup.decoding.prompt)
+    found = []
+    for mask in masks:
+        with model.hooks(head_mask_hooks(dict(mask))):
+            logits = model(**inputs, logits_to_keep=1)[:, -1]
+        found.append(yes_margin(logits, model.processor))
+    return torch.stack(found, dim=1).tolist()
+
+
+def _figures(
+    items: Sequence[Item], margins: Mapping[str, Sequence[float]], seed: int
+) -> Mapping[str, Draws]:
+    truth = np.array([bool(item.truth) for item in items])
+    _, cluster = np.unique([item.source for item in items], return_inverse=True)
+    margin = np.array([margins[item.id] for item in items]).T
+    return draw_figures(truth, margin, cluster, seed=seed)
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """Curves, every figure by count, and what the differences confirm."""
+    (data,) = measured
+    tables = {
+        "": _curves(data, "accuracy"),
+        "differences": _differences(data),
+        **{metric.replace("_", "-"): _curves(data, metric) for metric in METRICS[1:]},
+    }
+    drawn = [m for m in ("accuracy", "auc") if None not in data["curves"][SENSITIVE][m]]
+    figures = {"" if metric == "accuracy" else metric: _figure(data, metric) for metric in drawn}
+    return Shown(tables, figures, says=tuple(_says(data)))
+
+
+def _curves(data: Mapping[str, Any], metric: str) -> Table:
+    curves, n_draws = data["curves"], len(data["draws"][metric])
+    columns = ("heads a layer", SENSITIVE, LEAST, f"random, mean of {n_draws}", "random, range")
+    rows = [
+        (
+            str(n),
+            *(curves[who][metric][k] for who in (SENSITIVE, LEAST, RANDOM)),
+            _range(data, metric, k),
+        )
+        for k, n in enumerate(data["counts"])
+    ]
+    title = f"{_label(metric)} with heads masked in layers {format_layers(data['layers'])}; "
+    title += f"{data['questions']} of {data['of_questions']} questions of {data['benchmark']}"
+    main = metric == "accuracy"
+    return Table(
+        f"{data['model']}: {title}", columns, rows, notes=_NOTES if main else (), aside=not main
+    )
+
+
+def _label(metric: str) -> str:
+    return "AUC" if metric == "auc" else metric.replace("_", " ")
+
+
+def _range(data: Mapping[str, Any], metric: str, k: int) -> str | None:
+    each = [one[k] for one in data["draws"][metric]]
+    return None if None in each else f"{min(each):.3f} to {max(each):.3f}"
+
+
+def _differences(data: Mapping[str, Any]) -> Table:
+    pairs = [(who, metric) for who in (SENSITIVE, LEAST) for metric in ("accuracy", "auc")]
+    names = [f"{who}, {_label(metric)}" for who, metric in pairs]
+    rows = [
+        (str(n), *(data["differences"][who][metric][k] for who, metric in pairs))
+        for k, n in enumerate(data["counts"])
+    ]
+    rows.append(("mean", *(data["means"][who][metric] for who, metric in pairs)))
+    title = "Paired difference from the mean of random heads"
+    note = (
+        "Below 0, masking costs more than masking random heads. Each interval stands alone: by chance "
+        "about one in twenty excludes 0."
+    )
+    return Table(title, ("heads a layer", *names), rows, frozenset(names), (note,))
+
+
+def _figure(data: Mapping[str, Any], metric: str) -> Figure:
+    """The curves; bars of random heads are the range of their draws, the others' are intervals."""
+    x, series = np.array(data["counts"]), {}
+    for who, role in ((SENSITIVE, "rve"), (LEAST, "least"), (RANDOM, "random")):
+        value, low, high = (
+            np.array([point[key] for point in data["curves"][who][metric]])
+            for key in ("value", "low", "high")
+        )
+        name = f"{who} heads"
+        if who == RANDOM:
+            each = np.array(data["draws"][metric])
+            low, high, name = each.min(axis=0), each.max(axis=0), f"{name}, range of {len(each)}"
+        series[name] = Series(value, x, low, high, role)
+    return lines(
+        series,
+        x_label=f"heads masked of {data['n_heads']}, in each of {len(data['layers'])} layers",
+        y_label=_label(metric),
+        title=f"{data['model']}, {data['benchmark']}",
+    )
+
+
+def _says(data: Mapping[str, Any]) -> list[str]:
+    """What intervals confirm, and where they confirm nothing."""
+    if data["photographs"] < FEW:
+        return [f"{data['photographs']} photographs are too few to say anything."]
+    said = [
+        _mean(who, metric, data["means"][who][metric])
+        for who in (SENSITIVE, LEAST)
+        for metric in ("accuracy", "auc")
+        if data["means"][who][metric] is not None
+    ]
+    gaps = dict(zip(data["counts"], data["differences"][SENSITIVE]["accuracy"], strict=True))
+    gaps = {n: gap for n, gap in gaps.items() if gap is not None}
+    if not gaps:
+        return said
+    sure = [str(n) for n, gap in gaps.items() if not gap["low"] <= 0 <= gap["high"]]
+    largest = max(gaps, key=lambda n: abs(gaps[n]["value"]))
+    at = data["counts"].index(largest)
+    mine = data["curves"][SENSITIVE]["accuracy"][at]["value"]
+    draws = data["draws"]["accuracy"]
+    said.append(
+        f"Taken alone, the difference in accuracy of the {SENSITIVE} heads is confirmed at "
+        f"{', '.join(sure) or 'no number of'} heads a layer; it is largest at {largest} "
+        f"({_signed(gaps[largest])}), where {sum(one[at] > mine for one in draws)} of {len(draws)} "
+        "random draws keep more accuracy."
+    )
+    return said
+
+
+def _signed(gap: Mapping[str, float]) -> str:
+    return f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+
+
+def _mean(who: str, metric: str, gap: Mapping[str, float]) -> str:
+    label = _label(metric)
+    number = _signed(gap)
+    if gap["low"] <= 0 <= gap["high"]:
+        return (
+            f"Masking the {who} heads: no difference in {label} from random heads that these questions "
+            f"confirm ({number}, mean over the numbers of heads)."
+        )
+    verb = "costs more" if gap["high"] < 0 else "costs less"
+    return (
+        f"Masking the {who} heads {verb} {label} than masking random ones ({number}, mean over the "
+        "numbers of heads)."
+    )
+
+
+STUDY = Study(
+    "masking",
+    "Figure 9a",
+    "accuracy as sensitive, least sensitive and random heads are masked",
+    measure,
+    show,
+    needs=frozenset({"profile"}),
+    options={"n_random": 10, "counts": [], "layers": "preset", "n_questions": 96},
+)

@@ -1,0 +1,300 @@
+"""Object questions against action questions about the same photographs (Figure 10, Appendix A)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Real
+
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.evaluate import Answer, evaluate
+from rvelens.evaluate.store import read
+from rvelens.metrics import bootstrap
+from rvelens.plots import Row, dots
+from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.paper import lookup
+
+KINDS = ("object", "action")
+FEW = 20  # Below so many photographs an interval says little.
+# A question's kind, and the benchmark that it is of.
+Asked = tuple[str, Benchmark, Item]
+Numbers = Bool[np.ndarray, " question"] | Real[np.ndarray, " question"]
+_WORD = re.compile(r"[^\W_]+")
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """Accuracy on both kinds of questions under every method, and paired differences.
+
+    Answers are kept below the study's parts as a run of `rvelens.evaluate`, which goes on.
+
+    Raises:
+        ValueError: benchmarks that do not ask about objects and about actions, or no photograph with
+            questions of both kinds that could be asked.
+    """
+    kinds = by_kind(setup.benchmarks)
+    kept = _of_photographs(setup, kinds)
+    said = _answers(setup, kept)
+    every = [
+        (kind, one, item)
+        for kind, (one, items) in kinds.items()
+        for item in items
+        if item.source in kept
+    ]
+    failed = {
+        item.source
+        for _, one, item in every
+        for answers in said[one.name].values()
+        if answers[item.id].error is not None
+    }
+    questions = [question for question in every if question[2].source not in failed]
+    if not questions:
+        raise ValueError(
+            f"none of {len(kept)} photographs could be asked about: expected images that can be read; "
+            "see `rvelens data check`."
+        )
+    right = {
+        m.name: np.array([is_right(o, i, said[o.name][m.name][i.id]) for _, o, i in questions])
+        for m in setup.methods
+    }
+    return figures(questions, right, setup.seed) | {
+        "model": setup.model.name,
+        "left_out": len(failed),
+    }
+
+
+def _answers(setup: Setup, photographs: set[str]) -> dict[str, dict[str, dict[str, Answer]]]:
+    """Answers to all questions about some photographs, by benchmark, method and question id."""
+    asked = [
+        one.keep([i for i in one.items if i.source in photographs]) for one in setup.benchmarks
+    ]
+    folder = setup.parts.folder / "answers"
+    evaluate(
+        setup.model, asked, setup.methods, folder,
+        decoding=setup.decoding, batch_size=setup.batch_size, progress=setup.progress,
+    )  # fmt: skip
+    return {
+        one.name: {m.name: read(folder / one.name / m.name, one.items) for m in setup.methods}
+        for one in asked
+    }
+
+
+def by_kind(benchmarks: Sequence[Benchmark]) -> dict[str, tuple[Benchmark, list[Item]]]:
+    """The object questions and the action questions, with the benchmark that each are of.
+
+    Args:
+        benchmarks: one with the groups object and action, or two: objects first, actions second.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if len(benchmarks) == 2:
+        return {k: (one, list(one.items)) for k, one in zip(KINDS, benchmarks, strict=True)}
+    (first, *_) = benchmarks
+    found = {k: (first, [i for i in first.items if i.group == k]) for k in KINDS}
+    if len(benchmarks) > 2 or not all(items for _, items in found.values()):
+        raise ValueError(
+            f"{', '.join(one.name for one in benchmarks)}: expected one benchmark with the groups "
+            "object and action, or one about objects and one about actions, in this order; name "
+            "action-scenes-open, or amber-existence and amber-relation."
+        )
+    return found
+
+
+def _of_photographs(setup: Setup, kinds: Mapping[str, tuple[Benchmark, list[Item]]]) -> set[str]:
+    """Photographs with questions of both kinds; a random part of them where there are more."""
+    both = sorted(set.intersection(*({i.source for i in items} for _, items in kinds.values())))
+    limit = setup.options["n_photographs"]
+    if not both or limit < 1:
+        names = " and ".join(dict.fromkeys(one.name for one, _ in kinds.values()))
+        raise ValueError(
+            f"{len(both)} photographs with object and action questions in {names}, and "
+            f"n_photographs={limit}: expected at least one of each; name benchmarks of the same "
+            "photographs, without --limit."
+        )
+    drawn = np.random.default_rng(setup.seed).permutation(len(both))[:limit]
+    return {both[n] for n in drawn}
+
+
+def is_right(benchmark: Benchmark, item: Item, said: Answer) -> bool:
+    """Whether an answer is right: by the benchmark's rule, or by its first word if open-ended."""
+    text = said.text or ""
+    if item.truth is not None:
+        return benchmark.rule(text) == item.truth
+    return first_word(text) == first_word(item.reference or "") != ""
+
+
+def first_word(text: str) -> str:
+    """The first word without case and punctuation; "" if there is none."""
+    word = _WORD.search(text.casefold())
+    return word[0] if word else ""
+
+
+def figures(
+    questions: Sequence[Asked], right: Mapping[str, Bool[np.ndarray, " question"]], seed: int = 55
+) -> dict[str, Any]:
+    """Every number of the study, with 95% bootstrap intervals over photographs.
+
+    Args:
+        questions: of both kinds.
+        right: which of them are answered right, by method; others are compared with the first.
+        seed: of the bootstrap.
+
+    Returns:
+        JSON: "photographs", "kinds" (about the questions of each), "methods" (accuracy by kind and
+        their "difference", object minus action) and "pairs" (changes by kind, after minus before).
+    """
+    is_object = np.array([kind == "object" for kind, _, _ in questions])
+    _, cluster = np.unique([item.source for _, _, item in questions], return_inverse=True)
+
+    def share(kind: str, what: Numbers) -> dict[str, float]:
+        of = is_object == (kind == "object")
+        return bootstrap(lambda i: float(what[i][of[i]].mean()), cluster, seed=seed).to_json()
+
+    def gap(what: Numbers) -> dict[str, float]:
+        return bootstrap(
+            lambda i: float(what[i][is_object[i]].mean() - what[i][~is_object[i]].mean()),
+            cluster,
+            seed=seed,
+        ).to_json()
+
+    first, *others = right
+    return {
+        "photographs": int(cluster.max()) + 1,
+        "kinds": {kind: _about([q for q in questions if q[0] == kind]) for kind in KINDS},
+        "methods": {
+            name: {**{kind: share(kind, one) for kind in KINDS}, "difference": gap(one)}
+            for name, one in right.items()
+        },
+        "pairs": [
+            {
+                "before": first,
+                "after": name,
+                **{kind: share(kind, right[name].astype(float) - right[first]) for kind in KINDS},
+            }
+            for name in others
+        ],
+    }
+
+
+def _about(questions: Sequence[Asked]) -> dict[str, Any]:
+    """Of which benchmark the questions of a kind are, and how their answers are read."""
+    truths = [item.truth for _, _, item in questions if item.truth is not None]
+    return {
+        "benchmark": questions[0][1].name,
+        "questions": len(questions),
+        "yes": sum(truths) / len(truths) if truths else None,
+        "words": len({first_word(item.reference or "") for _, _, item in questions}),
+    }
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """Accuracy by kind and method, what methods change, and the paper's words beside."""
+    (data,) = measured
+    rows = [
+        (n, *(row[key] for key in (*KINDS, "difference"))) for n, row in data["methods"].items()
+    ]
+    tables = {
+        "": Table(
+            f"{data['model']}: accuracy on object and action questions about the same "
+            f"{data['photographs']} photographs",
+            ("method", "object", "action", "object minus action"),
+            rows,
+            frozenset({"object minus action"}),
+            tuple(_notes(data)),
+        )
+    }
+    if data["pairs"]:
+        first = data["pairs"][0]["before"]
+        tables["change"] = Table(
+            f"Change against {first} on the same questions",
+            ("method", "object", "action"),
+            [(pair["after"], pair["object"], pair["action"]) for pair in data["pairs"]],
+            frozenset(KINDS),
+        )
+    tables["paper"] = _paper()
+    figure = dots(
+        [
+            Row(kind, **row[kind], group=name, role="control" if kind == "object" else "rve")
+            for name, row in data["methods"].items()
+            for kind in KINDS
+        ],
+        x_label="accuracy, with 95% intervals",
+        title=f"Questions about the same images, {data['model']}",
+    )
+    return Shown(tables, {"": figure}, says=tuple(_says(data)))
+
+
+def _notes(data: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for kind, about in data["kinds"].items():
+        what = f"{kind}: {about['questions']} questions of {about['benchmark']}, "
+        if about["yes"] is None:
+            notes.append(
+                f"{what}open-ended; an answer is right if its first word is the reference (one of "
+                f"{about['words']} words), whatever its case and punctuation; no judge has read it."
+            )
+        else:
+            notes.append(
+                f"{what}read by its official rule; yes is right for {about['yes']:.0%} of them."
+            )
+    if data["left_out"]:
+        notes.append(f"{data['left_out']} photographs could not be asked about and are left out.")
+    return notes
+
+
+def _paper() -> Table:
+    table = beside(lookup("figures", figure="10"), {}, "What the paper says of R-Bench (Figure 10)")
+    note = (
+        "Not measured here: the paper's paired questions about objects were not published, and the "
+        "questions above are others."
+    )
+    return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, note))
+
+
+def _says(data: Mapping[str, Any]) -> list[str]:
+    """What intervals confirm, and where they confirm nothing."""
+    if data["photographs"] < FEW:
+        return [f"{data['photographs']} photographs are too few to say anything."]
+    said = []
+    for name, row in data["methods"].items():
+        gap = row["difference"]
+        number = f"object minus action {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+        if gap["low"] <= 0 <= gap["high"]:
+            found = "no difference between the kinds that these photographs confirm"
+        else:
+            better, worse = KINDS if gap["low"] > 0 else KINDS[::-1]
+            found = f"{better} questions are answered right more often than {worse} questions"
+        said.append(f"{name}: {found} ({number}).")
+    said += [
+        f"Every right answer to the {kind} questions is {'yes' if about['yes'] else 'no'}: a model "
+        "that says nothing else has them all right, so the kinds do not compare like with like."
+        for kind, about in data["kinds"].items()
+        if about["yes"] in (0, 1)
+    ]
+    for pair in data["pairs"]:
+        changes = " and ".join(f"{_change(pair[kind])} on {kind} questions" for kind in KINDS)
+        said.append(f"{pair['after']} against {pair['before']}: {changes}.")
+    return said
+
+
+def _change(number: Mapping[str, float]) -> str:
+    if number["low"] > 0 or number["high"] < 0:
+        verb = "rises" if number["low"] > 0 else "falls"
+        return f"accuracy {verb} by {abs(number['value']):.3f}"
+    return f"no change that these photographs confirm ({number['value']:+.3f})"
+
+
+STUDY = Study(
+    "object-vs-action",
+    "Figure 10",
+    "accuracy on object and on action questions about the same photographs",
+    measure,
+    show,
+    benchmarks=("action-scenes-open",),
+    methods=("vanilla", "rve"),
+    options={"n_photographs": 500},
+)

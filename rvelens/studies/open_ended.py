@@ -1,0 +1,299 @@
+"""Open-ended answers, scored by a judge or by exact match (Table 2)."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from rvelens.benchmarks import Benchmark
+from rvelens.endpoint import Endpoint, connect
+from rvelens.evaluate.answering import Answer
+from rvelens.judge import PROMPT_VERSION, judge
+from rvelens.judge import Item as Judged
+from rvelens.metrics import Estimate, bootstrap
+from rvelens.plots import Row, dots
+from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
+from rvelens.studies.kit.base import Cell, Setup, Shown, Study, Table, iterate
+from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.paper import load, model_key
+from rvelens.studies.kit.run import slug
+
+Data = Mapping[str, Any]
+# Scores of the answers to a benchmark's questions; NaN where there is none.
+Scores = Float[np.ndarray, " question"]
+EXACT = "exact match, no judge"
+_DOMAINS = {"real-action": "real", "dalle-action": "dalle"}
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """Answers under every method, scored, and paired differences from the first.
+
+    Raises:
+        ValueError: yes/no questions; references that only a judge can compare, and no judge; a judge
+            that cannot be reached.
+    """
+    name = setup.options["judge_model"]
+    _check(setup.benchmarks, name)
+    methods = baseline_first(setup.methods)
+    report = ask(setup, methods)
+    return {
+        "model": setup.model.name,
+        "methods": [method.name for method in methods],
+        "scored_by": f"judge {name}, prompt version {PROMPT_VERSION}" if name else EXACT,
+        "judge": name,
+        "notes": report["notes"],
+        "benchmarks": {
+            one.name: _scored(setup, one, [method.name for method in methods])
+            for one in setup.benchmarks
+        },
+    }
+
+
+def _check(benchmarks: Sequence[Benchmark], judge_model: str) -> None:
+    """Raise ValueError for what could not be scored, before anything is asked."""
+    for one in benchmarks:
+        references = [item.reference for item in one.items]
+        if None in references:
+            raise ValueError(
+                f"study 'open-ended' on {one.name}, which has yes/no questions: expected open-ended "
+                "ones; take the study main-table."
+            )
+        longer = [text for text in references if text is not None and len(text.split()) != 1]
+        if longer and not judge_model:
+            raise ValueError(
+                f"{one.name} without a judge: expected one, since its references are longer than one "
+                f"word ({longer[0]!r}); say --option judge_model=MODEL and set OPENAI_API_KEY."
+            )
+    if judge_model:
+        with connect(Endpoint(judge_model)):  # says at once what is missing
+            pass
+
+
+def _scored(setup: Setup, benchmark: Benchmark, methods: Sequence[str]) -> dict[str, Any]:
+    """Figures of all questions and of each group; and what could not be scored, by method."""
+    said = {m: answers(setup, benchmark, m) for m in methods}
+    numbers = asked(benchmark, said)
+    if not numbers:
+        return {"questions": 0, "left_out": len(benchmark.items), "unscored": {}, "groups": {}}
+    kept = benchmark.keep([benchmark.items[n] for n in numbers])
+    scores, unscored = {}, {}
+    for method in methods:
+        scores[method], unscored[method] = _scores(setup, kept, said[method], method)
+    whole = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
+    group = np.array([item.group for item in kept.items])
+    among = {"all": whole} | {str(g): whole & (group == g) for g in np.unique(group) if g}
+    source = np.array([item.source for item in kept.items])
+    return {
+        "questions": len(numbers),
+        "left_out": len(benchmark.items) - len(numbers),
+        "unscored": unscored,
+        "groups": {
+            name: _figures({m: s[mask] for m, s in scores.items()}, source[mask], setup.seed)
+            for name, mask in among.items()
+        },
+    }
+
+
+def _scores(
+    setup: Setup, benchmark: Benchmark, said: Mapping[str, Answer], method: str
+) -> tuple[Scores, dict[str, Any]]:
+    """One method's scores, and how many answers have none, with the first reason."""
+    texts = [said[item.id].text or "" for item in benchmark.items]
+    if not setup.options["judge_model"]:
+        right = [
+            exactly(text, item.reference or "")
+            for text, item in zip(texts, benchmark.items, strict=True)
+        ]
+        return np.array(right, dtype=float), {"unreadable": 0, "failed": 0, "reason": None}
+    label = f"judging {benchmark.name}, {method}"
+    found = judge(
+        [
+            Judged(item.id, item.text, item.reference or "", text, item.group)
+            for text, item in zip(texts, benchmark.items, strict=True)
+        ],
+        Endpoint(setup.options["judge_model"]),
+        cache_dir=setup.parts.folder / "judge",
+        concurrency=setup.options["judge_concurrency"],
+        progress=iterate(setup.progress, label),
+    )
+    failed = [one for one in found if one.text is None]
+    if len(failed) == len(found):
+        raise ValueError(
+            f"the judge gave no score to any of {len(found)} answers ({failed[0].reason}): expected "
+            "some; run the same command again once it can be reached."
+        )
+    return np.array([np.nan if x.score is None else x.score for x in found]), {
+        "unreadable": sum(one.score is None for one in found) - len(failed),
+        "failed": len(failed),
+        "reason": next((one.reason for one in found if one.reason), None),
+    }
+
+
+def exactly(answer: str, reference: str) -> bool:
+    """Whether the first word of an answer is the reference, whatever the case and punctuation."""
+    first = (answer.split() or [""])[0]
+    return bool(first) and _bare(first) == _bare(reference)
+
+
+def _bare(word: str) -> str:
+    return word.strip().strip(string.punctuation).casefold()
+
+
+def _figures(scores: Mapping[str, Scores], source: np.ndarray, seed: int) -> dict[str, Any]:
+    """Mean score of each method and its paired difference from the first, over the same questions.
+
+    Intervals are 95% bootstrap over photographs.
+    """
+    first, *others = scores
+    n = len(source)
+    if not n:
+        return {"n": 0, "photographs": 0, "mean": dict.fromkeys(scores), "difference": {}}
+
+    def mean(values: Scores) -> dict[str, float]:
+        return bootstrap(lambda i: float(values[i].mean()), source_number, seed=seed).to_json()
+
+    source_number = np.unique(source, return_inverse=True)[1]
+    return {
+        "n": n,
+        "photographs": int(source_number.max()) + 1,
+        "mean": {method: mean(values) for method, values in scores.items()},
+        "difference": {method: mean(scores[method] - scores[first]) for method in others},
+    }
+
+
+def show(setup: Setup, measured: Sequence[Data]) -> Shown:
+    """Scores by model, benchmark, group and method; beside Table 2 where a judge gave them."""
+    names = labels([data["model"] for data in measured])
+    tables = {"": _scores_table(measured, names)}
+    if all(data["judge"] for data in measured):
+        tables["table2"] = _beside(measured)
+    figures = {}
+    for data, name in zip(measured, names, strict=True):
+        rows = list(_rows(data))
+        if rows:
+            figures[slug(name) if len(names) > 1 else ""] = _figure(data, name, rows)
+    return Shown(tables, figures, says=tuple(_says(measured, names)))
+
+
+def _groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Benchmark, group and figures, wherever something was scored."""
+    for benchmark, result in data["benchmarks"].items():
+        for group, figures in result["groups"].items():
+            if figures["n"]:
+                yield benchmark, group, figures
+
+
+def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
+    first = measured[0]["methods"][0]
+    change = f"difference from {first}"
+    rows: list[list[Cell]] = [
+        [name, benchmark, group, method, figures["n"], mean, figures["difference"].get(method)]
+        for data, name in zip(measured, names, strict=True)
+        for benchmark, group, figures in _groups(data)
+        for method, mean in figures["mean"].items()
+    ]
+    columns = ("model", "benchmark", "group", "method", "answers", "score", change)
+    by = measured[0]["scored_by"]
+    title = f"Mean score from 0 to 10 ({by})" if measured[0]["judge"] else f"Share right ({by})"
+    return Table(title, columns, rows, frozenset({change}), tuple(_notes(measured, names)))
+
+
+def _notes(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+    if not measured[0]["judge"]:
+        yield (
+            "Right: the first word of the answer is the reference, whatever the case and punctuation. "
+            "These shares are not the paper's scores, which a judge gave."
+        )
+    for data, name in zip(measured, names, strict=True):
+        for benchmark, result in data["benchmarks"].items():
+            if result["left_out"]:
+                yield f"{name}, {benchmark}: {result['left_out']} questions could not be asked."
+            for method, counts in result["unscored"].items():
+                if counts["reason"] is not None:
+                    yield (
+                        f"{name}, {benchmark}, {method}: {counts['unreadable']} scores unreadable, "
+                        f"{counts['failed']} requests failed ({counts['reason']}); these questions are "
+                        "left out for every method."
+                    )
+        yield from data["notes"]
+
+
+def _paper(data: Data, benchmark: str, group: str, method: str) -> Any:
+    """The paper's cell of what was measured, None where it has none."""
+    for cell in load("table2"):
+        place = (cell.model, cell.benchmark, cell.setting["domain"], cell.method)
+        if place == (model_key(data["model"]), benchmark, _DOMAINS.get(group), method):
+            return cell
+    return None
+
+
+def _beside(measured: Sequence[Data]) -> Table:
+    found = {
+        cell: Estimate(**mean)
+        for data in measured
+        for benchmark, group, figures in _groups(data)
+        for method, mean in figures["mean"].items()
+        if (cell := _paper(data, benchmark, group, method)) is not None
+    }
+    table = beside(load("table2"), found, "Paper and measurement: Table 2, judge scores")
+    notes = [
+        "The wording of the judge's prompt is this project's own, on the paper's criteria: these means "
+        "are not to be compared with the paper's as if one judge had given both.",
+        f"The paper's judge is GPT-5-mini, the measurement's {measured[0]['judge']}.",
+        *(
+            f"measured on {data['model']}, for which the paper has no number."
+            for data in measured
+            if model_key(data["model"]) is None
+        ),
+    ]
+    return replace(table, notes=(*table.notes, *notes), aside=not found)
+
+
+def _rows(data: Data) -> Iterator[Row]:
+    for benchmark, group, figures in _groups(data):
+        for method, mean in figures["mean"].items():
+            cell = _paper(data, benchmark, group, method) if data["judge"] else None
+            look = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
+            paper = float("nan") if cell is None else cell.value
+            yield Row(method, **mean, group=f"{benchmark}: {group}", paper=paper, role=look)
+
+
+def _figure(data: Data, name: str, rows: Sequence[Row]) -> Figure:
+    label = (
+        "judge's mean score, 0 to 10" if data["judge"] else "share right (exact match, no judge)"
+    )
+    return dots(rows, x_label=label, baseline=data["methods"][0], title=name)
+
+
+def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+    for data, name in zip(measured, names, strict=True):
+        first, by = data["methods"][0], data["scored_by"]
+        for benchmark, group, figures in _groups(data):
+            for method, change in figures["difference"].items():
+                if figures["photographs"] < 20:
+                    said = "too few photographs to say"
+                elif change["low"] > 0 or change["high"] < 0:
+                    said = "better" if change["low"] > 0 else "worse"
+                else:
+                    said = "no change that these questions confirm"
+                ends = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+                yield f"{name}, {benchmark}, {group}: {method} against {first}: {said} ({ends}; {by})."
+
+
+STUDY = Study(
+    "open-ended",
+    "Table 2",
+    "open-ended answers, scored by a judge, or by exact match with one-word references",
+    measure,
+    show,
+    benchmarks=("action-scenes-open",),
+    methods=("vanilla", "rve"),
+    options={"judge_model": "", "judge_concurrency": 8},
+    several=True,
+)

@@ -1,0 +1,36 @@
+"""A setup for studies: rvelens/tiny, few questions, one thread."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from rvelens import ARSProfile, HookedLVLM
+from rvelens.benchmarks import load_benchmark
+from rvelens.methods import make_method
+from rvelens.model import TINY
+from rvelens.studies import find_study
+from rvelens.studies.kit.run import run
+
+
+@cache
+def tiny():
+    return HookedLVLM.from_pretrained("rvelens/tiny"), ARSProfile.load(TINY / "profile.safetensors")
+
+
+def measured(name, out, n=24, methods=("rve",), **options):
+    """Setup and JSON of a study of rvelens/tiny on `n` questions."""
+    model, profile = tiny()
+    benchmark = load_benchmark("action-scenes", n=n)
+    made = [make_method(one, model, profile) for one in methods]
+    study = find_study(name)
+    setup, _, data = run(
+        study,
+        model,
+        [benchmark],
+        out,
+        profile=profile,
+        methods=made,
+        options=options,
+        batch_size=12,
+    )
+    return study, setup, data

@@ -1,0 +1,11 @@
+"""The explorer: a local page to ask, look at heads, review pairs and open runs.
+
+Needs Gradio: `pip install 'rvelens[app]'`.
+
+- `page.py`: all tabs, and the server on 127.0.0.1.
+- `tab_ask.py`, `tab_heads.py`, `tab_pairs.py`, `tab_runs.py`: one tab each, fields and events.
+- `models.py`: models that are loaded, and the lock round them.
+- `asking.py`, `heads.py`, `runs.py`: what the tabs compute, without Gradio.
+- `markup.py`, `chart.py`, `pictures.py`: results as HTML, SVG and pictures, without Gradio.
+- `shared.py`, `theme.py`: fields that tabs share, messages, the look.
+"""

@@ -1,0 +1,140 @@
+"""Results as HTML. Whatever people, models or files say is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape as html_escape
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.colors import Colormap
+from PIL import Image
+
+from rvelens.app.asking import Said
+from rvelens.app.pictures import gradient
+from rvelens.evaluate.render import tables
+from rvelens.studies.cases.pictures import embedded
+
+
+def escape(text: str) -> str:
+    """Text for HTML, inert in Gradio's templates too, which read `${...}` and `{{...}}`."""
+    return html_escape(text).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
+
+
+def message(text: str) -> str:
+    """What went wrong, in one sentence; nothing for ""."""
+    return (
+        f'<p class="rv-message" role="alert">{escape(" ".join(text.split()))}</p>' if text else ""
+    )
+
+
+def note(text: str) -> str:
+    """A sentence in small print."""
+    return f'<p class="rv-note">{escape(text)}</p>'
+
+
+def answer(label: str, said: Said, role: str) -> str:
+    """An answer as a card, with the first token's probabilities as bars."""
+    bars = "".join(_bar(name, share) for name, share in (("yes", said.yes), ("no", said.no)))
+    return (
+        f'<div class="rv-answer rv-{role}"><h3>{escape(label)}</h3>'
+        f'<q dir="auto">{escape(said.text) or "(nothing)"}</q>{bars}</div>'
+    )
+
+
+def _bar(name: str, share: float | None) -> str:
+    if share is None:
+        return ""
+    return (
+        f'<div class="rv-bar"><span>P({name})</span><i><b style="width:{100 * share:.1f}%"></b></i>'
+        f"<span>{share:.3f}</span></div>"
+    )
+
+
+def side_by_side(cards: Iterable[str]) -> str:
+    """Cards in a row, or one below the other where the page is narrow."""
+    return f'<div class="rv-cards">{"".join(cards)}</div>'
+
+
+def figures(pictures: Iterable[tuple[Image.Image, str]]) -> str:
+    """Pictures with captions in a row."""
+    each = [
+        f'<figure><img src="{embedded(picture)}" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for picture, caption in pictures
+    ]
+    return f'<div class="rv-figures n{len(each)}">{"".join(each)}</div>'
+
+
+def scale(colours: Colormap, low: str, high: str, label: str) -> str:
+    """A colour scale with its ends and its meaning."""
+    return (
+        f'<p class="rv-scale"><span>{escape(low)}</span>'
+        f'<i style="background:{gradient(colours)}"></i><span>{escape(high)}</span> '
+        f"{escape(label)}</p>"
+    )
+
+
+def swatches(colours: Sequence[str], label: str) -> str:
+    """Steps of a colour scale that counts from 1, and its meaning."""
+    each = "".join(f'<i style="background:{one}"></i>' for one in colours)
+    return f'<p class="rv-scale rv-steps"><span>{each}</span> {escape(label)}</p>'
+
+
+def head_map(scores: Float[np.ndarray, "layer head"]) -> str:
+    """A button for each head, coloured by its ARS from the lowest to the highest."""
+    low, high = float(scores.min()), float(scores.max())
+    shades = colormaps["cividis"]((scores - low) / ((high - low) or 1.0))
+    n_layers, n_heads = scores.shape
+    rows = []
+    for layer in range(n_layers):
+        rows.append(f"<span>{layer}</span>")
+        rows += [
+            f'<button type="button" data-head="{layer}.{head}" style="background:'
+            f'{_hex(shades[layer, head])}" title="{layer}.{head}: {scores[layer, head]:.3f}" '
+            f'aria-label="layer {layer}, head {head}, ARS {scores[layer, head]:.3f}"></button>'
+            for head in range(n_heads)
+        ]
+    numbers = [
+        f"<span>{head if head % max(n_heads // 8, 1) == 0 else ''}</span>"
+        for head in range(n_heads)
+    ]
+    rows += ["<span>layer</span>", *numbers]
+    grid = f"grid-template-columns:auto repeat({n_heads},minmax(0,1fr))"
+    return f'<div class="rv-map" style="{grid}">{"".join(rows)}</div>' + scale(
+        colormaps["cividis"], f"{low:.2f}", f"{high:.2f}", "ARS; layers downwards, heads across"
+    )
+
+
+def _hex(colour: Float[np.ndarray, " 4"]) -> str:
+    return "#" + "".join(f"{round(255 * x):02x}" for x in colour[:3])
+
+
+def head_marks(shown: str, chosen: Iterable[str]) -> str:
+    """A style sheet that outlines the head on show and the chosen ones on the map."""
+    each = "".join(
+        f'.rv-map [data-head="{head}"]{{outline:2px solid var(--rv-accent);z-index:1}}'
+        for head in chosen
+    )
+    return f'<style>{each}.rv-map [data-head="{shown}"]{{box-shadow:inset 0 0 0 2px #fff}}</style>'
+
+
+def report_tables(report: Mapping[str, Any], benchmark: str) -> str:
+    """The tables of one benchmark of a run."""
+    parts = []
+    for heading, header, rows, notes in tables(report):
+        if heading.partition(",")[0] == benchmark:
+            top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+            parts.append(
+                f'<h3>{escape(heading)}</h3><div class="rv-wide"><table><thead><tr>{top}</tr></thead>'
+                f"<tbody>{''.join(map(_row, rows))}</tbody></table></div>"
+            )
+            parts += [note(one) for one in notes]
+    return "".join([*parts, *(note(one) for one in report.get("notes", ()))])
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = map(escape, cells)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{x}</td>" for x in others)}</tr>'

@@ -1,0 +1,186 @@
+"""Folders that `rvelens eval` wrote, read back: figures, and the questions whose answer flipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rvelens.benchmarks import Benchmark, Item, load_benchmark
+from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
+from rvelens.benchmarks.rules import strict
+from rvelens.evaluate.scoring import read_answers
+from rvelens.evaluate.store import read
+from rvelens.studies.kit.asking import asked
+from rvelens.studies.cases.study import flip
+
+DIRECTIONS = ("both", "gained", "lost")
+ALL = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished evaluation.
+
+    Attributes:
+        report: what `rvelens eval` reported.
+        data: the folder of the benchmarks' pictures; None if it was not named.
+    """
+
+    folder: Path
+    report: Mapping[str, Any]
+    data: Path | None
+    items: Mapping[str, Mapping[str, Item]] = field(repr=False)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of the benchmarks with yes/no questions."""
+        return [name for name, one in self.report["benchmarks"].items() if one["rules"]]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, the one that the others are compared with first."""
+        return list(self.report["methods"])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which flips to show.
+
+    Attributes:
+        method: compared with the run's first one.
+        direction: of `DIRECTIONS`.
+        group: a group's name, or `ALL`.
+        text: a part of the question, the id or an answer, in any case.
+    """
+
+    benchmark: str
+    method: str
+    direction: str = "both"
+    group: str = ALL
+    text: str = ""
+
+
+def open_run(folder: str, data: str = "") -> Run:
+    """Read a run.
+
+    Args:
+        folder: `--out` of `rvelens eval`.
+        data: the folder of the benchmarks' files, for their pictures; "" for none.
+
+    Raises:
+        ValueError: not the folder of a finished run, or a folder of files that is none.
+    """
+    path = Path(folder.strip()).expanduser()
+    if not folder.strip():
+        raise ValueError("no folder: expected the --out of `rvelens eval`; write its path.")
+    report_file = path / "report.json"
+    if not report_file.is_file():
+        raise ValueError(
+            f"{path} is no run: expected a folder with the report.json that `rvelens eval` leaves at "
+            "its end; name the folder given as --out."
+        )
+    try:
+        report = json.loads(report_file.read_text(encoding="utf-8"))
+        benchmarks, _ = report["benchmarks"], (report["methods"], report["model"]["name"])
+        names = [name for name, one in benchmarks.items() if one["rules"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{report_file} cannot be read: expected the report of `rvelens eval`; run it again."
+        ) from error
+    pictures = Path(data.strip()).expanduser() if data.strip() else None
+    if pictures is not None and not pictures.is_dir():
+        raise ValueError(
+            f"no folder {pictures}: expected the one that holds the benchmarks' files."
+        )
+    first = next(iter(report["methods"]))
+    items = {name: _items(path / name / first, name, pictures) for name in names}
+    return Run(path, report, pictures, items)
+
+
+def _items(folder: Path, benchmark: str, data: Path | None) -> dict[str, Item]:
+    """The questions that a run's answers are about, with pictures where they can be found."""
+    known: Mapping[str, Item] = {}
+    if data is not None and not benchmark.startswith("action-scenes"):
+        known = {item.id: item for item in load_benchmark(benchmark, data).items}
+    found: dict[str, Item] = {}
+    for path in sorted(folder.glob("answers*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            try:
+                row = json.loads(line)
+                found[row["id"]] = known.get(row["id"]) or _item(row)
+            except (ValueError, KeyError, TypeError):
+                continue  # `read` names such a line
+    return found
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    truth = {"yes": True, "no": False}.get(row.get("truth", ""))
+    return Item(
+        row["id"], row["image"], row["image"], row["question"], truth, None, row.get("group", ""),
+        _loader(row["image"]),
+    )  # fmt: skip
+
+
+def _loader(image: str) -> Callable[[], Image.Image]:
+    split, _, seed = image.rpartition("-")
+    if split in SPLITS and seed.isdigit():
+        return lambda: draw_scene(int(seed), split).image
+
+    def unknown() -> Image.Image:
+        raise ValueError(
+            f"where the picture {image} is was not said: expected the folder of the benchmark's "
+            "files; name it above."
+        )
+
+    return unknown
+
+
+def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
+    """Questions that the run's first method and another answer differently in being right.
+
+    Right and wrong are told by the strict rule, whatever the benchmark's own.
+
+    Raises:
+        ValueError: a benchmark or method that is not of this run, or torn answers.
+    """
+    first = run.methods[0]
+    if benchmark not in run.items or method not in run.methods or method == first:
+        raise ValueError(
+            f"flips of {method!r} on {benchmark!r}: expected a benchmark of {', '.join(run.items)} "
+            f"and a method of {', '.join(run.methods[1:]) or 'none'}."
+        )
+    items = tuple(run.items[benchmark].values())
+    said = {name: read(run.folder / benchmark / name, items) for name in (first, method)}
+    whole = Benchmark(benchmark, items, (), strict, {})
+    numbers = asked(whole, said)
+    was, now = (read_answers(whole, said[name], numbers, strict).right for name in (first, method))
+    return [
+        flip(items[n], said[first][items[n].id], said[method][items[n].id], bool(right))
+        for n, wrong, right in zip(numbers, ~was, now, strict=True)
+        if wrong == right
+    ]
+
+
+def matching(found: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[Mapping[str, Any]]:
+    """The flips that fit direction, group and text."""
+    text = wanted.text.strip().casefold()
+
+    def fits(one: Mapping[str, Any]) -> bool:
+        words = (one["id"], one["question"], one["before"]["answer"], one["after"]["answer"])
+        return (
+            wanted.direction in ("both", one["direction"])
+            and wanted.group in (ALL, one["group"])
+            and any(text in (word or "").casefold() for word in words)
+        )
+
+    return [one for one in found if fits(one)]
+
+
+def groups(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`ALL`, and the groups of some flips."""
+    return [ALL, *sorted({one["group"] for one in found if one["group"]})]

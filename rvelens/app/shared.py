@@ -1,0 +1,87 @@
+"""What the tabs share: the picture field, scenes to click on, and mistakes as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
+
+import gradio as gr
+
+from rvelens.app.markup import escape, message
+from rvelens.ars import ContrastivePair
+from rvelens.benchmarks.action_scenes import Question, contrastive_pairs, make_questions
+from rvelens.studies.cases.pictures import embedded, small
+
+N_SCENES = 8
+# One handler for clicks on whatever carries the attribute, also after the content has changed.
+_CLICKS = """element.addEventListener('click', event => {
+  const hit = event.target.closest('[data-%s]');
+  if (hit) trigger('select', {value: hit.dataset.%s});
+});"""
+
+
+def picture(label: str, value: Any, webcam: bool = False) -> gr.Image:
+    """An image field that opens with `value` and hands on the file as it is.
+
+    The webcam is offered only where it was asked for.
+    """
+    field = gr.Image(
+        value,
+        label=label,
+        type="filepath",
+        image_mode=None,
+        format="png",  # a scene is handed to the model through this field: lossless
+        sources=["upload", "clipboard", "webcam"] if webcam else ["upload", "clipboard"],
+        buttons=["fullscreen"],
+        height=300,
+        elem_classes="rv-picture",
+    )
+    # Gradio's own opens the file, and fails without a word to the person if it is no picture.
+    # A subclass would say the same, but Gradio writes a .pyi beside each.
+    field.preprocess = lambda payload: None if payload is None else payload.path
+    return field
+
+
+@cache
+def scenes() -> list[Question]:
+    """Questions about action scenes, two of each group."""
+    return make_questions("test", N_SCENES)
+
+
+@cache
+def scene_pairs() -> list[ContrastivePair]:
+    """Contrastive pairs about action scenes."""
+    return contrastive_pairs("test", N_SCENES)
+
+
+def clickable(name: str, value: str | Callable[[], str] = "", **more: Any) -> gr.HTML:
+    """HTML whose elements with `data-{name}` raise `select` with that value when clicked."""
+    return gr.HTML(value, js_on_load=_CLICKS % (name, name), **more)
+
+
+def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
+    """Pictures to click on, numbered by `data-scene`."""
+    each = [
+        f'<button type="button" data-scene="{n}" title="{escape(caption)}">'
+        f'<img src="{embedded(small(image, 160))}" alt="{escape(caption)}"></button>'
+        for n, (image, caption) in enumerate(zip(images, captions, strict=True))
+    ]
+    return f'<div class="rv-scenes">{"".join(each)}</div>'
+
+
+def told(function: Callable[..., Sequence[Any]], n_outputs: int) -> Callable[..., tuple[Any, ...]]:
+    """The function with a message as one more output: "" or, where it fails, why.
+
+    The other outputs then stay as they were.
+    """
+
+    @wraps(function)
+    def attempt(*arguments: Any) -> tuple[Any, ...]:
+        try:
+            return (*function(*arguments), "")
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            said = message(str(error) or type(error).__name__)
+            return (*([gr.skip()] * n_outputs), said)
+
+    return attempt

@@ -1,0 +1,206 @@
+"""The tab Heads: the ARS map, what a head looks at for both texts of a pair, answers without heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from rvelens.app.asking import read_picture
+from rvelens.app.heads import Seen, ask_without, format_heads, parse_heads, see, toggled
+from rvelens.app.markup import (
+    answer,
+    escape,
+    figures,
+    head_map,
+    head_marks,
+    note,
+    scale,
+    side_by_side,
+)
+from rvelens.app.models import Loaded, Models
+from rvelens.app.pictures import CHANGE, HEAT, changed, heated
+from rvelens.app.shared import clickable, picture, scene_pairs, thumbnails, told
+from rvelens.ars import ContrastivePair
+from rvelens.benchmarks.action_scenes import contrastive_pairs
+from rvelens.studies.cases.pictures import small
+
+PROFILE, PAIR = "the profile", "this pair"
+N_MEASURED = 64
+
+
+def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HTML) -> None:
+    """The tab's fields and what they do; `about` is the page's line on the model called `name`."""
+    seen = gr.State(None)
+    pairs = scene_pairs()
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            image = picture("Picture of the pair", pairs[0].image, webcam)
+            captions = [f"{p.question} / {p.contrastive}" for p in pairs]
+            gallery = clickable("scene", thumbnails([p.image for p in pairs], captions))
+            question = gr.Textbox(
+                label="Question", value=pairs[0].question, elem_id="pair-question"
+            )
+            contrastive = gr.Textbox(
+                label="Contrastive question", value=pairs[0].contrastive, elem_id="pair-contrastive"
+            )
+            button = gr.Button("Look", variant="primary", elem_id="look")
+        with gr.Column(scale=3, min_width=300):
+            problem = gr.HTML(elem_id="heads-problem", elem_classes="rv-problem")
+            with gr.Row(equal_height=True):
+                source = gr.Radio([PROFILE, PAIR], value=PROFILE, label="ARS of", min_width=180)
+                measure = gr.Button(
+                    f"Measure a profile on {N_MEASURED} scenes", size="sm", min_width=180
+                )
+            chart = clickable(
+                "head", lambda: _map(models.get(name), None, PROFILE), elem_id="heads-map"
+            )
+            marks = gr.HTML()
+            head = gr.Textbox(
+                label="Head on show (layer.head); a click on the map shows it", elem_id="head"
+            )
+            maps = gr.HTML(elem_id="head-maps")
+            with gr.Row(equal_height=True):
+                chosen = gr.Textbox(
+                    label="Heads to leave out", placeholder="3.5, 4.1", elem_id="chosen", scale=2
+                )
+                adds = gr.Checkbox(label="a click adds or removes", value=True, min_width=150)
+            without = gr.Button("Ask without these heads", elem_id="without")
+            answers = gr.HTML(elem_id="heads-answers")
+
+    def look(
+        name: str, path: str | None, text: str, other: str, by: str, shown: str
+    ) -> Sequence[Any]:
+        loaded, found = models.get(name), _see(models, name, path, text, other)
+        return found, _map(loaded, found, by), head_maps(found, shown)
+
+    def click(
+        name: str, found: Seen | None, path: str | None, text: str, other: str, by: str,
+        listed: str, add: bool, event: gr.EventData,
+    ) -> Sequence[Any]:  # fmt: skip
+        if found is None:
+            found = _see(models, name, path, text, other)
+        shape = found.scores.shape
+        listed = toggled(listed, event.value, *shape) if add else listed
+        return (
+            found,
+            event.value,
+            listed,
+            head_maps(found, event.value),
+            _marks(event.value, listed, shape),
+        )
+
+    def mask(name: str, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
+        loaded, shown = models.get(name), read_picture(path)
+        heads = parse_heads(listed, loaded.model.n_layers, loaded.model.n_heads)
+        with models.lock:
+            rows = ask_without(loaded, shown, (text, other), heads)
+        cards = [
+            f"<h3>{escape(one)}</h3>"
+            + side_by_side(
+                [
+                    answer("all heads", a, "plain"),
+                    answer(f"without {format_heads(heads)}", b, "steered"),
+                ]
+            )
+            for one, (a, b) in zip((text, other), rows, strict=True)
+        ]
+        return ("".join(cards),)
+
+    def remeasure(name: str, found: Seen | None, by: str) -> Sequence[Any]:
+        loaded = models.measured(name, contrastive_pairs("validation", N_MEASURED))
+        return _map(loaded, found, by), note(loaded.says())
+
+    def show_marks(name: str, shown: str, listed: str) -> Sequence[Any]:
+        m = models.get(name).model
+        return (_marks(shown, listed, (m.n_layers, m.n_heads)),)
+
+    pair = [model, image, question, contrastive]
+    queue: Any = {"concurrency_id": "model"}
+    button.click(told(look, 3), [*pair, source, head], [seen, chart, maps, problem], **queue)
+    chart.select(
+        told(click, 5), [model, seen, *pair[1:], source, chosen, adds],
+        [seen, head, chosen, maps, marks, problem], **queue,
+    )  # fmt: skip
+    head.submit(told(lambda s, h: (head_maps(s, h),), 1), [seen, head], [maps, problem])
+    chosen.blur(told(show_marks, 1), [model, head, chosen], [marks, problem])
+    source.input(
+        told(lambda n, s, by: (_map(models.get(n), s, by),), 1),
+        [model, seen, source],
+        [chart, problem],
+    )
+    without.click(told(mask, 1), [*pair, chosen], [answers, problem], **queue)
+    measure.click(told(remeasure, 2), [model, seen, source], [chart, about, problem], **queue)
+    gallery.select(_take, None, [image, question, contrastive, seen, maps])
+    model.change(
+        told(lambda n: (None, _map(models.get(n), None, PROFILE), PROFILE, "", ""), 5),
+        model, [seen, chart, source, maps, chosen, problem], **queue,
+    )  # fmt: skip
+
+
+def _take(event: gr.EventData) -> Sequence[Any]:
+    """The pair that was clicked on; what was seen of the last one is dropped."""
+    pair = scene_pairs()[int(event.value)]
+    return pair.image, pair.question, pair.contrastive, None, ""
+
+
+def _see(models: Models, name: str, path: str | None, text: str, other: str) -> Seen:
+    loaded, shown = models.get(name), read_picture(path)
+    pair = ContrastivePair(shown, text, other, "of this page")
+    with models.lock:
+        return see(loaded, pair)
+
+
+def _marks(shown: str, listed: str, shape: Sequence[int]) -> str:
+    heads = parse_heads(listed, *shape)
+    return head_marks(
+        format_heads(parse_heads(shown, *shape)), format_heads(heads).split(", ") if heads else ()
+    )
+
+
+def _map(loaded: Loaded, seen: Seen | None, by: str) -> str:
+    """The map of the profile's ARS or of this pair's."""
+    if by == PAIR:
+        if seen is None:
+            return note("Look at the pair first: its ARS is then shown here.")
+        return head_map(seen.scores.numpy())
+    if loaded.profile is None or loaded.profile.mean is None:
+        why = "no head profile" if loaded.profile is None else "a ranking without scores"
+        return note(
+            f"{loaded.model.name} has {why}: measure one here, or look at a pair and show its ARS."
+        )
+    return head_map(loaded.profile.mean.float().cpu().numpy())
+
+
+def head_maps(seen: Seen | None, head: str) -> str:
+    """Where a head looks for both texts, and the difference.
+
+    Raises:
+        ValueError: no head, or one that the model lacks.
+    """
+    if seen is None or not head.strip():
+        return note("Click a head on the map: its attention for both texts appears here.")
+    heads = parse_heads(head, *seen.scores.shape)
+    if seen.grid is None:
+        return note(
+            "The image tokens of this family have no place in the picture: nothing to show."
+        )
+    layer, (one, *_) = next(iter(heads.items()))
+    first, second = (seen.attention[n, layer, one].double().numpy() for n in range(2))
+    top, change = max(first.max(), second.max()), second - first
+    most, frame = float(np.abs(change).max()), small(seen.image)
+    return (
+        f"<h3>Head {one} of layer {layer}, ARS of this pair {seen.scores[layer, one]:.3f}</h3>"
+        + figures(
+            [
+                (heated(frame, first, seen.grid, top), f"{seen.texts[0]} {first.sum():.1%}"),
+                (heated(frame, second, seen.grid, top), f"{seen.texts[1]} {second.sum():.1%}"),
+                (changed(frame, change, seen.grid, most), "second minus first"),
+            ]
+        )
+        + scale(HEAT, "0", f"{top:.2g}", "attention to a token")
+        + scale(CHANGE, f"−{most:.2g}", f"+{most:.2g}", "difference")
+        + note("Attention of the last token after softmax; percentages are its share on the image.")
+    )

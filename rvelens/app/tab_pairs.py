@@ -1,0 +1,139 @@
+"""The tab Pairs: a person accepts, edits or rejects contrastive pairs, one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from rvelens.app.asking import read_picture
+from rvelens.app.markup import escape, note
+from rvelens.app.shared import told
+from rvelens.pairs.review import Row, Span, decide, load, marks, pending
+from rvelens.studies.cases.pictures import embedded, small
+
+
+def build() -> None:
+    """The tab's fields and what they do."""
+    at = gr.State("")
+    with gr.Row(equal_height=True):
+        path = gr.Textbox(
+            label="File of pairs (rvelens pairs make -o)", elem_id="pairs-file", scale=3
+        )
+        images = gr.Textbox(label="Folder of their pictures", elem_id="pairs-images", scale=3)
+        button = gr.Button("Open", variant="primary", elem_id="pairs-open", scale=1, min_width=100)
+    problem = gr.HTML(elem_id="pairs-problem", elem_classes="rv-problem")
+    with gr.Column(visible=False) as opened:
+        card = gr.HTML(elem_id="pairs-card")
+        text = gr.Textbox(label="Contrastive question", elem_id="pairs-text")
+        with gr.Row():
+            accept = gr.Button("Accept", variant="primary", elem_id="pairs-accept", min_width=90)
+            edit = gr.Button("Save edit", elem_id="pairs-edit", min_width=90)
+            reject = gr.Button("Reject", elem_id="pairs-reject", min_width=90)
+        with gr.Row():
+            back = gr.Button("Back", size="sm", elem_id="pairs-back", min_width=90)
+            forth = gr.Button("Next", size="sm", elem_id="pairs-next", min_width=90)
+            open_one = gr.Button("Next undecided", size="sm", min_width=90)
+
+    def start(file: str, folder: str) -> Sequence[Any]:
+        rows = _rows(file)
+        _folder(folder)
+        waiting = pending(rows)
+        return (*_show(rows, folder, (waiting or rows)[0]), gr.Column(visible=True))
+
+    def deciding(decision: str) -> Callable[..., Sequence[Any]]:
+        def on_click(file: str, folder: str, here: str, words: str) -> Sequence[Any]:
+            decide(file.strip(), here, decision, words.strip() if decision == "edit" else None)
+            rows = _rows(file)
+            return _show(rows, folder, next_undecided(rows, here))
+
+        return on_click
+
+    def moving(step: Callable[[list[Row], str], Row]) -> Callable[..., Sequence[Any]]:
+        def on_click(file: str, folder: str, here: str) -> Sequence[Any]:
+            rows = _rows(file)
+            return _show(rows, folder, step(rows, here))
+
+        return on_click
+
+    shown = [at, card, text]
+    gr.on([button.click, images.submit], told(start, 4), [path, images], [*shown, opened, problem])
+    for one, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
+        one.click(told(deciding(decision), 3), [path, images, at, text], [*shown, problem])
+    for one, step in (
+        (back, lambda rows, here: neighbour(rows, here, -1)),
+        (forth, lambda rows, here: neighbour(rows, here, 1)),
+        (open_one, next_undecided),
+    ):
+        one.click(told(moving(step), 3), [path, images, at], [*shown, problem])
+
+
+def _rows(file: str) -> list[Row]:
+    if not file.strip():
+        raise ValueError("no file: expected the pairs that `rvelens pairs make` wrote; name it.")
+    return load(file.strip())
+
+
+def _folder(folder: str) -> Path:
+    if not Path(folder.strip()).is_dir() or not folder.strip():
+        raise ValueError(
+            f"no folder {folder.strip()!r}: expected the one with the pairs' pictures."
+        )
+    return Path(folder.strip())
+
+
+def _show(rows: list[Row], folder: str, row: Row) -> tuple[str, str, str]:
+    return row["id"], pair_card(rows, row, _folder(folder)), row["contrastive"]
+
+
+def neighbour(rows: list[Row], here: str, step: int) -> Row:
+    """The pair before or behind one, round at the ends."""
+    ids = [row["id"] for row in rows]
+    return rows[((ids.index(here) if here in ids else 0) + step) % len(rows)]
+
+
+def next_undecided(rows: list[Row], here: str) -> Row:
+    """The next pair that waits for a decision, first behind this one; this one if none waits."""
+    ids = [row["id"] for row in rows]
+    start = ids.index(here) if here in ids else 0
+    in_turn = rows[start + 1 :] + rows[: start + 1]
+    return next((row for row in in_turn if row["decision"] is None), rows[start])
+
+
+def pair_card(rows: list[Row], row: Row, folder: Path) -> str:
+    """The pair with its picture and its verbs marked, and how far the review is."""
+    spans = marks(row) or (None, None)
+    texts = (row["question"], row["contrastive"])
+    first, second = (marked(text, span) for text, span in zip(texts, spans, strict=True))
+    try:
+        frame = small(read_picture(folder / row["image"]))
+        shown = f'<figure><img src="{embedded(frame)}" alt="the picture of the pair"></figure>'
+    except ValueError as error:
+        shown = note(" ".join(str(error).split()))
+    state = row["decision"] or "undecided"
+    return (
+        f'{_progress(rows)}<div class="rv-pair">{shown}<div><p class="rv-note">{escape(row["id"])} · '
+        f'<b>{escape(state)}</b></p><p class="rv-text">{first}</p><p class="rv-text">{second}</p>'
+        f"{'' if marks(row) else note('The texts differ in more than one word.')}</div></div>"
+    )
+
+
+def marked(text: str, span: Span | None) -> str:
+    """A text with a part marked."""
+    if span is None:
+        return escape(text)
+    start, end = span
+    return f"{escape(text[:start])}<mark>{escape(text[start:end])}</mark>{escape(text[end:])}"
+
+
+def _progress(rows: list[Row]) -> str:
+    counts = Counter(row["decision"] or "undecided" for row in rows)
+    done = len(rows) - counts["undecided"]
+    words = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+    return (
+        f'<div class="rv-bar rv-progress"><span>{done} of {len(rows)}</span>'
+        f'<i><b style="width:{100 * done / len(rows):.1f}%"></b></i><span>{escape(words)}</span></div>'
+    )

@@ -1,0 +1,171 @@
+"""The tab Runs: a folder of `rvelens eval`, its figures, and the answers that a method flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from rvelens.app.asking import look, tokens_by_layer
+from rvelens.app.chart import chart
+from rvelens.app.markup import note, report_tables, swatches
+from rvelens.app.models import Loaded, Models
+from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
+from rvelens.app.shared import told
+from rvelens.benchmarks import Item
+from rvelens.methods import make_method
+from rvelens.studies.cases.page import case
+from rvelens.studies.cases.pictures import Pictures, colour, embedded, pictures, small
+
+PAGE = 6
+
+
+def build(models: Models, model: gr.State) -> None:
+    """The tab's fields and what they do."""
+    run, shown = gr.State(None), gr.State(PAGE)
+    with gr.Row(equal_height=True):
+        folder = gr.Textbox(
+            label="Folder of the run (--out of rvelens eval)", elem_id="run-folder", scale=3
+        )
+        data = gr.Textbox(
+            label="Folder of the benchmarks' files, for pictures",
+            placeholder="not needed for action scenes",
+            scale=3,
+        )
+        button = gr.Button("Open", variant="primary", elem_id="run-open", scale=1, min_width=100)
+    problem = gr.HTML(elem_id="run-problem", elem_classes="rv-problem")
+    with gr.Column(visible=False) as opened:
+        benchmark = gr.Dropdown([], label="Benchmark")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                plot = gr.HTML(elem_id="run-chart")
+            with gr.Column(scale=3, min_width=300):
+                tables = gr.HTML(elem_id="run-tables")
+        gr.HTML("<h2>Flipped answers</h2>")
+        with gr.Row():
+            method = gr.Dropdown([], label="Method", min_width=130)
+            direction = gr.Radio(DIRECTIONS, value="both", label="Direction", min_width=220)
+            group = gr.Dropdown([ALL], value=ALL, label="Group", min_width=130)
+            search = gr.Textbox(
+                label="Search", placeholder="in questions and answers", elem_id="run-search"
+            )
+        cases = gr.HTML(elem_id="run-cases")
+        more = gr.Button("Show more", size="sm", visible=False, elem_id="run-more")
+
+    def open_(path: str, files: str) -> Sequence[Any]:
+        found = open_run(path, files)
+        names, others = found.benchmarks, found.methods[1:]
+        first = names[0] if names else None
+        return (
+            found, gr.Column(visible=True), gr.Dropdown(names, value=first),
+            gr.Dropdown(others, value=others[0] if others else None),
+        )  # fmt: skip
+
+    def figures(found: Run | None, name: str | None) -> tuple[str, str]:
+        if found is None or name is None:
+            return "", note("This run has no yes/no questions: `rvelens judge` scores its answers.")
+        rule = found.report["benchmarks"][name]["rules"]["strict"]["methods"]
+        cells = next(iter(rule.values()))["cells"]
+        yes = sum(n for key, n in cells.items() if key.startswith("yes_"))
+        about = note("Accuracy over yes-ratio by the strict rule, with 95% intervals.")
+        return chart(rule, yes / max(sum(cells.values()), 1)) + about, report_tables(
+            found.report, name
+        )
+
+    def search_(
+        n: int, chosen: str, found: Run | None, name: str | None, by: str | None, way: str, part: str,
+        text: str,
+    ) -> Sequence[Any]:  # fmt: skip
+        if found is None or name is None or by is None:
+            return note("One method alone flips nothing."), gr.Button(visible=False), gr.skip()
+        all_flips = flips(found, name, by)
+        known = groups(all_flips)
+        part = part if part in known else ALL
+        fit = matching(all_flips, Wanted(name, by, way, part, text))
+        with models.lock:
+            html = cases_html(models, chosen, found, name, by, fit[:n])
+        count = (
+            f"{len(fit)} of {len(all_flips)} flipped answers fit; {min(n, len(fit))} are shown. "
+        )
+        right = f"Gained: wrong under {found.methods[0]}, right under {by}; by the strict rule."
+        return (
+            note(count + right) + html,
+            gr.Button(visible=len(fit) > n),
+            gr.Dropdown(known, value=part),
+        )
+
+    def from_start(*arguments: Any) -> Sequence[Any]:
+        return PAGE, *search_(PAGE, *arguments)
+
+    def further(n: int, *arguments: Any) -> Sequence[Any]:
+        return n + PAGE, *search_(n + PAGE, *arguments)
+
+    wanted = [model, run, benchmark, method, direction, group, search]
+    listed = [shown, cases, more, group, problem]
+    queue: Any = {"concurrency_id": "model"}
+    gr.on(
+        [button.click, folder.submit],
+        told(open_, 4), [folder, data], [run, opened, benchmark, method, problem],
+    )  # fmt: skip
+    gr.on(
+        [run.change, benchmark.input], told(figures, 2), [run, benchmark], [plot, tables, problem]
+    ).then(told(from_start, 4), wanted, listed, **queue)
+    gr.on(
+        [method.input, direction.input, group.input, search.submit, search.blur],
+        told(from_start, 4), wanted, listed, **queue,
+    )  # fmt: skip
+    more.click(told(further, 4), [shown, *wanted], listed, **queue)
+
+
+def cases_html(
+    models: Models,
+    name: str,
+    run: Run,
+    benchmark: str,
+    method: str,
+    found: Sequence[Mapping[str, Any]],
+) -> str:
+    """Flips as cards, with the tokens that rve enhanced where the page's model is the run's."""
+    data = {"before": run.methods[0], "after": method}
+    items = run.items[benchmark]
+    loaded = models.get(name)
+    cards, key = [], ""
+    for one in found:
+        item = items[one["id"]]
+        marks = loaded.model.name == run.report["model"]["name"] and method == "rve"
+        seen = _marked(loaded, run, benchmark, item) if marks else _plain(item)
+        if seen.marked:
+            key = _key(seen)
+        cards.append(case(data, one, 0, benchmark, seen))
+    return f'{key}<div class="rv-cases">{"".join(cards)}</div>'
+
+
+def _key(seen: Pictures) -> str:
+    """What the colours on the pictures mean."""
+    n = len(seen.layers)
+    colours = [colour(count, n) for count in range(1, n + 1)]
+    return swatches(colours, f"tokens marked in 1 to {n} layers ({', '.join(seen.layers)})")
+
+
+def _plain(item: Item) -> Pictures:
+    try:
+        return Pictures(embedded(small(item.load())), {}, {}, "")
+    except ValueError as error:
+        return Pictures(None, {}, {}, " ".join(str(error).split()))
+
+
+def _marked(loaded: Loaded, run: Run, benchmark: str, item: Item) -> Pictures:
+    """The picture with the tokens that the run's own setting of rve enhanced for the first token."""
+    settings = dict(run.report["methods"]["rve"])
+    digest, decoding = settings.pop("profile", None), run.report["decoding"][benchmark]
+    if loaded.profile is None or loaded.profile.digest() != digest:
+        return _plain(item)
+    try:
+        image = item.load()
+    except ValueError:
+        return _plain(item)
+    method = make_method("rve", loaded.model, loaded.profile, **settings)
+    text = f"{item.text} {decoding['suffix']}".strip()
+    _, masks = look(loaded.model, method, [image], [text], decoding["prompt"])
+    return pictures(loaded.model, item, tokens_by_layer(masks))

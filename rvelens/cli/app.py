@@ -1,0 +1,61 @@
+"""`rvelens app`: the explorer, a page on this machine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from rvelens.cli.common import DeviceMap, Dtype, DtypeOption, FamilyName, out
+
+
+def explore(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="A hub name, a folder, or rvelens/tiny.")
+    ] = "rvelens/tiny",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="A file that `rvelens scan` wrote, or `published` (LLaVA-1.5-7B)."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open a browser on the page.")] = False,
+    webcam: Annotated[
+        bool, typer.Option("--webcam", help="Offer the webcam for pictures.")
+    ] = False,
+    family: FamilyName = None,
+    dtype: DtypeOption = Dtype.auto,
+    device_map: DeviceMap = None,
+) -> None:
+    """Ask, look at heads, review pairs and open runs on a page of 127.0.0.1; Ctrl-C ends it."""
+    try:
+        from rvelens.app.page import served
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError(
+            "the explorer needs Gradio, which is not installed: expected the extra [app]; "
+            "pip install 'rvelens[app]'."
+        ) from error
+    from rvelens.app.models import Models
+
+    models = Models(family, str(dtype), device_map)
+    if profile is None:
+        models.get(model)
+    else:
+        models.profiled(model, profile)
+    over = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        over.set()
+
+    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with served(models, model, port=port, webcam=webcam, browser=browser) as address:
+            out().print(f"rvelens explorer on {address} (Ctrl-C ends it)", highlight=False)
+            over.wait()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

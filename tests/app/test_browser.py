@@ -1,0 +1,325 @@
+"""The explorer in a real Chromium: each tab's main path, mistakes, and nothing fetched elsewhere.
+
+`RVELENS_SCREENSHOTS` names a folder that screenshots are kept in; `RVELENS_CHROMIUM` a browser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from rvelens.app.models import Models
+from rvelens.app.page import served
+from rvelens.app.shared import scene_pairs, scenes
+from rvelens.benchmarks import load_benchmark
+from rvelens.evaluate import evaluate
+from rvelens.methods import make_method
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = os.environ.get("RVELENS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no Chromium on this machine: install one (apt-get install chromium) or name it in "
+        "RVELENS_CHROMIUM",
+    ),
+    pytest.mark.xdist_group("browser"),
+]
+STICKING_OUT = """e => [...e.querySelectorAll('.rv-answer, figure, .rv-map, button, .block')]
+  .filter(x => x.getBoundingClientRect().right > innerWidth + 1).map(x => x.className)"""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def models():
+    models = Models()
+    models.get("rvelens/tiny")
+    return models
+
+
+@pytest.fixture(scope="module")
+def folder(models, tmp_path_factory):
+    """A run, a file of pairs with pictures, and files that are no pictures."""
+    folder = tmp_path_factory.mktemp("browser")
+    loaded = models.get("rvelens/tiny")
+    made = [make_method(name, loaded.model, loaded.profile) for name in ("vanilla", "rve")]
+    benchmark = load_benchmark("action-scenes", n=40)
+    evaluate(loaded.model, [benchmark], made, folder / "run", batch_size=20)
+    rows = []
+    for n, pair in enumerate(scene_pairs()[:3]):
+        pair.image.save(folder / f"{n}.png")
+        texts = {"question": pair.question, "contrastive": pair.contrastive}
+        rows.append({"id": f"pair-{n}", "image": f"{n}.png", **texts})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "text.png").write_text("no picture")
+    Image.fromarray(np.zeros((7500, 8000), dtype=np.uint8)).save(folder / "large.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(models):
+    with served(models, "rvelens/tiny") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address, request):
+    """A fresh page; a request to anywhere else, or an error of the page's own, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    elsewhere, errors = [], []
+    page.on(
+        "request",
+        lambda r: (
+            None if r.url.startswith((address, "data:", "blob:")) else elsewhere.append(r.url)
+        ),
+    )
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.locator("#ask-question").wait_for()
+    yield page
+    keep(page, request.node.name)
+    context.close()
+    assert elsewhere == []
+    assert errors == []
+
+
+def keep(page, name):
+    """A screenshot, where some are wanted."""
+    folder = os.environ.get("RVELENS_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def field(page, name):
+    return page.locator(f"#{name} :is(textarea, input)").first
+
+
+def panel(page, name):
+    page.get_by_role("tab", name=name).click()
+    return page.locator("[role=tabpanel]:visible")
+
+
+def ask(page):
+    page.locator("#ask").click()
+
+
+def test_ask(page):
+    page.locator('[role=tabpanel]:visible [data-scene="2"]').click()
+    expect(field(page, "ask-question")).to_have_value(scenes()[2].text)
+    expect(page.locator(".rv-picture img").first).to_be_visible()
+    ask(page)
+    answers = page.locator("#ask-answers .rv-answer")
+    expect(answers).to_have_count(2)
+    expect(answers.nth(1)).to_contain_text("rve")
+    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    expect(page.locator("#ask-pictures")).to_contain_text("in 1 to 3 layers (3-5)")
+    page.get_by_label("Layer", exact=True).click()
+    page.get_by_role("option", name="4", exact=True).click()
+    expect(page.locator("#ask-pictures")).to_contain_text("in layer 4")
+    expect(page.locator("#ask-pictures")).to_contain_text("mean over the heads of layer 4")
+
+
+def test_settings_reach_the_method(page):
+    page.locator('[role=tabpanel]:visible [data-scene="0"]').click()
+    expect(field(page, "ask-question")).to_have_value(scenes()[0].text)
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("layers").first.fill("2")
+    ask(page)
+    expect(page.locator("#ask-answers")).to_contain_text("rve: layers 2, k 5")
+    page.get_by_label("layers").first.fill("2-99")
+    ask(page)
+    expect(page.locator("#ask-problem")).to_contain_text("expected layers from 0 to 5")
+    page.get_by_label("Method").first.click()
+    page.get_by_role("option", name="vcd").click()
+    ask(page)
+    expect(page.locator("#ask-answers")).to_contain_text("vcd: alpha 1.0, beta 0.1, step 500")
+    expect(page.locator("#ask-problem .rv-message")).to_have_count(0)
+
+
+def test_mistakes_are_told_and_the_page_goes_on(page, folder):
+    problem = page.locator("#ask-problem")
+    page.get_by_label("Remove Image").first.click()
+    ask(page)
+    expect(problem).to_contain_text("no picture: expected one")
+    upload = page.locator('[role=tabpanel]:visible input[type="file"]').first
+    upload.set_input_files(folder / "text.png")
+    expect(page.locator(".rv-picture img").first).to_be_attached()
+    ask(page)
+    expect(problem).to_contain_text("cannot be read as an image")
+    page.get_by_label("Remove Image").first.click()
+    page.locator('[role=tabpanel]:visible input[type="file"]').first.set_input_files(
+        folder / "large.png"
+    )
+    expect(page.locator(".rv-picture img").first).to_be_attached()
+    ask(page)
+    expect(problem).to_contain_text("60.0 megapixels: expected at most 40")
+    page.locator('[role=tabpanel]:visible [data-scene="1"]').click()
+    expect(field(page, "ask-question")).to_have_value(scenes()[1].text)
+    field(page, "ask-question").fill("  ")
+    ask(page)
+    expect(problem).to_contain_text("expected a sentence")
+    field(page, "ask-question").fill("<img src=x onerror=alert(1)> ${1+1} {{value}}?")
+    ask(page)
+    expect(page.locator("#ask-answers .rv-answer")).to_have_count(2)
+    expect(problem.locator(".rv-message")).to_have_count(0)
+
+
+def test_a_model_that_fails_to_load_leaves_the_old_one(page, folder):
+    page.get_by_role("button", name="Another model or head profile").click()
+    field(page, "model").fill(str(folder))
+    page.locator("#load").click()
+    expect(page.locator("#model-problem")).to_contain_text("cannot be loaded")
+    expect(page.locator("#about")).to_contain_text("rvelens/tiny: llava, 6 layers")
+    field(page, "model").fill("rvelens/tiny")
+    field(page, "profile").fill("nowhere.safetensors")
+    page.locator("#load").click()
+    expect(page.locator("#model-problem")).to_contain_text("no profile at nowhere.safetensors")
+
+
+def test_heads(page):
+    shown = panel(page, "Heads")
+    expect(page.locator(".rv-map button")).to_have_count(6 * 12)
+    shown.locator('[data-scene="1"]').click()
+    expect(field(page, "pair-question")).to_have_value(scene_pairs()[1].question)
+    page.locator('[data-head="3.5"]').click()
+    maps = page.locator("#head-maps")
+    expect(maps).to_contain_text("Head 5 of layer 3")
+    expect(maps.locator("figure")).to_have_count(3)
+    page.locator('[data-head="4.1"]').click()
+    expect(field(page, "chosen")).to_have_value("3.5, 4.1")
+    page.locator("#without").click()
+    expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
+    field(page, "chosen").fill("3.5, 9.9")
+    page.locator("#without").click()
+    expect(page.locator("#heads-problem")).to_contain_text("head 9.9 of a model of 6 layers")
+    page.get_by_label("this pair").click()
+    expect(page.locator('[data-head="3.5"]')).to_be_visible()
+    field(page, "pair-contrastive").fill(scene_pairs()[1].question)
+    page.locator("#look").click()
+    expect(page.locator("#heads-problem")).to_contain_text("expected texts that differ")
+
+
+def test_pairs(page, folder):
+    panel(page, "Pairs")
+    file = folder / "pairs.jsonl"
+    field(page, "pairs-file").fill(str(folder / "none.jsonl"))
+    page.locator("#pairs-open").click()
+    expect(page.locator("#pairs-problem")).to_contain_text(
+        "expected a file with one JSON object a line"
+    )
+    field(page, "pairs-file").fill(str(file))
+    field(page, "pairs-images").fill(str(folder))
+    page.locator("#pairs-open").click()
+    card = page.locator("#pairs-card")
+    expect(card).to_contain_text("pair-0 · undecided")
+    expect(card.locator("mark")).to_have_count(2)
+    page.locator("#pairs-accept").click()
+    expect(card).to_contain_text("pair-1 · undecided")
+    assert decisions(file) == ["accepted", None, None]
+    field(page, "pairs-text").fill("something else altogether")
+    page.locator("#pairs-edit").click()
+    expect(page.locator("#pairs-problem .rv-message")).to_be_visible()
+    assert decisions(file) == ["accepted", None, None]
+    page.locator("#pairs-reject").click()
+    expect(card).to_contain_text("pair-2 · undecided")
+    page.locator("#pairs-back").click()
+    expect(card).to_contain_text("pair-1 · rejected")
+    expect(card).to_contain_text("2 of 3")
+    assert decisions(file) == ["accepted", "rejected", None]
+
+
+def decisions(file):
+    return [json.loads(line).get("decision") for line in file.read_text().splitlines()]
+
+
+def test_runs(page, folder):
+    panel(page, "Runs")
+    field(page, "run-folder").fill(str(folder))
+    page.locator("#run-open").click()
+    expect(page.locator("#run-problem")).to_contain_text("is no run: expected a folder")
+    field(page, "run-folder").fill(str(folder / "run"))
+    page.locator("#run-open").click()
+    expect(page.locator("#run-chart circle")).to_have_count(2)
+    expect(page.locator("#run-tables table")).to_have_count(3)
+    cases = page.locator("#run-cases article")
+    expect(cases.first.locator("img")).to_have_count(3)
+    before, wanted = cases.count(), cases.last.locator("h3").inner_text()
+    field(page, "run-search").fill(wanted)
+    field(page, "run-search").press("Enter")
+    expect(cases.first).to_contain_text(wanted)
+    assert cases.count() < before
+    field(page, "run-search").fill("no such words")
+    field(page, "run-search").press("Enter")
+    expect(page.locator("#run-cases")).to_contain_text("0 of")
+
+
+def test_people_wait_for_one_another(page, browser, address, models):
+    other = browser.new_context().new_page()
+    other.goto(address)
+    for one in (page, other):
+        one.locator('[role=tabpanel]:visible [data-scene="2"]').click()
+        expect(field(one, "ask-question")).to_have_value(scenes()[2].text)
+    held = threading.Event()
+    let_go = threading.Event()
+
+    def hold():
+        with models.lock:
+            held.set()
+            let_go.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(20)
+    for one in (page, other):
+        ask(one)
+    page.wait_for_timeout(300)
+    assert page.locator("#ask-answers .rv-answer").count() == 0
+    let_go.set()
+    holder.join()
+    for one in (page, other):
+        expect(one.locator("#ask-answers .rv-answer")).to_have_count(2)
+        expect(one.locator("#ask-problem .rv-message")).to_have_count(0)
+    texts = {one.locator("#ask-answers").inner_text() for one in (page, other)}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out(browser, address, scheme):
+    """Every tab at both widths, and the colours that the system asks for."""
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address)
+    page.locator("#ask-question").wait_for()
+    ask(page)
+    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 24)"}[scheme]
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for name in ("Ask", "Heads", "Pairs", "Runs"):
+            shown = panel(page, name)
+            expect(shown).to_be_visible()
+            assert shown.evaluate(STICKING_OUT) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            keep(page, f"{name}-{scheme}-{width}")
+    assert page.locator("footer:visible").count() == 0
+    context.close()

@@ -1,0 +1,84 @@
+"""Heads: attention for both texts, lists of heads, answers without them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rvelens.app.heads import ask_without, format_heads, parse_heads, see, toggled
+from rvelens.app.models import Models
+from rvelens.app.shared import scene_pairs
+from rvelens.ars import ContrastivePair, score_heads
+from rvelens.hooks import head_mask_hooks
+
+HEADS = st.dictionaries(
+    st.integers(0, 5), st.lists(st.integers(0, 11), min_size=1, unique=True), max_size=4
+)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return Models().get("rvelens/tiny")
+
+
+def test_seen_scores_are_equation_3(loaded):
+    pair = scene_pairs()[1]
+    seen = see(loaded, pair)
+    assert seen.attention.shape == (2, 6, 12, 64)
+    assert torch.allclose(seen.scores, score_heads(loaded.model, [pair]).scores, atol=1e-4)
+
+
+def test_texts_that_do_not_differ_are_refused():
+    pair = scene_pairs()[0]
+    with pytest.raises(ValueError, match="expected texts that differ"):
+        ContrastivePair(pair.image, pair.question, pair.question)
+
+
+@given(HEADS)
+def test_lists_of_heads_are_read_back(heads):
+    expected = {layer: sorted(some) for layer, some in sorted(heads.items())}
+    assert parse_heads(format_heads(heads), 6, 12) == expected
+
+
+@pytest.mark.parametrize("text", ["3.5,4.1", " 4.1 ; 3.5\n", "3.5 4.1 3.5", "3 . 5, 4 .1"])
+def test_spellings_of_a_list(text):
+    assert parse_heads(text, 6, 12) == {3: [5], 4: [1]}
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_read_or_refused(text):
+    heads: dict[int, list[int]] = {}
+    with suppress(ValueError):  # any other error fails
+        heads = parse_heads(text, 6, 12)
+    assert all(layer < 6 and head < 12 for layer, some in heads.items() for head in some)
+
+
+def test_wrong_heads_are_named():
+    with pytest.raises(ValueError, match=r"heads '3.5, x': expected layer.head such as"):
+        parse_heads("3.5, x", 6, 12)
+    with pytest.raises(ValueError, match=r"head 6.0 of a model of 6 layers x 12 heads"):
+        parse_heads("6.0", 6, 12)
+
+
+def test_a_click_adds_and_removes():
+    assert toggled("", "3.5", 6, 12) == "3.5"
+    assert toggled("4.1", "3.5", 6, 12) == "3.5, 4.1"
+    assert toggled("3.5, 4.1", "3.5", 6, 12) == "4.1"
+    assert toggled("3.5", "3.5", 6, 12) == ""
+
+
+def test_answers_without_heads(loaded):
+    pair, heads = scene_pairs()[1], {2: range(12), 3: range(12), 4: range(12)}
+    rows = ask_without(loaded, pair.image, (pair.question, pair.contrastive), heads)
+    assert len(rows) == 2
+    before, after = rows[0]
+    assert before.text == loaded.model.ask(pair.image, pair.question)[0]
+    with loaded.model.hooks(head_mask_hooks(heads)):
+        assert after.text == loaded.model.ask(pair.image, pair.question)[0]
+    assert abs(before.yes - after.yes) > 0.01
+    with pytest.raises(ValueError, match="no heads: expected some to leave out"):
+        ask_without(loaded, pair.image, (pair.question,), {})

@@ -1,0 +1,103 @@
+"""Runs read back: figures, flips as the scores count them, filters and what is no run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from rvelens.app.markup import report_tables
+from rvelens.app.models import Models
+from rvelens.app.runs import Wanted, flips, groups, matching, open_run
+from rvelens.app.tab_runs import cases_html
+from rvelens.benchmarks import load_benchmark
+from rvelens.evaluate import evaluate
+from rvelens.methods import make_method
+
+
+@pytest.fixture(scope="module")
+def models():
+    models = Models()
+    models.get("rvelens/tiny")
+    return models
+
+
+@pytest.fixture(scope="module")
+def folder(models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    loaded = models.get("rvelens/tiny")
+    made = [make_method(n, loaded.model, loaded.profile) for n in ("vanilla", "rve", "devils")]
+    evaluate(loaded.model, [load_benchmark("action-scenes", n=24)], made, out, batch_size=12)
+    return out
+
+
+def test_flips_are_those_that_the_report_counts(folder):
+    run = open_run(str(folder))
+    assert (run.benchmarks, run.methods) == (["action-scenes"], ["vanilla", "rve", "devils"])
+    for pair in run.report["benchmarks"]["action-scenes"]["rules"]["strict"]["pairs"][:2]:
+        found = flips(run, "action-scenes", pair["after"])
+        counts = [sum(f["direction"] == way for f in found) for way in ("gained", "lost")]
+        assert counts == [pair["gained"], pair["lost"]]
+    assert flips(run, "action-scenes", "rve")
+
+
+def test_filters(folder):
+    run = open_run(str(folder))
+    found = flips(run, "action-scenes", "rve")
+    one = found[0]
+
+    def ids(**wanted):
+        return [f["id"] for f in matching(found, Wanted("action-scenes", "rve", **wanted))]
+
+    assert ids() == [f["id"] for f in found]
+    assert one["id"] in ids(direction=one["direction"], group=one["group"], text=one["id"].upper())
+    other = "lost" if one["direction"] == "gained" else "gained"
+    assert one["id"] not in ids(direction=other)
+    assert ids(text="no such words") == []
+    assert groups(found)[0] == "all"
+    assert one["group"] in groups(found)
+
+
+def test_pictures_of_scenes_are_drawn_and_marked_with_the_runs_own_setting(folder, models):
+    run = open_run(str(folder))
+    found = flips(run, "action-scenes", "rve")[:1]
+    html = cases_html(models, "rvelens/tiny", run, "action-scenes", "rve", found)
+    assert html.count("<img") == 3
+    assert "tokens marked in 1 to" in html
+    plain = flips(run, "action-scenes", "devils")[:1]
+    assert cases_html(models, "rvelens/tiny", run, "action-scenes", "devils", plain).count(
+        "<img"
+    ) == len(plain)
+
+
+def test_tables_are_those_of_the_report(folder):
+    html = report_tables(open_run(str(folder)).report, "action-scenes")
+    assert html.count("<table>") == 3
+    assert "devils" in html
+
+
+def test_a_picture_that_is_elsewhere_is_said_to_be(folder, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    for file in (copy / "action-scenes").rglob("answers.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row | {"image": "COCO_1.jpg"}) + "\n" for row in rows))
+    item = next(iter(open_run(str(copy)).items["action-scenes"].values()))
+    with pytest.raises(ValueError, match=r"where the picture COCO_1.jpg is was not said"):
+        item.load()
+
+
+def test_what_is_no_run(folder, tmp_path):
+    with pytest.raises(ValueError, match="no folder: expected the --out"):
+        open_run("  ")
+    with pytest.raises(ValueError, match=r"is no run: expected a folder with the report.json"):
+        open_run(str(tmp_path))
+    with pytest.raises(ValueError, match=r"no folder .*nowhere: expected the one that holds"):
+        open_run(str(folder), str(tmp_path / "nowhere"))
+    for text in ("{", "[]", '{"benchmarks": {}}', "null"):
+        (tmp_path / "report.json").write_text(text)
+        with pytest.raises(ValueError, match=r"report.json cannot be read: expected the report"):
+            open_run(str(tmp_path))
+    with pytest.raises(ValueError, match=r"flips of 'vcd' on 'action-scenes': expected"):
+        flips(open_run(str(folder)), "action-scenes", "vcd")

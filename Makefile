@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit studies clean
 
 demo: .venv/installed
 	$(BIN)/rvelens demo --save demo-out
@@ -19,6 +19,15 @@ types: .venv/installed
 
 unit: .venv/installed
 	$(BIN)/pytest -n 2
+
+# Everything that docs/studies holds; parts that are there already are not computed again.
+STUDIES := imbalance ars-map attention-maps main-table open-ended ablation sweep masking latency \
+	object-vs-action cases localisation tune
+
+studies: .venv/installed
+	for name in $(STUDIES); do \
+		$(BIN)/rvelens study $$name --batch-size 16 --out docs/studies/$$name || exit 1; \
+	done
 
 .venv/installed: pyproject.toml constraints.txt requirements-lmms.txt
 	$(PYTHON) -m venv .venv

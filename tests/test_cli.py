@@ -112,12 +112,34 @@ def test_ask_reads_layers_k_scope_and_denoising(run):
     assert len(seen) == 7
 
 
+def test_scan_takes_reviewed_pairs_alone_and_any_text_if_told_to(run, folder):
+    row = {"image": "1.png", "question": QUESTION, "answer": "kick"}
+    longer = {"image": "1.png", "question": QUESTION, "contrastive": "does a man sit on it ?"}
+    rows = [row, {**row, "decision": "accepted"}, {**longer, "decision": "rejected"}]
+    (folder / "reviewed.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scan = ("scan", "model", "--images", ".", "-o", "reviewed.safetensors", "--json")
+    for flags, n in (((), 2), (("--reviewed",), 1)):
+        out = run(*scan, "--pairs", "reviewed.jsonl", *flags)[1]
+        assert json.loads(out)["n_pairs"] == n
+    (folder / "longer.jsonl").write_text(json.dumps(longer))
+    code, _, err = run(*scan, "--pairs", "longer.jsonl")
+    assert code == 2
+    assert "expected one word in the place of another" in err
+    out = run(*scan, "--pairs", "longer.jsonl", "--any-text")[1]
+    assert json.loads(out)["n_pairs"] == 1
+
+
 def test_scan_makes_a_profile_that_ask_takes(run, folder):
     code, out, _ = run(*SCAN, "--batch-size", "2", "--heatmap", "heat.pdf")
     assert code == 0
     assert "most sensitive heads" in out
     profile = ARSProfile.load(folder / "new.safetensors")
     assert profile.about["n_pairs"] == 3
+    assert "suffix" not in profile.about
+    assert run(*SCAN[:-1], "asked.safetensors", "--suffix", "One word, yes or no.")[0] == 0
+    asked = ARSProfile.load(folder / "asked.safetensors")
+    assert asked.about["suffix"] == "One word, yes or no."
+    assert not torch.allclose(asked.scores, profile.scores)
     assert (folder / "heat.pdf").read_bytes().startswith(b"%PDF")
     assert run(*ASK, "--profile", "new.safetensors")[0] == 0
     result = json.loads(run(*SCAN, "--json")[1])
@@ -157,6 +179,12 @@ def test_bench_prints_ratios(run, monkeypatch):
         "sharing": {"questions": 6, "answer_tokens": 2, "ratio": 3.456, "quartiles": [3.1, 3.6],
                     "per_second": {"one question at a time": 1.2, "shared prefix": 4.1},
                     "same_answers": True},
+        "scoring": {"pairs": 2, "seconds": {"two forwards": 5.6, "score_heads": 3.1},
+                    "ratio": 0.543, "quartiles": [0.51, 0.59], "largest_score": 3e-3,
+                    "largest_difference": 8e-8},
+        "settings": {"settings": 32, "questions": 4, "answer_tokens": 2, "ratio": 1.29,
+                     "seconds": {"plain": 3.1, "32 settings": 4.0}, "quartiles": [1.27, 1.31],
+                     "same_answers": True},
         "capture": [{"keys": 620, "forward": 3 * 2**30, "kept": 900, "last": 2048, "all": 2**22}],
     }  # fmt: skip
     monkeypatch.setattr("rvelens.bench.run", lambda *args, **kwargs: result)
@@ -166,6 +194,9 @@ def test_bench_prints_ratios(run, monkeypatch):
         "1.021x",
         "3.46x",
         "answers the same",
+        "0.54x",
+        "1.29x",
+        "the same as alone",
         "1.010 to 1.030",
         "no bridge",
         "3.00 GiB",

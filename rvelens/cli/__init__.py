@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import rvelens
+from rvelens.cli.app import explore
 from rvelens.cli.ask import ask
 from rvelens.cli.bench import bench
 from rvelens.cli.common import fail
@@ -17,7 +18,10 @@ from rvelens.cli.demo import demo
 from rvelens.cli.evaluate import ListOptions, evaluate
 from rvelens.cli.families import families
 from rvelens.cli.judge import judge
+from rvelens.cli.pairs import pairs
 from rvelens.cli.scan import scan
+from rvelens.cli.study import study
+from rvelens.cli.tune import tune
 
 # Click's UsageError: newer versions of typer bring a click of their own, so go by inheritance.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -28,9 +32,13 @@ app = typer.Typer(
 )
 for command in (demo, ask, scan, judge, families, bench):
     app.command()(command)
+app.command("app")(explore)
 app.command("eval", cls=ListOptions)(evaluate)
+for command in (study, tune):
+    app.command(cls=ListOptions)(command)
 app.add_typer(data, name="data")
 app.add_typer(convert, name="convert")
+app.add_typer(pairs, name="pairs")
 
 
 def _version(wanted: bool | None) -> None:

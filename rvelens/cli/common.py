@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import torch
@@ -45,6 +46,20 @@ DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights.")]
 DeviceMap = Annotated[
     str | None,
     typer.Option(help="Devices, as in transformers.", show_default="auto with a GPU, else the CPU"),
+]
+# Of commands that ask a benchmark's questions.
+Data = Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files.")]
+Relation = Annotated[
+    str | None, typer.Option(help="Only 'action' or 'spatial' questions (MMRel, R-Bench).")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="A random sample of so many questions.")]
+Suffix = Annotated[
+    str, typer.Option(help="Stands behind each question; 'Please answer with one word.', say.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Questions per forward.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="METHOD.PARAMETER=VALUE, such as rve.alpha=0.1; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 

@@ -27,7 +27,7 @@ def check(
     benchmark: Annotated[str, typer.Option(help=f"{', '.join(BENCHMARKS)}.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--data", help="The folder with its files; action-scenes needs none."),
+        typer.Option("--data", help="The folder with its files; action scenes need none."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -10,16 +10,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from rvelens.benchmarks import BENCHMARKS, load_benchmark
+from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from rvelens.cli.ask import find_profile
 from rvelens.cli.common import (
+    BatchSize,
+    Data,
     DeviceMap,
     Dtype,
     DtypeOption,
     FamilyName,
     Json,
+    Limit,
     Model,
     Prompt,
+    Relation,
+    Settings,
+    Suffix,
     bar,
     emit_json,
     load_model,
@@ -27,8 +33,9 @@ from rvelens.cli.common import (
     status,
 )
 from rvelens.methods import METHODS, make_method
+from rvelens.tuned import Tuned
 
-_LISTS = ("--benchmark", "--method")
+_LISTS = ("--benchmark", "--method", "--model", "--profile")
 
 
 class ListOptions(TyperCommand):
@@ -57,31 +64,23 @@ def evaluate(
         list[str] | None,
         typer.Option(help=f"One or several of {', '.join(METHODS)}.", show_default="vanilla"),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the benchmarks' files.")
-    ] = None,
+    data: Data = None,
     profile: Annotated[
         str | None, typer.Option(help="A file that `rvelens scan` wrote, or `published`; for rve.")
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="METHOD.PARAMETER=VALUE, such as rve.alpha=0.1; repeatable."),
+    setting: Settings = None,
+    tuned: Annotated[
+        Path | None, typer.Option(help="What `rvelens tune` found, for rve on other photographs.")
     ] = None,
-    relation: Annotated[
-        str | None, typer.Option(help="Only 'action' or 'spatial' questions (MMRel, R-Bench).")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="A random sample of so many questions.")
-    ] = None,
+    relation: Relation = None,
+    limit: Limit = None,
     prompt: Prompt = "chat",
-    suffix: Annotated[
-        str, typer.Option(help="Stands behind each question; 'Please answer with one word.', say.")
-    ] = "",
+    suffix: Suffix = "",
     max_new_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Length of the answers.", show_default="16, open-ended 64"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions per forward.")] = 8,
+    batch_size: BatchSize = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of noise that methods add.")] = 55,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
@@ -96,14 +95,17 @@ def evaluate(
     from rvelens import evaluate as harness  # Brings scipy along, which no other command waits for.
 
     options = {} if relation is None else {"relation": relation}
-    methods = _known(method or ["vanilla"], METHODS, "method")
+    methods = known(method or ["vanilla"], METHODS, "method")
     loaded = [
         load_benchmark(name, data, limit=limit, **options)
-        for name in _known(benchmark, BENCHMARKS, "benchmark")
+        for name in known(benchmark, BENCHMARKS, "benchmark")
     ]
-    parameters = _parameters(setting or [], methods)
+    parameters = parameters_by_method(setting or [], methods)
     ranking = find_profile(profile, model) if "rve" in methods else None
+    found = None if tuned is None else _tuned(tuned, parameters, loaded)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    if found is not None and ranking is not None:
+        found.refuse_other(hooked.name, ranking.digest())
     made = [make_method(name, hooked, ranking, **parameters[name]) for name in methods]
     decoding = harness.Decoding(prompt, suffix, max_new_tokens, seed)
     report = harness.evaluate(
@@ -124,16 +126,33 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _known(names: Sequence[str], known: Any, what: str) -> list[str]:
+def _tuned(path: Path, parameters: dict[str, dict[str, Any]], asked: Sequence[Benchmark]) -> Tuned:
+    """What tuning found, put in place of RVE's defaults; `--set` goes before it.
+
+    Raises:
+        ValueError: rve does not run, or some questions are about what it was tuned on.
+    """
+    found = Tuned.load(path)
+    if "rve" not in parameters:
+        raise ValueError("--tuned without rve: expected it among the methods; add --method rve.")
+    for benchmark in asked:
+        found.refuse_report_on(benchmark)
+    parameters["rve"] = {**found.setting, **parameters["rve"]}
+    return found
+
+
+def known(names: Sequence[str], among: Any, what: str) -> list[str]:
     """Names in the order given, also separated by commas, without repetition."""
     split = [name for text in names for name in text.split(",") if name]
     for name in split:
-        if name not in known:
-            raise ValueError(f"{what} {name!r}: expected one or several of {', '.join(known)}.")
+        if name not in among:
+            raise ValueError(f"{what} {name!r}: expected one or several of {', '.join(among)}.")
     return list(dict.fromkeys(split))
 
 
-def _parameters(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parameters_by_method(
+    settings: Sequence[str], methods: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """`--set METHOD.PARAMETER=VALUE` as keywords by method; values as in JSON, or text."""
     found: dict[str, dict[str, Any]] = {name: {} for name in methods}
     for text in settings:

@@ -15,8 +15,8 @@ from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import read
-from rvelens.studies.kit.asking import asked
 from rvelens.studies.cases.study import flip
+from rvelens.studies.kit.asking import asked
 
 DIRECTIONS = ("both", "gained", "lost")
 ALL = "all"

@@ -140,7 +140,7 @@ def _sure(
     heads, _ = hooks[0]._on(x.device)
     entropy = image_entropy(x[:, heads[0]], visible_image(x, tokens))
     limit = _each([hook.max_entropy for hook in hooks], x)
-    return entropy <= (limit if isinstance(limit, float) else limit[:, 0, 0])
+    return entropy <= (limit[:, 0, 0] if isinstance(limit, Tensor) else limit)
 
 
 def _each(values: list[float], x: Float[Tensor, "sample head key"]) -> float | Tensor:

@@ -150,7 +150,9 @@ def test_a_setting_that_ends_early_is_filled_up(model, inputs):
     ids, _ = prefill(model, inputs).generate_each([[], []], max_new_tokens=4)
     alone = model.generate(**inputs, do_sample=False, max_new_tokens=4)
     assert torch.equal(ids[:, 1], alone[:, inputs["input_ids"].shape[1] :])
-    assert ids[0, 0].tolist() == [int(plain[0, 0, 0]), int(plain[0, 0, 1]), 3, 3][: ids.shape[2]]
+    said = plain[0, 0].tolist()
+    kept = next(n for n, one in enumerate(said) if one in config.eos_token_id) + 1
+    assert ids[0, 0].tolist() == [*said[:kept], *[3] * 4][: ids.shape[2]]
 
 
 def test_misuse_side_by_side(model, inputs, profile):

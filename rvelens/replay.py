@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -214,7 +215,7 @@ class EachRow:
     def __call__(self, x: Float[Tensor, "*any"], hook: Any) -> Float[Tensor, "*any"]:
         """What each row's hooks make of it."""
         x = x.clone()
-        for rows in self._groups():
+        for rows in self._groups:
             hooks = self.by_row[rows[0]]
             if len(rows) > 1:
                 some: Any = [self.by_row[row][0] for row in rows]
@@ -229,6 +230,7 @@ class EachRow:
             x.narrow(self.axis, rows[0], 1).copy_(row)
         return x
 
+    @cached_property
     def _groups(self) -> list[list[int]]:
         groups: dict[Any, list[int]] = defaultdict(list)
         for row, hooks in self.by_row.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ from safetensors.torch import save_file
 from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ARSProfile, ContrastivePair, HookedLVLM, score_heads
-from rvelens.ars import ars
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.hooks import head_mask_hooks
-from rvelens.model import TINY
+from rvelens.hub import TINY
+from rvelens.intervention import Intervention
 from rvelens.prefix import REPLAYS, can_share
+from rvelens.scores.maps import ars
 
 weights = st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4)
 
@@ -73,7 +75,7 @@ BEFORE = "you are helpful assistant . {question} {image} answer"
 
 
 def nothing_shared(monkeypatch):
-    monkeypatch.setattr("rvelens.ars.can_share", lambda model, prompt: False)
+    monkeypatch.setattr("rvelens.scores.inputs.can_share", lambda model, prompt: False)
 
 
 def descends(scores, ranking):
@@ -111,7 +113,7 @@ def test_a_shared_prefix_changes_no_score(name, monkeypatch):
 
 def test_the_shipped_profile_is_measured_again():
     """Its six least sensitive heads of layer 0 score below 5e-7: these alone may change places."""
-    shipped = ARSProfile.load(TINY / "profile.safetensors")
+    shipped = ARSProfile.load("rvelens/tiny")
     model = HookedLVLM.from_pretrained("rvelens/tiny", dtype=torch.float32)
     profile = score_heads(model, contrastive_pairs("validation", shipped.about["n_pairs"], 55))
     torch.testing.assert_close(profile.per_pair, shipped.per_pair, rtol=0, atol=1e-5)
@@ -119,6 +121,13 @@ def test_the_shipped_profile_is_measured_again():
     descends(shipped.scores, profile.ranking)
     assert torch.equal(profile.ranking[1:], shipped.ranking[1:])
     assert torch.equal(profile.ranking[0, :6], shipped.ranking[0, :6])
+
+
+def test_the_embedded_models_name_is_no_repository(monkeypatch):
+    monkeypatch.setattr("rvelens.hub.huggingface_hub.snapshot_download", lambda *a, **k: 1 / 0)
+    assert ARSProfile.load(Path("rvelens/tiny")).digest() == ARSProfile.load(TINY).digest()
+    with pytest.raises(ValueError, match="no intervention at rvelens/tiny: expected a folder"):
+        Intervention.load("rvelens/tiny")
 
 
 @pytest.mark.parametrize(("prompt", "images"), [("chat", 2), (BEFORE, 6)])

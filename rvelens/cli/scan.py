@@ -1,4 +1,4 @@
-"""`rvelens scan`: ARS of every head."""
+"""`rvelens scan`: ARS, or another score, of every head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rvelens.ars import ARSProfile, check_profile_path, score_heads
 from rvelens.cli.common import (
     DeviceMap,
     Dtype,
@@ -26,6 +25,8 @@ from rvelens.cli.common import (
 from rvelens.contrastive import with_suffix
 from rvelens.pairs import load_pairs
 from rvelens.plots import ars_heatmap, check_figure_path, save_figure
+from rvelens.profile import ARSProfile, check_profile_path
+from rvelens.scores import SCORES, find_score, score_heads
 
 
 def scan(
@@ -40,19 +41,24 @@ def scan(
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per forward.")] = 8,
     prompt: Prompt = "chat",
     suffix: Suffix = "",
+    score: Annotated[
+        str,
+        typer.Option(help=f"How heads are scored: {', '.join(SCORES)}; ars is the paper's."),
+    ] = "ars",
     reviewed: Annotated[
         bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
     ] = False,
     any_text: Annotated[
         bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
     ] = False,
-    heatmap: Annotated[Path | None, typer.Option(help="Draw ARS by layer and head.")] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="Draw the scores by layer and head.")] = None,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
     json: Json = False,
 ) -> None:
-    """Score every head by how far its attention moves when the verb changes (ARS)."""
+    """Score every head: by how far its attention moves when the verb changes (ARS), or otherwise."""
+    find_score(score)  # before the model is loaded
     check_profile_path(output)
     if heatmap is not None:
         check_figure_path(heatmap)
@@ -61,6 +67,7 @@ def scan(
     profile = score_heads(
         hooked,
         contrastive,
+        score=score,
         batch_size=batch_size,
         prompt=prompt,
         any_text=any_text,
@@ -79,14 +86,15 @@ def scan(
 
 
 def _table(profile: ARSProfile) -> Table:
-    table = Table("layer", "mean ARS", "most sensitive heads", "their ARS", box=None)
+    name = profile.score_name
+    table = Table("layer", f"mean {name}", "heads that rank first", f"their {name}", box=None)
     for layer in range(profile.n_layers):
         heads = profile.top(layer, min(5, profile.n_heads))
         scores = profile.scores[layer]
         table.add_row(
             str(layer),
-            f"{float(scores.mean()):.3f}",
+            f"{float(scores.mean()):.3g}",
             " ".join(map(str, heads)),
-            " ".join(f"{float(scores[head]):.2f}" for head in heads),
+            " ".join(f"{float(scores[head]):.3g}" for head in heads),
         )
     return table

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from rvelens.ars import PUBLISHED, ARSProfile
 from rvelens.localisation import rank_correlations
 from rvelens.metrics import bootstrap_each
 from rvelens.model import HookedLVLM
 from rvelens.plots import Series, lines
-from rvelens.studies.kit.estimates import column, ends, kept, means
+from rvelens.profile import PUBLISHED, ARSProfile
+from rvelens.studies.kit.estimates import ends, kept, means
 from rvelens.studies.kit.paper import model_key
 
 N_PERMUTATIONS = 999
@@ -79,10 +79,8 @@ def agreement(
 
 def agreement_figure(data: Mapping[str, Any]) -> Figure:
     """By layer, with intervals."""
-    by_layer = data["agreement"]["by_layer"]
-    value, low, high = (column(by_layer, key) for key in ("value", "low", "high"))
     return lines(
-        {"agreement": Series(value, low=low, high=high, role="rve")},
+        {"agreement": Series.from_estimates(None, data["agreement"]["by_layer"], "rve")},
         x_label="layer",
         y_label="rank correlation of heads",
         reference=("chance", 0.0),

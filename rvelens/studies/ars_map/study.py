@@ -11,11 +11,12 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.ars import ARSProfile, ContrastivePair, score_heads
-from rvelens.contrastive import with_suffix
+from rvelens.contrastive import ContrastivePair, with_suffix
 from rvelens.layers import format_layers
 from rvelens.metrics import bootstrap_each
 from rvelens.plots import Series, ars_heatmap, lines
+from rvelens.profile import ARSProfile
+from rvelens.scores import score_heads
 from rvelens.studies.ars_map.agreement import (
     agreement,
     agreement_figure,
@@ -24,7 +25,7 @@ from rvelens.studies.ars_map.agreement import (
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
 from rvelens.studies.kit.base import Setup, Shown, Study, Table, iterate
-from rvelens.studies.kit.estimates import FEW, above, clusters, column, ends, kept, means
+from rvelens.studies.kit.estimates import FEW, above, clusters, ends, kept, means
 
 CHUNK = 32  # Pairs that are kept together; a file's name must not depend on the batch size.
 
@@ -39,7 +40,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         )
     other = other_ranking(model, options["against"])
     per_pair = _per_pair(setup)
-    cluster = clusters(map(_photograph, setup.pairs))
+    cluster = photographs_of(setup.pairs)
     scores = per_pair.mean(axis=0)
     k = min(options["k"], model.n_heads // 2)
     return {
@@ -65,7 +66,10 @@ def _per_pair(setup: Setup) -> Float[np.ndarray, "pair layer head"]:
 
         def compute(pairs: Sequence[ContrastivePair] = every[start : start + CHUNK]) -> Any:
             prompt = setup.decoding.prompt
-            found = score_heads(setup.model, pairs, batch_size=setup.batch_size, prompt=prompt)
+            # The run has refused texts that it was not told to take.
+            found = score_heads(
+                setup.model, pairs, batch_size=setup.batch_size, prompt=prompt, any_text=True
+            )
             assert found.per_pair is not None
             return found.per_pair.tolist()
 
@@ -73,9 +77,10 @@ def _per_pair(setup: Setup) -> Float[np.ndarray, "pair layer head"]:
     return np.array(chunks, dtype=float)
 
 
-def _photograph(pair: ContrastivePair) -> str | int:
-    """What pairs of the same picture have in common."""
-    return id(pair.image) if isinstance(pair.image, Image.Image) else str(pair.image)
+def photographs_of(pairs: Sequence[ContrastivePair]) -> Int[np.ndarray, " pair"]:
+    """A number for the picture of each pair, the same where they have it in common."""
+    images = (pair.image for pair in pairs)
+    return clusters(id(one) if isinstance(one, Image.Image) else str(one) for one in images)
 
 
 def _by_layer(
@@ -156,15 +161,9 @@ def _layers_table(data: Mapping[str, Any]) -> Table:
 
 def _layers_figure(data: Mapping[str, Any]) -> Figure:
     q1, middle, q3 = np.array(data["quartiles"]).T
-    mean = data["by_layer"]
     return lines(
         {
-            "mean, 95% interval": Series(
-                column(mean, "value"),
-                low=column(mean, "low"),
-                high=column(mean, "high"),
-                role="rve",
-            ),
+            "mean, 95% interval": Series.from_estimates(None, data["by_layer"], "rve"),
             "median and quartiles of pairs": Series(middle, low=q1, high=q3, role="control"),
         },
         x_label="layer",
@@ -197,13 +196,7 @@ def _stability_figure(data: Mapping[str, Any]) -> Figure:
     names = {"with all pairs": ("whole", "control"), "disjoint samples": ("halves", "rve")}
     return lines(
         {
-            name: Series(
-                column(found[key], "value"),
-                x=np.array(found["n"]),
-                low=column(found[key], "low"),
-                high=column(found[key], "high"),
-                role=role,
-            )
+            name: Series.from_estimates(np.array(found["n"]), found[key], role)
             for name, (key, role) in names.items()
         },
         x_label="contrastive pairs",

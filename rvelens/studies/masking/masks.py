@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rvelens.ars import ARSProfile
+from rvelens.profile import ARSProfile
 from rvelens.studies.kit.margins import METRICS, Draws, estimate
 
 SENSITIVE, LEAST, RANDOM = "most sensitive", "least sensitive", "random"

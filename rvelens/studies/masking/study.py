@@ -52,7 +52,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     masks = _masks(setup)
     distinct = list(dict.fromkeys(mask for many in masks.values() for one in many for mask in one))
     asked = setup.benchmark.sample(setup.options["n_questions"]).items
-    margins = setup.each("margins", asked, lambda batch: _margins(setup, batch, distinct))
+    margins = margins_under(setup, asked, distinct)
     items = [item for item in asked if item.id in margins]
     if not items:
         raise ValueError(
@@ -70,7 +70,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         "layers": _layers(setup),
         "n_heads": setup.model.n_heads,
         "counts": _counts(setup),
-        **summary(_figures(items, margins, setup.seed), at),
+        **summary(figures_of(items, margins, setup.seed), at),
     }
 
 
@@ -118,6 +118,13 @@ def _check(setup: Setup) -> None:
     yes_no_ids(setup.model.processor)
 
 
+def margins_under(
+    setup: Setup, items: Sequence[Item], masks: Sequence[Mask]
+) -> dict[str, list[float]]:
+    """Log-odds of yes over no under each mask, by question id; kept batch by batch."""
+    return setup.each("margins", items, lambda batch: _margins(setup, batch, masks))
+
+
 @torch.no_grad()
 def _margins(setup: Setup, batch: Batch, masks: Sequence[Mask]) -> list[list[float]]:
     """Log-odds of yes over no for each question of a batch, under each mask."""
@@ -133,9 +140,10 @@ def _margins(setup: Setup, batch: Batch, masks: Sequence[Mask]) -> list[list[flo
     return torch.stack(found, dim=1).tolist()
 
 
-def _figures(
+def figures_of(
     items: Sequence[Item], margins: Mapping[str, Sequence[float]], seed: int
 ) -> Mapping[str, Draws]:
+    """What `draw_figures` finds of questions with known truths, one column a mask."""
     truth = np.array([bool(item.truth) for item in items])
     _, cluster = np.unique([item.source for item in items], return_inverse=True)
     margin = np.array([margins[item.id] for item in items]).T

@@ -1,0 +1,118 @@
+"""Estimates of several things side by side, one row for each thing that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rvelens.plots.style import (
+    GREY,
+    PAGE,
+    SMALL,
+    TEXT,
+    NotebookFigure,
+    house_style,
+    role,
+    settle,
+    wrapped,
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is estimated, of every row.
+
+    Attributes:
+        name: below the axis, with units.
+        estimates: {"value", "low", "high"} of each row; None where there is none.
+        chance: what the estimate is where nothing is to be found; None where there is no such level.
+    """
+
+    name: str
+    estimates: Sequence[Mapping[str, float] | None]
+    chance: float | None = 0.0
+
+
+def forest(
+    rows: Sequence[str],
+    panels: Sequence[Panel],
+    *,
+    control: str = "",
+    title: str = "",
+    width: float = PAGE,
+) -> Figure:
+    """Panels side by side over the same rows: a dot, its interval, and a line at chance.
+
+    A dot is full where its interval excludes chance, and hollow where it does not.
+
+    Args:
+        rows: names, from top to bottom.
+        panels: from left to right.
+        control: the row that is drawn as a control; "" for none.
+        title: above the figure.
+        width: inches; the height follows from the rows.
+
+    Raises:
+        ValueError: no rows or panels, or not one estimate a row.
+    """
+    if not rows or not panels:
+        raise ValueError(f"{len(rows)} rows in {len(panels)} panels: expected some of both.")
+    for panel in panels:
+        if len(panel.estimates) != len(rows):
+            raise ValueError(
+                f"{len(panel.estimates)} estimates of {panel.name} for {len(rows)} rows: expected one "
+                "a row; None stands for an unknown one."
+            )
+    with house_style():
+        height = 0.2 * len(rows) + 0.75
+        figure = NotebookFigure(figsize=(width, height), layout="constrained")
+        every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, panel in zip(every, panels, strict=True):
+            _panel(axes, panel, [name == control for name in rows])
+            axes.set_xlabel(wrapped(panel.name, 0.8 * width / len(panels), TEXT))
+        every[0].set_ylim(len(rows) - 0.5, -0.5)
+        every[0].set_yticks(range(len(rows)), list(rows))
+        if title:
+            figure.suptitle(wrapped(title, width - 0.1, TEXT))
+        settle(figure)
+    return figure
+
+
+def _panel(axes: Axes, panel: Panel, controls: Sequence[bool]) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    if panel.chance is not None:
+        axes.axvline(panel.chance, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+    for y, (one, is_control) in enumerate(zip(panel.estimates, controls, strict=True)):
+        axes.axhline(y, color="#ececec", linewidth=0.5, zorder=-1)
+        if one is None:
+            axes.annotate(
+                "–", (0.5, y), xycoords=axes.get_yaxis_transform(), va="center", color=GREY
+            )
+            continue
+        look = role("random" if is_control else "rve")
+        sure = panel.chance is None or not one["low"] <= panel.chance <= one["high"]
+        axes.hlines(y, one["low"], one["high"], color=look.colour, linewidth=1.1)
+        axes.plot(
+            one["value"],
+            y,
+            look.marker,
+            color=look.colour,
+            markerfacecolor=look.colour if sure else "white",
+            markersize=4,
+        )
+    if all(one is None for one in panel.estimates):
+        axes.set_xticks([])
+        return
+    known = [one[end] for one in panel.estimates if one for end in ("low", "high")]
+    low, high = min(known), max(known)
+    if panel.chance is not None:
+        low, high = min(low, panel.chance), max(high, panel.chance)
+    margin = 0.06 * (high - low) or 0.01
+    axes.set_xlim(low - margin, high + margin)
+    axes.tick_params(axis="x", labelsize=SMALL)

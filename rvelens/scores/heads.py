@@ -1,0 +1,153 @@
+"""From contrastive pairs to a profile of heads, by any of the scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rvelens.contrastive import ContrastivePair, check_pair
+from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
+from rvelens.prompts import load_image
+from rvelens.scores.effects import gradient, patching
+from rvelens.scores.maps import ars, difference, mass_weighted, of_maps, renormalised
+
+PerPair = Float[Tensor, "pair layer head"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A way to score heads.
+
+    Attributes:
+        name: as in `rvelens scan --score NAME`.
+        about: its definition, one line.
+        source: where it comes from.
+        of_pairs: model, a batch of pairs and a prompt to the score of every head on each pair; a
+            profile holds the mean over pairs, and heads with a larger one rank higher.
+    """
+
+    name: str
+    about: str
+    source: str
+    of_pairs: Callable[[HookedLVLM, Sequence[ContrastivePair], str], PerPair]
+
+
+def chance(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> PerPair:
+    """Uniform random numbers, the same for the same pair: what any score has to beat."""
+
+    def numbers(pair: ContrastivePair) -> Float[Tensor, "layer head"]:
+        seed = hashlib.sha256(f"{pair.id}\t{pair.question}\t{pair.contrastive}".encode()).digest()
+        drawn = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big", signed=True))
+        return torch.rand(model.n_layers, model.n_heads, generator=drawn)
+
+    return torch.stack([numbers(pair) for pair in pairs])
+
+
+SCORES = {
+    score.name: score
+    for score in (
+        Score("ars", "||A - A'|| / mean(||A||, ||A'||)", "the paper, equation 3", of_maps(ars)),
+        Score("difference", "||A - A'||", "equation 3 without its normaliser", of_maps(difference)),
+        Score(
+            "ars-renormalised",
+            "equation 3 on maps that sum to 1 over the image",
+            "this project",
+            of_maps(renormalised),
+        ),
+        Score(
+            "mass-weighted",
+            "equation 3 times the image's attention",
+            "this project",
+            of_maps(mass_weighted),
+        ),
+        Score(
+            "gradient",
+            "sum over image tokens of |d(log-odds of yes) / d(pre-softmax score)|",
+            "saliency, Simonyan et al. 2014, of attention scores",
+            gradient,
+        ),
+        Score(
+            "patching",
+            "|change of the log-odds of yes| with the head's output under the contrastive text",
+            "activation patching, Vig et al. 2020",
+            patching,
+        ),
+        Score("random", "uniform random numbers", "a control", chance),
+    )
+}
+
+
+def find_score(name: str) -> Score:
+    """A score by its name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in SCORES:
+        raise ValueError(
+            f"no head score {name!r}: expected one of {', '.join(SCORES)}; correct the name."
+        )
+    return SCORES[name]
+
+
+def score_heads(
+    model: HookedLVLM,
+    pairs: Sequence[ContrastivePair],
+    *,
+    score: str = "ars",
+    batch_size: int = 8,
+    prompt: str = "chat",
+    any_text: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> ARSProfile:
+    """The score of every head, averaged over contrastive pairs; by default ARS, equation 3.
+
+    Texts about the same image (the same path or the same object), first of all both texts of a pair,
+    share the forward up to the end of that image where `prefix.can_share` says that this is exact.
+
+    Args:
+        model: the hooked model; hooks that are on stay on, and nothing is shared under them.
+        pairs: contrastive pairs; both texts of a pair go through the model in one batch.
+        score: a name in `SCORES`.
+        batch_size: pairs per forward (twice as many prompts).
+        prompt: prompt preset or template, as in `model.prepare`.
+        any_text: take pairs whose texts differ in more than one word too, as `check_pair` would not.
+        progress: wraps the iteration over batches, for a progress bar.
+
+    Returns:
+        a profile with `scores` [layer head] and `per_pair` [pair layer head].
+
+    Raises:
+        ValueError: no pairs, a pair that `check_pair` refuses, an image that cannot be read, or an
+            unknown score.
+    """
+    of_pairs = find_score(score).of_pairs
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1.")
+    if not pairs:
+        raise ValueError("no contrastive pairs: expected at least one; see ContrastivePair.")
+    for pair in () if any_text else pairs:
+        check_pair(pair)
+    for path in dict.fromkeys(p.image for p in pairs if isinstance(p.image, str | Path)):
+        load_image(path)  # A torn one would lose hours of work near the end.
+    starts = range(0, len(pairs), batch_size)
+    batches = (pairs[start : start + batch_size] for start in (progress or iter)(starts))
+    per_pair = torch.cat([of_pairs(model, batch, prompt) for batch in batches])
+    return ARSProfile.from_scores(
+        per_pair.mean(dim=0),
+        per_pair,
+        model=model.name,
+        score=score,
+        prompt=prompt,
+        n_pairs=len(pairs),
+        versions={name: metadata.version(name) for name in ("torch", "transformers")},
+    )

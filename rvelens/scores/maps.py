@@ -1,0 +1,80 @@
+"""Scores of attention maps: A and A_hat, from the last token to the image, under both texts of a pair.
+
+Each function takes two maps, post-softmax, image tokens only, not renormalised, float32 [pair head
+image], and gives [pair head].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rvelens.contrastive import ContrastivePair
+from rvelens.hooks.record import ars_caching_hooks
+from rvelens.model import HookedLVLM
+from rvelens.scores.inputs import both_texts
+
+Maps = Float[Tensor, "pair head image"]
+PerHead = Float[Tensor, "pair head"]
+
+
+def ars(
+    a: Float[Tensor, "pair head image"], a_hat: Float[Tensor, "pair head image"]
+) -> Float[Tensor, "pair head"]:
+    """Equation 3: ||A - A_hat|| / ((||A|| + ||A_hat||) / 2) over the image tokens.
+
+    A and A_hat are post-softmax attention from the last token to the image tokens, not renormalised.
+    In float32; 0/0 is 0. Ranges from 0 to 2; two disjoint maps of equal norm score 1.41.
+    """
+    a, a_hat = a.float(), a_hat.float()
+    # The ratio does not change with scale, but the squares of very small weights would vanish.
+    top = torch.maximum(a.amax(dim=-1), a_hat.amax(dim=-1))[..., None]
+    top = torch.where(top > 0, top, 1.0)
+    a, a_hat = a / top, a_hat / top
+    mean_norm = (a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2
+    return torch.where(mean_norm > 0, (a - a_hat).norm(dim=-1) / mean_norm, 0.0)
+
+
+def difference(a: Maps, a_hat: Maps) -> PerHead:
+    """||A - A_hat||, the numerator of equation 3: heads that hardly look at the image score little."""
+    return (a - a_hat).norm(dim=-1)
+
+
+def renormalised(a: Maps, a_hat: Maps) -> PerHead:
+    """Equation 3 on maps that each sum to 1: how far a head looks elsewhere, however little it looks.
+
+    A head that gives the image nothing under a text has a map of zeros there.
+    """
+    return ars(_shares(a), _shares(a_hat))
+
+
+def mass_weighted(a: Maps, a_hat: Maps) -> PerHead:
+    """Equation 3 times the attention that the image gets, mean of both texts."""
+    return ars(a, a_hat) * (a.sum(dim=-1) + a_hat.sum(dim=-1)) / 2
+
+
+def _shares(a: Maps) -> Maps:
+    mass = a.sum(dim=-1, keepdim=True)
+    return torch.where(mass > 0, a / mass, 0.0)
+
+
+def of_maps(
+    formula: Callable[[Maps, Maps], PerHead],
+) -> Callable[[HookedLVLM, Sequence[ContrastivePair], str], Float[Tensor, "pair layer head"]]:
+    """A score of models and pairs from one of maps; one forward for both texts of all pairs."""
+
+    @torch.no_grad()
+    def score(
+        model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str
+    ) -> Float[Tensor, "pair layer head"]:
+        attention: dict[int, Tensor] = {}
+        inputs = both_texts(model, pairs, prompt)
+        with model.hooks(ars_caching_hooks(range(model.n_layers), attention)):
+            model(**inputs, logits_to_keep=1)
+        maps = (attention[layer].chunk(2) for layer in range(model.n_layers))
+        return torch.stack([formula(a, a_hat).cpu() for a, a_hat in maps], dim=1)
+
+    return score

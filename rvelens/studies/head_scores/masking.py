@@ -1,0 +1,70 @@
+"""What masking the heads that a score ranks first costs, against random heads of the same layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rvelens.profile import ARSProfile
+from rvelens.studies.kit.base import Setup
+from rvelens.studies.kit.margins import METRICS, Draws, estimate
+from rvelens.studies.masking.masks import RANDOM, SENSITIVE, Mask, choose, settled_counts
+from rvelens.studies.masking.study import figures_of, margins_under
+
+MIN_DRAWS = 20
+DRAWS = "random draws"  # The mean of all random orders, beside the one order of the score "random".
+
+
+def costs(
+    setup: Setup, profiles: Mapping[str, ARSProfile], layers: Sequence[int]
+) -> dict[str, Any]:
+    """By score: accuracy and AUC by number of masked heads, and differences from random heads.
+
+    Random heads are the same draws for every score. Differences are paired, on the same questions
+    and draws of photographs, and averaged over the counts between none and all heads.
+    """
+    n_heads, n_random = setup.model.n_heads, setup.options["n_random"]
+    counts = settled_counts(setup.options["counts"], n_heads)
+    by_score = {
+        name: choose(profile, layers, counts, 0, setup.seed)[SENSITIVE][0]
+        for name, profile in profiles.items()
+    }
+    any_profile = next(iter(profiles.values()))
+    by_draw = choose(any_profile, layers, counts, n_random, setup.seed)[RANDOM]
+    every = [*by_score.values(), *by_draw]
+    distinct = list(dict.fromkeys(mask for one in every for mask in one))
+    asked = setup.benchmark.sample(setup.options["n_questions"]).items
+    margins = margins_under(setup, asked, distinct)
+    found = figures_of([item for item in asked if item.id in margins], margins, setup.seed)
+    matters = np.array([0 < n < n_heads for n in counts])
+    return {
+        "questions": len(margins),
+        "counts": counts,
+        "layers": list(layers),
+        "draws": n_random,
+        "scores": _by_score(found, distinct, by_score, by_draw, matters),
+    }
+
+
+def _by_score(
+    found: Mapping[str, Draws],
+    distinct: Sequence[Mask],
+    by_score: Mapping[str, Sequence[Mask]],
+    by_draw: Sequence[Sequence[Mask]],
+    matters: Any,
+) -> dict[str, Any]:
+    column = {mask: n for n, mask in enumerate(distinct)}
+    random = np.array([[column[mask] for mask in one] for one in by_draw])
+    result: dict[str, Any] = {}
+    for name, masks in {**by_score, DRAWS: None}.items():
+        result[name] = {}
+        for metric in METRICS:
+            chance = found[metric][:, random].mean(axis=1)
+            mine = chance if masks is None else found[metric][:, [column[m] for m in masks]]
+            result[name][metric] = {
+                "curve": [estimate(one) for one in mine.T],
+                "less_random": estimate((mine - chance)[:, matters].mean(axis=1)),
+            }
+    return result

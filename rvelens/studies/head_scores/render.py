@@ -1,0 +1,195 @@
+"""The table and the figure of head scores, and what their intervals confirm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from rvelens.layers import format_layers
+from rvelens.plots import PAGE, Panel, forest
+from rvelens.studies.head_scores.masking import DRAWS
+from rvelens.studies.kit.base import Setup, Shown, Table
+from rvelens.studies.kit.estimates import FEW, above, ends
+from rvelens.studies.kit.settings import value
+from rvelens.studies.sweep import describe
+
+CONTROL = "random"  # The score that ranks heads by chance.
+Estimates = Mapping[str, Any]
+# Columns: where the estimate of a score stands, and what is chance there.
+COLUMNS = {
+    "region AUC": 0.5,
+    "AUC over all heads": 0.0,
+    "mass / area": 1.0,
+    "correlation within layers": 0.0,
+    "correlation over all heads": 0.0,
+    "masking, accuracy": 0.0,
+    "RVE as published": 0.0,
+    "RVE tuned": 0.0,
+    "halves agree": None,
+    "agreement": 0.0,
+}
+# What the figure shows, as its axes say it.
+DRAWN = {
+    "AUC over all heads": "region AUC of first heads, minus all heads'",
+    "correlation within layers": "rank correlation with region AUC",
+    "masking, accuracy": "accuracy when masked, minus random heads'",
+    "RVE tuned": "change of accuracy by tuned RVE",
+}
+SIGNED = frozenset(name for name, chance in COLUMNS.items() if chance == 0.0)
+
+
+def estimates(data: Estimates, score: str) -> dict[str, Any]:
+    """What was estimated for one score, by the names of `COLUMNS`; None where there is none."""
+    found = (data["finding"] or {}).get(score, {})
+    agreement = (data["agreement"] or {}).get(score, {})
+    return {
+        "region AUC": found.get("auc"),
+        "AUC over all heads": found.get("auc_over_all"),
+        "mass / area": found.get("enrichment"),
+        "correlation within layers": found.get("within"),
+        "correlation over all heads": found.get("overall"),
+        "masking, accuracy": data["masking"]["scores"][score]["accuracy"]["less_random"],
+        "RVE as published": _gain(data, f"{score}, published"),
+        "RVE tuned": _gain(data, f"{score}, tuned"),
+        "halves agree": data["stability"][score],
+        "agreement": agreement.get("mean"),
+    }
+
+
+def _gain(data: Estimates, setting: str) -> Mapping[str, float] | None:
+    rules = data["gains"]["result"]["rules"]
+    if not rules:
+        return None
+    pairs = rules["official"]["pairs"]
+    return next(one["change"]["accuracy"] for one in pairs if one["after"] == setting)
+
+
+def show(setup: Setup, measured: Sequence[Estimates]) -> Shown:
+    """One table and one figure, a row a score; what RVE was tuned to, and definitions."""
+    (data,) = measured
+    rows = {name: estimates(data, name) for name in data["definitions"]}
+    shown = [column for column in COLUMNS if any(row[column] for row in rows.values())]
+    tables = {
+        "": Table(
+            f"Head scores, {data['model']}, {data['benchmark']}, {data['pairs']} pairs",
+            ("score", *shown),
+            [(name, *(row[column] for column in shown)) for name, row in rows.items()],
+            SIGNED,
+            _notes(data),
+        ),
+        "definitions": Table(
+            "Definitions",
+            ("score", "of a head, mean over pairs", "source"),
+            [(name, *said) for name, said in data["definitions"].items()],
+        ),
+        "tuned": _tuned(data),
+        "masking": _masking(data),
+    }
+    return Shown(tables, {"": _figure(rows, shown)}, says=tuple(_says(data, rows)))
+
+
+def _notes(data: Estimates) -> tuple[str, ...]:
+    k, layers, cost = data["k"], format_layers(data["layers"]), data["masking"]
+    result = data["gains"]["result"]
+    notes = [
+        f"The {k} heads that rank first, in each of layers {layers}. Brackets: 95% bootstrap intervals "
+        "over photographs; of halves, the middle 95% of draws.",
+        f"Masking: accuracy minus that of {cost['draws']} random choices of as many heads of the same "
+        f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
+        "these heads matter more.",
+        f"RVE: change of accuracy against the plain model on {result['questions']} questions; tuned on "
+        f"{data['gains']['validation']} others, in the same way for every score.",
+        "Halves agree: share of the first heads that rankings from two disjoint halves of the pairs "
+        f"have in common; by chance {k / data['n_heads']:.2f}.",
+    ]
+    if data["finding"]:
+        notes.insert(
+            1,
+            f"Region AUC, mass / area and correlations: {data['finding']['questions']} questions; "
+            "correlations are Spearman's, of the score and a head's mean region AUC.",
+        )
+    if data["agreement"]:
+        notes.append(f"Agreement: rank correlation within layers with {data['agreement']['with']}.")
+    return tuple(notes)
+
+
+def _counts(data: Estimates) -> str:
+    inside = [n for n in data["masking"]["counts"] if 0 < n < data["n_heads"]]
+    return ", ".join(map(str, inside))
+
+
+def _tuned(data: Estimates) -> Table:
+    result, settings = data["gains"]["result"], data["gains"]["settings"]
+    rows = []
+    for name, setting in settings.items():
+        for how in ("published", "tuned"):
+            full = f"{name}, {how}"
+            change = _gain(data, full)
+            found = {m: value(result, full, m) for m in ("accuracy", "auc")} if change else {}
+            rows.append(
+                (
+                    full,
+                    describe(setting) if how == "tuned" else "",
+                    found.get("accuracy"),
+                    change,
+                    found.get("auc"),
+                )
+            )
+    return Table(
+        f"RVE by each ranking, {result['questions']} test questions",
+        ("ranking", "chosen on validation questions", "accuracy", "change", "AUC"),
+        rows,
+        frozenset({"change"}),
+    )
+
+
+def _masking(data: Estimates) -> Table:
+    cost = data["masking"]
+    rows = [
+        (str(n), *(cost["scores"][name]["accuracy"]["curve"][at] for name in cost["scores"]))
+        for at, n in enumerate(cost["counts"])
+    ]
+    return Table(
+        f"Accuracy by heads masked in each of layers {format_layers(cost['layers'])}",
+        ("heads a layer", *cost["scores"]),
+        rows,
+        aside=True,
+        notes=(f"{DRAWS}: mean over {cost['draws']} random orders of heads.",),
+    )
+
+
+def _figure(rows: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> Figure:
+    panels = [
+        Panel(label, [row[name] for row in rows.values()], COLUMNS[name])
+        for name, label in DRAWN.items()
+        if name in shown
+    ]
+    return forest(list(rows), panels, control=CONTROL, width=PAGE)
+
+
+def _says(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is confirmed, by score; and that nothing is, where nothing is."""
+    if data["photographs"] < FEW:
+        return [f"{data['photographs']} photographs are too few to say anything."]
+    says = []
+    for column, claim in (
+        ("AUC over all heads", "rank heads first that find the region better than all heads do"),
+        ("correlation within layers", "rise with region AUC within layers"),
+        ("masking, accuracy", "rank heads first whose masking costs accuracy beyond random heads'"),
+        ("RVE as published", "make RVE as published raise accuracy"),
+        ("RVE tuned", "make tuned RVE raise accuracy on questions it was not tuned on"),
+    ):
+        known = {name: row[column] for name, row in rows.items() if row[column]}
+        if known:
+            says.append(_claim(claim, known, wants=column != "masking, accuracy"))
+    says.append("Each interval stands alone: by chance about one in twenty excludes its level.")
+    return says
+
+
+def _claim(claim: str, known: Mapping[str, Mapping[str, float]], wants: bool) -> str:
+    yes = [f"{n} ({ends(e)})" for n, e in known.items() if above(e) is wants]
+    no = [f"{n} ({ends(e)})" for n, e in known.items() if above(e) is (not wants)]
+    said = f"Scores that {claim}: {', '.join(yes) or 'none is confirmed'}"
+    return f"{said}; the reverse is confirmed of {', '.join(no)}." if no else f"{said}."

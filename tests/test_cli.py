@@ -13,7 +13,9 @@ from tiny_models import IMAGES, build
 
 import rvelens
 from rvelens import ARSProfile
+from rvelens.answers import yes_no_probabilities
 from rvelens.cli import main
+from rvelens.hooks import region_hooks
 
 QUESTION = "does a man hold a bat in the image ?"
 TEMPLATE = "<s> USER {image} {question} ASSISTANT"
@@ -106,10 +108,84 @@ def test_ask_reads_layers_k_scope_and_denoising(run):
         ("--scope", "sensitive"),
         ("--no-denoise",),
         ("--prompt", TEMPLATE),
+        ("--suffix", "hold ."),
+        ("--max-entropy", "0.01"),
     ):
         out = run(*ASK, "--profile", "p.safetensors", "--alpha", "0.4", "--json", *extra)[1]
         seen.add(json.loads(out)["rve"]["yes"])
-    assert len(seen) == 7
+    assert len(seen) == 9
+
+
+REGION = ("--region", "0,0,20,20")
+
+
+def test_ask_replays_a_manifest_to_the_last_bit(run, folder):
+    settings = ("--profile", "p.safetensors", "--alpha", "0.4", "--k", "2", "--max-entropy", "0.99")
+    made = run(*ASK, *settings, "--suffix", "now ?", "--json", "--save-manifest", "steer")
+    assert made[0] == 0, made[2]
+    code, out, err = run(*ASK, "--manifest", "steer", "--json")
+    assert (code, err) == (0, "")
+    first, again = json.loads(made[1]), json.loads(out)
+    for name in ("rve", "plain", "layers", "k", "alpha", "max_entropy", "prompt", "suffix"):
+        assert again[name] == first[name]
+    assert first["rve"] != first["plain"]
+    assert "RVE in layers 1-2 (2 of 3), K 2" in run(*ASK, "--manifest", "steer/manifest.json")[1]
+
+
+def test_ask_says_on_stderr_that_versions_differ(run, folder):
+    assert run(*ASK, *P, "--save-manifest", "older")[0] == 0
+    path = folder / "older" / "manifest.json"
+    data = json.loads(path.read_text())
+    data["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(data))
+    code, out, err = run(*ASK, "--manifest", "older", "--json")
+    assert code == 0
+    assert json.loads(out)["method"] == "rve"
+    assert f"made with other versions (torch 1.0, here {torch.__version__}): answers may" in err
+    assert err.count("\n") == 1
+
+
+def test_ask_refuses_what_a_manifest_was_not_made_for(run, folder):
+    assert run(*ASK, *P, "--save-manifest", "mine")[0] == 0
+    path = folder / "mine" / "manifest.json"
+    other = json.loads(path.read_text())
+    other["model"]["layers"] = 32
+    (folder / "theirs").mkdir()
+    (folder / "theirs" / "manifest.json").write_text(json.dumps(other))
+    (folder / "theirs" / "profile.safetensors").write_bytes(
+        (folder / "mine" / "profile.safetensors").read_bytes()
+    )
+    for arguments, says in (
+        (("--manifest", "theirs"), "with layers 32, and model has 3: expected the model"),
+        (("--manifest", "mine", "--prompt", TEMPLATE), "with a manifest made with 'chat'"),
+        (("--manifest", "mine", "--suffix", "now"), "with a manifest made with ''"),
+        (("--manifest", "mine", "--k", "2"), "--k with --manifest, which has settings of its own"),
+        (
+            ("--manifest", "mine", "--dtype", "bfloat16"),
+            "with dtype float32, and model has bfloat16",
+        ),
+        (("--manifest", "mine", *REGION), "--region with --manifest"),
+    ):
+        code, out, err = run(*ASK, *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert says in err
+
+
+def test_ask_raises_a_region(run, folder):
+    options = ("--layers", "0-1", "--beta", "2", "--json")
+    code, out, err = run(*ASK, *REGION, *options, "--save", "region.png")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    model = rvelens.HookedLVLM.from_pretrained("model")
+    inside = model.image_grid("1.png").tokens_in([(0.0, 0.0, 20.0, 20.0)], IMAGES[0].size)
+    with model.hooks(region_hooks(torch.from_numpy(inside)[None], [0, 1], 2.0)):
+        logits = model(**model.prepare("1.png", QUESTION), logits_to_keep=1)[:, -1]
+    yes, no = yes_no_probabilities(logits, model.processor)[0].tolist()
+    ratio = result["region"]["yes"] / result["region"]["no"]
+    assert ratio == pytest.approx(yes / no, rel=1e-4)
+    assert result["tokens"] == inside.sum() > 0
+    assert result["region"] != result["plain"]
+    assert (folder / "region.png").stat().st_size > 10_000
 
 
 def test_scan_takes_reviewed_pairs_alone_and_any_text_if_told_to(run, folder):
@@ -132,7 +208,7 @@ def test_scan_takes_reviewed_pairs_alone_and_any_text_if_told_to(run, folder):
 def test_scan_makes_a_profile_that_ask_takes(run, folder):
     code, out, _ = run(*SCAN, "--batch-size", "2", "--heatmap", "heat.pdf")
     assert code == 0
-    assert "most sensitive heads" in out
+    assert "heads that rank first" in out
     profile = ARSProfile.load(folder / "new.safetensors")
     assert profile.about["n_pairs"] == 3
     assert "suffix" not in profile.about
@@ -236,6 +312,21 @@ MISTAKES = [
     ((*ASK, *P, "--alpha", "nan"), "alpha=nan: expected a share"),
     ((*ASK, *P, "--beta", "-1"), "beta=-1.0: expected a finite strength"),
     ((*ASK, *P, "--scope", "some"), "scope='some': expected 'all' or 'sensitive'"),
+    ((*ASK, *P, "--max-entropy", "0"), "max_entropy=0.0: expected a share of the entropy"),
+    ((*ASK, "--region", "1,2,3"), "region '1,2,3': expected four numbers, X0,Y0,X1,Y1"),
+    ((*ASK, "--region", "5,5,5,9"), "expected 0 <= X0 < X1 <= "),
+    ((*ASK, "--region", "0,0,9999,9"), "expected 0 <= X0 < X1 <= "),
+    ((*ASK, "--region", "nan,0,9,9"), "expected 0 <= X0 < X1 <= "),
+    ((*ASK, *REGION, "--layers", "0-9"), "expected layers from 0 to 2"),
+    ((*ASK, *REGION, "--beta", "-1"), "beta=-1.0: expected a finite strength"),
+    ((*ASK, *REGION, "--k", "2"), "--k with --region, which takes the place of RVE"),
+    ((*ASK, *REGION, "--profile", "p.safetensors"), "--profile with --region"),
+    ((*ASK, *REGION, "--save-manifest", "new"), "--save-manifest with --region, which belongs to"),
+    ((*ASK, *P, "--save-manifest", "1.png"), "1.png is a file: expected a folder"),
+    ((*ASK, *P, "--save-manifest", "."), "holds other files"),
+    ((*ASK, "--manifest", "empty"), "no intervention at empty"),
+    ((*ASK, "--manifest", "1.png"), "1.png is not an intervention"),
+    ((*ASK, "--manifest", "me/steer"), "no folder me/steer here, and the Hub does not give it"),
     ((*ASK, *P, "--prompt", "chatt"), "did you mean 'chat'?"),
     ((*ASK, *P, "--prompt", "{question}"), "has no image slot"),
     ((*ASK, *P, "--max-new-tokens", "0"), "--max-new-tokens"),
@@ -287,7 +378,7 @@ MISTAKES = [
 def test_a_mistake_is_one_sentence_and_exit_code_2(run, arguments, says, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, out, err = run(*arguments)
-    assert (code, out) == (2, "")
+    assert (code, out) == (2, ""), err
     assert says in err
     assert err.startswith("rvelens: ")
     assert err.count("\n") == 1

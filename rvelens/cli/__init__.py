@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import rvelens
-from rvelens.cli.app import explore
-from rvelens.cli.ask import ask
-from rvelens.cli.bench import bench
 from rvelens.cli.common import fail
-from rvelens.cli.convert import convert
-from rvelens.cli.data import data
-from rvelens.cli.demo import demo
-from rvelens.cli.evaluate import ListOptions, evaluate
-from rvelens.cli.families import families
-from rvelens.cli.judge import judge
-from rvelens.cli.pairs import pairs
-from rvelens.cli.scan import scan
-from rvelens.cli.study import study
-from rvelens.cli.tune import tune
+
+# Name of a command: its module here, and what that module calls it.
+COMMANDS = {
+    "demo": ("demo", "demo"),
+    "ask": ("ask", "ask"),
+    "scan": ("scan", "scan"),
+    "eval": ("evaluate", "evaluate"),
+    "study": ("study", "study"),
+    "tune": ("tune", "tune"),
+    "judge": ("judge", "judge"),
+    "pairs": ("pairs", "pairs"),
+    "data": ("data", "data"),
+    "convert": ("convert", "convert"),
+    "app": ("app", "explore"),
+    "families": ("families", "families"),
+    "bench": ("bench", "bench"),
+}
+_LISTS = ("eval", "study", "tune")  # take several values behind one option
 
 # Click's UsageError: newer versions of typer bring a click of their own, so go by inheritance.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
-app = typer.Typer(
+
+class Commands(TyperGroup):
+    """Imports a command when it is run or listed: some bring libraries that no other waits for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; None if there is none."""
+        return _imported(cmd_name) if cmd_name in COMMANDS else None
+
+
+def _imported(name: str) -> Any:
+    module, function = COMMANDS[name]
+    found = getattr(import_module(f"rvelens.cli.{module}"), function)
+    group = typer.Typer(callback=root)
+    if isinstance(found, typer.Typer):
+        group.add_typer(found, name=name)
+    elif name in _LISTS:
+        from rvelens.cli.evaluate import ListOptions
+
+        group.command(name, cls=ListOptions)(found)
+    else:
+        group.command(name)(found)
+    return typer.main.get_group(group).commands[name]
+
+
+# Not `app`: that is a module of this package, and takes the name when it is imported.
+program = typer.Typer(
+    cls=Commands,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, ask, scan, judge, families, bench):
-    app.command()(command)
-app.command("app")(explore)
-app.command("eval", cls=ListOptions)(evaluate)
-for command in (study, tune):
-    app.command(cls=ListOptions)(command)
-app.add_typer(data, name="data")
-app.add_typer(convert, name="convert")
-app.add_typer(pairs, name="pairs")
 
 
 def _version(wanted: bool | None) -> None:
@@ -47,7 +75,7 @@ def _version(wanted: bool | None) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@program.callback()
 def root(
     version: Annotated[
         bool | None,
@@ -65,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(args=arguments or ["--help"], prog_name="rvelens", standalone_mode=False)
+        code = program(args=arguments or ["--help"], prog_name="rvelens", standalone_mode=False)
     except USAGE_ERROR as error:
         fail(f"{_without_full_stop(error.format_message())}: see `rvelens --help`.")
     except typer.Abort:

@@ -1,16 +1,15 @@
-"""`rvelens ask`: one question, answered without and with RVE."""
+"""`rvelens ask`: one question, answered without and with RVE, a region, or a saved intervention."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.table import Table
 
-from rvelens.answers import yes_no_probabilities
-from rvelens.ars import PUBLISHED, ARSProfile
 from rvelens.cli.common import (
     DeviceMap,
     Dtype,
@@ -18,20 +17,25 @@ from rvelens.cli.common import (
     FamilyName,
     Json,
     Model,
-    Prompt,
     emit_json,
+    err,
     load_model,
     out,
     status,
 )
-from rvelens.hooks import mask_recording_hooks, rve_hooks
-from rvelens.hooks.enhanced import Masks
+from rvelens.grid import ImageGrid
+from rvelens.hub import check_folder
 from rvelens.layers import format_layers, parse_layers
-from rvelens.model import TINY, HookedLVLM
-from rvelens.plots import check_figure_path, overlay_enhanced, save_figure
+from rvelens.model import HookedLVLM
+from rvelens.profile import PUBLISHED, ARSProfile
 from rvelens.prompts import load_image
 
-PAPER_K = 5
+if TYPE_CHECKING:
+    from rvelens.intervention import Intervention
+    from rvelens.methods import Method
+
+# Of RVE alone; a region takes layers and beta.
+_RVE_ONLY = ("profile", "k", "alpha", "scope", "denoise", "max_entropy")
 
 
 def ask(
@@ -40,22 +44,71 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     profile: Annotated[
         str | None,
-        typer.Option(help="A file that `rvelens scan` wrote, or `published` (LLaVA-1.5-7B)."),
+        typer.Option(
+            help="A file that `rvelens scan` wrote, its folder or OWNER/NAME on the Hugging Face Hub, "
+            "or `published` (LLaVA-1.5-7B)."
+        ),
     ] = None,
     layers: Annotated[
-        str, typer.Option(help="'14-31', '3,5,7-9', auto (high ARS), or preset (the last 18/32).")
-    ] = "preset",
+        str | None,
+        typer.Option(
+            help="'14-31', '3,5,7-9', auto (high ARS), or preset (the last 18/32).",
+            show_default="preset",
+        ),
+    ] = None,
     k: Annotated[
         int | None, typer.Option("--k", help="Heads per mask.", show_default="5, at most half")
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="Share of image tokens.", show_default="the family's")
     ] = None,
-    beta: Annotated[float, typer.Option(help="Strength.")] = 1.0,
-    scope: Annotated[str, typer.Option(help="'all' heads or the 'sensitive' half.")] = "all",
-    denoise: Annotated[bool, typer.Option(help="Leave out what insensitive heads look at.")] = True,
-    prompt: Prompt = "chat",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 16,
+    beta: Annotated[float | None, typer.Option(help="Strength.", show_default="1.0")] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="'all' heads or the 'sensitive' half.", show_default="all")
+    ] = None,
+    denoise: Annotated[
+        bool | None,
+        typer.Option(
+            "--denoise/--no-denoise",
+            help="Leave out what insensitive heads look at.",
+            show_default="denoise",
+        ),
+    ] = None,
+    max_entropy: Annotated[
+        float | None,
+        typer.Option(
+            help="Enhance only where sensitive heads look at least that sharply, in (0, 1].",
+            show_default="1.0, everywhere",
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="Raise this rectangle, in pixels of the image, in place of RVE: an oracle.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            help="Replay what --save-manifest wrote: a folder, a file, or OWNER/NAME on the Hugging "
+            "Face Hub; or a run of `rvelens eval`, with its --profile."
+        ),
+    ] = None,
+    save_manifest: Annotated[
+        Path | None, typer.Option(help="Folder to write, from which --manifest replays this.")
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="A preset of the family, or a template with {image} and {question}.",
+            show_default="chat",
+        ),
+    ] = None,
+    suffix: Annotated[str | None, typer.Option(help="Stands behind the question.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of the answers.", show_default="16")
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Draw what was enhanced, to a .png, .pdf or .svg.")
     ] = None,
@@ -65,49 +118,135 @@ def ask(
     json: Json = False,
 ) -> None:
     """Ask about an image and print the plain and the RVE answer side by side."""
-    load_image(image)
-    if save is not None:
-        check_figure_path(save)
-    ranking = find_profile(profile, model)
-    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
-    check_shape(ranking, hooked)
-    settings = {
-        "layers": parse_layers(layers, ranking, hooked.n_layers),
-        "k": k if k is not None else min(PAPER_K, hooked.n_heads // 2),
-        "alpha": alpha if alpha is not None else hooked.family.alpha,
-        "beta": beta,
-        "scope": scope,
-        "denoise": denoise,
-    }
-    masks: dict[int, Masks] = {}
-    hooks = mask_recording_hooks(rve_hooks(ranking, **settings), masks)
-    grid = hooked.image_grid(image) if save is not None else None
-    if save is not None and grid is None:
-        raise ValueError(
-            f"the image tokens of {hooked.family.name} have no place in the image: expected a model "
-            "with a patch grid for --save; leave it out."
+    given = _given(
+        layers=layers, k=k, alpha=alpha, beta=beta, scope=scope, denoise=denoise,
+        max_entropy=max_entropy,
+    )  # fmt: skip
+    wording = _given(prompt=prompt, suffix=suffix, max_new_tokens=max_new_tokens)
+    size = load_image(image).size
+    _check(given, profile, region, manifest, save, save_manifest)
+    # Below what is refused at once, since they bring along what only answering needs.
+    from rvelens.cli.steering import answer, draw, parse_region, region_method, same_wording
+    from rvelens.evaluate.answering import Decoding
+    from rvelens.intervention import Intervention
+    from rvelens.methods import make_method
+
+    box = None if region is None else parse_region(region, size)
+    steer = ranking = None
+    if manifest is not None:
+        steer = Intervention.load(
+            manifest, None if profile is None else find_profile(profile, model)
         )
+        decoding, ranking = same_wording(steer.decoding, wording), steer.profile
+        dtype = Dtype(steer.model["dtype"]) if dtype is Dtype.auto else dtype
+    else:
+        decoding = replace(Decoding(max_new_tokens=16), **wording)
+        ranking = find_profile(profile, model) if box is None else None
+    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    grid = _grid(hooked, image, save, region)
+    if steer is not None:
+        method = steer.method(hooked)
+        _warn(steer)
+    elif box is not None and grid is not None:
+        method = region_method(hooked, grid, box, size, **given)
+    else:
+        assert ranking is not None
+        check_shape(ranking, hooked)
+        method = make_method("rve", hooked, ranking, **given)
     with status("answering"):
-        plain = answer(hooked, image, question, prompt, max_new_tokens)
-        with hooked.hooks(hooks):
-            steered = answer(hooked, image, question, prompt, max_new_tokens)
+        plain = answer(hooked, make_method("vanilla", hooked), image, question, decoding)
+        steered = answer(hooked, method, image, question, decoding)
     if save is not None and grid is not None:
-        save_figure(overlay_enhanced(image, masks, grid, title=question), save)
+        draw(hooked, method, image, question, decoding, grid, save)
+    if save_manifest is not None:
+        Intervention.of(hooked, method, ranking, decoding).save(save_manifest)
     result = {
         "model": hooked.name,
         "image": str(image),
         "question": question,
-        "prompt": prompt,
-        "profile": profile or "shipped",
-        **settings,
+        "prompt": decoding.prompt,
+        "suffix": decoding.suffix,
+        "method": method.name,
+        **_settings(method, hooked.n_layers),
+        "profile": None if ranking is None else profile or manifest or "shipped",
         "plain": plain,
-        "rve": steered,
+        method.name: steered,
         "overlay": None if save is None else str(save),
+        "manifest": None if save_manifest is None else str(save_manifest),
     }
     if json:
         emit_json(result)
     else:
-        _print(result, hooked.n_layers)
+        _print(result, method, hooked.n_layers)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check(
+    given: Mapping[str, Any],
+    profile: str | None,
+    region: str | None,
+    manifest: str | None,
+    save: Path | None,
+    save_manifest: Path | None,
+) -> None:
+    """Raise ValueError for options that exclude one another, and for files that cannot be written."""
+    if save is not None:
+        from rvelens.plots import check_figure_path  # brings matplotlib along
+
+        check_figure_path(save)
+    if save_manifest is not None:
+        check_folder(save_manifest)
+    settings = [*given, *(["region"] if region is not None else [])]
+    if manifest is not None and settings:
+        raise ValueError(
+            f"--{settings[0].replace('_', '-')} with --manifest, which has settings of its own: "
+            "expected one of them; leave the other out."
+        )
+    asked = {**given, **({} if profile is None else {"profile": profile})}
+    extra = [name for name in _RVE_ONLY if name in asked]
+    if region is not None and extra:
+        raise ValueError(
+            f"--{extra[0].replace('_', '-')} with --region, which takes the place of RVE: expected "
+            "--layers and --beta at most; leave it out."
+        )
+    if region is not None and save_manifest is not None:
+        raise ValueError(
+            "--save-manifest with --region, which belongs to one image: expected RVE, which serves "
+            "any; leave it out."
+        )
+
+
+def _warn(steer: Intervention) -> None:
+    """One sentence on stderr where libraries are others than the intervention was made with."""
+    others = steer.other_versions()
+    if others:
+        err().print(
+            f"rvelens: the manifest was made with other versions ({'; '.join(others)}): answers may "
+            "differ from its own.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _grid(
+    model: HookedLVLM, image: Path, save: Path | None, region: str | None
+) -> ImageGrid | None:
+    """Where image tokens lie, if that is needed."""
+    if save is None and region is None:
+        return None
+    grid = model.image_grid(image)
+    if grid is None:
+        option = "--save" if region is None else "--region"
+        raise ValueError(
+            f"the image tokens of {model.family.name} have no place in the image: expected a model "
+            f"with a patch grid for {option}; leave it out."
+        )
+    return grid
 
 
 def find_profile(profile: str | None, model: str) -> ARSProfile:
@@ -116,9 +255,8 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     Raises:
         ValueError: no such profile, or none was named and none ships with this model.
     """
-    shipped = TINY / "profile.safetensors"
-    if profile is None and model == "rvelens/tiny" and shipped.is_file():
-        return ARSProfile.load(shipped)
+    if profile is None and model == "rvelens/tiny":
+        profile = model
     if profile is None:
         raise ValueError(
             f"no head profile for {model}: expected --profile, a file or `published`; make one with "
@@ -146,37 +284,39 @@ def check_shape(profile: ARSProfile, model: HookedLVLM) -> None:
         )
 
 
-@torch.no_grad()
-def answer(
-    model: HookedLVLM, image: Path, question: str, prompt: str, max_new_tokens: int
-) -> dict[str, Any]:
-    """The greedy answer and the first token's probabilities of yes and no, under the hooks on now."""
-    inputs = model.prepare(image, question, prompt)
-    output = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
-    # Afterwards, so that what mask recorders keep is of the prompt and not of the last word.
-    logits = model(**inputs, logits_to_keep=1)[:, -1]
-    try:
-        yes, no = yes_no_probabilities(logits, model.processor)[0].tolist()
-    except ValueError:  # The tokenizer has no single token for yes or no.
-        yes = no = None
-    assert isinstance(output, torch.Tensor)  # a report of it was not asked for
-    return {"answer": model.decode(output, inputs["input_ids"])[0], "yes": yes, "no": no}
+def _settings(method: Method, n_layers: int) -> dict[str, Any]:
+    """A method's parameters with its layers as numbers."""
+    settings = {name: v for name, v in method.parameters.items() if name != "profile"}
+    if "layers" in settings:
+        settings["layers"] = parse_layers(settings["layers"], None, n_layers)
+    return settings
 
 
-def _print(result: dict[str, Any], n_layers: int) -> None:
+def _print(result: dict[str, Any], method: Method, n_layers: int) -> None:
     table = Table("", "answer", "P(yes)", "P(no)", box=None)
-    for name, label in (("plain", "plain"), ("rve", "RVE")):
+    label = "RVE" if method.name == "rve" else method.name
+    for name, shown in (("plain", "plain"), (method.name, label)):
         row = result[name]
-        shown = ["-" if row[x] is None else f"{row[x]:.3f}" for x in ("yes", "no")]
-        table.add_row(label, row["answer"] or "(nothing)", *shown)
+        shares = ["-" if row[x] is None else f"{row[x]:.3f}" for x in ("yes", "no")]
+        table.add_row(shown, row["answer"] or "(nothing)", *shares)
     console = out()
     console.print(table)
-    layers = result["layers"]
-    console.print(
-        f"RVE in layers {format_layers(layers)} ({len(layers)} of {n_layers}), K {result['k']}, alpha "
-        f"{result['alpha']:g}, beta {result['beta']:g}, scope {result['scope']}, denoising "
-        f"{'on' if result['denoise'] else 'off'}, profile {result['profile']}",
-        highlight=False,
+    console.print(_described(result, method, label, n_layers), highlight=False)
+    for name in ("overlay", "manifest"):
+        if result[name]:
+            console.print(f"{name} in {result[name]}", highlight=False)
+
+
+def _described(result: dict[str, Any], method: Method, label: str, n_layers: int) -> str:
+    """A line that says what the method did."""
+    layers = result.get("layers", [])
+    where = f" in layers {format_layers(layers)} ({len(layers)} of {n_layers})" if layers else ""
+    if method.name != "rve":
+        rest = {k: v for k, v in method.parameters.items() if k not in ("layers", "profile")}
+        return ", ".join([f"{label}{where}", *(f"{k} {v}" for k, v in rest.items())])
+    limit = f", max entropy {result['max_entropy']:g}" if "max_entropy" in result else ""
+    return (
+        f"RVE{where}, K {result['k']}, alpha {result['alpha']:g}, beta {result['beta']:g}, scope "
+        f"{result['scope']}, denoising {'on' if result['denoise'] else 'off'}{limit}, profile "
+        f"{result['profile']}"
     )
-    if result["overlay"]:
-        console.print(f"overlay in {result['overlay']}", highlight=False)

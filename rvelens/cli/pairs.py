@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -90,6 +91,8 @@ def make(
     with the reason; exit code 1 if a request failed in the end.
     """
     asked = _questions(questions, images, benchmark, data, relation)
+    if questions is not None and output.exists() and output.samefile(questions):
+        raise ValueError(f"--output {output} is the file of questions: expected another; name one.")
     if limit is not None:
         asked = sample(asked, limit, seed)
     finder = find.by_rules if spacy is None else find.by_spacy(find.load_spacy(spacy))
@@ -131,16 +134,23 @@ def _questions(
             else "no questions: expected a file of them or --benchmark NAME; see --help."
         )
     if questions is not None:
+        if data is not None or relation != "all":
+            raise ValueError(
+                "--data or --relation with a file of questions: expected them with --benchmark alone; "
+                "leave them out."
+            )
         return questions_of_file(questions, images)
     assert benchmark is not None
     return questions_of_benchmark(load_benchmark(benchmark, data).of_relation(relation), images)
 
 
 def _endpoint(model: str | None, base_url: str | None, temperature: float | None) -> Endpoint:
-    if model is None:
+    if model is None or not model.strip():
         raise ValueError(
             "--generator llm without a model: expected --model NAME, or RVELENS_PAIRS_MODEL; name it."
         )
+    if temperature is not None and not math.isfinite(temperature):
+        raise ValueError(f"--temperature {temperature}: expected a number from 0 on, such as 0.7.")
     return Endpoint(model, base_url, temperature)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from rvelens.ars import ContrastivePair
 from rvelens.benchmarks import BENCHMARKS, load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.cli.ask import find_profile
@@ -34,6 +33,7 @@ from rvelens.cli.common import (
     out,
 )
 from rvelens.cli.evaluate import known, parameters_by_method
+from rvelens.contrastive import ContrastivePair
 from rvelens.methods import METHODS, make_method
 from rvelens.pairs import load_pairs
 
@@ -70,6 +70,12 @@ def study(
         Path | None, typer.Option(help="Contrastive pairs, as for `rvelens scan`.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
+    ] = False,
+    any_text: Annotated[
+        bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
+    ] = False,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"Of {', '.join(METHODS)}.", show_default="the study's"),
@@ -127,7 +133,7 @@ def study(
         find_profile(profile[n] if profile else None, one) if needs_profile else None
         for n, one in enumerate(models)
     ]
-    contrastive = _pairs(chosen, models, pairs, images, limit)
+    contrastive = _pairs(chosen, models, pairs, images, limit, reviewed=reviewed)
     made_with, measured = [], []
     setup = None
     for one, ranking in zip(models, rankings, strict=True):
@@ -138,7 +144,8 @@ def study(
             profile=ranking, pairs=contrastive,
             methods=[make_method(n, hooked, ranking, **parameters[n]) for n in names],
             decoding=Decoding(prompt, suffix, None, seed), options=options,
-            batch_size=batch_size, seed=seed, progress=lambda items, label: bar(label)(items),
+            batch_size=batch_size, seed=seed, any_text=any_text,
+            progress=lambda items, label: bar(label)(items),
         )  # fmt: skip
         made_with.append(made)
         measured.append(data_of_model)
@@ -183,14 +190,18 @@ def _pairs(
     pairs: Path | None,
     images: Path | None,
     limit: int | None,
+    *,
+    reviewed: bool = False,
 ) -> list[ContrastivePair]:
     """The pairs of a study that needs some; those of action scenes for the embedded model."""
     if "pairs" not in study.needs:
         return []
     if pairs is not None and images is not None:
-        found = load_pairs(pairs, images)
+        found = load_pairs(pairs, images, reviewed=reviewed)
         drawn = np.random.default_rng(55).permutation(len(found))[:limit]
         return [found[n] for n in sorted(drawn)]
+    if reviewed and pairs is None:
+        raise ValueError("--reviewed without --pairs: expected a file of reviewed pairs; name it.")
     if pairs is None and images is None and list(models) == ["rvelens/tiny"]:
         return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))
     raise ValueError(

@@ -97,6 +97,20 @@ def test_make_asks_a_model(run, folder, monkeypatch):
         ),
         ((*MAKE, "--benchmark", "mmrel-real"), "expected one of them; leave one out"),
         ((*MAKE, "--generator", "llm"), "--generator llm without a model: expected --model NAME"),
+        (
+            (*MAKE, "--generator", "llm", "--model", " "),
+            "llm without a model: expected --model NAME",
+        ),
+        (
+            (*MAKE, "--generator", "llm", "--model", "m", "--temperature", "inf"),
+            "--temperature inf: expected a number from 0 on",
+        ),
+        ((*MAKE, "--data", "."), "--data or --relation with a file of questions: expected them"),
+        ((*MAKE, "--relation", "action"), "--data or --relation with a file of questions"),
+        (
+            ("make", "q.jsonl", "--images", ".", "-o", "./q.jsonl"),
+            "--output q.jsonl is the file of questions: expected another",
+        ),
         ((*MAKE, "--spacy", "en_none_xx"), "no spaCy pipeline 'en_none_xx' is installed"),
         (("make", "no.jsonl", "--images", ".", "-o", "p"), "no questions at no.jsonl"),
         (("make", "q.jsonl", "--images", "no", "-o", "p"), "no folder no: expected"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from tiny_models import IMAGES
 
 from rvelens import studies
 from rvelens.benchmarks import load_benchmark
@@ -28,7 +28,7 @@ def run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     # By its module: in the package that name is the command.
-    monkeypatch.setattr(sys.modules["rvelens.cli.study"], "load_benchmark", few)
+    monkeypatch.setattr("rvelens.cli.study.load_benchmark", few)
 
     def run(*arguments):
         with pytest.raises(SystemExit) as end:
@@ -140,6 +140,23 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(run, tmp_path, argumen
     assert said in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_pairs_are_reviewed_and_alike_as_for_a_scan(run, tmp_path):
+    IMAGES[0].save(tmp_path / "1.png")
+    row = {"image": "1.png", "question": "Does a man hold it?", "contrastive": "Is it eaten?"}
+    (tmp_path / "p.jsonl").write_text(json.dumps({**row, "id": "p7"}))
+    command = ("study", "ars-map", "--out", "kept", "--pairs", "p.jsonl", "--images", ".")
+    code, out, err = run(*command, "--reviewed")
+    assert (code, out) == (2, "")
+    assert "none of them accepted or edited" in err
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert "pair 'p7': " in err
+    assert "(--any-text)" in err
+    (tmp_path / "p.jsonl").write_text(json.dumps({**row, "id": "p7", "decision": "edited"}))
+    assert run(*command, "--reviewed", "--any-text", "--option", "n_draws=50")[0] == 0
+    assert (tmp_path / "kept" / "ars-map.json").is_file()
 
 
 def test_a_study_in_several_processes_is_refused(run, monkeypatch):

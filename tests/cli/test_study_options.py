@@ -38,3 +38,24 @@ def test_a_limit_draws_pairs_too(tmp_path):
     assert _pairs(find_study("sweep"), ["model"], None, None, 3) == []
     with pytest.raises(ValueError, match="study ars-map without contrastive pairs: expected --pai"):
         _pairs(study, ["model"], None, None, 3)
+
+
+def test_reviewed_pairs_alone(tmp_path):
+    (tmp_path / "1.png").touch()
+    lines = [
+        {"image": "1.png", "question": "Does a man hold it?", "contrastive": "Does a man see it?"}
+        | {"id": str(decision), "decision": decision}
+        for decision in ("accepted", None, "rejected", "edited")
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    study = find_study("ars-map")
+    found = _pairs(study, ["model"], file, tmp_path, None, reviewed=True)
+    assert [pair.id for pair in found] == ["accepted", "edited"]
+    assert [pair.id for pair in _pairs(study, ["model"], file, tmp_path, None)] == [
+        "accepted",
+        "None",
+        "edited",
+    ]
+    with pytest.raises(ValueError, match="--reviewed without --pairs: expected a file of reviewed"):
+        _pairs(study, ["rvelens/tiny"], None, None, None, reviewed=True)

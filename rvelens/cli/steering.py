@@ -1,0 +1,134 @@
+"""What `rvelens ask` does with a method: a region as one, answers under it, a picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rvelens.answers import yes_no_probabilities
+from rvelens.evaluate.answering import Decoding, answer_logits
+from rvelens.grid import Box, ImageGrid
+from rvelens.hooks import mask_recording_hooks, region_hooks
+from rvelens.hooks.enhanced import Masks
+from rvelens.layers import format_layers, parse_layers
+from rvelens.methods import Method
+from rvelens.model import HookedLVLM
+
+
+def parse_region(text: str, size: tuple[int, int]) -> Box:
+    """A rectangle in an image of that width and height, from "x0,y0,x1,y1" in pixels.
+
+    Raises:
+        ValueError: not four numbers, an empty rectangle, or one that is not within the image.
+    """
+    try:
+        x0, y0, x1, y1 = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"region {text!r}: expected four numbers, X0,Y0,X1,Y1 in pixels of the image."
+        ) from error
+    if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
+        raise ValueError(
+            f"region {text!r} in an image of {size[0]} x {size[1]} pixels: expected 0 <= X0 < X1 <= "
+            f"{size[0]} and 0 <= Y0 < Y1 <= {size[1]}."
+        )
+    return x0, y0, x1, y1
+
+
+def region_method(
+    model: HookedLVLM,
+    grid: ImageGrid,
+    box: Box,
+    size: tuple[int, int],
+    layers: str = "preset",
+    beta: float = 1.0,
+) -> Method:
+    """The oracle: every head's scores of the tokens in a rectangle raised, as RVE would.
+
+    Raises:
+        ValueError: a rectangle that no image token sees, or settings outside their range.
+    """
+    chosen = parse_layers(layers, None, model.n_layers)
+    inside = torch.from_numpy(grid.tokens_in([box], size))[None]
+    if not bool(inside.any()):
+        raise ValueError(
+            f"no image token sees the region {','.join(f'{x:g}' for x in box)}, which the processor "
+            "crops away: expected a rectangle nearer to the middle."
+        )
+    parameters = {
+        "layers": format_layers(chosen),
+        "beta": beta,
+        "region": list(box),
+        "tokens": int(inside.sum()),
+    }
+    return Method("region", parameters, tuple(region_hooks(inside, chosen, beta)))
+
+
+def same_wording(decoding: Decoding, asked: Mapping[str, Any]) -> Decoding:
+    """How an intervention's answers are generated; only their length may be another.
+
+    Raises:
+        ValueError: another prompt or suffix.
+    """
+    for name in ("prompt", "suffix"):
+        there = getattr(decoding, name)
+        if asked.get(name, there) != there:
+            raise ValueError(
+                f"--{name} {asked[name]!r} with a manifest made with {there!r}: expected the same; "
+                "leave it out, or leave out --manifest."
+            )
+    length = asked.get("max_new_tokens") or decoding.max_new_tokens or 16
+    return replace(decoding, max_new_tokens=length)
+
+
+def worded(question: str, decoding: Decoding) -> str:
+    """The question with its suffix; an empty one stays empty, to be refused."""
+    return f"{question} {decoding.suffix}" if decoding.suffix and question.strip() else question
+
+
+def answer(
+    model: HookedLVLM, method: Method, image: Path, question: str, decoding: Decoding
+) -> dict[str, Any]:
+    """The greedy answer under a method and the first token's probabilities of yes and no."""
+    asked = worded(question, decoding)
+    # VCD's noise follows from the name of the picture.
+    (text,), logits = answer_logits(model, method, [image], [asked], ["picture"], decoding)
+    try:
+        yes, no = yes_no_probabilities(logits, model.processor)[0].tolist()
+    except ValueError:  # The tokenizer has no single token for yes or no.
+        yes = no = None
+    return {"answer": text, "yes": yes, "no": no}
+
+
+@torch.no_grad()
+def draw(
+    model: HookedLVLM,
+    method: Method,
+    image: Path,
+    question: str,
+    decoding: Decoding,
+    grid: ImageGrid,
+    path: Path,
+) -> None:
+    """The image tokens that a method enhanced at the prompt, to a file."""
+    from rvelens.plots import overlay_enhanced, save_figure
+
+    masks: dict[int, Masks] = {}
+    inputs = model.prepare(image, worded(question, decoding), decoding.prompt)
+    with model.hooks(mask_recording_hooks(method.hooks, masks)):
+        model(**inputs, logits_to_keep=1)
+    for layer, hook in _regions(method, model.n_layers):
+        masks[layer] = Masks(hook.region, torch.zeros_like(hook.region), hook.region)
+    save_figure(overlay_enhanced(image, masks, grid, title=question), path)
+
+
+def _regions(method: Method, n_layers: int) -> list[tuple[int, Any]]:
+    """The hooks of a region, by layer."""
+    if method.name != "region":
+        return []
+    layers = parse_layers(method.parameters["layers"], None, n_layers)
+    return [(layer, hook) for layer, (_, hook) in zip(layers, method.hooks, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,15 @@ from PIL import Image
 
 # A word is what stands between spaces and the marks of a sentence: "don't" and "T-shirt" are one.
 _WORD = re.compile(r"""([^\s.,;:!?"“”«»()\[\]{}…]+)""")
+
+# Words that are no verbs of action, wherever they stand.
+_CLOSED = re.compile(
+    r"an?|the|this|that|these|those|his|hers?|its|their|my|your|our|s?he|it|they|we|you|i|him|them|us"
+    r"|is|are|was|were|be|been|being|am|can|could|will|would|should|may|might|must"
+    r"|in|on|at|to|of|by|for|from|with|without|near|beside|behind|under|above|below|between|over|into"
+    r"|onto|and|or|not|no|one|two|three|who|what|which|where|when|why|how|there"
+)
+_ARTICLES = frozenset({"a", "an", "the"})
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,11 @@ class ContrastivePair:
 def check_pair(pair: ContrastivePair) -> None:
     """Refuse a pair whose texts do not differ in one word alone, the same place in both.
 
-    Which word that is, and whether it is a verb, is not looked at: see `rvelens.pairs.make`.
+    Whether that word is a verb is looked at as in `swapped_word`: `rvelens.pairs.make` looks closer.
 
     Raises:
-        ValueError: the texts differ in nothing, in case, in spacing, or in more than one word.
+        ValueError: the texts differ in nothing, in case, in spacing, in more than one word, or in one
+            that cannot be a verb.
     """
     try:
         swapped_word(pair.question, pair.contrastive)
@@ -57,11 +68,13 @@ def check_pair(pair: ContrastivePair) -> None:
 def swapped_word(text: str, other: str) -> tuple[int, int, str]:
     """Where one word of a text has another word in its place: its start, its end, the other word.
 
-    All else, spaces and marks included, has to be the same, character by character. Which word of
-    the text is its verb is not looked at.
+    All else, spaces and marks included, has to be the same, character by character. That the word is a
+    verb is not known without a dictionary; what is refused are words that are none in any sentence
+    ("the", "on"), and what follows an article ("a man", "a woman"), but for forms in -ing and -ed.
 
     Raises:
-        ValueError: the texts are the same, differ in a word's case alone, or in more than one word.
+        ValueError: the texts are the same, differ in a word's case or in how its letters are encoded
+            alone, in more than one word, or in one that cannot be a verb.
     """
     # Odd pieces are words, even ones what stands between them.
     pieces, others = _WORD.split(text), _WORD.split(other)
@@ -71,13 +84,32 @@ def swapped_word(text: str, other: str) -> tuple[int, int, str]:
             f"{text!r} became {other!r}: expected one word in the place of another and all else as it "
             "was; correct the texts."
         )
-    if not changed or pieces[changed[0]].casefold() == others[changed[0]].casefold():
+    if not changed or _bare(pieces[changed[0]]) == _bare(others[changed[0]]):
         raise ValueError(
             f"{text!r} became {other!r}, with no other word: expected another verb; correct the texts."
         )
     at = changed[0]
+    if not _may_be_verbs(pieces[at - 2] if at > 1 else "", pieces[at], others[at]):
+        raise ValueError(
+            f"{text!r} became {other!r}, where no verb stands: expected another verb; correct "
+            "the texts."
+        )
     start = len("".join(pieces[:at]))
     return start, start + len(pieces[at]), others[at]
+
+
+def _bare(word: str) -> str:
+    """A word without its case, and without what cannot be seen of it."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
+    return "".join(c for c in plain if unicodedata.category(c) != "Cf")
+
+
+def _may_be_verbs(before: str, word: str, other: str) -> bool:
+    """Whether two words may be verbs where they stand, behind the word before them."""
+    words = _bare(word), _bare(other)
+    if any(map(_CLOSED.fullmatch, words)):
+        return False
+    return before.lower() not in _ARTICLES or all(w.endswith(("ing", "ed")) for w in words)
 
 
 def with_suffix(pairs: Sequence[ContrastivePair], suffix: str) -> list[ContrastivePair]:

@@ -40,16 +40,52 @@ def test_more_than_a_word_is_refused(text, other):
         swapped_word(text, other)
 
 
-@pytest.mark.parametrize("other", ["does he hold it ?", "does he HOLD it ?"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "does he hold it ?",
+        "does he HOLD it ?",
+        "does he ｈold it ?",  # wide letters
+        "does he ho\u200bld it ?",  # a space of no width
+        "does he hold\u00ad it ?",  # a hyphen that is not shown
+    ],
+)
 def test_no_other_word_is_refused(other):
     with pytest.raises(ValueError, match="with no other word: expected another verb"):
         swapped_word("does he hold it ?", other)
 
 
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("does a man hold it ?", "does a woman hold it ?"),
+        ("does a man hold the bat ?", "does a man hold the ball ?"),
+        ("does a man hold the bat ?", "does a man hold a bat ?"),
+        ("is he on it ?", "is he under it ?"),
+        ("is he holding it ?", "was he holding it ?"),
+        ("does he hold it ?", "does she hold it ?"),
+        ("can he hold it ?", "does he hold it ?"),
+    ],
+)
+def test_another_word_than_the_verb_is_refused(text, other):
+    with pytest.raises(ValueError, match="where no verb stands: expected another verb"):
+        swapped_word(text, other)
+
+
+def test_letters_of_two_codes_are_no_other_word():
+    with pytest.raises(ValueError, match="with no other word"):
+        swapped_word("is it caf\u00e9 ?", "is it cafe\u0301 ?")
+
+
+def test_a_verb_form_may_follow_an_article():
+    assert swapped_word("is there a running man ?", "is there a seated man ?")[2] == "seated"
+
+
 around = st.text(max_size=20)
 
 
-@given(around, around)
+# No letters: behind an article no verb is taken for one.
+@given(st.text(alphabet="\u0301 ſ\t,.?'’-1\u2028", max_size=20), around)
 def test_a_swapped_word_is_found_whatever_stands_around_it(before, after):
     text, other = (f"{before} {word} {after}" for word in ("hold", "kick"))
     start, end, word = swapped_word(text, other)

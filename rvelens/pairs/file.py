@@ -11,7 +11,7 @@ from rvelens.contrastive import ContrastivePair
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
 # subject and verb. Anything looser would sometimes put the verb in the place of a noun.
-_VERB = re.compile(r"(does (?:a|an|the) [\w'-]+ )([\w'-]+)( (?:a|an|the) .+)", re.IGNORECASE)
+_VERB = re.compile(r"(\s*does (?:a|an|the) [\w'-]+ )([\w'-]+)( (?:a|an|the) .+\s*)", re.IGNORECASE)
 
 ACCEPTED, EDITED, REJECTED = "accepted", "edited", "rejected"
 # None is a pair that waits for a review.
@@ -24,7 +24,7 @@ def replace_verb(question: str, verb: str) -> str:
     Raises:
         ValueError: a question of another form, whose verb this rule cannot place.
     """
-    match = _VERB.fullmatch(question.strip())
+    match = _VERB.fullmatch(question)
     if match is None:
         raise ValueError(
             f"the verb of {question!r} cannot be placed: expected 'Does a SUBJECT VERB a OBJECT ...' "
@@ -76,8 +76,6 @@ def load_pairs(
 def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a file of pairs with their line numbers, each with "id" and "contrastive".
 
-    Texts are without the spaces around them.
-
     Raises:
         ValueError: no such file, no pairs, or a malformed line, which is named.
     """
@@ -103,10 +101,10 @@ def read_lines(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = loads(line)
+        except ValueError as error:
             raise ValueError(
-                f"{path} line {number} is not JSON ({error.msg}): expected one object a line."
+                f"{path} line {number} is not JSON ({error}): expected one object a line."
             ) from error
         if not isinstance(row, dict):
             raise ValueError(
@@ -116,6 +114,27 @@ def read_lines(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
     if not rows:
         raise ValueError(f"{path} is empty: expected at least one {what}.")
     return rows
+
+
+def loads(text: str) -> Any:
+    """JSON that somebody else wrote, of which every text can be written again.
+
+    Raises:
+        ValueError: what is wrong with it, in a few words.
+    """
+    try:
+        found = json.loads(text)
+        # JSON can name halves of a surrogate pair, of which no UTF-8 can be made.
+        json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(error.msg) from error
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a character") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:  # Python's limit on digits
+        raise ValueError("a number that is too long") from error
+    return found
 
 
 def _lines(path: Path) -> list[str]:
@@ -141,7 +160,7 @@ def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
         raise ValueError(
             f"'decision' is {row['decision']!r}: expected {ACCEPTED}, {EDITED}, {REJECTED} or null."
         )
-    name = str(row.get("id") or row.get("question_id") or default_id)
+    name = name_of(row, default_id)
     return row | {"id": name, "image": image, "question": question, "contrastive": contrastive}
 
 
@@ -149,11 +168,28 @@ def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
     image = images / row["image"]
     if not image.is_file():
         raise ValueError(f"no image at {image}: expected a file in the images folder.")
-    return ContrastivePair(image, row["question"], row["contrastive"], row["id"])
+    question, contrastive = row["question"].strip(), row["contrastive"].strip()
+    return ContrastivePair(image, question, contrastive, row["id"])
+
+
+def name_of(row: dict[str, Any], default: str) -> str:
+    """What "id" or else "question_id" says, a text or a whole number; the default if neither is there.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    for key in ("id", "question_id"):
+        value = row.get(key)
+        if value is None or value == "":
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError(f"{key!r} is {value!r}: expected a text or a whole number.")
+        return str(value)
+    return default
 
 
 def text_of(row: dict[str, Any], key: str) -> str:
-    """A text of an object, without the spaces around it.
+    """A text of an object, as it is there.
 
     Raises:
         ValueError: it is none, or empty.
@@ -161,4 +197,4 @@ def text_of(row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{key!r} is {value!r}: expected a text that is not empty.")
-    return value.strip()
+    return value

@@ -14,7 +14,6 @@ other, or none, the question is reported and nothing is guessed.
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.pairs.lexicon import TAGS, forms, table
+from rvelens.pairs.words import (
+    AUXILIARIES,
+    BE,
+    DETERMINERS,
+    DO,
+    HAVE,
+    LINKS,
+    MODAL,
+    PLACE,
+    PREPOSITIONS,
+    SMALL,
+    STOP,
+    THINGS,
+    any_of,
+)
 
 
 class NotMadeError(ValueError):
@@ -50,60 +64,35 @@ class Verb:
 Finder = Callable[[str], list[Verb]]
 
 
-def _split(text: str) -> list[str]:
-    return text.split()
-
-
-PLACE = _split(
-    "in on near next beside behind under underneath beneath over above below between among along "
-    "across around through inside outside into onto against front by"
-)
-_PREPOSITIONS = PLACE + _split("at to with without of for from about off up down out away back")
-_DETERMINERS = _split(
-    "a an the this that these those his her its their my your our some any each every both all no "
-    "another one two three four five several many"
-)
-_BE = _split("is are was were be been being isn't aren't wasn't weren't")
-_DO = _split("do does did don't doesn't didn't")
-_HAVE = _split("has have had hasn't haven't hadn't")
-_MODAL = _split("can could will would should may might must can't couldn't won't wouldn't")
-_LINKS = [*_PREPOSITIONS, "and", "or"]
-# What is never a word of a subject's own: it begins something else.
-_STOP = _DETERMINERS + _LINKS + _BE + _DO + _HAVE + _MODAL
-_STOP += _split("while then if whether who which what where when why how there")
-
-# Things more often than actions: verbs only before what they are done to ("building a house").
-_THINGS = _split(
-    "building painting drawing serving landing dressing knitting weaving water milk butter fish"
-)
-
 _GAP = r",?\s+"
-_END = r"(?![\w'’-])"
-_BEGIN = r"(?<![\w'’-])"
 
 
-def _any(words: list[str]) -> str:
-    longest_first = sorted(words, key=lambda word: (-len(word), word))
-    return f"{_BEGIN}(?:{'|'.join(map(re.escape, longest_first))}){_END}"
-
-
-_WORD = rf"(?!{_any(_STOP)})\w[\w'’-]*"
-_NOUNS = rf"(?:{_any(_DETERMINERS)}{_GAP})*{_WORD}(?:{_GAP}{_WORD}){{0,4}}?"
-_SUBJECT = rf"{_NOUNS}(?:(?:{_GAP}{_any(_LINKS)})+{_GAP}{_NOUNS})*?"
+_WORD = rf"(?!{any_of(STOP)})\w[\w'’-]*"
+_NOUNS = rf"(?:{any_of(DETERMINERS)}{_GAP})*{_WORD}(?:{_GAP}{_WORD}){{0,4}}?"
+_SUBJECT = rf"{_NOUNS}(?:(?:{_GAP}{any_of(LINKS)})+{_GAP}{_NOUNS})*?"
 _IN_THE_IMAGE = re.compile(
     r"\s+(?:in|of|on)\s+(?:the|this)\s+(?:image|picture|photo|photograph|scene)\b"
 )
-_AFTER = re.compile(rf"\s+({_any(_PREPOSITIONS)})")
+_AFTER = re.compile(rf"\s+({any_of(PREPOSITIONS)})")
 _CLAUSE_ENDS = re.compile(r"\s*(?:[?.!,;:]|$)|\s+(?:and|or|while)\b")
 # "Can you see a man holding a bat?" asks about holding.
-_SEEING = re.compile(rf"\s*{_any(_DO + _MODAL)}\s+(?:you|we|i)\s+(?:see|find|spot|notice)\b\s*")
+_SEEING = re.compile(
+    rf"\s*(?:{any_of(DO + MODAL)}\s+(?:you|we|i)\s+(?:see|find|spot|notice|(?:tell|say)(?:\s+me)?)\b"
+    r"|(?:please\s+)?tell\s+me\b"
+    r"|(?:do|does)\s+(?:the|this)\s+(?:image|picture|photo|photograph|scene)\s+(?:show|contain|depict)\b)"
+    r"\s*"
+)
+# "picking the ball up", "putting a hat on": the particle is part of what the verb says.
+_PARTICLE_ENDS = re.compile(r"[^?.!,;:]*?\s(up|off|out|away|on|down)(?=\s*[?.!,;:]|\s*\Z)")
+# What takes "hold" and not "holds".
+_PLURAL = r"(?:they|we|you|people|men|women|children|police|\w+[^\Wsui]s)"
 # "What is the man holding?": the object stands before.
 _WANTS_OBJECT = re.compile(
-    rf"\s*(?:what|which|whom?)(?:{_GAP}{_WORD}){{0,4}}{_GAP}{_any(_DO + _BE + _MODAL + _HAVE)}"
+    rf"\s*(?:what's|(?:what|which|whom?)(?:{_GAP}{_WORD}){{0,4}}{_GAP}{any_of(AUXILIARIES)})"
     rf"{_GAP}{_SUBJECT}{_GAP}\Z"
 )
-_HAS = re.compile(_any(_HAVE))
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_HAS = re.compile(any_of(HAVE))
+_ASKED = re.compile(any_of(DO + MODAL))
 
 
 @cache
@@ -111,18 +100,23 @@ def _rules() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
     """Patterns with what forms of a verb each places.
 
     In this order: "does a man hold", "can a man hold"; "is (there) a man holding"; "is the ball held
-    by"; "has the man held"; "the man holds", "a man holding"; "who holds", "which man held".
+    by"; "has the man held"; "the man holds", "a man holding"; "men hold"; "who holds", "which
+    man held".
     """
     subject = f"{_GAP}{_SUBJECT}{_GAP}"
     maybe = f"{_GAP}(?:there{_GAP})?(?:{_SUBJECT}{_GAP})??"
-    follows = rf"(?=\s+{_any(_PREPOSITIONS)})"
+    follows = rf"(?=\s+{any_of(PREPOSITIONS)})"
     told = {
-        (_any(_DO + _MODAL) + subject, ""): ("VB",),
-        (_any(_BE) + maybe, ""): ("VBG",),
-        (_any(_BE) + maybe, follows): ("VBN",),
-        (_any(_HAVE) + maybe, ""): ("VBN",),
+        (any_of(DO + MODAL) + subject, ""): ("VB",),
+        (any_of(BE) + maybe, ""): ("VBG",),
+        (any_of(BE) + maybe, follows): ("VBN",),
+        (any_of(HAVE) + maybe, ""): ("VBN",),
         (rf"\A\s*(?:(?:that|whether|if)\s+)?{_SUBJECT}{_GAP}", ""): ("VBZ", "VBD", "VBG"),
-        (_any(["who", "that", "which", "what"]) + maybe, ""): ("VBZ", "VBD"),
+        (
+            rf"\A\s*(?:{any_of(DETERMINERS)}{_GAP})?(?:{_WORD}{_GAP}){{0,3}}?{_PLURAL}{_GAP}",
+            "",
+        ): ("VB",),
+        (any_of(["who", "that", "which", "what"]) + maybe, ""): ("VBZ", "VBD"),
     }
     return tuple(
         (re.compile(before + _verb(tags) + after), tags) for (before, after), tags in told.items()
@@ -131,8 +125,8 @@ def _rules() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
 
 @cache
 def _verb(tags: tuple[str, ...]) -> str:
-    words = _any([form for tag in tags for form in forms(tag)])
-    return rf"(?P<verb>(?!{_any(_THINGS)}(?!{_GAP}{_any(_DETERMINERS)})){words})"
+    words = any_of([form for tag in tags for form in forms(tag)])
+    return rf"(?P<verb>(?!{any_of(THINGS)}(?!{_GAP}{any_of(DETERMINERS)})){words})"
 
 
 @cache
@@ -140,7 +134,7 @@ def _later(tag: str) -> re.Pattern[str]:
     """A further verb: "and" and the same form, or a word of a noun and -ing."""
     same, ing = _verb((tag,)), _verb(("VBG",)).replace("?P<verb>", "?P<ing>")
     return re.compile(
-        rf"{_any(['and', 'or', 'then'])}{_GAP}{same}|(?:{_WORD}|and|or|while){_GAP}{ing}"
+        rf"{any_of(['and', 'or', 'then'])}{_GAP}{same}|(?:{_WORD}|and|or|while){_GAP}{ing}"
     )
 
 
@@ -151,7 +145,7 @@ def by_rules(question: str) -> list[Verb]:
         NotMadeError: two words next to each other may be the verb.
         ValueError: lemminflect is not installed.
     """
-    lower = question.translate(_LOWER)
+    lower = question.translate(SMALL)
     skip = _asked_from(lower)
     matches = [(rule.search(lower[skip:]), tags) for rule, tags in _rules()]
     spans = [(*m.span("verb"), tags) for m, tags in matches if m is not None]
@@ -179,7 +173,10 @@ def _read(lower: str, start: int, end: int, tags: tuple[str, ...]) -> Verb:
 
 
 def _refuse_two(lower: str, verb: Verb) -> None:
-    after = re.compile(rf"\s+{_verb((verb.tag,))}").match(lower, verb.end)
+    # "Sports drinks hold": without an auxiliary, the verb may have an s or not.
+    alone = verb.tag == "VB" and not _ASKED.search(lower, 0, verb.start)
+    tags = ("VB", "VBZ") if alone else (verb.tag,)
+    after = re.compile(rf"\s+{_verb(tags)}").match(lower, verb.end)
     if after:
         raise NotMadeError(
             f"either of {lower[verb.start : verb.end]!r} and {after['verb']!r} may be the verb"
@@ -188,19 +185,34 @@ def _refuse_two(lower: str, verb: Verb) -> None:
 
 def verb_at(question: str, start: int, end: int, lemma: str, tag: str) -> Verb:
     """The verb of which the place and the base form are known, and the form, if it is not ""."""
-    return Verb(start, end, lemma, tag, _takes(question.translate(_LOWER), start, end, tag))
+    return Verb(start, end, lemma, tag, _takes(question.translate(SMALL), start, end, tag, lemma))
 
 
-def _takes(lower: str, start: int, end: int, tag: str) -> str:
+def is_passive(lower: str, verb: Verb) -> bool:
+    """Whether a verb in small letters is one as in "held by the man", and not as in "has held"."""
+    return verb.tag == "VBN" and not _HAS.search(lower, 0, verb.start)
+
+
+def admits(takes: frozenset[str], follows: str) -> bool:
+    """Whether what follows a verb is among what may, in the words of `lexicon.Entry.takes`."""
+    return follows in takes or (follows in PLACE and "place" in takes)
+
+
+def _takes(lower: str, start: int, end: int, tag: str, lemma: str) -> str:
     """What follows a verb; of a passive, and of a question for its object, "object"."""
     after = _AFTER.match(lower, end)
     if tag == "VBN" and not _HAS.search(lower, 0, start):
         return "object"
+    wants = _WANTS_OBJECT.match(lower, 0, start) is not None
     if after and not _IN_THE_IMAGE.match(lower, end):
-        return after[1]
-    if not (after or _CLAUSE_ENDS.match(lower, end)) or _WANTS_OBJECT.match(lower, 0, start):
-        return "object"
-    return "nothing"
+        entry = table().get(lemma)
+        # "What is he holding in his hand?", but "What is he sitting on?"
+        held = wants and entry and "object" in entry.takes and not admits(entry.takes, after[1])
+        return "object" if held else after[1]
+    if not (after or _CLAUSE_ENDS.match(lower, end)):
+        particle = _PARTICLE_ENDS.match(lower, end)
+        return particle[1] if particle else "object"
+    return "object" if wants else "nothing"
 
 
 def by_spacy(pipeline: Any) -> Finder:
@@ -209,10 +221,10 @@ def by_spacy(pipeline: Any) -> Finder:
     Args:
         pipeline: such as `load_spacy` returns; its words need `tag_`, in Penn Treebank's tags.
     """
-    auxiliaries = {*_BE, *_DO, *_HAVE, *_MODAL, "n't", "am", "doing", "done", "having"}
+    auxiliaries = {*AUXILIARIES, "n't", "am", "doing", "done", "having"}
 
     def find(question: str) -> list[Verb]:
-        lower = question.translate(_LOWER)
+        lower = question.translate(SMALL)
         skip = _asked_from(lower)
         found = []
         for token in pipeline(question):
@@ -257,8 +269,8 @@ def find_verb(question: str, finder: Finder = by_rules, which: int = 1) -> Verb:
         which: of several verbs the first, the second and so on.
 
     Raises:
-        NotMadeError: none was found, none of that number, two may be it, it is not in the table, or the
-            table says that it is no action.
+        NotMadeError: none was found, none of that number, two may be it, it is not in the table, or not
+            with the preposition after it, or the table says that it is no action.
     """
     verbs = finder(question)
     if not verbs:
@@ -270,4 +282,6 @@ def find_verb(question: str, finder: Finder = by_rules, which: int = 1) -> Verb:
         raise NotMadeError(f"{verb.lemma!r} is not in the table of verbs")
     if not table()[verb.lemma].parts:
         raise NotMadeError(f"{verb.lemma!r} is no action of a body part")
+    if verb.takes in PREPOSITIONS and not admits(table()[verb.lemma].takes, verb.takes):
+        raise NotMadeError(f"{verb.lemma!r} with {verb.takes!r} is not in the table of verbs")
     return verb

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rvelens.pairs.find import PLACE, Finder, NotMadeError, Verb, by_rules, find_verb
-from rvelens.pairs.lexicon import Entry, inflect, readings, table
+from rvelens.pairs.find import Finder, NotMadeError, Verb, admits, by_rules, find_verb
+from rvelens.pairs.lexicon import NOT_PROGRESSIVE, Entry, inflect, readings, table
+from rvelens.pairs.nouns import Around, around
 
 MAX_ATTEMPTS = 5
 
@@ -78,6 +79,9 @@ def by_lexicon(
 ) -> Generator:
     """Candidates from the table: verbs on offer that another body part does, in a random order.
 
+    They suit the subject and the object as far as the table of nouns knows both, see
+    `rvelens.pairs.nouns`.
+
     Args:
         seed: of the order, together with the question's id: other questions change nothing.
         finder: how the verb is found, see `rvelens.pairs.find`.
@@ -88,25 +92,33 @@ def by_lexicon(
     def make(question: Question) -> Made:
         verb = find_verb(question.text, finder, which)
         verdicts: list[Verdict] = []
-        for candidate in _offers(verb, random.Random(f"{seed} {question.id}"))[:attempts]:
+        suited = around(question.text, verb)
+        order = random.Random(f"{seed} {question.id}")
+        for candidate in _offers(verb, suited, order)[:attempts]:
             word = inflect(candidate, verb.tag)[0]
             verdicts.append(verify(question.text, verb, word))
             if verdicts[-1].fits:
                 return finish(question.text, verb, word, len(verdicts), verdicts)
         if verdicts:
             raise NotMadeError(f"none of {len(verdicts)} candidates fits: {verdicts[-1].reason}")
-        raise NotMadeError(f"no verb of another body part is on offer before {verb.takes!r}")
+        raise NotMadeError(
+            f"no verb of another body part is on offer for a {suited.subject} before {verb.takes!r}"
+        )
 
     return make
 
 
-def _offers(verb: Verb, order: random.Random) -> list[str]:
-    """Verbs on offer for what follows, of parts that the question's verb does not use."""
+def _offers(verb: Verb, suited: Around, order: random.Random) -> list[str]:
+    """Verbs on offer for what stands around, of parts that the question's verb does not use."""
     parts = table()[verb.lemma].parts
     found = [
         name
         for name, entry in table().items()
-        if _admits(entry.offered, verb.takes) and entry.parts.isdisjoint(parts)
+        if admits(entry.offered, verb.takes)
+        and suited.subject in entry.by
+        and (verb.takes == "nothing" or not entry.to or entry.to & suited.object)
+        and entry.parts.isdisjoint(parts)
+        and not (verb.tag == "VBG" and name in NOT_PROGRESSIVE)
     ]
     order.shuffle(found)
     return found
@@ -141,13 +153,9 @@ def _against(candidate: str, verb: Verb) -> str:
         return f"{candidate!r} is no action of a body part"
     if new.parts & old.parts:
         return f"{candidate!r} is done by the same part: {' '.join(sorted(new.parts & old.parts))}"
-    if not _admits(new.takes, verb.takes):
+    if not admits(new.takes, verb.takes):
         return f"{candidate!r} does not go with {verb.takes!r} after it"
     return ""
-
-
-def _admits(takes: frozenset[str], follows: str) -> bool:
-    return follows in takes or (follows in PLACE and "place" in takes)
 
 
 def finish(text: str, verb: Verb, word: str, attempts: int, verdicts: list[Verdict]) -> Made:

@@ -14,6 +14,8 @@ from types import ModuleType
 
 # Penn Treebank's tags: hold, holds, holding, held, held.
 TAGS = ("VB", "VBZ", "VBG", "VBD", "VBN")
+# "Is he seeing a bat" is no English, though "Does he see a bat" is.
+NOT_PROGRESSIVE = frozenset({"see"})
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,15 @@ class Entry:
             ...), or a word such as "at" (look at).
         offered: those of `takes` with which it is put in the place of other verbs; few verbs are,
             since not every verb goes with every object.
+        by: which subjects it is then put behind: "person", "animal", "thing".
+        to: the classes of objects and places, see data/nouns.csv, before which it is put; none for any.
     """
 
     parts: frozenset[str]
     takes: frozenset[str]
     offered: frozenset[str]
+    by: frozenset[str] = frozenset()
+    to: frozenset[str] = frozenset()
 
 
 @cache
@@ -38,7 +44,7 @@ def table() -> Mapping[str, Entry]:
     """The entry of each verb, by its base form."""
     path = resources.files("rvelens") / "data" / "verbs.csv"
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    columns = ("parts", "takes", "offered")
+    columns = ("parts", "takes", "offered", "by", "to")
     return {row["verb"]: Entry(*(frozenset(row[c].split()) for c in columns)) for row in rows}
 
 
@@ -68,6 +74,14 @@ def readings(word: str) -> frozenset[tuple[str, str]]:
     return frozenset(
         (lemma, tag) for lemma in lemmas for tag in TAGS if word in inflect(lemma, tag)
     )
+
+
+@cache
+def nouns_of(word: str) -> tuple[str, ...]:
+    """Base forms that a word, or the last of two with "_" between them, can be of as a noun."""
+    first, joint, last = word.lower().rpartition("_")
+    lemmas = _lemminflect().getAllLemmas(last, upos="NOUN").get("NOUN", ())
+    return tuple(sorted(f"{first}{joint}{lemma}" for lemma in lemmas))
 
 
 def _lemminflect() -> ModuleType:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from rvelens.benchmarks import Benchmark
 from rvelens.pairs.ask_model import RequestFailedError
-from rvelens.pairs.file import read_lines, read_rows, text_of
+from rvelens.pairs.file import name_of, read_lines, read_rows, text_of
 from rvelens.pairs.find import NotMadeError
 from rvelens.pairs.generate import Generator, Made, Question
 from rvelens.pairs.review import locked
+
+# What each line that is written here begins with.
+_LINE_BEGINS = b'{"id": "'
 
 
 @dataclass(frozen=True)
@@ -56,15 +62,22 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
         try:
             image = text_of(row, "image")
             text = text_of(row, "question" if "question" in row or "text" not in row else "text")
+            name = name_of(row, f"line {number}")
+            _check_below(image)
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}") from error
-        name = str(row.get("id") or row.get("question_id") or f"line {number}")
         if name in questions:
             raise ValueError(
                 f"{path} line {number}: id {name!r} is there twice: expected once; rename one."
             )
         questions[name] = Question(name, image, images / image, text)
     return list(questions.values())
+
+
+def _check_below(image: str) -> None:
+    """A file of questions may come from anyone; no file elsewhere is to be read or sent for it."""
+    if PurePath(image).is_absolute() or ".." in PurePath(image).parts or "\0" in image:
+        raise ValueError(f"'image' is {image!r}: expected a file below the folder of images.")
 
 
 def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Question]:
@@ -120,18 +133,24 @@ def make_pairs(
         progress: wraps the iterable of questions.
 
     Raises:
-        ValueError: a file that is no file of pairs, or that has another question under an id.
+        ValueError: a file that is no file of pairs, has another question under an id, or is being made
+            by another run.
+        OSError: it cannot be written.
     """
     path = Path(path)
-    known = _known(path)
-    for question in questions:
-        asked = (question.image, question.text)
-        if known.get(question.id, asked) != asked:
-            raise ValueError(
-                f"{path} has another question under id {question.id!r}: expected pairs of the same "
-                "questions; name another file."
-            )
-    todo = [question for question in questions if question.id not in known]
+    with _alone(path):
+        return _make(questions, generate, path, generator, concurrency, progress)
+
+
+def _make(
+    questions: Sequence[Question],
+    generate: Generator,
+    path: Path,
+    generator: str,
+    concurrency: int,
+    progress: Callable[[Iterable[Any]], Iterable[Any]],
+) -> Report:
+    todo = _todo(questions, path)
     not_made: list[NotMade] = []
     pool = ThreadPoolExecutor(max_workers=concurrency)
     try:
@@ -147,39 +166,90 @@ def make_pairs(
     return Report(len(questions) - len(todo), len(todo) - len(not_made), tuple(not_made))
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Refuse, before anything is asked or paid for, a file that cannot be written or that another
+    run adds to; a review may change it all the same."""
+    if not path.parent.is_dir():
+        raise ValueError(f"no folder {path.parent}: expected one for {path.name}; make it first.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file: expected one for the pairs; name another.")
+    lock = path.with_name(f"{path.name}.making.lock")
+    lock.touch()  # says why it cannot be written, where FileLock would wait for ever
+    if path.exists():
+        path.open("ab").close()
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"{path} is being made by another run: expected one at a time; wait, or name another file."
+        ) from error
+
+
+def _todo(questions: Sequence[Question], path: Path) -> list[Question]:
+    """Questions that have no pair in the file yet."""
+    known = _known(path)
+    for question in questions:
+        asked = (question.image.strip(), question.text.strip())
+        if known.get(question.id, asked) != asked:
+            raise ValueError(
+                f"{path} has another question under id {question.id!r}: expected pairs of the same "
+                "questions; name another file."
+            )
+    return [question for question in questions if question.id not in known]
+
+
 def _known(path: Path) -> dict[str, tuple[str, str]]:
     """Image and question of the pairs in a file by their ids; a line cut short is dropped first."""
     if not path.exists():
         return {}
     with locked(path):
-        content = path.read_bytes()
-        whole, newline, last = content.rpartition(b"\n")
-        if last and not _is_json(last):
-            content = whole + newline
-        elif last:
-            content += b"\n"
-        path.write_bytes(content)
-    if not content.strip():
+        _mend(path)
+    if not path.read_bytes().strip():
         return {}
-    return {row["id"]: (row["image"], row["question"]) for _, row in read_rows(path)}
+    rows = [row for _, row in read_rows(path)]
+    return {row["id"]: (row["image"].strip(), row["question"].strip()) for row in rows}
+
+
+def _mend(path: Path) -> None:
+    """Drop a last line that an interruption cut short; of a file that was not made here, nothing."""
+    content = path.read_bytes()
+    whole, newline, last = content.rpartition(b"\n")
+    if not last:
+        return
+    if _is_json(last):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    elif content.startswith(_LINE_BEGINS[: len(content)]) and last.startswith(
+        _LINE_BEGINS[: len(last)]
+    ):
+        os.truncate(path, len(whole + newline))
 
 
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
 
 def _try(generate: Generator, question: Question) -> Made | NotMade:
     try:
-        if not question.path.is_file():
+        if not _there(question.path):
             raise NotMadeError("its image is not there")
         return generate(question)
     except NotMadeError as error:
         failed = isinstance(error, RequestFailedError)
         return NotMade(question.id, question.text, str(error), failed)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, say
+        return False
 
 
 def _row(question: Question, made: Made, generator: str) -> dict[str, Any]:

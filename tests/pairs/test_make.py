@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny_models import IMAGES
@@ -165,6 +167,17 @@ def test_a_mistake_in_a_generator_is_not_taken_for_a_reason(folder, questions):
         ('{"image": "1.png"}', "line 5: 'question' is None"),
         ('{"question": "x"}', "line 5: 'image' is None"),
         ("[]", "line 5: a list: expected a JSON object"),
+        ('{"id": true, "image": "1.png", "text": "x"}', "line 5: 'id' is True: expected a text or"),
+        (
+            '{"id": [1], "image": "1.png", "text": "x"}',
+            r"line 5: 'id' is \[1\]: expected a text or",
+        ),
+        ('{"image": "../1.png", "text": "x"}', "'../1.png': expected a file below the folder"),
+        ('{"image": "/etc/passwd", "text": "x"}', "expected a file below the folder of images"),
+        ('{"image": "1.png\\u0000", "text": "x"}', "expected a file below the folder of images"),
+        ('{"image": "1.png", "text": "\\ud800"}', "line 5 is not JSON .half of a character"),
+        ("[" * 100_000, "line 5 is not JSON .nested too deeply"),
+        ('{"id": ' + "1" * 5000 + "}", "line 5 is not JSON .a number that is too long"),
         ('{"id": "q1", "image": "1.png", "text": "x"}', "line 5: id 'q1' is there twice"),
     ],
 )
@@ -173,6 +186,69 @@ def test_a_malformed_question_is_named(folder, row, says):
         file.write(row + "\n")
     with pytest.raises(ValueError, match=says):
         questions_of_file(folder / "questions.jsonl", folder)
+
+
+def test_a_question_may_have_the_number_zero(folder):
+    (folder / "q.jsonl").write_text(json.dumps({"id": 0, "image": "1.png", "text": TEXTS[0]}))
+    assert [one.id for one in questions_of_file(folder / "q.jsonl", folder)] == ["0"]
+
+
+def test_spaces_around_a_question_stay(folder):
+    text = f" \t{TEXTS[0]}\u3000\n"
+    (folder / "q.jsonl").write_text(json.dumps({"id": 0, "image": "1.png", "text": text}))
+    questions = questions_of_file(folder / "q.jsonl", folder)
+    make(questions, folder / "pairs.jsonl")
+    (row,) = lines(folder / "pairs.jsonl")
+    assert row["question"] == text
+    assert row["contrastive"] == text.replace("hold", row["candidate"])
+    assert make(questions, folder / "pairs.jsonl").kept == 1
+
+
+@pytest.mark.parametrize("content", [b"my notes\nkeep me", b"keep me", b'{"image": 1}\n{"id": "a'])
+def test_a_file_of_something_else_is_left_as_it_is(folder, questions, content):
+    path = folder / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"notes\.txt line \d is not JSON"):
+        make(questions, path)
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_is_whole_is_not_written_again(folder, questions, monkeypatch):
+    path = folder / "pairs.jsonl"
+    make(questions, path)
+    before = path.stat()
+    monkeypatch.setattr("pathlib.Path.write_bytes", None)
+    make(questions, path)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_two_runs_at_once_are_refused_before_anything_is_asked(folder, questions):
+    path = folder / "pairs.jsonl"
+
+    def generate(question):
+        with pytest.raises(ValueError, match=r"pairs\.jsonl is being made by another run"):
+            make(questions, path, lambda question: pytest.fail("asked"))
+        return by_lexicon()(question)
+
+    assert make(questions[:1], path, generate).made == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked(folder, questions):
+    def generate(question) -> Made:
+        pytest.fail("asked")
+
+    with pytest.raises(ValueError, match=r"no folder .*none: expected one for pairs\.jsonl"):
+        make(questions, folder / "none" / "pairs.jsonl", generate)
+    with pytest.raises(ValueError, match="is no file: expected one for the pairs"):
+        make(questions, folder, generate)
+    with pytest.raises(OSError, match=r"pairs\.jsonl\.making\.lock"):
+        make(questions, Path("/proc/pairs.jsonl"), generate)
+
+
+def test_a_name_that_is_too_long_is_no_image(folder, questions):
+    long = replace(questions[0], path=folder / ("x" * 5000))
+    (one,) = make([long], folder / "pairs.jsonl").not_made
+    assert one.reason == "its image is not there"
 
 
 def test_published_pairs_are_questions_too(folder):

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from rvelens.app.asking import Said, answered, look
 from rvelens.app.models import Loaded
-from rvelens.ars import ContrastivePair, ars
+from rvelens.contrastive import ContrastivePair
 from rvelens.grid import ImageGrid
 from rvelens.hooks import head_mask_hooks
 from rvelens.methods import Method
 from rvelens.prompts import load_image
+from rvelens.scores.maps import ars
 
 _HEAD = re.compile(r"(\d+)\.(\d+)")
 

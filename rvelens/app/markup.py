@@ -115,7 +115,7 @@ def _hex(colour: Float[np.ndarray, " 4"]) -> str:
 def head_marks(shown: str, chosen: Iterable[str]) -> str:
     """A style sheet that outlines the head on show and the chosen ones on the map."""
     each = "".join(
-        f'.rv-map [data-head="{head}"]{{outline:2px solid var(--rv-accent);z-index:1}}'
+        f'.rv-map [data-head="{head}"]{{outline:2px solid var(--rv-ink);z-index:1}}'
         for head in chosen
     )
     return f'<style>{each}.rv-map [data-head="{shown}"]{{box-shadow:inset 0 0 0 2px #fff}}</style>'

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from rvelens.ars import ARSProfile, ContrastivePair, score_heads
 from rvelens.cli.ask import check_shape, find_profile
 from rvelens.cli.common import load_model
+from rvelens.contrastive import ContrastivePair
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
+from rvelens.scores import score_heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,11 @@ class Models:
                 )
                 shipped = name == "rvelens/tiny"
                 profile = find_profile(None, name) if shipped else None
-                source = "its shipped head profile" if shipped else "no head profile yet"
+                source = (
+                    "its shipped head profile"
+                    if shipped
+                    else "no head profile yet, which rve needs: measure one under Heads"
+                )
                 self._loaded[name] = Loaded(model, profile, source)
             return self._loaded[name]
 

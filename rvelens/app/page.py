@@ -13,9 +13,10 @@ import gradio as gr
 
 import rvelens
 from rvelens.app import tab_ask, tab_heads, tab_pairs, tab_runs
+from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Models
-from rvelens.app.shared import told
+from rvelens.app.shared import PATH, told
 from rvelens.app.theme import css, theme
 
 HOST = "127.0.0.1"
@@ -33,28 +34,31 @@ def build(models: Models, name: str, *, webcam: bool = False) -> gr.Blocks:
         gr.HTML(_head())
         model = gr.State(name)
         about = gr.HTML(lambda: note(models.get(name).says()), elem_id="about")
-        with gr.Accordion("Another model or head profile", open=False), gr.Row(equal_height=True):
+        with folded("Another model or head profile"), gr.Row(equal_height=True):
             wanted = gr.Textbox(
-                name, label="Model: a hub name, a folder or rvelens/tiny", elem_id="model"
+                name, label="Model: a hub name, a folder or rvelens/tiny", elem_id="model", **PATH
             )
             profile = gr.Textbox(
-                label="Head profile: a file, published, or nothing", elem_id="profile"
+                label="Head profile: a file, published, or nothing", elem_id="profile", **PATH
             )
             load = gr.Button("Load", elem_id="load", min_width=90)
         problem = gr.HTML(elem_id="model-problem", elem_classes="rv-problem")
-        with gr.Tab("Ask", id="ask"):
+        tabs(["ask", "heads", "pairs", "runs"])
+        with panel("ask"):
             tab_ask.build(models, model, webcam)
-        with gr.Tab("Heads", id="heads"):
+        with panel("heads"):
             tab_heads.build(models, name, model, webcam, about)
-        with gr.Tab("Pairs", id="pairs"):
+        with panel("pairs"):
             tab_pairs.build()
-        with gr.Tab("Runs", id="runs"):
+        with panel("runs"):
             tab_runs.build(models, model)
 
         def loading(chosen: str, ranking: str) -> Sequence[Any]:
             loaded = models.profiled(chosen, ranking) if ranking.strip() else models.get(chosen)
             return chosen.strip(), note(loaded.says())
 
+        # Load events come after Gradio has put its initial values in: only then is the page shown.
+        page.load(None, js="() => { document.documentElement.dataset.rvReady = '' }")
         load.click(
             told(loading, 2), [wanted, profile], [model, about, problem], concurrency_id="model"
         )
@@ -99,6 +103,8 @@ def served(
                 quiet=True,
                 inbrowser=browser,
                 inline=False,
+                # No check of its own address: it gives up, for good, where the first page takes 3 s.
+                _frontend=False,
                 share=False,
                 ssr_mode=False,
                 footer_links=[],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,12 @@ def open_run(folder: str, data: str = "") -> Run:
         )
     try:
         report = json.loads(report_file.read_text(encoding="utf-8"))
-        benchmarks, _ = report["benchmarks"], (report["methods"], report["model"]["name"])
+        benchmarks, first = report["benchmarks"], next(iter(report["methods"]), None)
         names = [name for name, one in benchmarks.items() if one["rules"]]
+        if first is None or not isinstance(report["model"]["name"], str):
+            raise ValueError("no methods: expected at least one, and the model's name.")
+        if any(Path(name).name != name for name in (*benchmarks, *report["methods"])):
+            raise ValueError("names that lead out of the folder: expected names of folders.")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{report_file} cannot be read: expected the report of `rvelens eval`; run it again."
@@ -97,7 +102,6 @@ def open_run(folder: str, data: str = "") -> Run:
         raise ValueError(
             f"no folder {pictures}: expected the one that holds the benchmarks' files."
         )
-    first = next(iter(report["methods"]))
     items = {name: _items(path / name / first, name, pictures) for name in names}
     return Run(path, report, pictures, items)
 
@@ -140,13 +144,16 @@ def _loader(image: str) -> Callable[[], Image.Image]:
     return unknown
 
 
+@lru_cache(maxsize=8)
 def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
     """Questions that the run's first method and another answer differently in being right.
 
     Right and wrong are told by the strict rule, whatever the benchmark's own.
 
+    Kept for the next filter or search, since reading 50,000 answers takes seconds.
+
     Raises:
-        ValueError: a benchmark or method that is not of this run, or torn answers.
+        ValueError: a benchmark or method that is not of this run, or torn or missing answers.
     """
     first = run.methods[0]
     if benchmark not in run.items or method not in run.methods or method == first:
@@ -155,7 +162,7 @@ def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
             f"and a method of {', '.join(run.methods[1:]) or 'none'}."
         )
     items = tuple(run.items[benchmark].values())
-    said = {name: read(run.folder / benchmark / name, items) for name in (first, method)}
+    said = {name: _whole(run, benchmark, name) for name in (first, method)}
     whole = Benchmark(benchmark, items, (), strict, {})
     numbers = asked(whole, said)
     was, now = (read_answers(whole, said[name], numbers, strict).right for name in (first, method))
@@ -164,6 +171,19 @@ def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
         for n, wrong, right in zip(numbers, ~was, now, strict=True)
         if wrong == right
     ]
+
+
+def _whole(run: Run, benchmark: str, method: str) -> dict[str, Any]:
+    """A method's answers, all that the report counts."""
+    found = read(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
+    rules = run.report["benchmarks"][benchmark]["rules"]
+    counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
+    if len(found) < counted:
+        raise ValueError(
+            f"{run.folder / benchmark / method} holds {len(found)} answers: expected the {counted} of "
+            "the run's report; give the same `rvelens eval` again, which goes on."
+        )
+    return dict(found)
 
 
 def matching(found: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[Mapping[str, Any]]:

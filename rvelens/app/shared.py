@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import gradio as gr
 
 from rvelens.app.markup import escape, message
-from rvelens.ars import ContrastivePair
 from rvelens.benchmarks.action_scenes import Question, contrastive_pairs, make_questions
+from rvelens.contrastive import ContrastivePair
 from rvelens.studies.cases.pictures import embedded, small
 
 N_SCENES = 8
+# A field for a path: one line that scrolls, and a row of its own where the page is narrow.
+PATH: Any = {"max_lines": 1, "min_width": 240}
 # One handler for clicks on whatever carries the attribute, also after the content has changed.
 _CLICKS = """element.addEventListener('click', event => {
   const hit = event.target.closest('[data-%s]');
@@ -82,6 +85,11 @@ def told(function: Callable[..., Sequence[Any]], n_outputs: int) -> Callable[...
             return (*function(*arguments), "")
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             said = message(str(error) or type(error).__name__)
-            return (*([gr.skip()] * n_outputs), said)
+        except Exception as error:  # a person on the page sees no terminal
+            logging.getLogger(__name__).exception("the explorer failed")
+            said = message(
+                f"{type(error).__name__}: {error}: expected no such failure; the terminal has more."
+            )
+        return (*([gr.skip()] * n_outputs), said)
 
     return attempt

@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 
 from rvelens.app.asking import Asked, Setting, ask, given, read_picture, settings_of
+from rvelens.app.layout import folded
 from rvelens.app.markup import answer, figures, note, scale, side_by_side, swatches
 from rvelens.app.models import Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
@@ -22,8 +23,8 @@ ALL_LAYERS = "all layers"
 _NAMES = {"k": "K", "max_entropy": "max entropy"}
 _HINTS = {
     "layers": "'3-5', '0,2', auto or preset",
-    "k": "5, at most half of the heads",
-    "alpha": "the family's",
+    "k": "5",
+    "alpha": "family's",
 }
 
 
@@ -66,6 +67,11 @@ def build(models: Models, model: gr.State, webcam: bool) -> None:
     question.submit(**asking)
     layer.input(views, [asked, layer], pictures)
     gallery.select(_take, None, [image, question])
+    # What another model said is not left beside the new one's name.
+    model.change(
+        lambda: (None, note("Ask, and the answers appear here."), gr.Dropdown(visible=False), "", ""),
+        None, [asked, answers, layer, pictures, problem],
+    )  # fmt: skip
 
 
 def _take(event: gr.EventData) -> tuple[Any, str]:
@@ -75,16 +81,20 @@ def _take(event: gr.EventData) -> tuple[Any, str]:
 
 
 def _settings(method: gr.Dropdown) -> list[Any]:
-    """A group of fields for each method, in the order of `METHODS`, the chosen one's on show."""
+    """The fields of all methods, in the order of `METHODS`, the chosen one's on show."""
     fields: list[Any] = []
-    groups: list[gr.Accordion] = []
-    names = list(METHODS)[1:]
-    for name in names:
-        with gr.Accordion("Settings", open=False, visible=name == "rve") as group, gr.Row():
-            fields += [_field(setting) for setting in settings_of(name)]
-        groups.append(group)
-    method.change(lambda name: [gr.Accordion(visible=n == name) for n in names], method, groups)
+    with folded("Settings"):
+        shown = gr.HTML(_alone("rve"))
+        for name in list(METHODS)[1:]:
+            with gr.Row(elem_id=f"settings-{name}", elem_classes="rv-settings"):
+                fields += [_field(setting) for setting in settings_of(name)]
+    method.change(_alone, method, shown, queue=False)
     return fields
+
+
+def _alone(method: str) -> str:
+    """A style sheet that hides the settings of other methods; what was written there stays."""
+    return f"<style>.rv-settings:not(#settings-{method}){{display:none}}</style>"
 
 
 def _slot(method: str) -> slice:
@@ -102,7 +112,7 @@ def _field(setting: Setting) -> Any:
     if setting.kind == "switch":
         return gr.Checkbox(**more)
     if setting.kind == "text" or setting.default is None:  # a number field would show 0 for none
-        return gr.Textbox(**more, placeholder=hint)
+        return gr.Textbox(**more, max_lines=1, placeholder=hint)
     return gr.Number(**more, precision=0 if setting.kind == "whole" else None)
 
 

@@ -23,8 +23,8 @@ from rvelens.app.markup import (
 from rvelens.app.models import Loaded, Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
 from rvelens.app.shared import clickable, picture, scene_pairs, thumbnails, told
-from rvelens.ars import ContrastivePair
 from rvelens.benchmarks.action_scenes import contrastive_pairs
+from rvelens.contrastive import ContrastivePair
 from rvelens.studies.cases.pictures import small
 
 PROFILE, PAIR = "the profile", "this pair"
@@ -66,7 +66,7 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
                 chosen = gr.Textbox(
                     label="Heads to leave out", placeholder="3.5, 4.1", elem_id="chosen", scale=2
                 )
-                adds = gr.Checkbox(label="a click adds or removes", value=True, min_width=150)
+                adds = gr.Checkbox(label="a click adds or removes", value=True, min_width=220)
             without = gr.Button("Ask without these heads", elem_id="without")
             answers = gr.HTML(elem_id="heads-answers")
 
@@ -135,8 +135,8 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
     measure.click(told(remeasure, 2), [model, seen, source], [chart, about, problem], **queue)
     gallery.select(_take, None, [image, question, contrastive, seen, maps])
     model.change(
-        told(lambda n: (None, _map(models.get(n), None, PROFILE), PROFILE, "", ""), 5),
-        model, [seen, chart, source, maps, chosen, problem], **queue,
+        told(lambda n: (None, _map(models.get(n), None, PROFILE), PROFILE, *[""] * 5), 8),
+        model, [seen, chart, source, maps, chosen, head, marks, answers, problem], **queue,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from rvelens.app.asking import read_picture
 from rvelens.app.markup import escape, note
-from rvelens.app.shared import told
+from rvelens.app.shared import PATH, told
 from rvelens.pairs.review import Row, Span, decide, load, marks, pending
 from rvelens.studies.cases.pictures import embedded, small
 
@@ -21,9 +21,11 @@ def build() -> None:
     at = gr.State("")
     with gr.Row(equal_height=True):
         path = gr.Textbox(
-            label="File of pairs (rvelens pairs make -o)", elem_id="pairs-file", scale=3
+            label="File of pairs (rvelens pairs make -o)", elem_id="pairs-file", scale=3, **PATH
         )
-        images = gr.Textbox(label="Folder of their pictures", elem_id="pairs-images", scale=3)
+        images = gr.Textbox(
+            label="Folder of their pictures", elem_id="pairs-images", scale=3, **PATH
+        )
         button = gr.Button("Open", variant="primary", elem_id="pairs-open", scale=1, min_width=100)
     problem = gr.HTML(elem_id="pairs-problem", elem_classes="rv-problem")
     with gr.Column(visible=False) as opened:

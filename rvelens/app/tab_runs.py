@@ -12,7 +12,7 @@ from rvelens.app.chart import chart
 from rvelens.app.markup import note, report_tables, swatches
 from rvelens.app.models import Loaded, Models
 from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
-from rvelens.app.shared import told
+from rvelens.app.shared import PATH, told
 from rvelens.benchmarks import Item
 from rvelens.methods import make_method
 from rvelens.studies.cases.page import case
@@ -26,12 +26,16 @@ def build(models: Models, model: gr.State) -> None:
     run, shown = gr.State(None), gr.State(PAGE)
     with gr.Row(equal_height=True):
         folder = gr.Textbox(
-            label="Folder of the run (--out of rvelens eval)", elem_id="run-folder", scale=3
+            label="Folder of the run (--out of rvelens eval)",
+            elem_id="run-folder",
+            scale=3,
+            **PATH,
         )
         data = gr.Textbox(
             label="Folder of the benchmarks' files, for pictures",
             placeholder="not needed for action scenes",
             scale=3,
+            **PATH,
         )
         button = gr.Button("Open", variant="primary", elem_id="run-open", scale=1, min_width=100)
     problem = gr.HTML(elem_id="run-problem", elem_classes="rv-problem")
@@ -40,7 +44,7 @@ def build(models: Models, model: gr.State) -> None:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 plot = gr.HTML(elem_id="run-chart")
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=5, min_width=300):
                 tables = gr.HTML(elem_id="run-tables")
         gr.HTML("<h2>Flipped answers</h2>")
         with gr.Row():
@@ -48,7 +52,7 @@ def build(models: Models, model: gr.State) -> None:
             direction = gr.Radio(DIRECTIONS, value="both", label="Direction", min_width=220)
             group = gr.Dropdown([ALL], value=ALL, label="Group", min_width=130)
             search = gr.Textbox(
-                label="Search", placeholder="in questions and answers", elem_id="run-search"
+                label="Search", placeholder="in questions and answers", elem_id="run-search", **PATH
             )
         cases = gr.HTML(elem_id="run-cases")
         more = gr.Button("Show more", size="sm", visible=False, elem_id="run-more")

@@ -10,6 +10,7 @@ from PIL import Image
 from rvelens.app.asking import MOST_PIXELS, Setting, ask, given, read_picture, settings_of
 from rvelens.app.models import Loaded, Models
 from rvelens.app.shared import scenes
+from rvelens.app.tab_ask import ALL_LAYERS, views
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.answering import answer
 from rvelens.hooks import ars_caching_hooks
@@ -104,6 +105,21 @@ def test_pictures_are_read_or_refused(tmp_path):
     turned.getexif()[274] = 6
     turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
     assert read_picture(tmp_path / "turned.jpg").size == (2, 4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 1), (1, 2000)])
+def test_pictures_of_every_kind_are_asked_about(loaded, size, tmp_path):
+    deep = np.full((size[1], size[0]), 40_000, dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    frames = [Image.new("P", size, k) for k in range(3)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGBA", size, (9, 9, 9, 0)).save(tmp_path / "clear.png")
+    for name in ("deep.png", "moving.gif", "clear.png"):
+        shown = read_picture(tmp_path / name)
+        assert shown.mode == "RGB"
+        found = ask(loaded, shown, scenes()[0].text, "rve", {}, max_new_tokens=1)
+        assert views(found, ALL_LAYERS).count("<img") == 6
+    assert read_picture(tmp_path / "deep.png").getpixel((0, 0)) == (156, 156, 156)
 
 
 def test_scenes_are_those_of_the_benchmark():

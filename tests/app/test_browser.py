@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+import rvelens
 from rvelens.app.models import Models
 from rvelens.app.page import served
 from rvelens.app.shared import scene_pairs, scenes
@@ -25,6 +26,8 @@ from rvelens.methods import make_method
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("RVELENS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
 pytestmark = [
     pytest.mark.skipif(
         CHROMIUM is None,
@@ -35,6 +38,27 @@ pytestmark = [
 ]
 STICKING_OUT = """e => [...e.querySelectorAll('.rv-answer, figure, .rv-map, button, .block')]
   .filter(x => x.getBoundingClientRect().right > innerWidth + 1).map(x => x.className)"""
+# Types into each field the moment a person could, and opens whatever hides the next one.
+HASTY = """const fields = ['ask-question', 'model', 'settings-rve', 'pair-contrastive',
+  'pairs-file', 'run-folder'];
+const hiding = {model: '.rv-fold button', 'settings-rve': '#panel-ask .rv-fold button',
+  'pair-contrastive': '#tab-heads', 'pairs-file': '#tab-pairs', 'run-folder': '#tab-runs'};
+const shown = e => e?.checkVisibility({visibilityProperty: true});
+const step = opening => {
+  const field = document.querySelector(`#${fields[0]} :is(textarea, input)`);
+  const opens = document.querySelector(hiding[fields[0]] ?? 'none');
+  if (shown(field)) {
+    field.value = 'in haste';
+    field.dispatchEvent(new Event('input', {bubbles: true}));
+    fields.shift();
+  } else if (opening && shown(opens)) opens.click();
+  if (!fields.length) document.documentElement.dataset.hasty = '';
+};
+const all = {subtree: true, childList: true,
+  attributeFilter: ['data-rv-ready', 'aria-expanded', 'aria-selected']};
+const watch = new MutationObserver(() => fields.length ? step(false) : watch.disconnect());
+watch.observe(document, all);
+const tick = setInterval(() => fields.length ? step(true) : clearInterval(tick), 50);"""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -83,7 +107,6 @@ def page(browser, address, request):
     """A fresh page; a request to anywhere else, or an error of the page's own, fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(20_000)
     elsewhere, errors = [], []
     page.on(
         "request",
@@ -92,13 +115,21 @@ def page(browser, address, request):
         ),
     )
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.locator("#ask-question").wait_for()
+    arrive(page, address)
     yield page
     keep(page, request.node.name)
     context.close()
     assert elsewhere == []
     assert errors == []
+
+
+def arrive(page, address):
+    """Open the page and wait until nothing is under way on it."""
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.locator("#ask-question").wait_for()
+    page.locator(".rv-map button").first.wait_for(state="attached")  # the load events' work
+    expect(page.locator("#about")).to_contain_text("layers")
 
 
 def keep(page, name):
@@ -113,19 +144,44 @@ def field(page, name):
     return page.locator(f"#{name} :is(textarea, input)").first
 
 
+def put(page, name, text):
+    """Type into a field, once it has no other work to show."""
+    field(page, name).fill(text)
+    expect(field(page, name)).to_have_value(text)
+
+
 def panel(page, name):
     page.get_by_role("tab", name=name).click()
+    expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
     return page.locator("[role=tabpanel]:visible")
+
+
+def scene(page, n, name, text):
+    """Choose a scene, and wait until its question and its picture are there."""
+    page.locator(f'[role=tabpanel]:visible [data-scene="{n}"]').click()
+    expect(field(page, name)).to_have_value(text)
+    expect(page.locator("[role=tabpanel]:visible .rv-picture img").first).to_be_visible()
 
 
 def ask(page):
     page.locator("#ask").click()
 
 
+def test_nothing_typed_is_lost(browser, address):
+    """Gradio puts initial values into fields that appear late, over what was typed by then."""
+    page = browser.new_context().new_page()
+    page.add_init_script(HASTY)
+    arrive(page, address)
+    expect(page.locator("html[data-hasty]")).to_be_attached()
+    page.wait_for_timeout(1000)
+    for name in ("model", "ask-question", "settings-rve", "pair-contrastive", "pairs-file"):
+        expect(field(page, name)).to_have_value("in haste")
+    expect(field(page, "run-folder")).to_have_value("in haste")
+    page.context.close()
+
+
 def test_ask(page):
-    page.locator('[role=tabpanel]:visible [data-scene="2"]').click()
-    expect(field(page, "ask-question")).to_have_value(scenes()[2].text)
-    expect(page.locator(".rv-picture img").first).to_be_visible()
+    scene(page, 2, "ask-question", scenes()[2].text)
     ask(page)
     answers = page.locator("#ask-answers .rv-answer")
     expect(answers).to_have_count(2)
@@ -139,13 +195,12 @@ def test_ask(page):
 
 
 def test_settings_reach_the_method(page):
-    page.locator('[role=tabpanel]:visible [data-scene="0"]').click()
-    expect(field(page, "ask-question")).to_have_value(scenes()[0].text)
+    scene(page, 0, "ask-question", scenes()[0].text)
     page.get_by_role("button", name="Settings").click()
-    page.get_by_label("layers").first.fill("2")
+    field(page, "settings-rve").fill("2")
     ask(page)
     expect(page.locator("#ask-answers")).to_contain_text("rve: layers 2, k 5")
-    page.get_by_label("layers").first.fill("2-99")
+    field(page, "settings-rve").fill("2-99")
     ask(page)
     expect(page.locator("#ask-problem")).to_contain_text("expected layers from 0 to 5")
     page.get_by_label("Method").first.click()
@@ -172,12 +227,11 @@ def test_mistakes_are_told_and_the_page_goes_on(page, folder):
     expect(page.locator(".rv-picture img").first).to_be_attached()
     ask(page)
     expect(problem).to_contain_text("60.0 megapixels: expected at most 40")
-    page.locator('[role=tabpanel]:visible [data-scene="1"]').click()
-    expect(field(page, "ask-question")).to_have_value(scenes()[1].text)
-    field(page, "ask-question").fill("  ")
+    scene(page, 1, "ask-question", scenes()[1].text)
+    put(page, "ask-question", "  ")
     ask(page)
     expect(problem).to_contain_text("expected a sentence")
-    field(page, "ask-question").fill("<img src=x onerror=alert(1)> ${1+1} {{value}}?")
+    put(page, "ask-question", "<img src=x onerror=alert(1)> ${1+1} {{value}}?")
     ask(page)
     expect(page.locator("#ask-answers .rv-answer")).to_have_count(2)
     expect(problem.locator(".rv-message")).to_have_count(0)
@@ -185,21 +239,42 @@ def test_mistakes_are_told_and_the_page_goes_on(page, folder):
 
 def test_a_model_that_fails_to_load_leaves_the_old_one(page, folder):
     page.get_by_role("button", name="Another model or head profile").click()
-    field(page, "model").fill(str(folder))
+    put(page, "model", str(folder))
     page.locator("#load").click()
     expect(page.locator("#model-problem")).to_contain_text("cannot be loaded")
     expect(page.locator("#about")).to_contain_text("rvelens/tiny: llava, 6 layers")
-    field(page, "model").fill("rvelens/tiny")
-    field(page, "profile").fill("nowhere.safetensors")
+    put(page, "model", "rvelens/tiny")
+    put(page, "profile", "nowhere.safetensors")
     page.locator("#load").click()
     expect(page.locator("#model-problem")).to_contain_text("no profile at nowhere.safetensors")
 
 
+def test_another_model_leaves_nothing_of_the_old_one(page):
+    ask(page)
+    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    panel(page, "Heads")
+    page.locator('[data-head="3.5"]').click()
+    expect(field(page, "chosen")).to_have_value("3.5")
+    page.locator("#without").click()
+    expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
+    page.get_by_role("button", name="Another model or head profile").click()
+    put(page, "model", str(Path(rvelens.__file__).parent / "assets/tiny"))
+    page.locator("#load").click()
+    expect(page.locator("#about")).to_contain_text("no head profile yet")
+    for gone in ("#heads-answers .rv-answer", "#head-maps figure", ".rv-map button"):
+        expect(page.locator(gone)).to_have_count(0)
+    expect(field(page, "chosen")).to_have_value("")
+    panel(page, "Ask")
+    expect(page.locator("#ask-answers .rv-answer, #ask-pictures figure")).to_have_count(0)
+    ask(page)
+    expect(page.locator("#ask-problem")).to_contain_text("method 'rve' without a profile")
+
+
 def test_heads(page):
-    shown = panel(page, "Heads")
+    panel(page, "Heads")
     expect(page.locator(".rv-map button")).to_have_count(6 * 12)
-    shown.locator('[data-scene="1"]').click()
-    expect(field(page, "pair-question")).to_have_value(scene_pairs()[1].question)
+    scene(page, 1, "pair-question", scene_pairs()[1].question)
+    expect(field(page, "pair-contrastive")).to_have_value(scene_pairs()[1].contrastive)
     page.locator('[data-head="3.5"]').click()
     maps = page.locator("#head-maps")
     expect(maps).to_contain_text("Head 5 of layer 3")
@@ -208,12 +283,12 @@ def test_heads(page):
     expect(field(page, "chosen")).to_have_value("3.5, 4.1")
     page.locator("#without").click()
     expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
-    field(page, "chosen").fill("3.5, 9.9")
+    put(page, "chosen", "3.5, 9.9")
     page.locator("#without").click()
     expect(page.locator("#heads-problem")).to_contain_text("head 9.9 of a model of 6 layers")
     page.get_by_label("this pair").click()
     expect(page.locator('[data-head="3.5"]')).to_be_visible()
-    field(page, "pair-contrastive").fill(scene_pairs()[1].question)
+    put(page, "pair-contrastive", scene_pairs()[1].question)
     page.locator("#look").click()
     expect(page.locator("#heads-problem")).to_contain_text("expected texts that differ")
 
@@ -221,13 +296,13 @@ def test_heads(page):
 def test_pairs(page, folder):
     panel(page, "Pairs")
     file = folder / "pairs.jsonl"
-    field(page, "pairs-file").fill(str(folder / "none.jsonl"))
+    put(page, "pairs-file", str(folder / "none.jsonl"))
     page.locator("#pairs-open").click()
     expect(page.locator("#pairs-problem")).to_contain_text(
         "expected a file with one JSON object a line"
     )
-    field(page, "pairs-file").fill(str(file))
-    field(page, "pairs-images").fill(str(folder))
+    put(page, "pairs-file", str(file))
+    put(page, "pairs-images", str(folder))
     page.locator("#pairs-open").click()
     card = page.locator("#pairs-card")
     expect(card).to_contain_text("pair-0 · undecided")
@@ -235,7 +310,8 @@ def test_pairs(page, folder):
     page.locator("#pairs-accept").click()
     expect(card).to_contain_text("pair-1 · undecided")
     assert decisions(file) == ["accepted", None, None]
-    field(page, "pairs-text").fill("something else altogether")
+    expect(field(page, "pairs-text")).to_have_value(scene_pairs()[1].contrastive)
+    put(page, "pairs-text", "something else altogether")
     page.locator("#pairs-edit").click()
     expect(page.locator("#pairs-problem .rv-message")).to_be_visible()
     assert decisions(file) == ["accepted", None, None]
@@ -253,31 +329,30 @@ def decisions(file):
 
 def test_runs(page, folder):
     panel(page, "Runs")
-    field(page, "run-folder").fill(str(folder))
+    put(page, "run-folder", str(folder))
     page.locator("#run-open").click()
     expect(page.locator("#run-problem")).to_contain_text("is no run: expected a folder")
-    field(page, "run-folder").fill(str(folder / "run"))
+    put(page, "run-folder", str(folder / "run"))
     page.locator("#run-open").click()
     expect(page.locator("#run-chart circle")).to_have_count(2)
     expect(page.locator("#run-tables table")).to_have_count(3)
     cases = page.locator("#run-cases article")
     expect(cases.first.locator("img")).to_have_count(3)
     before, wanted = cases.count(), cases.last.locator("h3").inner_text()
-    field(page, "run-search").fill(wanted)
+    put(page, "run-search", wanted)
     field(page, "run-search").press("Enter")
     expect(cases.first).to_contain_text(wanted)
     assert cases.count() < before
-    field(page, "run-search").fill("no such words")
+    put(page, "run-search", "no such words")
     field(page, "run-search").press("Enter")
     expect(page.locator("#run-cases")).to_contain_text("0 of")
 
 
 def test_people_wait_for_one_another(page, browser, address, models):
     other = browser.new_context().new_page()
-    other.goto(address)
+    arrive(other, address)
     for one in (page, other):
-        one.locator('[role=tabpanel]:visible [data-scene="2"]').click()
-        expect(field(one, "ask-question")).to_have_value(scenes()[2].text)
+        scene(one, 2, "ask-question", scenes()[2].text)
     held = threading.Event()
     let_go = threading.Event()
 
@@ -307,8 +382,7 @@ def test_nothing_sticks_out(browser, address, scheme):
     """Every tab at both widths, and the colours that the system asks for."""
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
-    page.goto(address)
-    page.locator("#ask-question").wait_for()
+    arrive(page, address)
     ask(page)
     expect(page.locator("#ask-pictures figure")).to_have_count(6)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rvelens.app.heads import ask_without, format_heads, parse_heads, see, toggled
 from rvelens.app.models import Models
 from rvelens.app.shared import scene_pairs
-from rvelens.ars import ContrastivePair, score_heads
-from rvelens.hooks import head_mask_hooks
+from rvelens.contrastive import ContrastivePair
+from rvelens.hooks import ars_caching_hooks, head_mask_hooks
+from rvelens.scores import score_heads
 
 HEADS = st.dictionaries(
     st.integers(0, 5), st.lists(st.integers(0, 11), min_size=1, unique=True), max_size=4
@@ -30,6 +31,17 @@ def test_seen_scores_are_equation_3(loaded):
     seen = see(loaded, pair)
     assert seen.attention.shape == (2, 6, 12, 64)
     assert torch.allclose(seen.scores, score_heads(loaded.model, [pair]).scores, atol=1e-4)
+
+
+def test_seen_attention_is_what_the_hooks_see_of_each_text_alone(loaded):
+    pair, model = scene_pairs()[2], loaded.model
+    seen = see(loaded, pair)
+    for n, text in enumerate((pair.question, pair.contrastive)):
+        cache = {}
+        with torch.no_grad(), model.hooks(ars_caching_hooks(range(model.n_layers), cache)):
+            model(**model.prepare(pair.image, text))
+        alone = torch.stack([cache[layer][0] for layer in range(model.n_layers)])
+        assert torch.allclose(seen.attention[n], alone, atol=1e-5)
 
 
 def test_texts_that_do_not_differ_are_refused():

@@ -9,7 +9,7 @@ from rvelens import ARSProfile
 from rvelens.app import models as models_module
 from rvelens.app.models import Models
 from rvelens.app.shared import scene_pairs
-from rvelens.ars import score_heads
+from rvelens.scores import score_heads
 
 
 @pytest.fixture(scope="module")

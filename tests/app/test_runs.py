@@ -88,6 +88,16 @@ def test_a_picture_that_is_elsewhere_is_said_to_be(folder, tmp_path):
         item.load()
 
 
+def test_a_half_written_run_is_told(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    answers = tmp_path / "run" / "action-scenes" / "rve" / "answers.jsonl"
+    answers.write_text("".join(answers.read_text().splitlines(True)[:20]))
+    run = open_run(str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"rve holds 20 answers: expected the 24 of the run's"):
+        flips(run, "action-scenes", "rve")
+    assert isinstance(flips(run, "action-scenes", "devils"), list)
+
+
 def test_what_is_no_run(folder, tmp_path):
     with pytest.raises(ValueError, match="no folder: expected the --out"):
         open_run("  ")
@@ -95,9 +105,19 @@ def test_what_is_no_run(folder, tmp_path):
         open_run(str(tmp_path))
     with pytest.raises(ValueError, match=r"no folder .*nowhere: expected the one that holds"):
         open_run(str(folder), str(tmp_path / "nowhere"))
-    for text in ("{", "[]", '{"benchmarks": {}}', "null"):
+    out = '{"benchmarks": {"../a": {"rules": {}}}, "methods": {"rve": {}}, "model": {"name": "a"}}'
+    bare = '{"benchmarks": {}, "methods": {}, "model": {"name": "a"}}'
+    causes = []
+    for text in ("{", "[]", '{"benchmarks": {}}', "null", out, bare):
         (tmp_path / "report.json").write_text(text)
-        with pytest.raises(ValueError, match=r"report.json cannot be read: expected the report"):
+        with pytest.raises(
+            ValueError, match=r"report.json cannot be read: expected the report"
+        ) as error:
             open_run(str(tmp_path))
+        causes.append(str(error.value.__cause__))
+    assert causes[-2:] == [
+        "names that lead out of the folder: expected names of folders.",
+        "no methods: expected at least one, and the model's name.",
+    ]
     with pytest.raises(ValueError, match=r"flips of 'vcd' on 'action-scenes': expected"):
         flips(open_run(str(folder)), "action-scenes", "vcd")

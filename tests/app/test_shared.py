@@ -1,0 +1,30 @@
+"""Mistakes as messages: whatever fails, the page is told and its other fields stay."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from rvelens.app.shared import told
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("a is b: expected c."), "a is b: expected c."),
+        (MemoryError(), "MemoryError"),
+        (KeyError("cells"), "expected no such failure; the terminal has more"),
+    ],
+)
+def test_a_failure_is_a_message_and_leaves_the_rest(error, said, caplog):
+    def failing():
+        raise error
+
+    first, second, message = told(failing, 2)()
+    assert first == second == gr.skip()
+    assert said in message
+    assert ("Traceback" in caplog.text) is isinstance(error, KeyError)
+
+
+def test_success_clears_the_message():
+    assert told(lambda x: (x,), 1)("shown") == ("shown", "")

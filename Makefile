@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit studies clean
+.PHONY: demo test lint types unit docs studies clean
 
 demo: .venv/installed
 	$(BIN)/rvelens demo --save demo-out
@@ -20,9 +20,15 @@ types: .venv/installed
 unit: .venv/installed
 	$(BIN)/pytest -n 2
 
+# The documentation site, docs/_build/html: every tutorial is run, warnings are errors,
+# and so are links within it, anchors included, that lead nowhere.
+docs: .venv/installed
+	$(BIN)/sphinx-build -W --keep-going -q -j 2 -E docs docs/_build/html
+	$(BIN)/python docs/_ext/links.py docs/_build/html
+
 # Everything that docs/studies holds; parts that are there already are not computed again.
 STUDIES := imbalance ars-map attention-maps main-table open-ended ablation sweep masking latency \
-	object-vs-action cases localisation tune
+	object-vs-action cases localisation head-scores tune
 
 studies: .venv/installed
 	for name in $(STUDIES); do \
@@ -36,4 +42,4 @@ studies: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo-out *.egg-info
+	rm -rf .venv build dist demo-out docs/_build *.egg-info

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +78,7 @@ def of_studies():
 @pytest.mark.parametrize("command", of_studies(), ids=named)
 def test_with_data_a_study_gets_as_far_as_its_model(tmp_path, monkeypatch, command):
     """Methods, options, profiles and their number; questions of another benchmark stand in."""
-    module = sys.modules["rvelens.cli.study"]
+    module = importlib.import_module("rvelens.cli.study")
 
     def found(name, data, **options):
         if values(command, "--benchmark"):  # else the study's own, which needs no files
@@ -92,7 +92,7 @@ def test_with_data_a_study_gets_as_far_as_its_model(tmp_path, monkeypatch, comma
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "load_benchmark", found)
     monkeypatch.setattr(module, "load_model", stop)
-    monkeypatch.setattr(module, "load_pairs", lambda *_: [])
+    monkeypatch.setattr(module, "load_pairs", lambda *_, **__: [])
     measured = [p for p in values(command, "--profile") if p.endswith(".safetensors")]
     made = [p for c in COMMANDS if c[0] == "scan" for p in values(c, "-o")]
     assert set(measured) <= set(made)  # by a command further up on the page

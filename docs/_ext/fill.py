@@ -1,0 +1,212 @@
+"""Parts of pages that are taken from the package and the folder at every build.
+
+A line of a page that is one of these is replaced by what it names:
+
+    %% api rvelens.hooks     everything public in a module
+    %% cli                   every command of `rvelens`, with its arguments and options
+    %% pages                 the pages of this page's folder, one line each
+    %% pages a.md b/c.md     these pages, one line each; `*` stands for the rest of the folder
+    %% studies               the studies whose results are in docs/studies, one line each
+    %% says sweep            the sentences that a study wrote, from its file in docs/studies
+    %% paper                 what the paper reports for LLaVA-1.5-7B in its Table 1
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import typer
+from public import comment_above, home, public_names, written
+from sphinx.application import Sphinx
+
+LINE = re.compile(r"^%% (api|cli|pages|studies|says|paper)\b *(.*)$", re.MULTILINE)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", fill)
+    app.connect("source-read", show_study)
+    return {"parallel_read_safe": True}
+
+
+def fill(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replace the lines."""
+    here = Path(app.srcdir, docname).parent
+    makers = {
+        "api": api,
+        "cli": lambda _: cli(),
+        "pages": lambda rest: pages(here, rest.split()),
+        "studies": lambda _: studies(),
+        "says": lambda name: says(Path(app.srcdir), name),
+        "paper": lambda _: paper(),
+    }
+    source[0] = LINE.sub(lambda found: makers[found[1]](found[2]), source[0])
+
+
+def api(name: str) -> str:
+    """A heading, the module's docstring and its public names."""
+    module = importlib.import_module(name)
+    about = inspect.cleandoc(module.__doc__ or "")
+    about = re.sub(r"(?s)\n\n- `\w+\.py`.*", "", about)  # a list of files is for who reads these
+    package, _, last = name.rpartition(".")
+    # A function of the same name may stand in the module's place in its package.
+    shadowed = bool(package) and getattr(importlib.import_module(package), last) is not module
+    blocks = [f".. py:{'currentmodule' if shadowed else 'module'}:: {name}"]
+    for public in public_names(module):
+        value = getattr(module, public)
+        if home(public, value, module) == name:
+            blocks.append(_described(module, public, value))
+    rst = "\n\n".join(blocks)
+    return f"## {name}\n\n{about}\n\n```{{eval-rst}}\n{rst}\n```\n"
+
+
+def _described(module: Any, name: str, value: Any) -> str:
+    full = f"{module.__name__}.{name}"
+    if inspect.isclass(value) and value.__module__.startswith("rvelens"):
+        kind = "exception" if issubclass(value, BaseException) else "class"
+        return f".. auto{kind}:: {full}\n   :members:\n   :exclude-members: set"
+    if inspect.isfunction(value):
+        return f".. autofunction:: {full}"
+    text = comment_above(module, name)
+    shown = written(module, name)
+    options = f"\n   :value: {shown}" if len(shown) < 80 else ""
+    return f".. py:data:: {name}\n   :module: {module.__name__}{options}\n\n   {text}"
+
+
+def cli() -> str:
+    """A section for each command, written from what `--help` shows."""
+    from rvelens.cli import program
+
+    root = typer.main.get_command(program)
+    commands = _commands(root, root.context_class(root, info_name="rvelens"))
+    return "\n\n".join(chain.from_iterable(_command(*one) for one in commands))
+
+
+def _commands(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
+    for name in command.list_commands(context):  # some are imported when they are asked for
+        sub = command.get_command(context, name)
+        below = sub.context_class(sub, parent=context, info_name=name)
+        if hasattr(sub, "commands"):
+            yield from _commands(sub, below)
+        else:
+            yield sub, below
+
+
+def _command(command: Any, context: Any) -> Iterator[str]:
+    yield f"## {context.command_path}"
+    usage = " ".join(command.get_usage(context).split())
+    yield f"```text\n{usage.removeprefix('Usage: ')}\n```"
+    yield inspect.cleandoc(command.help or "")
+    records = [p.get_help_record(context) for p in command.get_params(context)]
+    rows = [f"| {_code(r[0])} | {_cell(r[1])} |" for r in records if r and "--help" not in r[0]]
+    if rows:
+        yield "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _code(text: str) -> str:
+    return f"`{text.strip()}`".replace("|", "\\|")
+
+
+def _cell(text: str) -> str:
+    """A help text as Markdown; braces, angle and square brackets are meant as they stand."""
+    pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    plain = [re.sub(r"([\[\]<>*_{}$])", r"\\\1", p) if n % 2 == 0 else p
+             for n, p in enumerate(pieces)]  # fmt: skip
+    return "".join(plain).replace("|", "\\|")
+
+
+def pages(here: Path, names: list[str]) -> str:
+    """Each page's title with the first sentence of its text, and the same pages as a toctree."""
+    files = [here / name for name in names if name != "*"]
+    if not names or "*" in names:
+        files += [file for file in sorted(here.glob("*.md")) if file not in files]
+    entries, targets = [], []
+    for file in (file for file in files if file.name != "index.md"):
+        title, first = _opening(file.read_text("utf-8"))
+        targets.append(file.as_posix().removeprefix(here.as_posix() + "/"))
+        entries.append(f"[{title}]({targets[-1]})\n: {first}")
+    listed = "\n".join(["```{toctree}", ":hidden:", "", *targets, "```"])
+    return "\n\n".join([*entries, listed])
+
+
+def studies() -> str:
+    """A definition list: each study, what it is about and where that is in the paper."""
+    from rvelens.studies import NAMES, find_study
+
+    entries = []
+    for name in NAMES:
+        study = find_study(name)
+        where = f" ({study.paper})" if study.paper else ""
+        about = f"{study.about[:1].upper()}{study.about[1:]}{where}."
+        entries.append(f"[{name}](../studies/{name}/{name}.md)\n: {about}")
+    return "\n\n".join(entries)
+
+
+def says(docs: Path, name: str) -> str:
+    """What a study says, as a list, with a link to its page."""
+    written = json.loads((docs / "studies" / name / f"{name}.json").read_text("utf-8"))
+    link = f"[`rvelens study {name}`](../studies/{name}/{name}.md)"
+    return "\n".join([*(f"- {line}" for line in written["says"]), f"- All of it: {link}."])
+
+
+def paper() -> str:
+    """Accuracy without and with RVE, as the paper prints it."""
+    from rvelens.studies.kit.paper import lookup
+
+    cells = {
+        (cell.benchmark, cell.method): cell.value
+        for cell in lookup("table1", model="llava-1.5-7b", metric="accuracy")
+    }
+    rows = ["| benchmark | vanilla, the paper's | RVE, the paper's |", "|---|--:|--:|"]
+    for benchmark in dict.fromkeys(name for name, _ in cells):
+        values = (f"{100 * cells[benchmark, method]:.2f}" for method in ("vanilla", "rve"))
+        rows.append(f"| {benchmark} | {' | '.join(values)} |")
+    return "\n".join(rows)
+
+
+def _opening(text: str) -> tuple[str, str]:
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    title, _, rest = text.strip().partition("\n")
+    rest = re.sub(r"^(`{3,}|:{3,}).*?^\1$", "", rest, flags=re.DOTALL | re.MULTILINE)
+    paragraphs = (p for p in re.split(r"\n\s*\n", rest) if re.match(r"\s*[\w`*\"'\[]", p))
+    paragraph = " ".join(next(paragraphs, "").split())
+    first = re.match(r".*?[.:](?=\s|$)", paragraph)
+    sentence = first[0] if first else paragraph
+    return title.lstrip("# ").strip(), re.sub(r":$", ".", sentence)
+
+
+def show_study(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A study's page with the figures and files that its folder holds."""
+    if not docname.startswith("studies/"):
+        return
+    folder, name = Path(app.srcdir, docname).parent, docname.rpartition("/")[2]
+    title, _, body = source[0].partition("\n")
+    # "sweep: share of RVE (Figures 7 and 8)": the name is the command's, the rest is what it is about.
+    _, _, about = title.partition(": ")
+    pictures = [
+        f"![{_caption(p.stem, name)}]({p.name}){_width(p)}" for p in sorted(folder.glob("*.png"))
+    ]
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".csv", ".json", ".html"))
+    links = ", ".join(f"{{download}}`{p.name} <{p.name}>`" for p in files)
+    source[0] = "\n\n".join(
+        [f"# {name}", f"{about[:1].upper()}{about[1:]}.", *pictures, body, f"Files: {links}.",
+         f"Made by `rvelens study {name} --out docs/studies/{name}`, on `rvelens/tiny`."]
+    )  # fmt: skip
+
+
+def _width(png: Path) -> str:
+    """Figures as wide as a column of a paper are not stretched over the page."""
+    pixels = int.from_bytes(png.read_bytes()[16:20], "big")
+    return "{width=520px}" if pixels < 1300 else ""
+
+
+def _caption(stem: str, name: str) -> str:
+    rest = stem.removeprefix(name).strip("-").replace("-", " ")
+    return f"Figure of the study {name}" + (f": {rest}" if rest else "")

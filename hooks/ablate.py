@@ -30,7 +30,7 @@ class HeadMask:
         wrong = [head for head in self.heads if not 0 <= head < n_heads]
         if wrong:
             raise ValueError(
-                f"layer {self.layer}: heads {wrong} are masked, but this model has heads 0 to "
+                f"layer {self.layer}: heads {wrong} of {n_heads} are masked: expected heads from 0 to "
                 f"{n_heads - 1}; name heads of the model that you mask."
             )
 

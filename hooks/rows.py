@@ -34,7 +34,13 @@ def with_last_row(
 
 
 class LastRowHook:
-    """A hook on pre-softmax, post-mask scores that edits each last real token's row alone."""
+    """A hook on pre-softmax, post-mask scores that edits each last real token's row alone.
+
+    A subclass says in `edited_row` what takes the row's place; `blocks.{layer}.attn.hook_attn_scores`
+    is where it goes. Leave keys that the mask hides as they are: they hold the lowest finite number,
+    of which S + |S| makes 0, a score like any other, so that the row would see them. `visible_image`
+    leaves them out.
+    """
 
     def __call__(
         self, scores: Float[Tensor, "batch head query key"], hook: Any
@@ -46,7 +52,7 @@ class LastRowHook:
     def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
-        """What takes the row's place."""
+        """What takes the row's place: the last real token's scores, of every head."""
         raise NotImplementedError
 
 
@@ -75,7 +81,14 @@ def visible(row: Float[Tensor, "batch head key"]) -> Bool[Tensor, "batch key"]:
 def visible_image(
     row: Float[Tensor, "batch head key"], tokens: TokenMap
 ) -> Bool[Tensor, "batch key"]:
-    """Image tokens among the row's own keys that the mask, a sliding window's too, leaves to it."""
+    """Image tokens among a row's own keys that the mask, a sliding window's too, leaves to it.
+
+    What the mask hides holds the lowest finite number; any edit that moves it unmasks it.
+
+    Args:
+        row: pre-softmax, post-mask scores of one row a sample, as `LastRowHook.edited_row` gets them.
+        tokens: where the image is.
+    """
     return tokens.image_keys(row.shape[-1], row.device) & visible(row)
 
 

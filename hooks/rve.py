@@ -18,7 +18,7 @@ from rvelens.layers import parse_layers
 from rvelens.tokens import TokenMap
 
 if TYPE_CHECKING:
-    from rvelens.ars import ARSProfile
+    from rvelens.profile import ARSProfile
 
 Scope = Literal["all", "sensitive"]
 

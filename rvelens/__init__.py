@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from rvelens.ars import ARSProfile, ContrastivePair, score_heads
+from rvelens.contrastive import ContrastivePair
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
+from rvelens.scores import score_heads
 from rvelens.tokens import TokenMap, attach_tokens
 
 __all__ = [

@@ -7,16 +7,15 @@ scores -> mask -> hook_attn_scores -> softmax -> hook_pattern -> values -> hook_
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from rvelens.run import Run
 
@@ -38,6 +37,10 @@ class AttentionHooks(nn.Module):
     - `hook_z` [batch query head d_head]: each head's output for every row, before `o_proj`.
 
     Under `query_rows="last"` the query axis of the first two has length 1.
+
+    A hook that moves the scores of masked keys unmasks them: S + |S| makes 0 of the lowest finite
+    number, a score like any other. Edit where `scores > torch.finfo(scores.dtype).min` alone, or as
+    `rvelens.hooks.LastRowHook` and `rvelens.hooks.visible_image` do.
     """
 
     def __init__(self, run: Run) -> None:
@@ -75,7 +78,7 @@ def returned(point: Any, one: Any, y: Any, x: Tensor) -> Tensor:
         return x
     if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
         got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
-        name = _hook_names(point) if one is None else _name_of(one)
+        name = _hook_names(point) if one is None else name_of(one)
         raise ValueError(
             f"a hook on {point.name} ({name}) returned {got}: expected "
             f"{tuple(x.shape)} {x.dtype}; return a tensor like the one given, or None."
@@ -88,8 +91,12 @@ _LAYERS: WeakKeyDictionary[nn.Module, AttentionHooks] = WeakKeyDictionary()
 
 def register() -> None:
     """Make the attention function and its mask function known to `transformers`, once."""
-    AttentionInterface.register(IMPLEMENTATION, attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+    from transformers.masking_utils import sdpa_mask
+
+    # A compiled graph would not notice hooks that come and go.
+    eager = torch.compiler.disable(attention)
+    transformers.AttentionInterface.register(IMPLEMENTATION, eager)
+    transformers.AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 def hooks_of(module: nn.Module) -> AttentionHooks | None:
@@ -102,7 +109,6 @@ def listen(module: nn.Module, hooks: AttentionHooks) -> None:
     _LAYERS[module] = hooks
 
 
-@torch.compiler.disable  # a compiled graph would not notice hooks that come and go
 def attention(
     module: nn.Module,
     query: Float[Tensor, "batch head query d_head"],
@@ -116,6 +122,9 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch query head d_value"], None]:
     """Attention as `transformers` calls it, after RoPE, QK-norm and the cache update."""
+    # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     hooks = _LAYERS.get(module)
     scores_hooked = hooks is not None and (
         _hooked(hooks.hook_attn_scores) or _hooked(hooks.hook_pattern)
@@ -259,11 +268,12 @@ def _hooked(point: HookPoint) -> bool:
 
 
 def _hook_names(point: HookPoint) -> str:
-    return ", ".join(_name_of(handle.user_hook) for handle in point.fwd_hooks) or "torch hook"
+    return ", ".join(name_of(handle.user_hook) for handle in point.fwd_hooks) or "torch hook"
 
 
-def _name_of(hook: Any) -> str:
-    return getattr(hook, "__name__", None) or repr(hook)
+def name_of(hook: Any) -> str:
+    """A hook's name for a message: never the whole of a tensor that it holds."""
+    return getattr(hook, "__name__", None) or shorten(repr(hook), 80, placeholder=" ...")
 
 
 def _refuse_unsupported(module: nn.Module, hooks: AttentionHooks, kwargs: dict[str, Any]) -> None:

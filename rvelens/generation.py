@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedModel
+import transformers
 
 # Options of generate under which a step has more rows than the one that hooks see.
 _SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
 
 
-def check_options(hf_model: PreTrainedModel, inputs: dict[str, Any], hooked: bool) -> None:
+def check_options(
+    hf_model: transformers.PreTrainedModel, inputs: dict[str, Any], hooked: bool
+) -> None:
     """Raise ValueError for arguments of generate that it would not carry out as asked.
 
     Args:
@@ -19,7 +21,7 @@ def check_options(hf_model: PreTrainedModel, inputs: dict[str, Any], hooked: boo
         hooked: whether hooks are on.
     """
     configs = (inputs.get("generation_config"), hf_model.generation_config)
-    asked = [inputs, *(vars(c) for c in configs if isinstance(c, GenerationConfig))]
+    asked = [inputs, *(vars(c) for c in configs if isinstance(c, transformers.GenerationConfig))]
     _check_cache_of_prompt(inputs, asked)
     several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in asked)]
     several += ["use_cache=False"] if any(x.get("use_cache") is False for x in asked) else []

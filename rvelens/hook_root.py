@@ -8,7 +8,7 @@ from typing import Any
 
 from transformer_lens import HookedRootModule
 
-from rvelens.attention import IMPLEMENTATION
+from rvelens.attention import IMPLEMENTATION, name_of
 
 
 class HookRoot(HookedRootModule):
@@ -61,8 +61,8 @@ class HookRoot(HookedRootModule):
             raise ValueError(self._unknown(name))
         if not isinstance(name, str) and not any(map(name, self.hook_dict)):
             raise ValueError(
-                f"the names filter of {hook!r} matches none of the {len(self.hook_dict)} hook points: "
-                f"expected names such as {next(iter(self.hook_dict))!r}."
+                f"the names filter of {name_of(hook)} matches none of the {len(self.hook_dict)} hook "
+                f"points: expected names such as {next(iter(self.hook_dict))!r}."
             )
         check = getattr(hook, "check", None)
         if check is not None:
@@ -71,7 +71,7 @@ class HookRoot(HookedRootModule):
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self.hook_dict, n=1, cutoff=0.0)
         return (
-            f"unknown hook name {name!r}: this model has layers 0 to {self.n_layers - 1}; "
+            f"unknown hook name {name!r}: expected a point of layers 0 to {self.n_layers - 1}; "
             f"did you mean {near[0]!r}?"
         )
 

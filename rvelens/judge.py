@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -242,9 +243,9 @@ def _item(row: Any) -> Item:
     for key in ("question", "reference", "answer"):
         value = row.get(key)
         if not isinstance(value, str) or (key != "answer" and not value.strip()):
-            raise ValueError(f"{key!r} is {value!r}: expected a text")
+            raise ValueError(f"{key!r} is {brief(value)}: expected a text")
     if not isinstance(row.get("id"), str | int):
-        raise ValueError(f"'id' is {row.get('id')!r}: expected a text or a number")
+        raise ValueError(f"'id' is {brief(row.get('id'))}: expected a text or a number")
     group = str(row.get("group", ""))
     return Item(str(row["id"]), row["question"], row["reference"], row["answer"], group)
 

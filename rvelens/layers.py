@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rvelens.ars import ARSProfile
+    from rvelens.profile import ARSProfile
 
 # Published layers are of LLaVA-1.5-7B's 32, counted from 0; the paper's public code enhances 14-31.
 PUBLISHED_DEPTH = 32

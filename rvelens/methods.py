@@ -11,11 +11,11 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from reprlib import repr as brief
 from typing import Any, Literal
 
 from beartype.door import is_bearable
 
-from rvelens.ars import ARSProfile
 from rvelens.decoding.contrast import check_contrast
 from rvelens.decoding.icd import DISTURBANCE, check_disturbance
 from rvelens.decoding.pai import check_gamma
@@ -23,6 +23,7 @@ from rvelens.decoding.vcd import signal_left
 from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.layers import format_layers, parse_layers, scaled_layers
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
 
 Layers = str | int | Sequence[int]
 
@@ -241,7 +242,7 @@ def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[
     if not fits:
         wanted = getattr(hints[name], "__name__", None) or str(hints[name])
         raise ValueError(
-            f"method {method!r}: {name}={value!r} is a {type(value).__name__}: expected {wanted}."
+            f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected {wanted}."
         )
     return value
 

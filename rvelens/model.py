@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from rvelens.attention import AttentionHooks
 from rvelens.families import Family, family_of
 from rvelens.generation import check_behind_cache, check_options
 from rvelens.grid import ImageGrid
 from rvelens.hook_root import HookRoot
+from rvelens.hub import TINY, embedded
 from rvelens.prompts import (
     ImageLike,
     Images,
@@ -27,8 +27,6 @@ from rvelens.prompts import (
 )
 from rvelens.seam import open_seam
 from rvelens.tokens import TokenMap
-
-TINY = Path(__file__).parent / "assets" / "tiny"
 
 
 class Block(nn.Module):
@@ -55,7 +53,7 @@ class HookedLVLM(HookRoot):
 
     def __init__(
         self,
-        hf_model: PreTrainedModel,
+        hf_model: transformers.PreTrainedModel,
         processor: Any = None,
         family: Family | None = None,
         query_rows: str | None = None,
@@ -78,10 +76,10 @@ class HookedLVLM(HookRoot):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | PreTrainedModel,
+        model: str | Path | transformers.PreTrainedModel,
         *,
         processor: Any = None,
-        family: str | None = None,
+        family: str | Family | None = None,
         query_rows: str | None = None,
         trust_remote_code: bool = False,
         **kwargs: Any,
@@ -92,8 +90,8 @@ class HookedLVLM(HookRoot):
             model: a hub name, a folder, "rvelens/tiny" (embedded in the package, no network), or a
                 loaded (also quantised) Hugging Face model.
             processor: the model's processor, if it does not lie beside the weights.
-            family: name of the family (see `rvelens families`), where the configuration alone does
-                not tell it (ShareGPT4V has a LLaVA configuration).
+            family: the family or its name (see `rvelens families`), where the configuration alone
+                does not tell it (ShareGPT4V has a LLaVA configuration).
             query_rows: "last" (where nothing was said) or "all", see `query_rows`.
             trust_remote_code: run code that comes with the weights. Off unless you ask for it.
             **kwargs: for `from_pretrained` of transformers (`dtype`, `device_map`, `revision`, ...).
@@ -101,31 +99,31 @@ class HookedLVLM(HookRoot):
         Raises:
             ValueError: unknown family, or a model whose attention cannot be hooked exactly.
         """
-        named = family_of(family) if family else None
-        if not isinstance(model, str | Path | PreTrainedModel):
+        named = family_of(family) if isinstance(family, str) else family
+        if not isinstance(model, str | Path | transformers.PreTrainedModel):
             raise ValueError(
                 f"the model is a {type(model).__name__}: expected a name, a folder or a Hugging Face "
                 "model; wrap it before you compile it or give it to another wrapper."
             )
-        if isinstance(model, PreTrainedModel):
+        if isinstance(model, transformers.PreTrainedModel):
             if kwargs:
                 raise ValueError(
                     f"{', '.join(kwargs)} given with a loaded model: expected no loading options; "
                     "pass them where the model is loaded."
                 )
             return cls(model, processor, named, query_rows)
-        name = str(TINY) if str(model) == "rvelens/tiny" else str(model)
+        name = str(embedded(model))
         hub = {
             k: kwargs[k]
             for k in ("revision", "cache_dir", "token", "local_files_only")
             if k in kwargs
         }
         options = {"use_safetensors": True, "attn_implementation": "sdpa", **kwargs}
-        hf_model = AutoModelForImageTextToText.from_pretrained(
+        hf_model = transformers.AutoModelForImageTextToText.from_pretrained(
             name, trust_remote_code=trust_remote_code, **options
         ).eval()
         if processor is None:
-            processor = AutoProcessor.from_pretrained(
+            processor = transformers.AutoProcessor.from_pretrained(
                 name, trust_remote_code=trust_remote_code, **hub
             )
         return cls(hf_model, processor, named, query_rows)
@@ -191,7 +189,7 @@ class HookedLVLM(HookRoot):
 
     def prepare(
         self, images: Images, questions: str | Sequence[str], prompt: str = "chat"
-    ) -> BatchFeature:
+    ) -> transformers.BatchFeature:
         """One left-padded batch on the model's device; see `rvelens.prompts.prepare`."""
         batch = prepare(self.family, self.processor, images, questions, prompt)
         return batch.to(self.device, self.hf_model.dtype)  # ids stay integers
@@ -212,7 +210,7 @@ class HookedLVLM(HookRoot):
         if tokens is not None:
             self._run.remember(cache, tokens.pick(samples))
 
-    def token_map(self, inputs: BatchFeature | dict[str, Any]) -> TokenMap:
+    def token_map(self, inputs: transformers.BatchFeature | dict[str, Any]) -> TokenMap:
         """The token map of a prepared batch."""
         return TokenMap.from_inputs(
             inputs["input_ids"], self.image_token_id, inputs.get("attention_mask")
@@ -230,7 +228,7 @@ class HookedLVLM(HookRoot):
         return int(self.hf_model.config.image_token_id)
 
     @torch.no_grad()
-    def generate(self, **inputs: Any) -> Int[Tensor, "batch key"] | ModelOutput:
+    def generate(self, **inputs: Any) -> Int[Tensor, "batch key"] | transformers.utils.ModelOutput:
         """The model's own `generate`, under whatever hooks are on; arguments are transformers'.
 
         Returns:

@@ -15,21 +15,20 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from rvelens.families import FAMILIES
 from rvelens.model import HookedLVLM
 from rvelens.prompts import Images, pair_up
 
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
 PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
-# Families for which the tests verify that a replay equals a whole forward. Others have prompts in
-# which every token sees the last one, positions that depend on the whole prompt, layers that forget
-# old keys, or a forward that wants its pixels each time.
-REPLAYS = ("llava", "llava_next", "sharegpt4v", "llava_onevision", "internvl", "idefics3")
+# The families of this package for which the tests verify that a replay equals a whole forward.
+REPLAYS = tuple(family.name for family in FAMILIES.values() if family.replays)
 
 
 def check_replays(model: HookedLVLM) -> None:
     """Raise ValueError where a prompt cannot be run in parts: by the family, or under hooks."""
-    if model.family.name not in REPLAYS:
+    if not model.family.replays:
         raise ValueError(
             f"the last token of {model.family.name} cannot be replayed alone: expected one of "
             f"{', '.join(REPLAYS)}; run whole forwards."
@@ -118,7 +117,7 @@ def ends_in_question(model: HookedLVLM, prompt: str) -> bool:
 
 def can_share(model: HookedLVLM, prompt: str) -> bool:
     """Whether `prepare_shared` is exact in this family, and of use with this prompt."""
-    return model.family.name in REPLAYS and ends_in_question(model, prompt)
+    return model.family.replays and ends_in_question(model, prompt)
 
 
 def _heads(

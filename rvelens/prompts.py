@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Int
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
-from transformers import BatchFeature
 
 from rvelens.families import Family
 
@@ -82,7 +82,9 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
             "as of the other, or a single image or question for all."
         )
     for question in question_list:
-        if not isinstance(question, str) or not question.strip():
+        if not isinstance(question, str):
+            raise ValueError(f"a question is a {type(question).__name__}: expected a text.")
+        if not question.strip():
             raise ValueError(f"a question is {question!r}: expected a sentence; leave it out.")
         if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that were not UTF-8
             raise ValueError(f"a question is {question!r}: expected UTF-8 text; write it anew.")
@@ -107,7 +109,7 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
         near = difflib.get_close_matches(prompt, known, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"prompt {prompt!r} is no preset of {family.name} ({', '.join(known)}) and has no "
-            f"'{{question}}': pass a preset or a template with it; did you mean {near!r}?"
+            f"'{{question}}': expected a preset or a template with it; did you mean {near!r}?"
         )
     if "{image}" not in template:
         raise ValueError(
@@ -162,7 +164,7 @@ def prepare(
     images: Images,
     questions: str | Sequence[str],
     prompt: str = "chat",
-) -> BatchFeature:
+) -> transformers.BatchFeature:
     """Images and questions as one left-padded batch.
 
     Args:
@@ -202,7 +204,7 @@ def _once_only_bos(processor: Any, texts: list[str]) -> dict[str, bool]:
     return {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
 
 
-def _padding_first(batch: BatchFeature) -> BatchFeature:
+def _padding_first(batch: transformers.BatchFeature) -> transformers.BatchFeature:
     """Move padding to where it changes no sample's answer: to the left end.
 
     InstructBLIP's processor leaves it between image and text, which moves the text away from the

@@ -16,14 +16,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import transformers
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Cache, GenerationConfig
 
 from rvelens.attention import returned
 from rvelens.model import HookedLVLM
-from rvelens.prefix import PER_KEY, REPLAYS, check_replays, positions
+from rvelens.prefix import PER_KEY, check_replays, positions
 from rvelens.tokens import tokens_of
 
 # Settings that run in one forward; each is a query row behind the prompt.
@@ -65,7 +65,7 @@ class Prefix:
     """
 
     model: HookedLVLM
-    cache: Cache
+    cache: transformers.Cache
     last: Mapping[str, Int[Tensor, "batch 1"]]
     mask: Int[Tensor, "batch key"]
 
@@ -300,10 +300,10 @@ def replays_exactly(model: HookedLVLM) -> bool:
         check_greedy(model.hf_model.generation_config)  # type: ignore[arg-type]  # never None here
     except ValueError:
         return False
-    return model.family.name in REPLAYS
+    return model.family.replays
 
 
-def check_greedy(config: GenerationConfig) -> None:
+def check_greedy(config: transformers.GenerationConfig) -> None:
     """Raise ValueError for a generation configuration that asks for more than greedy decoding."""
     for name, neutral in _NOT_GREEDY.items():
         value = getattr(config, name, None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+import transformers
 from torch import nn
-from transformers import PreTrainedModel
 
 from rvelens import attention
 from rvelens.attention import AttentionHooks
@@ -14,7 +14,7 @@ from rvelens.run import Run, follow
 _SEAMS: WeakKeyDictionary[nn.Module, tuple[Run, list[AttentionHooks]]] = WeakKeyDictionary()
 
 
-def open_seam(hf_model: PreTrainedModel) -> tuple[Run, list[AttentionHooks]]:
+def open_seam(hf_model: transformers.PreTrainedModel) -> tuple[Run, list[AttentionHooks]]:
     """Switch the text tower to rvelens' attention; a model wrapped twice shares one set of hooks."""
     if hf_model in _SEAMS:
         # It may have been switched to another implementation since.

@@ -147,6 +147,11 @@ def test_layers_as_text_and_numbers(model, profile):
         ("vcd", {"step": 2.5}, r"step=2\.5 is a float: expected int\."),
         ("vcd", {"alpha": "much"}, r"alpha='much' is a str: expected float\."),
         ("vcd", {"alpha": True}, r"alpha=True is a bool: expected float\."),
+        (
+            "vcd",
+            {"alpha": [0.5] * 99},
+            r"alpha=\[0\.5(, 0\.5)+, \.\.\.\] is a list: expected float\.",
+        ),
         ("vcd", {"alpha": -1}, r"alpha=-1\.0: expected a finite strength"),
         ("icd", {"beta": 0}, r"beta=0\.0: expected a share"),
         ("icd", {"disturbance": ""}, r"disturbance='': expected an instruction"),

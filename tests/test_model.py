@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,22 @@ def test_a_filter_that_matches_nothing_raises(model, inputs):
     with pytest.raises(ValueError, match="matches none of the"):
         model.add_hook(lambda name: "mlp" in name, lambda x, hook: x)
     assert no_hooks(model)
+
+
+def test_a_message_does_not_hold_what_a_hook_holds(model, inputs):
+    def added(x, hook, by):
+        return (x + by)[..., :1]
+
+    hook = functools.partial(added, by=torch.linspace(0, 1, inputs["input_ids"].shape[1]))
+    with pytest.raises(ValueError, match=r"functools\.partial\(.* \.\.\. matches none") as error:
+        model.add_hook(lambda name: False, hook)
+    assert len(str(error.value)) < 250
+    with (
+        pytest.raises(ValueError, match=r"functools\.partial\(.* \.\.\.\) returned") as error,
+        model.hooks([(SCORES, hook)]),
+    ):
+        model(**inputs)
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("name", [SCORES, PATTERN, Z])
@@ -342,7 +359,7 @@ def test_hooks_of_the_wrong_shape_are_refused_before_any_compute(model, profile)
     ):
         pass
     with (
-        pytest.raises(ValueError, match=r"heads \[8\] are masked, but this model has heads 0 to 7"),
+        pytest.raises(ValueError, match=r"heads \[8\] of 8 are masked: expected heads from 0 to 7"),
         model.hooks(head_mask_hooks({1: [0, 8]})),
     ):
         pass

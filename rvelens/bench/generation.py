@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from rvelens.ars import ARSProfile
 from rvelens.bench.clock import Progress, interleaved, quartiles
 from rvelens.bench.memory import capture_memory
 from rvelens.bench.scoring import scoring
@@ -25,6 +24,7 @@ from rvelens.bench.sharing import sharing
 from rvelens.hooks import rve_hooks
 from rvelens.layers import parse_layers
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
 from rvelens.tokens import attach_tokens
 
 PLAIN, UNHOOKED, RVE, BRIDGE = "transformers SDPA", "HookedLVLM", "HookedLVLM + RVE", "Bridge + RVE"

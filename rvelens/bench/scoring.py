@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rvelens.ars import ContrastivePair, ars, score_heads
 from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.shapes import IMAGE_TOKEN, processor_of
+from rvelens.contrastive import ContrastivePair
 from rvelens.hooks import ars_caching_hooks
 from rvelens.model import HookedLVLM
+from rvelens.scores import score_heads
+from rvelens.scores.maps import ars
 
 N_PAIRS, QUESTION_TOKENS = 2, 12
 SEPARATE, SHARED = "two forwards", "score_heads"

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rvelens.ars import ARSProfile
 from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.shapes import IMAGE_TOKEN, processor_of
 from rvelens.evaluate.answering import Decoding, answer, answer_each
@@ -17,6 +16,7 @@ from rvelens.hooks import rve_hooks
 from rvelens.layers import parse_layers
 from rvelens.methods import make_method
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
 
 N_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS = 4, 12, 2
 ALPHAS, BETAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7), (0.5, 1.0, 1.5, 2.0)

@@ -28,6 +28,7 @@ BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
     "mmrel-dalle": partial(mmrel.load, "dalle"),
     "mmrel-open": partial(mmrel.load, "open"),
     "action-scenes": scenes.load,
+    "action-scenes-turns": scenes.load_turns,
     "action-scenes-open": scenes.load_open,
 }
 
@@ -43,7 +44,7 @@ def load_benchmark(
             action scenes.
         limit: a random sample of so many questions, the same in every run.
         options: `relation` ("all", "action" or "spatial") for R-Bench and MMRel; `split`, `n` and
-            `seed` for action scenes.
+            `seed` for action scenes, and `turns` for those behind earlier turns.
 
     Raises:
         ValueError: an unknown benchmark or option, a missing folder or file, a file that cannot be

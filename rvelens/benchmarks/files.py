@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from reprlib import repr as brief
 from typing import Any
 
 from rvelens.benchmarks.base import Item
@@ -203,14 +204,14 @@ class Row:
         """The text under the first of some keys that the row has; ValueError if it is not one."""
         value = self._value(keys)
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{keys[0]!r} is {value!r}: expected a text that is not empty.")
+            raise ValueError(f"{keys[0]!r} is {brief(value)}: expected a text that is not empty.")
         return _utf8(value.strip(), keys[0])
 
     def id(self, *keys: str) -> str:
         """The id under the first of some keys that the row has, a text or an integer."""
         value = self._value(keys)
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-            raise ValueError(f"{keys[0]!r} is {value!r}: expected a text or a number.")
+            raise ValueError(f"{keys[0]!r} is {brief(value)}: expected a text or a number.")
         return _utf8(str(value).strip(), keys[0])
 
     def truth(self, *keys: str) -> bool:
@@ -231,7 +232,7 @@ def yes_or_no(label: Any, key: str) -> bool:
     """Whether a label says yes, in any case and punctuation; ValueError if it says neither."""
     answer = strict(label) if isinstance(label, str) else None
     if answer is None:
-        raise ValueError(f"{key!r} is {label!r}: expected yes or no.")
+        raise ValueError(f"{key!r} is {brief(label)}: expected yes or no.")
     return answer
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from reprlib import repr as brief
 
 from PIL import Image, ImageDraw
 
@@ -134,7 +135,7 @@ def _box(row: Row, key: str) -> tuple[float, ...]:
         if -0.01 <= x0 <= x1 <= 1.01 and -0.01 <= y0 <= y1 <= 1.01:
             return x0, y0, x1, y1
     raise ValueError(
-        f"{key!r} is {box!r}: expected x0, y0, x1, y1 as shares of width and height, from 0 to 1."
+        f"{key!r} is {brief(box)}: expected x0, y0, x1, y1 as shares of width and height, from 0 to 1."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from rvelens.benchmarks.action_scenes import (
     SPLITS,
     ask,
     draw_scene,
+    earlier_turns,
     group_of,
     plan_question,
     sentence,
 )
 from rvelens.benchmarks.base import Benchmark, Item
 
-NAME, OPEN = "action-scenes", "action-scenes-open"
+NAME, TURNS, OPEN = "action-scenes", "action-scenes-turns", "action-scenes-open"
 
 
 def load(
@@ -39,6 +42,44 @@ def load(
     _check(split, n, seed)
     items = tuple(_item(split, seed * 1_000_000 + i) for i in range(n))
     return Benchmark(NAME, items, (), rules.strict, {}, published=n)
+
+
+def load_turns(
+    data: Path | None = None,
+    *,
+    split: str = "test",
+    n: int = 1000,
+    seed: int = 0,
+    turns: int = 8,
+) -> Benchmark:
+    """The questions of `load`, each behind earlier turns of a conversation about the same picture.
+
+    The earlier questions are about the other person and rightly answered. A model that was trained on
+    single questions gives the image less of its attention here: the dilution that the paper names,
+    without a fault injected. Turns are written as LLaVA-1.5 writes them, "... ASSISTANT: Yes USER:
+    ...", within the question of the prompt.
+
+    Args:
+        data: not needed and not read.
+        split, n, seed: as for `load`.
+        turns: earlier turns, at least 1.
+
+    Raises:
+        ValueError: as `load`, or no turns.
+    """
+    if turns < 1:
+        raise ValueError(f"turns={turns}: expected at least 1; without any, take {NAME}.")
+    single = load(split=split, n=n, seed=seed)
+    items = tuple(
+        replace(item, text=_behind(earlier_turns(seed * 1_000_000 + i, split, turns), item.text))
+        for i, item in enumerate(single.items)
+    )
+    return replace(single, name=TURNS, items=items)
+
+
+def _behind(turns: Sequence[tuple[str, str]], text: str) -> str:
+    said = (f"{question} ASSISTANT: {answer} USER: " for question, answer in turns)
+    return "".join(said) + text
 
 
 def load_open(

@@ -110,7 +110,8 @@ def _strict(kind: Any, values: dict[str, Any], source: Any) -> Any:
     except (StrictDataclassError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
-            f"{source} makes no {kind.__name__} ({reason}): correct the file."
+            f"{source} makes no {kind.__name__} ({reason}): expected values that it takes; "
+            "correct the file."
         ) from error
 
 

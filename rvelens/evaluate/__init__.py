@@ -14,12 +14,14 @@ from rvelens.evaluate.answering import Answer, Decoding, answer
 from rvelens.evaluate.render import render, to_markdown
 from rvelens.evaluate.run import evaluate
 from rvelens.evaluate.scoring import score
+from rvelens.evaluate.store import load_answers
 
 __all__ = [
     "Answer",
     "Decoding",
     "answer",
     "evaluate",
+    "load_answers",
     "render",
     "score",
     "to_markdown",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ def answer(
     method: Method,
     images: Sequence[ImageLike],
     questions: Sequence[str],
-    names: Sequence[str],
+    names: Sequence[str] | None = None,
     decoding: Decoding | None = None,
     min_new_tokens: int | None = None,
 ) -> list[tuple[str, float | None]]:
@@ -91,7 +92,8 @@ def answer(
         method: from `rvelens.methods.make_method`.
         images: one for each question; the same object where the image is the same.
         questions: as many.
-        names: names of the images, from which VCD's noise follows.
+        names: names of the images, from which VCD's noise follows; by default an image's path, or a
+            digest of its pixels.
         decoding: prompt, length and seed.
         min_new_tokens: tokens to generate at least, to time answers of one length; None ends them
             where the model does.
@@ -108,7 +110,7 @@ def answer_logits(
     method: Method,
     images: Sequence[ImageLike],
     questions: Sequence[str],
-    names: Sequence[str],
+    names: Sequence[str] | None = None,
     decoding: Decoding | None = None,
     min_new_tokens: int | None = None,
 ) -> tuple[list[str], Float[Tensor, "question vocab"]]:
@@ -146,7 +148,7 @@ def _negative(
     method: Method,
     images: list[ImageLike],
     questions: list[str],
-    names: Sequence[str],
+    names: Sequence[str] | None,
     decoding: Decoding,
     inputs: Any,
 ) -> dict[str, Any]:
@@ -163,16 +165,25 @@ def _negative(
             return prepare_shared(model, images, questions, disturbed)
         return icd_negative(model, images, questions, prompt, disturbance)
 
+    called = [_image_name(image) for image in images] if names is None else list(names)
+
     def diffuse(first: Any, of: Sequence[str]) -> dict[str, Any]:
         n_image = model.token_map(first).n_image
         return vcd_negative(first, of, contrast.step or 500, decoding.seed, n_image)
 
     if not shares:
-        return diffuse(inputs, names)
+        return diffuse(inputs, called)
     return prepare_shared(
         model, images, questions, prompt,
-        lambda first, samples: diffuse(first, [names[n] for n in samples]),
+        lambda first, samples: diffuse(first, [called[n] for n in samples]),
     )  # fmt: skip
+
+
+def _image_name(image: ImageLike) -> str:
+    """The same for the same picture, in any batch and order."""
+    if isinstance(image, Image.Image):
+        return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+    return str(image)
 
 
 @contextmanager
@@ -239,7 +250,7 @@ def answer_each(
     a plain model of narrower weights rounds otherwise than alone, and like those it is compared with.
 
     Args:
-        model: the hooked model, without hooks that are on, of a family in `prefix.REPLAYS`.
+        model: the hooked model, without hooks that are on, of a family that `replays`.
         settings: the hooks of each; [] is the plain model.
         images, questions, decoding: as in `answer`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,16 +87,48 @@ def read(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
         ValueError: a whole line that is not an answer.
     """
     asked = {item.id: item.text for item in items}
+    return _first_of_each(said for text, said in _lines(folder) if asked.get(said.id) == text)
+
+
+def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answer]:
+    """The answers of a run by question id, in the order in which they were given.
+
+    What could not be asked is an answer with an error.
+
+    Args:
+        run: `out` of `evaluate`, `--out` of `rvelens eval`.
+        benchmark: its name.
+        method: its name.
+
+    Raises:
+        ValueError: the run has no such answers, or a whole line that is not an answer.
+    """
+    folder = Path(run) / benchmark / method
+    if not folder.is_dir():
+        there = [p.relative_to(run).as_posix() for p in sorted(Path(run).glob("*/*")) if p.is_dir()]
+        raise ValueError(
+            f"no answers to {benchmark} under {method} in {run}: expected the folder of a run with "
+            f"BENCHMARK/METHOD in it; it holds {', '.join(there) or 'none'}."
+        )
+    return _first_of_each(said for _, said in _lines(folder))
+
+
+def _first_of_each(answers: Iterable[Answer]) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
+    for said in answers:
+        known = found.get(said.id)
+        if known is None or known.error:
+            found[said.id] = said
+    return found
+
+
+def _lines(folder: Path) -> Iterator[tuple[str, Answer]]:
+    """Questions and answers of every process."""
     for path in sorted(folder.glob("answers*.jsonl")):
         # What follows the last line end was cut off while it was written.
         whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         for number, line in enumerate(whole, start=1):
-            question, said = _answer(line, f"{path} line {number}")
-            known = found.get(said.id)
-            if asked.get(said.id) == question and (known is None or known.error):
-                found[said.id] = said
-    return found
+            yield _answer(line, f"{path} line {number}")
 
 
 def _answer(line: str, where: str) -> tuple[str, Answer]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from rvelens.families.base import Family
-from rvelens.families.registry import FAMILIES, family_of
+from rvelens.families.registry import FAMILIES, family_of, register
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "Family", "family_of", "register"]

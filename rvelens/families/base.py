@@ -45,18 +45,23 @@ class Family:
         image_text: what stands for "{image}" in a template; None for the processor's image token,
             "" where the processor puts the image tokens before the text by itself.
         note: one line for `rvelens families`.
+        replays: a prompt run in parts, from a cache, equals a whole forward, so that
+            `rvelens.prefix` and `rvelens.replay` may share its start. Not so where every token of a
+            prompt sees the last one, positions depend on the whole prompt, layers forget old keys,
+            or a forward wants its pixels each time. Of each family here that says so, tests verify it.
         verified: what the package's tests verify on a small random model of each configuration.
     """
 
     name: str
     model_types: tuple[str, ...]
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict, repr=False)
     alpha: float = 0.05
-    grid: GridOf = no_grid
-    refuse: Callable[[Any], str | None] = lambda config: None
+    grid: GridOf = field(default=no_grid, repr=False)
+    refuse: Callable[[Any], str | None] = field(default=lambda config: None, repr=False)
     image_text: str | None = None
     note: str = ""
-    verified: tuple[str, ...] = ()
+    replays: bool = False
+    verified: tuple[str, ...] = field(default=(), repr=False)
 
     def refuse_if_inexact(self, config: Any) -> None:
         """Raise ValueError, with the reason, for a configuration that cannot be hooked exactly."""

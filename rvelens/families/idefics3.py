@@ -51,5 +51,6 @@ FAMILY = Family(
     prompts={"chat": "User:{image}{question}<end_of_utterance>\nAssistant:"},
     grid=grid,
     note="SmolVLM too; single images, videos are not prepared",
+    replays=True,
     verified=ALL_CHECKS,
 )

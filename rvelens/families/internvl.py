@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
-
 from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.grid import ImageGrid, single_tile, square_side, tiled
 
 
 def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """Tiles row by row, the overview last; the overview alone where one tile suffices."""
+    # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
+        get_optimal_tiled_canvas,
+    )
+
     side = square_side(config.image_seq_length)
     images = getattr(processor, "image_processor", None)
     if side is None:
@@ -33,5 +36,6 @@ FAMILY = Family(
     prompts={"chat": "<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n"},
     grid=grid,
     note="InternVL 2.5 to 3.5 in transformers' format (the -hf weights)",
+    replays=True,
     verified=ALL_CHECKS,
 )

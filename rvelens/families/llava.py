@@ -32,5 +32,6 @@ FAMILY = Family(
     prompts={"chat": CHAT, "llava_v1": LLAVA_V1},
     grid=grid,
     note="LLaVA-1.5 7B and 13B",
+    replays=True,
     verified=ALL_CHECKS,
 )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from transformers.image_processing_utils import select_best_resolution
-
 from rvelens.families import llava
 from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.grid import Box, ImageGrid, Tile
@@ -23,6 +21,9 @@ def anyres_grid(
         n_tokens: image tokens; None is returned where the grid does not add up to them.
         max_tiles: tiles' worth of tokens above which LLaVA-OneVision shrinks the rectangle.
     """
+    # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
+    from transformers.image_processing_utils import select_best_resolution
+
     width, height = size
     tile_pixels = config.vision_config.image_size
     side = tile_pixels // config.vision_config.patch_size
@@ -79,5 +80,6 @@ FAMILY = Family(
     },
     grid=grid,
     note="LLaVA-NeXT (1.6); image tokens vary with the image's shape",
+    replays=True,
     verified=ALL_CHECKS,
 )

@@ -21,5 +21,6 @@ FAMILY = Family(
     prompts={"chat": "<|im_start|>user {image}\n{question}<|im_end|><|im_start|>assistant\n"},
     grid=grid,
     note="single images; videos are not prepared",
+    replays=True,
     verified=ALL_CHECKS,
 )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
 from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.grid import ImageGrid, single_tile
 
@@ -19,6 +17,9 @@ CHAT = (
 
 def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """Merged patches of the resized image, row by row; nothing is cropped or padded."""
+    # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
     images = getattr(processor, "image_processor", None)
     if images is None:
         return None

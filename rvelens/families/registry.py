@@ -40,6 +40,26 @@ _REFUSED = {
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 
 
+def register(family: Family) -> None:
+    """Add a family of one's own, to be found by its name and by the configurations it claims.
+
+    It is known until the program ends, to whatever runs in it.
+
+    Raises:
+        ValueError: its name, or a configuration that it claims, is another family's.
+    """
+    taken = [f.name for f in FAMILIES.values() if set(f.model_types) & set(family.model_types)]
+    if family.name in FAMILIES or taken:
+        what = f"the name {family.name!r}"
+        if family.name not in FAMILIES:
+            what = f"the model types {', '.join(family.model_types)}"
+        raise ValueError(
+            f"{what} of a new family: expected none of a family that is there already; choose others, "
+            "or give the family to HookedLVLM.from_pretrained(family=...) alone."
+        )
+    FAMILIES[family.name] = family
+
+
 def family_of(model: Any) -> Family:
     """The family of a name or of a Hugging Face configuration.
 

@@ -27,5 +27,6 @@ FAMILY = Family(
         "weights converted to transformers' LLaVA; chosen by family='sharegpt4v' or by the model's "
         "name. The original checkpoints (model type share4v) do not load."
     ),
+    replays=True,
     verified=ALL_CHECKS,
 )

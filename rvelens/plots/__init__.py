@@ -1,7 +1,8 @@
 """Figures that can be read at the width of a column of a two-column paper.
 
 Each function returns a matplotlib `Figure` and touches no global state; a notebook shows it, and
-`save_figure` writes it.
+`save_figure` writes it. A figure of one's own that a notebook shows is made by `new_figure`, under
+`house_style`.
 
 - `style.py`: the house style: sizes, colours by role, labels at line ends, files.
 - `image.py`: attention and enhancement on the image.
@@ -11,23 +12,34 @@ Each function returns a matplotlib `Figure` and touches no global state; a noteb
 - `grids.py`: surfaces of two settings, bands of layers.
 - `rows.py`: numbers and seconds, one row a method.
 - `points.py`: one point a head.
+- `forest.py`: estimates of several things side by side.
 """
 
 from __future__ import annotations
 
 from rvelens.plots.attention import attention_strip, stacked_shares
+from rvelens.plots.forest import Panel, forest
 from rvelens.plots.grids import bands, surface
 from rvelens.plots.heads import ars_heatmap, layer_profile
 from rvelens.plots.image import head_overlays, overlay, overlay_enhanced
 from rvelens.plots.lines import Series, lines
 from rvelens.plots.points import scatter
 from rvelens.plots.rows import Row, dots, timing_bars
-from rvelens.plots.style import COLUMN, PAGE, ROLES, check_figure_path, save_figure
+from rvelens.plots.style import (
+    COLUMN,
+    PAGE,
+    ROLES,
+    check_figure_path,
+    house_style,
+    new_figure,
+    save_figure,
+)
 
 __all__ = [
     "COLUMN",
     "PAGE",
     "ROLES",
+    "Panel",
     "Row",
     "Series",
     "ars_heatmap",
@@ -35,9 +47,12 @@ __all__ = [
     "bands",
     "check_figure_path",
     "dots",
+    "forest",
     "head_overlays",
+    "house_style",
     "layer_profile",
     "lines",
+    "new_figure",
     "overlay",
     "overlay_enhanced",
     "save_figure",

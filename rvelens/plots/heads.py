@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rvelens.ars import ARSProfile
 from rvelens.layers import format_layers
 from rvelens.plots.lines import Series, draw_lines
 from rvelens.plots.style import (
@@ -25,6 +24,7 @@ from rvelens.plots.style import (
     ticks,
     wrapped,
 )
+from rvelens.profile import ARSProfile
 
 
 def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> Figure:
@@ -54,7 +54,7 @@ def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> 
             figure.suptitle(wrapped(title, COLUMN - 0.1, TEXT))
         left.set_xticks(ticks(n_heads))
         left.set_yticks(ticks(n_layers))
-        scale_above(figure, left, mesh, "ARS")
+        scale_above(figure, left, mesh, profile.score_name)
         _layer_means(right, scores)
         settle(figure)
     return figure
@@ -112,7 +112,7 @@ def layer_profile(
     name = f"mean over heads, and middle {share:.0%} of {len(by_pair)} pairs"
     with house_style():
         figure, axes = new_figure(width, 1.9, title)
-        axes.set(xlabel="layer", ylabel="ARS")
+        axes.set(xlabel="layer", ylabel=profile.score_name)
         for layer in layers:
             axes.axvspan(layer - 0.5, layer + 0.5, color="#ececec", linewidth=0, zorder=0)
         if layers:

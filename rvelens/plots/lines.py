@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
+from rvelens.metrics import Estimate
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -60,6 +62,37 @@ class Series:
         if (self.low is None) != (self.high is None):
             raise ValueError("one end of an interval: expected both low and high, or neither.")
         role(self.role)
+
+    @classmethod
+    def from_estimates(
+        cls,
+        x: Real[np.ndarray, " point"] | Sequence[str] | None,
+        estimates: Sequence[Mapping[str, float] | Estimate | None],
+        role: str = "",
+    ) -> Series:
+        """A line of estimates with their intervals.
+
+        Args:
+            x: the settings, as in `Series`.
+            estimates: one a point, from `rvelens.metrics` or as JSON keeps it, {"value", "low",
+                "high"}; None where there is none.
+            role: as in `Series`.
+
+        Raises:
+            ValueError: an estimate without one of the three, or not one a setting.
+        """
+        rows = [asdict(one) if isinstance(one, Estimate) else one for one in estimates]
+        for row in rows:
+            if row is not None and not {"value", "low", "high"} <= set(row):
+                raise ValueError(
+                    f"an estimate with {', '.join(row) or 'nothing'}: expected value, low and high; "
+                    "give None where there is no estimate."
+                )
+        y, low, high = (
+            np.array([np.nan if row is None else row[key] for row in rows], dtype=float)
+            for key in ("value", "low", "high")
+        )
+        return cls(y, x, low, high, role)
 
     @property
     def names(self) -> list[str] | None:
@@ -120,7 +153,7 @@ def draw_lines(
     _x_axis(axes, names, np.concatenate(list(positions.values())), log)
     if "y" in log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _log_ticks(axes.yaxis)
     if reference is not None:
         ends.append(End(reference[0], "#5f5f5f", axes.get_xlim()[1], reference[1]))
     end_labels(axes, ends)
@@ -201,8 +234,7 @@ def _x_axis(axes: Axes, names: list[str] | None, x: NDArray[np.floating], log: L
     values = np.unique(x[np.isfinite(x)])
     if "x" in log:
         axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _log_ticks(axes.xaxis)
         if 0 < len(values) <= 8:
             axes.xaxis.set_major_locator(FixedLocator(values.tolist()))
     elif 0 < len(values) <= 8 and np.allclose(np.diff(values, 2), 0):
@@ -210,6 +242,19 @@ def _x_axis(axes: Axes, names: list[str] | None, x: NDArray[np.floating], log: L
     else:
         whole = bool((values == values.round()).all())
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=whole, steps=[1, 2, 4, 5, 10]))
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Plain numbers at round places, be there a power of ten or not. Limits must be final."""
+    low, high = sorted(axis.get_view_interval())
+    # Between powers of ten matplotlib would label minor ticks, with formulas.
+    round_places = MaxNLocator(5, steps=[1, 2, 5, 10])
+    if high / low >= 10:
+        round_places = LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,))
+    places = np.asarray(round_places.tick_values(low, high))
+    axis.set_major_locator(FixedLocator(places[(low <= places) & (places <= high)].tolist()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _name_settings(axes: Axes, names: list[str]) -> None:

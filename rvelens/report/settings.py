@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rvelens.ars import ARSProfile
 from rvelens.hooks import region_hooks, rve_hooks
 from rvelens.hooks.rve import mask_hooks
 from rvelens.layers import format_layers, parse_layers
 from rvelens.metrics import auc
+from rvelens.profile import ARSProfile
 from rvelens.report.questions import HooksOf, Progress, QuestionSet
 
 Hooks = list[tuple[str, Any]]

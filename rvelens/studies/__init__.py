@@ -23,6 +23,7 @@ NAMES = (
     "object-vs-action",
     "cases",
     "localisation",
+    "head-scores",
     "tune",
 )
 

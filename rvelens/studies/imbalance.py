@@ -16,7 +16,7 @@ from rvelens.metrics import Estimate, bootstrap_each
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
 from rvelens.studies.kit.beside import beside
-from rvelens.studies.kit.estimates import FEW, clusters, column, kept, means
+from rvelens.studies.kit.estimates import FEW, clusters, kept, means
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 
@@ -130,6 +130,7 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         [str(n), *cells] for n, cells in enumerate(zip(*(layers[c] for c in columns), strict=True))
     ]
     tokens = data["tokens"]
+    shares = {kind: Series.from_estimates(None, layers[kind]) for kind in ("image", "text")}
     table = Table(
         f"Attention of the last prompt token, {data['model']}, {data['questions']} questions of "
         f"{data['benchmark']}",
@@ -146,10 +147,10 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     )
     figures = {
         "": stacked_shares(
-            {kind: column(layers[kind], "value") for kind in ("image", "text")},
-            {kind: tokens[kind]["value"] for kind in ("image", "text")},
-            low=column(layers["image"], "low"),
-            high=column(layers["image"], "high"),
+            {kind: share.y for kind, share in shares.items()},
+            {kind: tokens[kind]["value"] for kind in shares},
+            low=shares["image"].low,
+            high=shares["image"].high,
         ),
         "positions": attention_strip(
             np.array(example["weights"]), np.array(example["image"]), title=example["text"]
@@ -162,14 +163,7 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
 def _ratio_figure(layers: Mapping[str, Any]) -> Figure:
     names = {"per token": "per_token", "sums": "sums"}
     return lines(
-        {
-            name: Series(
-                column(layers[key], "value"),
-                low=column(layers[key], "low"),
-                high=column(layers[key], "high"),
-            )
-            for name, key in names.items()
-        },
+        {name: Series.from_estimates(None, layers[key]) for name, key in names.items()},
         x_label="layer",
         y_label="attention to text / to image",
         reference=("equal", 1.0),

@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.ars import ARSProfile
 from rvelens.benchmarks import Item
 from rvelens.layers import PRESET, format_layers, scaled_layers
 from rvelens.localisation import rank_correlations
 from rvelens.metrics import bootstrap_each
 from rvelens.plots import Series, lines, scatter
+from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
-from rvelens.studies.kit.estimates import FEW, above, clusters, column, ends, kept, means
+from rvelens.studies.kit.estimates import FEW, above, clusters, ends, kept, means
 from rvelens.studies.kit.regions import find_region, grid_of
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 
@@ -235,12 +235,7 @@ def _lines(data: Mapping[str, Any], name: str) -> Figure:
     }
     return lines(
         {
-            label: Series(
-                column(data[name][group][:n_layers], "value"),
-                low=column(data[name][group][:n_layers], "low"),
-                high=column(data[name][group][:n_layers], "high"),
-                role=role,
-            )
+            label: Series.from_estimates(None, data[name][group][:n_layers], role)
             for label, (group, role) in looks.items()
         },
         x_label="layer",

@@ -13,7 +13,14 @@ from rvelens.benchmarks.files import Folder
 NAMES = [
     *("pope-random", "pope-popular", "pope-adversarial", "amber-relation", "amber-existence"),
     *("rbench-image", "rbench-instance-box", "rbench-instance-mask"),
-    *("mmrel-real", "mmrel-dalle", "mmrel-open", "action-scenes", "action-scenes-open"),
+    *(
+        "mmrel-real",
+        "mmrel-dalle",
+        "mmrel-open",
+        "action-scenes",
+        "action-scenes-turns",
+        "action-scenes-open",
+    ),
 ]
 
 

@@ -61,6 +61,7 @@ def test_labels_with_typos(tmp_path, label, truth):
         (pope_row(9, "yes or no"), "'label' is 'yes or no': expected yes or no"),
         (pope_row(9, None), "'label' is None: expected yes or no"),
         (pope_row(9, True), "'label' is True: expected yes or no"),
+        (pope_row(9, list(range(9))), "'label' is [0, 1, 2, 3, 4, 5, ...]: expected yes or no"),
         (pope_row(1), "id '1' was there before: expected each id once"),
         (pope_row(True), "'question_id' is True: expected a text or a number"),
         ({**pope_row(9), "image": ""}, "'image' is '': expected a text that is not empty"),

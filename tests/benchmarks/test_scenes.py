@@ -83,3 +83,30 @@ def test_open_questions_have_one_right_word_each():
 def test_bad_options(name, options):
     with pytest.raises(ValueError, match=r"action scenes with .*expected a split of train"):
         load_benchmark(name, **options)
+
+
+@pytest.mark.parametrize("turns", [1, 4, 9])
+def test_earlier_turns_are_true_and_tell_nothing_of_the_question(turns):
+    single = load_benchmark("action-scenes", n=30, split="validation", seed=2)
+    behind = load_benchmark("action-scenes-turns", n=30, split="validation", seed=2, turns=turns)
+    for item, plain in zip(behind.items, single.items, strict=True):
+        said, _, text = item.text.rpartition("USER: ")
+        assert text == plain.text
+        assert (item.id, item.truth, item.group) == (plain.id, plain.truth, plain.group)
+        scene = draw_scene(int(item.id.rpartition("-")[2]), "validation")
+        asked, other = scene.people[scene.asked], scene.people[1 - scene.asked]
+        found = [turn.split(" ASSISTANT: ") for turn in said.strip().split(" USER: ")]
+        found[-1][1] = found[-1][1].removesuffix(" USER:")
+        assert len(found) == turns
+        for question, answer in found:
+            assert f" {other.kind} " in question
+            assert f" {asked.kind} " not in question
+            if question.startswith("Does"):
+                assert (answer == "Yes") == (f" {other.verb} " in question)
+            else:
+                assert answer == (other.verb if " do in " in question else other.object)
+
+
+def test_no_turns_are_refused():
+    with pytest.raises(ValueError, match="turns=0: expected at least 1; without any, take"):
+        load_benchmark("action-scenes-turns", n=2, turns=0)

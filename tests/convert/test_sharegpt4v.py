@@ -291,7 +291,10 @@ def test_no_dictionary_of_tensors(tmp_path, content, says):
         ({"hidden_size": "64"}, "hidden_size is '64'"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"mm_vision_select_layer": [1]}, r"mm_vision_select_layer is \[1\]"),
-        ({"hidden_size": 63}, r"makes no LlamaConfig \(.*63.*\): correct the file"),
+        (
+            {"hidden_size": 63},
+            r"makes no LlamaConfig \(.*63.*\): expected values that",
+        ),
         ({"num_hidden_layers": 4}, r"\d+ missing \(model\.language_model\.layers\.3\."),
     ],
 )

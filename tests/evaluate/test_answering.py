@@ -92,6 +92,21 @@ def test_every_method_changes_something(model, profile):
     assert len(set(margins.values())) == len(METHODS)
 
 
+def test_without_names_noise_follows_the_picture_itself(model, tmp_path):
+    method, files = make_method("vcd", model), [tmp_path / f"{n}.png" for n in range(2)]
+    for image, file in zip(IMAGES[:2], files, strict=True):
+        image.save(file)
+    named = answer(model, method, files, QUESTIONS[:2], [str(f) for f in files], DECODING)
+    assert answer(model, method, files, QUESTIONS[:2], decoding=DECODING) == named
+    copies = [IMAGES[1].copy(), IMAGES[0].copy()]
+    one = answer(model, method, IMAGES[:2], QUESTIONS[:2], decoding=DECODING)
+    other = answer(model, method, copies, QUESTIONS[1::-1], decoding=DECODING)[::-1]
+    for (text, margin), (same_text, same_margin) in zip(one, other, strict=True):
+        assert (text, margin) == (same_text, pytest.approx(same_margin, abs=2e-4))
+    called = answer(model, method, IMAGES[:2], QUESTIONS[:2], ["a", "b"], DECODING)
+    assert abs(called[0][1] - one[0][1]) > 1e-3
+
+
 @given(st.lists(st.sampled_from("abcd"), max_size=20), st.integers(1, 5))
 def test_batches_hold_every_item_once_and_keep_images_together(images, size):
     items = [item(n, image) for n, image in enumerate(images)]

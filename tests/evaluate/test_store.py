@@ -11,7 +11,7 @@ from PIL import Image
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate import Answer
-from rvelens.evaluate.store import answers_file, append, cut_torn_line, read
+from rvelens.evaluate.store import answers_file, append, cut_torn_line, load_answers, read
 
 ITEMS = [
     Item(str(n), "a.jpg", "a.jpg", "Où ?\u2028", n == 0, None, "", lambda: Image.new("RGB", (1, 1)))
@@ -51,6 +51,27 @@ def test_files_of_several_processes_are_read_together(tmp_path):
     append(answers_file(tmp_path, 0), ITEMS[:1], ANSWERS[:1])
     append(answers_file(tmp_path, 1), ITEMS[1:], ANSWERS[1:])
     assert sorted(read(tmp_path, ITEMS)) == ["0", "1", "2"]
+
+
+def test_answers_of_a_run_by_name(tmp_path):
+    run = tmp_path / "run"
+    folder = run / "pope" / "rve"
+    folder.mkdir(parents=True)
+    append(answers_file(folder, 1), ITEMS, ANSWERS)
+    append(answers_file(folder, 0), ITEMS, [Answer(a.id, "later") for a in ANSWERS])
+    with answers_file(folder, 1).open("a") as file:
+        file.write('{"id": "9"')  # cut short
+    found = load_answers(str(run), "pope", "rve")
+    assert found == load_answers(run, "pope", "rve")
+    assert list(found.values()) == [ANSWERS[0], ANSWERS[1], Answer("2", "later")]
+    with pytest.raises(ValueError, match=r"no answers to pope under pai in .*it holds pope/rve\.$"):
+        load_answers(run, "pope", "pai")
+    with pytest.raises(ValueError, match=r"in .*nowhere: .*; it holds none\.$"):
+        load_answers(str(tmp_path / "nowhere"), "pope", "rve")
+    with answers_file(folder, 1).open("a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match=r"answers-1.jsonl line 4 is no answer of a run"):
+        load_answers(run, "pope", "rve")
 
 
 @pytest.mark.parametrize(

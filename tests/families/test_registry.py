@@ -14,8 +14,9 @@ from tiny_models import build
 from tokenizers.processors import TemplateProcessing
 
 from rvelens import HookedLVLM
-from rvelens.families import FAMILIES, family_of
+from rvelens.families import FAMILIES, Family, family_of, register
 from rvelens.families.base import ALL_CHECKS
+from rvelens.prefix import can_share, prepare_shared
 from rvelens.prompts import render
 
 BUILT_IN = ["llava", "llava_next", "sharegpt4v", "instructblip", "llava_onevision", "qwen2_5_vl"]
@@ -61,6 +62,48 @@ def test_unknown_names_and_models():
     generic = family_of(tf.VipLlavaConfig())
     assert generic.name == "vipllava"
     assert generic.verified == ()
+
+
+@pytest.fixture
+def own():
+    """A family of one's own, forgotten after the test."""
+    yield Family("mine", ("vipllava",), prompts={"chat": "USER: {image} {question}"}, replays=True)
+    FAMILIES.pop("mine", None)
+
+
+def test_a_family_of_ones_own_is_found_once_it_is_registered(own):
+    assert family_of(tf.VipLlavaConfig()).name == "vipllava"
+    register(own)
+    assert family_of("mine") is own
+    assert family_of(tf.VipLlavaConfig()) is own
+    with pytest.raises(ValueError, match="the name 'mine' of a new family: expected none of a"):
+        register(own)
+    with pytest.raises(ValueError, match="the model types llava of a new family: expected none"):
+        register(Family("other", ("llava",)))
+    assert list(FAMILIES) == [*BUILT_IN, "mine"]
+
+
+def test_a_family_is_given_as_it_is_and_may_replay(own):
+    hf_model, processor = build("llava")
+    model = HookedLVLM.from_pretrained(hf_model, processor=processor, family=own)
+    assert model.family is own
+    assert can_share(model, "chat")
+    sharing = prepare_shared(model, IMAGES[0], QUESTIONS[0])
+    options = {"max_new_tokens": 4, "do_sample": False}
+    shared = model.generate(**sharing, **options)[:, -4:]
+    assert torch.equal(
+        shared, model.generate(**model.prepare(IMAGES[0], QUESTIONS[0]), **options)[:, -4:]
+    )
+    model.family = Family("mine", ())
+    assert not can_share(model, "chat")
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_family_says_who_it_is_in_a_line(family):
+    said = repr(family)
+    assert said.startswith(f"Family(name={family.name!r}, model_types=")
+    assert "<" not in said
+    assert len(said) < 350
 
 
 def test_a_model_of_no_family_runs_with_a_template_of_the_users():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from figure_checks import label, words
+from figure_checks import check_words, label, words
 
+from rvelens.metrics import Estimate
 from rvelens.plots import Series, lines
 
 ALPHA = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
@@ -78,6 +79,39 @@ def test_a_logarithmic_axis_names_the_settings():
     assert labels == ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5"]
     both = draw({"a": Series(Y, ALPHA)}, log="xy").axes[0]
     assert both.get_yscale() == "log"
+
+
+# Less than a decade, with and without a power of ten inside; more than one; several; one level.
+SPANS = [(60, 80), (6, 14), (1, 1), (2, 30), (0.031, 0.034), (0.5, 400), (1e-3, 5e3)]
+
+
+@pytest.mark.parametrize(("low", "high"), SPANS)
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_logarithmic_axis_has_plain_numbers_that_do_not_collide(low, high, axis):
+    along, across = np.geomspace(low, high, 20), np.linspace(1, 2, 20)
+    x, y = (along, across) if axis == "x" else (across, along)
+    figure = draw({"a": Series(y, x)}, log=axis)
+    check_words(figure)
+    shown = getattr(figure.axes[0], f"{axis}axis")
+    ends = sorted(shown.get_view_interval())
+    said = [t.get_text() for t in shown.get_ticklabels(which="both") if t in words(figure)]
+    assert (2 if low < high else 1) <= len(said) <= 8
+    assert all(ends[0] <= float(text) <= ends[1] for text in said)
+    assert [float(text) for text in said] == pytest.approx(shown.get_majorticklocs(), rel=1e-5)
+
+
+def test_estimates_are_drawn_with_their_intervals():
+    x, as_json = np.arange(3), {"value": 0.5, "low": 0.25, "high": 0.75}
+    series = Series.from_estimates(x, [as_json, None, Estimate(1 / 3, 0.0, 1.0)], role="rve")
+    assert (series.x is x, series.role) == (True, "rve")
+    np.testing.assert_array_equal(series.y, [0.5, np.nan, 1 / 3])
+    np.testing.assert_array_equal(series.low, [0.25, np.nan, 0.0])
+    np.testing.assert_array_equal(series.high, [0.75, np.nan, 1.0])
+    draw({"a": series})
+    with pytest.raises(ValueError, match="an estimate with value: expected value, low and high"):
+        Series.from_estimates(None, [{"value": 1.0}])
+    with pytest.raises(ValueError, match="2 numbers in x for 1 in y: expected as many"):
+        Series.from_estimates(["a", "b"], [as_json])
 
 
 def test_a_line_that_breaks_off_is_named_where_it_ends():

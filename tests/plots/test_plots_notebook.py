@@ -13,12 +13,32 @@ from PIL import Image
 from rvelens import ARSProfile
 from rvelens.grid import single_tile
 from rvelens.hooks.enhanced import Masks
-from rvelens.plots import Series, ars_heatmap, head_overlays, lines, overlay, overlay_enhanced
+from rvelens.plots import (
+    COLUMN,
+    Series,
+    ars_heatmap,
+    head_overlays,
+    house_style,
+    lines,
+    new_figure,
+    overlay,
+    overlay_enhanced,
+)
 
 PICTURE, GRID = Image.new("RGB", (40, 40), "red"), single_tile(2, 2)
 VALUES = np.linspace(0, 1, 4)
 MASK = torch.tensor([[True, False, False, True]])
+
+
+def own():
+    with house_style():
+        figure, axes = new_figure(COLUMN, 2.0, "one's own")
+        axes.bar(range(4), VALUES)
+    return figure
+
+
 FIGURES = {
+    "own": own,
     "overlay": lambda: overlay(PICTURE, VALUES, GRID),
     "enhanced": lambda: overlay_enhanced(PICTURE, {3: Masks(MASK, ~MASK, MASK)}, GRID),
     "heads": lambda: head_overlays(PICTURE, {0: VALUES}, {1: VALUES}, GRID, layer=2),

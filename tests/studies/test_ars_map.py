@@ -60,6 +60,16 @@ def test_scores_layers_and_thirds_against_score_heads(model, tmp_path, monkeypat
     assert data["agreement"] is None
 
 
+def test_other_texts_are_taken_only_if_they_are_wanted(model, tmp_path):
+    pairs = [ContrastivePair(IMAGES[0], "Does a man hold it?", "Is it eaten by a dog?", "p7")]
+    with pytest.raises(ValueError, match=r"^pair 'p7': .*any_text \(--any-text\)\.$"):
+        measured(model, tmp_path, pairs)
+    assert not list(tmp_path.iterdir())
+    _, _, data = run(STUDY, model, [questions()], tmp_path, pairs=pairs, any_text=True)
+    expected = score_heads(model, pairs, any_text=True).scores
+    np.testing.assert_allclose(data["scores"], expected, atol=1e-4)
+
+
 def test_a_suffix_stands_behind_both_texts(model, tmp_path):
     decoding = Decoding(suffix="Please answer with one word.")
     _, _, data = run(STUDY, model, [questions()], tmp_path, pairs=PAIRS, decoding=decoding)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from judge_server import completion, judge_server
 from study_cases import StoppedError, count, hooked, measure, questions, stop_after, unreadable
 
-from rvelens.ars import ARSProfile
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.store import read
 from rvelens.model import TINY, HookedLVLM
+from rvelens.profile import ARSProfile
 from rvelens.studies import find_study
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.open_ended import exactly

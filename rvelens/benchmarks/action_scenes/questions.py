@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from rvelens.ars import ContrastivePair
 from rvelens.benchmarks.action_scenes.draw import Box, Look, Person, Plan, paint
 from rvelens.benchmarks.action_scenes.world import (
     OBJECTS,
@@ -32,6 +31,7 @@ from rvelens.benchmarks.action_scenes.world import (
     VERBS,
     draw_verb,
 )
+from rvelens.contrastive import ContrastivePair
 from rvelens.grid import single_tile
 
 SPLITS = ("train", "validation", "test")
@@ -122,6 +122,26 @@ def plan_question(seed: int, split: str) -> tuple[Plan, str]:
     """What the asked person of a scene does, and the verb of its own question, without drawing."""
     _, (plan, _), verb = _plan(seed, split, SKEW)
     return plan, verb or _train_verb(seed, plan.verb)
+
+
+def earlier_turns(seed: int, split: str, n: int) -> list[tuple[str, str]]:
+    """`n` questions about the person of a scene whom its own question is not about, and true answers.
+
+    They tell nothing about what is asked: in turn a yes, a no, and an open question about what that
+    person does, or with what; later ones repeat them with other wrong verbs.
+    """
+    _, (_, plan), _ = _plan(seed, split, SKEW)
+    wrong = [verb for verb in VERBS if verb != plan.verb]
+    turns: list[tuple[str, str]] = []
+    for number in range(-(-n // 4)):
+        verb = wrong[number % len(wrong)]
+        turns += [
+            (sentence(plan.kind, plan.verb, plan.object), "Yes"),
+            (sentence(plan.kind, verb, plan.object), "No"),
+            (f"What does a {plan.kind} do in the image?", plan.verb),
+            (f"What does a {plan.kind} {plan.verb} in the image?", plan.object),
+        ]
+    return turns[:n]
 
 
 def group_of(plan: Plan | Person, verb: str) -> str:

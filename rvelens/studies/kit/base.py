@@ -9,12 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.ars import ARSProfile, ContrastivePair
 from rvelens.benchmarks import Benchmark, Item
+from rvelens.contrastive import ContrastivePair
 from rvelens.evaluate.answering import Answer, Decoding, answer, answer_each, backing_off, batches
 from rvelens.evaluate.run import Progress
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
 from rvelens.replay import Hooks, replays_exactly
 from rvelens.studies.kit.parts import Parts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,11 +41,6 @@ def means(
 def kept(estimate: Estimate) -> Kept:
     """As JSON; None where it is not a number."""
     return estimate.to_json() if math.isfinite(estimate.value) else None
-
-
-def column(rows: Sequence[Mapping[str, float] | None], key: str) -> Float[np.ndarray, " row"]:
-    """One of "value", "low" and "high" of kept estimates, to draw; NaN where there is none."""
-    return np.array([np.nan if row is None else row[key] for row in rows], dtype=float)
 
 
 def above(estimate: Mapping[str, float], level: float = 0.0) -> bool | None:

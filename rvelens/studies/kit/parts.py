@@ -37,6 +37,12 @@ class Parts:
         settle(folder, made_with)
         return cls(folder)
 
+    def below(self, name: str) -> Parts:
+        """Further parts in a folder of their own, made with the same settings."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return Parts(folder)
+
     def keep(self, name: str, compute: Callable[[], Any]) -> Any:
         """A part by its name: as it was kept, or computed now and kept."""
         path = self.folder / f"{name}.json"

@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rvelens.ars import ARSProfile, ContrastivePair
 from rvelens.benchmarks import Benchmark
+from rvelens.contrastive import ContrastivePair, check_pair
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
 from rvelens.evaluate.store import locked
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.kit.parts import Parts
 
@@ -35,6 +36,7 @@ def run(
     options: Mapping[str, Any] | None = None,
     batch_size: int = 8,
     seed: int = 55,
+    any_text: bool = False,
     progress: Progress = lambda items, label: items,
 ) -> tuple[Setup, dict[str, Any], dict[str, Any]]:
     """Measure a study on a model. What is computed is kept in `out/parts`, to go on from there.
@@ -49,6 +51,7 @@ def run(
         options: the study's own.
         batch_size: questions per forward; halved when memory runs out.
         seed: of draws and of bootstrap intervals.
+        any_text: take pairs whose texts differ in more than one word too, as in `score_heads`.
         progress: wraps iterations, with a label, for progress bars.
 
     Returns:
@@ -56,8 +59,9 @@ def run(
         `rvelens.studies.kit.write.write` make tables, figures and files of them.
 
     Raises:
-        ValueError: something that the study needs is missing, an option that it has not, or a folder
-            with parts that were made with something else, or that another run is writing.
+        ValueError: something that the study needs is missing, a pair that `check_pair` refuses, an
+            option that the study has not, or a folder with parts that were made with something else,
+            or that another run is writing.
     """
     options, decoding = study.settled(options or {}), decoding or Decoding()
     if int(n := os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -74,6 +78,8 @@ def run(
         raise ValueError(
             f"study {study.name!r} without contrastive pairs: expected some; see ContrastivePair."
         )
+    for pair in () if any_text else pairs:
+        check_pair(pair)
     made_with = {
         "study": study.name,
         "model": about_model(model),

@@ -127,7 +127,7 @@ def arrive(page, address):
     """Open the page and wait until nothing is under way on it."""
     page.set_default_timeout(PATIENCE)
     page.goto(address)
-    page.locator("#ask-question").wait_for()
+    page.locator("html[data-rv-ready]").wait_for()
     page.locator(".rv-map button").first.wait_for(state="attached")  # the load events' work
     expect(page.locator("#about")).to_contain_text("layers")
 

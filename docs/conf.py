@@ -37,6 +37,7 @@ nb_execution_show_tb = True
 os.environ |= {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",  # two pages run at once
     "PYTHONWARNINGS": "ignore:IProgress not found",
     "TQDM_DISABLE": "1",
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def find(where: str | Path, file: str, revision: str | None = None) -> Path | No
     return path if path.is_file() else None
 
 
-def push(folder: Path, repo_id: str, *, private: bool | None = None) -> str:
-    """Upload a folder as a model repository, which is made where there is none; returns its address.
+def push(write: Callable[[Path], None], repo_id: str, *, private: bool | None = None) -> str:
+    """Upload what `write` writes to a folder as a model repository; returns its address.
+
+    The repository is made where there is none.
 
     The token is the one that huggingface_hub finds: the variable HF_TOKEN, or `hf auth login`.
 
@@ -73,14 +76,16 @@ def push(folder: Path, repo_id: str, *, private: bool | None = None) -> str:
         ValueError: no such name, no token, or the Hub refuses.
     """
     api = huggingface_hub.HfApi()
-    try:
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=list(FILES))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ValueError(
-            f"{repo_id} cannot be pushed ({_first_line(error)}): expected OWNER/NAME and a token that "
-            "may write there; set HF_TOKEN, or run `hf auth login`."
-        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        try:
+            address = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=list(FILES))
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            raise ValueError(
+                f"{repo_id} cannot be pushed ({_first_line(error)}): expected OWNER/NAME and a token "
+                "that may write there; set HF_TOKEN, or run `hf auth login`."
+            ) from error
     return str(address)
 
 

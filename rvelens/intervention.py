@@ -6,9 +6,7 @@ pushed to the Hugging Face Hub. What `rvelens eval` wrote is read too, its profi
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens import hub
+from rvelens.benchmarks.files import sha256
 from rvelens.evaluate import manifest as runs
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.store import write_json
@@ -23,7 +22,6 @@ from rvelens.layers import parse_layers
 from rvelens.methods import Method, make_method
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
-from rvelens.prompts import render
 
 FORMAT = "rvelens-intervention-1"
 
@@ -78,7 +76,7 @@ class Intervention:
             profile,
             about(model),
             decoding,
-            _example(model, decoding.prompt),
+            runs.example(model, decoding.prompt),
             versions(),
         )
 
@@ -116,7 +114,7 @@ class Intervention:
                     f"an intervention for {self.model.get('name')} with {name} {_short(there)}, and "
                     f"{model.name} has {_short(here[name])}: expected the model that it was made for."
                 )
-        if _example(model, self.decoding.prompt) != self.example:
+        if runs.example(model, self.decoding.prompt) != self.example:
             raise ValueError(
                 f"the prompt {self.decoding.prompt!r} of {model.name} is not the one that the "
                 "intervention was made with: expected the same chat template; take its processor."
@@ -162,7 +160,7 @@ class Intervention:
         (folder / hub.PROFILE).unlink(missing_ok=True)
         if self.profile is not None:
             self.profile.save(folder / hub.PROFILE)
-            data["profile"] = {"file": hub.PROFILE, "sha256": _sha256(folder / hub.PROFILE)}
+            data["profile"] = {"file": hub.PROFILE, "sha256": sha256(folder / hub.PROFILE)}
         write_json(folder / hub.MANIFEST, data)
         (folder / hub.CARD).write_text(self.card(), encoding="utf-8")
 
@@ -172,9 +170,7 @@ class Intervention:
         Raises:
             ValueError: no token, or the Hub refuses.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
-            return hub.push(Path(folder), repo_id, private=private)
+        return hub.push(self.save, repo_id, private=private)
 
     @classmethod
     def load(
@@ -209,7 +205,7 @@ class Intervention:
         if stored:
             beside = path.parent / hub.PROFILE
             profile = ARSProfile.load(beside)
-            if _sha256(beside) != stored["sha256"]:
+            if sha256(beside) != stored["sha256"]:
                 raise ValueError(
                     f"{beside} was changed since {path} was written: expected the same bytes; restore "
                     "both from where they came."
@@ -296,14 +292,6 @@ def _read(data: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
         "versions": dict(data["versions"]),
     }
     return found, data.get("profile") or {}
-
-
-def _example(model: HookedLVLM, prompt: str) -> str:
-    return render(model.family, model.processor, "{question}", prompt)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _short(value: Any) -> str:

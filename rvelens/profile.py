@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -169,9 +168,7 @@ class ARSProfile:
         Raises:
             ValueError: no token, or the Hub refuses.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_folder(folder)
-            return hub.push(Path(folder), repo_id, private=private)
+        return hub.push(self.save_folder, repo_id, private=private)
 
     @classmethod
     def load(cls, where: str | Path, revision: str | None = None) -> ARSProfile:

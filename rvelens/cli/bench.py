@@ -76,33 +76,34 @@ def _memory(result: dict[str, Any]) -> Table:
 
 def _sharing(result: dict[str, Any]) -> str:
     rates = ", ".join(f"{way} {rate:.2f}" for way, rate in result["per_second"].items())
-    low, high = result["quartiles"]
     return (
         f"\n{result['questions']} questions about an image, {result['answer_tokens']} tokens each, "
-        f"questions a second: {rates}; ratio {result['ratio']:.2f}x (quartiles {low:.2f} to "
-        f"{high:.2f}), answers {'the same' if result['same_answers'] else 'NOT the same'}"
+        f"questions a second: {rates}; {_ratio(result)}, "
+        f"answers {'the same' if result['same_answers'] else 'NOT the same'}"
     )
 
 
 def _scoring(result: dict[str, Any]) -> str:
     times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
-    low, high = result["quartiles"]
     return (
-        f"\nARS of {result['pairs']} pairs, each with an image of its own, seconds: {times}; ratio "
-        f"{result['ratio']:.2f}x (quartiles {low:.2f} to {high:.2f}); scores up to "
+        f"\nARS of {result['pairs']} pairs, each with an image of its own, seconds: {times}; "
+        f"{_ratio(result)}; scores up to "
         f"{result['largest_score']:.0e} differ by {result['largest_difference']:.0e} at most"
     )
 
 
 def _settings(result: dict[str, Any]) -> str:
     times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
-    low, high = result["quartiles"]
     return (
         f"\n{result['questions']} questions, {result['answer_tokens']} tokens each, answered under "
-        f"{result['settings']} settings side by side, seconds: {times}; ratio {result['ratio']:.2f}x "
-        f"(quartiles {low:.2f} to {high:.2f}), answers "
+        f"{result['settings']} settings side by side, seconds: {times}; {_ratio(result)}, answers "
         f"{'the same as alone' if result['same_answers'] else 'NOT the same as alone'}"
     )
+
+
+def _ratio(result: dict[str, Any]) -> str:
+    low, high = result["quartiles"]
+    return f"ratio {result['ratio']:.2f}x (quartiles {low:.2f} to {high:.2f})"
 
 
 def _size(n_bytes: int) -> str:

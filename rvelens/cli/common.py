@@ -56,6 +56,13 @@ Limit = Annotated[int | None, typer.Option(min=1, help="A random sample of so ma
 Suffix = Annotated[
     str, typer.Option(help="Stands behind each question; 'Please answer with one word.', say.")
 ]
+# Of commands that take contrastive pairs.
+Reviewed = Annotated[
+    bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
+]
+AnyText = Annotated[
+    bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions per forward.")]
 Settings = Annotated[
     list[str] | None,

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from rvelens.cli.common import (
+    AnyText,
     DeviceMap,
     Dtype,
     DtypeOption,
@@ -16,6 +17,7 @@ from rvelens.cli.common import (
     Json,
     Model,
     Prompt,
+    Reviewed,
     Suffix,
     bar,
     emit_json,
@@ -45,12 +47,8 @@ def scan(
         str,
         typer.Option(help=f"How heads are scored: {', '.join(SCORES)}; ars is the paper's."),
     ] = "ars",
-    reviewed: Annotated[
-        bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
-    ] = False,
-    any_text: Annotated[
-        bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
-    ] = False,
+    reviewed: Reviewed = False,
+    any_text: AnyText = False,
     heatmap: Annotated[Path | None, typer.Option(help="Draw the scores by layer and head.")] = None,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,

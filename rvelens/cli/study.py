@@ -15,6 +15,7 @@ from rvelens.benchmarks import BENCHMARKS, load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.cli.ask import find_profile
 from rvelens.cli.common import (
+    AnyText,
     BatchSize,
     Data,
     DeviceMap,
@@ -25,6 +26,7 @@ from rvelens.cli.common import (
     Limit,
     Prompt,
     Relation,
+    Reviewed,
     Settings,
     Suffix,
     bar,
@@ -70,12 +72,8 @@ def study(
         Path | None, typer.Option(help="Contrastive pairs, as for `rvelens scan`.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
-    reviewed: Annotated[
-        bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
-    ] = False,
-    any_text: Annotated[
-        bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
-    ] = False,
+    reviewed: Reviewed = False,
+    any_text: AnyText = False,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"Of {', '.join(METHODS)}.", show_default="the study's"),

@@ -60,10 +60,15 @@ def manifest(
         "decoding": {
             **asdict(decoding),
             "greedy": True,
-            "example": render(model.family, model.processor, "{question}", decoding.prompt),
+            "example": example(model, decoding.prompt),
         },
         "versions": versions(),
     }
+
+
+def example(model: HookedLVLM, prompt: str) -> str:
+    """What the model reads around "{question}"."""
+    return render(model.family, model.processor, "{question}", prompt)
 
 
 def about_questions(benchmark: Benchmark) -> dict[str, Any]:

@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from PIL import Image
 
-from rvelens.benchmarks import Item
 from rvelens.layers import PRESET, format_layers, scaled_layers
 from rvelens.localisation import rank_correlations
 from rvelens.metrics import bootstrap_each
 from rvelens.plots import Series, lines, scatter
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
-from rvelens.studies.kit.estimates import FEW, above, clusters, ends, kept, means
-from rvelens.studies.kit.regions import find_region, grid_of
-from rvelens.studies.kit.rows import IsImage, Weights, each_row
+from rvelens.studies.kit.estimates import FEW, above, ends, kept, means
+from rvelens.studies.kit.regions import each_region, grid_of
 
 MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
 GROUPS = {
@@ -54,27 +51,15 @@ def measure(setup: Setup) -> dict[str, Any]:
         setup.model, benchmark.items[0].load()
     )  # a model without one is refused before the work
 
-    def read(item: Item, image: Image.Image, weights: Weights, is_image: IsImage) -> dict[str, Any]:
-        model, attention = setup.model, weights[..., is_image]
-        of_family = model.family.grid  # what image_grid asks, without preparing the image again
-        n_tokens = attention.shape[-1]
-        grid = of_family(model.hf_model.config, model.processor, image.size, n_tokens)
-        assert grid is not None  # the first picture had one
-        return find_region(grid, item, image, attention)
-
-    found = each_row(setup, "heads", benchmark.items, read)
-    asked = [item for item in benchmark.items if item.id in found]
-    cluster = clusters(item.source for item in asked)
-    values = {
-        name: np.array([found[item.id][name] for item in asked], dtype=float) for name in MEASURES
-    }
+    cluster, values = each_region(setup)
+    n_asked = len(cluster)
     preset = scaled_layers(*PRESET, profile.n_layers)
     return {
         "model": setup.model.name,
         "benchmark": benchmark.name,
-        "questions": len(asked),
+        "questions": n_asked,
         "photographs": int(cluster.max()) + 1,
-        "left_out": len(benchmark.items) - len(asked),
+        "left_out": len(benchmark.items) - n_asked,
         "k": k,
         "preset": preset,
         **{

@@ -16,10 +16,10 @@ from rvelens.metrics import bootstrap
 from rvelens.plots import Row, dots
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
 from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.estimates import FEW
 from rvelens.studies.kit.paper import lookup
 
 KINDS = ("object", "action")
-FEW = 20  # Below so many photographs an interval says little.
 # A question's kind, and the benchmark that it is of.
 Asked = tuple[str, Benchmark, Item]
 Numbers = Bool[np.ndarray, " question"] | Real[np.ndarray, " question"]

@@ -17,7 +17,6 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 import rvelens
-from rvelens.app.models import Models
 from rvelens.app.page import served
 from rvelens.app.shared import scene_pairs, scenes
 from rvelens.benchmarks import load_benchmark
@@ -60,13 +59,6 @@ const watch = new MutationObserver(() => fields.length ? step(false) : watch.dis
 watch.observe(document, all);
 const tick = setInterval(() => fields.length ? step(true) : clearInterval(tick), 50);"""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def models():
-    models = Models()
-    models.get("rvelens/tiny")
-    return models
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,11 @@ import shutil
 import pytest
 
 from rvelens.app.markup import report_tables
-from rvelens.app.models import Models
 from rvelens.app.runs import Wanted, flips, groups, matching, open_run
 from rvelens.app.tab_runs import cases_html
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import evaluate
 from rvelens.methods import make_method
-
-
-@pytest.fixture(scope="module")
-def models():
-    models = Models()
-    models.get("rvelens/tiny")
-    return models
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from rvelens.studies import find_study
 from rvelens.studies.ars_map import agreement
 from rvelens.studies.ars_map import study as ars_map
 from rvelens.studies.ars_map.study import thirds
+from rvelens.studies.kit import pairs as kit_pairs
 from rvelens.studies.kit.run import run
 from rvelens.studies.kit.write import write
 
@@ -43,7 +44,7 @@ def measured(model, out, pairs=PAIRS, **options):
 
 
 def test_scores_layers_and_thirds_against_score_heads(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(ars_map, "CHUNK", 3)
+    monkeypatch.setattr(kit_pairs, "CHUNK", 3)
     _, _, data = measured(model, tmp_path)
     profile = score_heads(model, PAIRS, batch_size=2)
     per_pair = profile.per_pair.double().numpy()
@@ -90,14 +91,14 @@ def test_thirds():
 
 
 def test_it_goes_on_after_an_interruption(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(ars_map, "CHUNK", 3)
+    monkeypatch.setattr(kit_pairs, "CHUNK", 3)
     _, _, whole = measured(model, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(patch, ars_map, "score_heads", 2)
+        interrupt_after(patch, kit_pairs, "score_heads", 2)
         with pytest.raises(StopError):
             measured(model, tmp_path / "cut")
     with pytest.MonkeyPatch.context() as patch:
-        made = interrupt_after(patch, ars_map, "score_heads", 9)
+        made = interrupt_after(patch, kit_pairs, "score_heads", 9)
         _, _, again = measured(model, tmp_path / "cut")
     assert len(made) == 1
     assert json.dumps(again) == json.dumps(whole)
@@ -156,7 +157,7 @@ def test_the_published_ranking_is_taken_by_name_and_shape(model, profile, monkey
 
 
 def test_what_is_refused_before_the_work(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(ars_map, "score_heads", None)
+    monkeypatch.setattr(kit_pairs, "score_heads", None)
     with pytest.raises(ValueError, match="k=0 and n_draws=50: expected k of at least 1"):
         measured(model, tmp_path / "a", k=0)
     with pytest.raises(ValueError, match="n_draws=49"):

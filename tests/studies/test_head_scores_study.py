@@ -18,6 +18,7 @@ from rvelens.benchmarks.action_scenes import contrastive_pairs, make_questions, 
 from rvelens.hooks import ars_caching_hooks, head_mask_hooks, rve_hooks
 from rvelens.studies import find_study
 from rvelens.studies.head_scores import finding, profiles, render
+from rvelens.studies.kit import pairs as kit_pairs
 from rvelens.studies.kit.run import run
 from rvelens.studies.kit.write import write
 from rvelens.studies.tune import split
@@ -199,10 +200,10 @@ def test_a_benchmark_without_regions_has_no_finding(model, tmp_path):
 
 def test_interrupted_and_taken_up_again(scenes, tmp_path, monkeypatch, found):
     with monkeypatch.context() as patch:
-        interrupt_after(patch, profiles, "score_heads", 2)
+        interrupt_after(patch, kit_pairs, "score_heads", 2)
         with pytest.raises(StopError):
             measured(tmp_path, scenes)
-    made = interrupt_after(monkeypatch, profiles, "score_heads", 9)
+    made = interrupt_after(monkeypatch, kit_pairs, "score_heads", 9)
     assert measured(tmp_path, scenes)[2] == found[2]
     assert len(made) == 1
 
@@ -220,6 +221,6 @@ def test_interrupted_and_taken_up_again(scenes, tmp_path, monkeypatch, found):
     ],
 )
 def test_mistakes_are_refused_before_the_work(scenes, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(profiles, "score_heads", lambda *a, **k: pytest.fail("worked already"))
+    monkeypatch.setattr(kit_pairs, "score_heads", lambda *a, **k: pytest.fail("worked already"))
     with pytest.raises(ValueError, match=message):
         measured(tmp_path, scenes, **options)

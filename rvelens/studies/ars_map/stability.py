@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,8 @@ def stability(
     for n in sizes:
         draws = [rng.permutation(n_pairs) for _ in range(n_draws)]
         first = [_top_of(per_pair, draw[:n], k) for draw in draws]
-        whole.append(_spread([overlap(one, all_pairs, k) for one in first]))
-        if 2 * n > n_pairs:
-            halves.append(None)
-            continue
-        second = [_top_of(per_pair, draw[n : 2 * n], k) for draw in draws]
-        halves.append(_spread([overlap(*two, k) for two in zip(first, second, strict=True)]))
+        whole.append(spread([overlap(one, all_pairs, k) for one in first]))
+        halves.append(spread(common(per_pair, draws, n, k)) if 2 * n <= n_pairs else None)
     return {
         "n": sizes,
         "n_draws": n_draws,
@@ -64,6 +61,19 @@ def overlap(a: Bool[np.ndarray, "layer head"], b: Bool[np.ndarray, "layer head"]
     return float((a & b).sum(axis=1).mean() / k)
 
 
+def common(
+    per_pair: Float[np.ndarray, "pair layer head"],
+    draws: Sequence[Int[np.ndarray, " pair"]],
+    n: int,
+    k: int,
+) -> list[float]:
+    """For each order of the pairs, the overlap of its first n pairs' top heads and its next n's."""
+    return [
+        overlap(_top_of(per_pair, draw[:n], k), _top_of(per_pair, draw[n : 2 * n], k), k)
+        for draw in draws
+    ]
+
+
 def _sizes(n_pairs: int) -> list[int]:
     """1, 2, 4, ... below the number of pairs, and half of them."""
     powers = {2**n for n in range(n_pairs.bit_length()) if 2**n < n_pairs}
@@ -76,7 +86,8 @@ def _top_of(
     return top_heads(per_pair[drawn].mean(axis=0), k)
 
 
-def _spread(overlaps: list[float]) -> dict[str, float]:
+def spread(overlaps: list[float]) -> dict[str, float]:
+    """Mean, and the middle 95% of the draws."""
     low, high = np.percentile(overlaps, [2.5, 97.5])
     numbers = {"value": np.mean(overlaps), "low": low, "high": high}
     return {name: round(float(x), 6) for name, x in numbers.items()}

@@ -11,12 +11,11 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.contrastive import ContrastivePair, with_suffix
+from rvelens.contrastive import ContrastivePair
 from rvelens.layers import format_layers
 from rvelens.metrics import bootstrap_each
 from rvelens.plots import Series, ars_heatmap, lines
 from rvelens.profile import ARSProfile
-from rvelens.scores import score_heads
 from rvelens.studies.ars_map.agreement import (
     agreement,
     agreement_figure,
@@ -24,10 +23,9 @@ from rvelens.studies.ars_map.agreement import (
     says_agreement,
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
-from rvelens.studies.kit.base import Setup, Shown, Study, Table, iterate
+from rvelens.studies.kit.base import Setup, Shown, Study, Table
 from rvelens.studies.kit.estimates import FEW, above, clusters, ends, kept, means
-
-CHUNK = 32  # Pairs that are kept together; a file's name must not depend on the batch size.
+from rvelens.studies.kit.pairs import by_pair
 
 
 def measure(setup: Setup) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def measure(setup: Setup) -> dict[str, Any]:
             "least 50 draws."
         )
     other = other_ranking(model, options["against"])
-    per_pair = _per_pair(setup)
+    per_pair = by_pair(setup, "ars", "pairs")
     cluster = photographs_of(setup.pairs)
     scores = per_pair.mean(axis=0)
     k = min(options["k"], model.n_heads // 2)
@@ -55,26 +53,6 @@ def measure(setup: Setup) -> dict[str, Any]:
         and {"with": other[0], **agreement(per_pair, other[1], cluster, setup.seed)},
         "stability": stability(per_pair, k, options["n_draws"], setup.seed),
     }  # fmt: skip
-
-
-def _per_pair(setup: Setup) -> Float[np.ndarray, "pair layer head"]:
-    """Equation 3 of every pair, kept in chunks."""
-    every = with_suffix(setup.pairs, setup.decoding.suffix)
-    starts = range(0, len(every), CHUNK)
-    chunks = []
-    for start in iterate(setup.progress, "pairs")(starts):
-
-        def compute(pairs: Sequence[ContrastivePair] = every[start : start + CHUNK]) -> Any:
-            prompt = setup.decoding.prompt
-            # The run has refused texts that it was not told to take.
-            found = score_heads(
-                setup.model, pairs, batch_size=setup.batch_size, prompt=prompt, any_text=True
-            )
-            assert found.per_pair is not None
-            return found.per_pair.tolist()
-
-        chunks += setup.parts.keep(f"pairs-{start:06d}", compute)
-    return np.array(chunks, dtype=float)
 
 
 def photographs_of(pairs: Sequence[ContrastivePair]) -> Int[np.ndarray, " pair"]:

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image
 
-from rvelens.benchmarks import Item
 from rvelens.localisation import rank_correlations
 from rvelens.metrics import bootstrap_each
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
-from rvelens.studies.kit.estimates import clusters, kept, means
-from rvelens.studies.kit.regions import find_region, grid_of
-from rvelens.studies.kit.rows import IsImage, Weights, each_row
+from rvelens.studies.kit.estimates import kept, means
+from rvelens.studies.kit.regions import each_region
 
 PerHead = Float[np.ndarray, "question layer head"]
 
@@ -40,26 +37,15 @@ def findings(
         or setup.model.image_grid(items[0].load()) is None
     ):
         return None
-    found = each_row(setup, "heads", items, lambda *row: _read(setup, *row))
-    asked = [item for item in items if item.id in found]
-    cluster = clusters(item.source for item in asked)
-    auc, mass = (
-        np.array([found[item.id][name] for item in asked], dtype=float)
-        for name in ("auc", "enrichment")
-    )
+    cluster, values = each_region(setup)
+    auc, mass = values["auc"], values["enrichment"]
     return {
-        "questions": len(asked),
+        "questions": len(cluster),
         **{
             name: _of_score(profile, auc, mass, layers, k, cluster, setup.seed)
             for name, profile in profiles.items()
         },
     }
-
-
-def _read(
-    setup: Setup, item: Item, image: Image.Image, weights: Weights, is_image: IsImage
-) -> dict[str, Any]:
-    return find_region(grid_of(setup.model, image), item, image, weights[..., is_image])
 
 
 def _of_score(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from rvelens.contrastive import ContrastivePair, with_suffix
 from rvelens.profile import ARSProfile
-from rvelens.scores import SCORES, find_score, score_heads
-from rvelens.studies.ars_map.stability import overlap, top_heads
-from rvelens.studies.kit.base import Setup, iterate
-
-CHUNK = 32  # Pairs that are kept together; a file's name must not depend on the batch size.
+from rvelens.scores import SCORES, find_score
+from rvelens.studies.ars_map.stability import common, spread
+from rvelens.studies.kit.base import Setup
+from rvelens.studies.kit.pairs import by_pair
 
 
 def chosen_scores(setup: Setup) -> list[str]:
@@ -28,23 +25,10 @@ def chosen_scores(setup: Setup) -> list[str]:
 
 
 def profile_by(setup: Setup, score: str) -> ARSProfile:
-    """The profile of one score over the study's pairs; kept in chunks of pairs."""
-    every = with_suffix(setup.pairs, setup.decoding.suffix)
-    chunks: list[Any] = []
-    for start in iterate(setup.progress, f"{score}, pairs")(range(0, len(every), CHUNK)):
-
-        def compute(pairs: Sequence[ContrastivePair] = every[start : start + CHUNK]) -> Any:
-            found = score_heads(
-                setup.model, pairs, score=score, batch_size=setup.batch_size,
-                prompt=setup.decoding.prompt, any_text=True,  # `run` has checked the pairs
-            )  # fmt: skip
-            assert found.per_pair is not None
-            return found.per_pair.tolist()
-
-        chunks += setup.parts.keep(f"{score}-pairs-{start:06d}", compute)
-    per_pair = torch.tensor(chunks)
+    """The profile of one score over the study's pairs."""
+    per_pair = torch.tensor(by_pair(setup, score, f"{score}-pairs"), dtype=torch.float32)
     return ARSProfile.from_scores(
-        per_pair.mean(dim=0), per_pair, model=setup.model.name, score=score, n_pairs=len(every)
+        per_pair.mean(dim=0), per_pair, model=setup.model.name, score=score, n_pairs=len(per_pair)
     )
 
 
@@ -55,19 +39,10 @@ def halves_agree(profile: ARSProfile, k: int, n_draws: int, seed: int) -> dict[s
         the mean over layers and draws, and the middle 95% of the draws; None of a single pair.
     """
     assert profile.per_pair is not None  # `profile_by` keeps them
-    per_pair = profile.per_pair.double().numpy()
+    per_pair, rng = profile.per_pair.double().numpy(), np.random.default_rng(seed)
+    draws = [rng.permutation(len(per_pair)) for _ in range(n_draws)]
     half = len(per_pair) // 2
-    if not half:
-        return None
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(n_draws):
-        order = rng.permutation(len(per_pair))
-        two = (order[:half], order[half : 2 * half])
-        first, second = (top_heads(per_pair[side].mean(axis=0), k) for side in two)
-        found.append(overlap(first, second, k))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return {"value": float(np.mean(found)), "low": float(low), "high": float(high)}
+    return spread(common(per_pair, draws, half, k)) if half else None
 
 
 def rankings(profiles: Mapping[str, ARSProfile]) -> dict[str, list[list[int]]]:

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from rvelens.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
+from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
 from rvelens.studies.kit.base import Setup, Shown, Table
 from rvelens.studies.kit.estimates import FEW, above, ends
-from rvelens.studies.kit.settings import value
+from rvelens.studies.kit.settings import pair, value
 from rvelens.studies.sweep import describe
 
 CONTROL = "random"  # The score that ranks heads by chance.
@@ -59,11 +60,9 @@ def estimates(data: Estimates, score: str) -> dict[str, Any]:
 
 
 def _gain(data: Estimates, setting: str) -> Mapping[str, float] | None:
-    rules = data["gains"]["result"]["rules"]
-    if not rules:
-        return None
-    pairs = rules["official"]["pairs"]
-    return next(one["change"]["accuracy"] for one in pairs if one["after"] == setting)
+    result = data["gains"]["result"]
+    found = pair(result, setting, PLAIN) if result["rules"] else None
+    return found and found["change"]["accuracy"]
 
 
 def show(setup: Setup, measured: Sequence[Estimates]) -> Shown:

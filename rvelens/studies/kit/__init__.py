@@ -4,6 +4,6 @@
 - `run.py`, `parts.py`, `write.py`: running one, keeping what is computed, writing its files.
 - `paper.py`, `beside.py`: the paper's numbers, alone and beside measured ones.
 - `asking.py`, `rows.py`, `margins.py`, `regions.py`: answers, attention, margins and ground truth of
-  questions.
+  questions; `pairs.py`: head scores of contrastive pairs.
 - `settings.py`, `estimates.py`: rows and intervals of tables.
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -12,6 +14,9 @@ from rvelens.benchmarks import Item
 from rvelens.grid import ImageGrid
 from rvelens.localisation import enrichment, region_auc
 from rvelens.model import HookedLVLM
+from rvelens.studies.kit.base import Setup
+from rvelens.studies.kit.estimates import clusters
+from rvelens.studies.kit.rows import IsImage, Weights, each_row
 
 REGION = "verb"  # Where one must look to answer, in benchmarks that know it.
 
@@ -53,3 +58,33 @@ def find_region(
             ("enrichment", enrichment(shown, region)),
         )
     }
+
+
+def each_region(
+    setup: Setup,
+) -> tuple[Int[np.ndarray, " question"], dict[str, Float[np.ndarray, "question layer head"]]]:
+    """Every head's "auc" and "enrichment" on every question whose picture can be read.
+
+    The model must have a patch grid, and the benchmark regions.
+
+    Returns:
+        a number for the photograph of each question, and values by name, NaN where there is none.
+    """
+    model = setup.model
+
+    def read(item: Item, image: Image.Image, weights: Weights, is_image: IsImage) -> dict[str, Any]:
+        attention = weights[..., is_image]
+        of_family = model.family.grid  # what image_grid asks, without preparing the image again
+        n_tokens = attention.shape[-1]
+        grid = of_family(model.hf_model.config, model.processor, image.size, n_tokens)
+        assert grid is not None  # other pictures have one
+        return find_region(grid, item, image, attention)
+
+    items = setup.benchmark.items
+    found = each_row(setup, "heads", items, read)
+    asked = [item for item in items if item.id in found]
+    values = {
+        name: np.array([found[item.id][name] for item in asked], dtype=float)
+        for name in ("auc", "enrichment")
+    }
+    return clusters(item.source for item in asked), values

@@ -15,6 +15,7 @@ from rvelens.hooks import head_mask_hooks
 from rvelens.layers import format_layers, parse_layers
 from rvelens.plots import Series, lines
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Table
+from rvelens.studies.kit.estimates import FEW
 from rvelens.studies.kit.margins import METRICS, Draws, draw_figures
 from rvelens.studies.masking.masks import (
     LEAST,
@@ -27,7 +28,6 @@ from rvelens.studies.masking.masks import (
 )
 
 MIN_DRAWS = 10
-FEW = 20  # Below so many photographs an interval says little.
 _NOTES = (
     "Masked heads give nothing at any position. Random heads are as many in each of the same layers. "
     "Intervals are over photographs, for the heads that were drawn; the range is over draws of heads.",

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
 
 Metric = Callable[[Bool[np.ndarray, " question"], Float[np.ndarray, " question"]], float]
 
@@ -50,14 +49,13 @@ def f1(truth: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " questio
 def auc(truth: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"]) -> float:
     """Probability that a true yes has the larger margin than a true no; ties count half.
 
-    NaN where all truths are the same.
+    NaN where all truths are the same, or a margin is NaN.
     """
-    n_yes = int(truth.sum())
-    n_no = truth.size - n_yes
-    if not n_yes or not n_no:
+    yes, no = margin[truth], np.sort(margin[~truth])
+    if not yes.size or not no.size or np.isnan(margin).any():
         return float("nan")
-    rank_sum = rankdata(margin)[truth].sum()
-    return float((rank_sum - n_yes * (n_yes + 1) / 2) / (n_yes * n_no))
+    won = np.searchsorted(no, yes, "left").sum() + np.searchsorted(no, yes, "right").sum()
+    return float(won / 2 / (yes.size * no.size))
 
 
 def estimate(

@@ -41,7 +41,7 @@ def forest(
     rows: Sequence[str],
     panels: Sequence[Panel],
     *,
-    control: str = "",
+    controls: Sequence[str] = (),
     title: str = "",
     width: float = PAGE,
 ) -> Figure:
@@ -52,7 +52,7 @@ def forest(
     Args:
         rows: names, from top to bottom.
         panels: from left to right.
-        control: the row that is drawn as a control; "" for none.
+        controls: rows that are drawn as controls.
         title: above the figure.
         width: inches; the height follows from the rows.
 
@@ -72,7 +72,7 @@ def forest(
         figure = NotebookFigure(figsize=(width, height), layout="constrained")
         every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, panel in zip(every, panels, strict=True):
-            _panel(axes, panel, [name == control for name in rows])
+            _panel(axes, panel, [name in controls for name in rows])
             axes.set_xlabel(wrapped(panel.name, 0.8 * width / len(panels), TEXT))
         every[0].set_ylim(len(rows) - 0.5, -0.5)
         every[0].set_yticks(range(len(rows)), list(rows))

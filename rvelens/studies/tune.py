@@ -8,6 +8,7 @@ asked once about the test photographs, next to the plain model and to the paper'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -18,8 +19,9 @@ from rvelens.evaluate.scoring import METRICS, read_answers, score
 from rvelens.hooks import rve_hooks
 from rvelens.layers import contiguous_bands
 from rvelens.metrics import auc
+from rvelens.replay import Hooks
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study, Table
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row
 from rvelens.studies.sweep import describe
 from rvelens.tuned import By, Tuned
@@ -41,7 +43,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     about = by, setup.model.name, setup.ranking.digest(), validation.name, photographs
     Tuned(base, *about).refuse_report_on(test)  # before the search, which may take hours
     plain = _plain(setup, validation)
-    best, log = search(setup, validation, base)
+    best, log = search(setup, validation, base, partial(rve_hooks, setup.ranking))
     tuned = Tuned(best, *about)
     settings = {
         PLAIN: [],
@@ -118,11 +120,21 @@ def split(benchmark: Benchmark, share: float, seed: int) -> tuple[Benchmark, Ben
 
 
 def search(
-    setup: Setup, validation: Benchmark, start: Mapping[str, Any]
+    setup: Setup,
+    validation: Benchmark,
+    start: Mapping[str, Any],
+    hooks_of: Callable[..., Hooks | HooksOf],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The best setting that is found by one axis after the other, until no axis changes.
 
-    Ties keep the setting before; of equals on an axis the first one is taken.
+    Ties keep the setting before; of equals on an axis the first one is taken. Axes are those of
+    layers, alpha, beta and k that the setting has.
+
+    Args:
+        setup: of the study.
+        validation: questions to choose on.
+        start: the setting to begin with, by keyword.
+        hooks_of: the hooks of a setting, from its keywords.
 
     Returns:
         the setting, and one row for each axis and round: what was tried, the best, and its figure.
@@ -135,7 +147,7 @@ def search(
             candidates = {
                 describe(one): one for one in (best, *({**best, axis: v} for v in values))
             }
-            hooks = {name: rve_hooks(setup.ranking, **one) for name, one in candidates.items()}
+            hooks = {name: hooks_of(**one) for name, one in candidates.items()}
             new = {name: one for name, one in hooks.items() if name not in tried}
             if new:
                 answers = setup.answers(f"validation-{turn + 1}-{axis}", validation, new)
@@ -158,11 +170,16 @@ def search(
 
 def _axes(setup: Setup, start: Mapping[str, Any]) -> dict[str, list[Any]]:
     given, n, most = setup.options, setup.model.n_layers, setup.model.n_heads // 2
-    return {
+    axes: dict[str, list[Any]] = {
         "layers": contiguous_bands(n, given["band_step"]),
-        "alpha": sorted({*map(float, given["alphas"]), start["alpha"]}),
-        "beta": sorted({*map(float, given["betas"]), start["beta"]}),
-        "k": sorted({*(k for k in given["ks"] if k <= most), start["k"]}),
+        "alpha": [*map(float, given["alphas"])],
+        "beta": [*map(float, given["betas"])],
+        "k": [k for k in given["ks"] if k <= most],
+    }
+    return {
+        axis: values if axis == "layers" else sorted({*values, start[axis]})
+        for axis, values in axes.items()
+        if axis in start
     }
 
 

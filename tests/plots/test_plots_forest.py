@@ -27,7 +27,7 @@ def dots(axes):
 
 
 def test_dots_are_full_where_chance_is_excluded():
-    figure = forest(ROWS, PANELS, control="random")
+    figure = forest(ROWS, PANELS, controls=("random",))
     found = [[dot.get_markerfacecolor() != "white" for dot in dots(axes)] for axes in figure.axes]
     assert found == [[True, False], [True, False, False], [True, True, True]]
     assert [dot.get_marker() for dot in dots(figure.axes[1])] == ["D", "D", "v"]

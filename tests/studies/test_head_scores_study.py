@@ -6,16 +6,18 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from picture_questions import StopError, few_draws, interrupt_after
 from picture_questions import questions as pictures
 from scipy.stats import spearmanr
 from small import tiny
 
-from rvelens import score_heads
+from rvelens import ARSProfile, score_heads
 from rvelens.answers import yes_margin
 from rvelens.benchmarks import load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs, make_questions, patch_mask
-from rvelens.hooks import ars_caching_hooks, head_mask_hooks, rve_hooks
+from rvelens.hooks import ars_caching_hooks, head_mask_hooks, region_hooks, rve_hooks
+from rvelens.hooks.rve import mask_hooks
 from rvelens.studies import find_study
 from rvelens.studies.head_scores import finding, profiles, render
 from rvelens.studies.kit import pairs as kit_pairs
@@ -137,7 +139,8 @@ def test_gains_by_asking_again(found):
         )
 
     plain = right([])
-    for name, setting in data["gains"]["settings"].items():
+    for name in data["definitions"]:
+        setting = data["gains"]["settings"][name]
         profile = score_heads(model, PAIRS, score=name, batch_size=12)
         for full, hooks in (
             (f"{name}, tuned", rve_hooks(profile, **setting)),
@@ -145,6 +148,84 @@ def test_gains_by_asking_again(found):
         ):
             gain = render._gain(data, full)
             assert gain["value"] == pytest.approx(right(hooks) - plain, abs=1e-6)
+
+
+def test_controls_by_asking_again(found):
+    setup, _, data = found
+    model, chosen = tiny()[0], data["gains"]["settings"]
+    assert list(chosen) == [
+        "ars",
+        "difference",
+        "random",
+        "swapped heads",
+        "all heads",
+        "true region",
+    ]
+    assert set(chosen["all heads"]) == {"layers", "alpha", "beta"}
+    assert set(chosen["true region"]) == {"layers", "beta"}
+    _, test = split(setup.benchmark, 0.3, setup.seed)
+    numbers = {item.id: n for n, item in enumerate(setup.benchmark.items)}
+    questions = make_questions("test", N)
+    ars = score_heads(model, PAIRS, batch_size=12)
+    turned = ARSProfile.from_scores(-ars.scores)
+
+    def right(hooks_of):
+        """Share of right answers, one question a forward."""
+        rights = []
+        for item in test.items:
+            question = questions[numbers[item.id]]
+            region = patch_mask(question.regions["verb"], (8, 8), (96, 96)).ravel()
+            with model.hooks(hooks_of(torch.from_numpy(region)[None])):
+                said = model.ask(item.load(), item.text)
+            rights.append((said[0].lower() == "yes") == item.truth)
+        return float(np.mean(rights))
+
+    def change(hooks_of):
+        return pytest.approx(right(hooks_of) - right(lambda region: []), abs=1e-6)
+
+    def from_all_heads(setting):
+        everyone = dict.fromkeys(setting["layers"], range(12))
+        return lambda region: mask_hooks(everyone, 12, setting["alpha"], setting["beta"])
+
+    gain = {name: render._gain(data, f"{name}, tuned")["value"] for name in chosen}
+    assert gain["swapped heads"] == change(lambda _: rve_hooks(turned, **chosen["swapped heads"]))
+    assert gain["all heads"] == change(from_all_heads(chosen["all heads"]))
+    assert gain["true region"] == change(
+        lambda region: region_hooks(region, **chosen["true region"])
+    )
+    over = data["gains"]["over_control"]
+    assert over["all heads"] is None
+    assert over["ars"]["value"] == pytest.approx(gain["ars"] - gain["all heads"], abs=2e-6)
+
+
+def test_the_share_of_the_image_by_hand(found):
+    model, shares = tiny()[0], []
+    for question in make_questions("test", N):
+        cache = {}
+        with model.hooks(ars_caching_hooks(range(6), cache)):
+            model(**model.prepare(question.image, question.text))
+        shares.append(torch.stack([cache[layer].sum(-1).mean() for layer in range(6)]).mean())
+    share = found[2]["finding"]["image_attention"]
+    assert share["value"] == pytest.approx(float(torch.stack(shares).mean()), abs=1e-4)
+
+
+def test_sentences_about_controls_say_what_is_confirmed(found):
+    data = copy.deepcopy(found[2])
+    pairs = data["gains"]["result"]["rules"]["official"]["pairs"]
+    ends = {"true region, tuned": 0.1, "all heads, tuned": -0.1, "swapped heads, tuned": 0.0}
+    for one in pairs:
+        one["change"]["accuracy"] = estimate(ends.get(one["after"], 0.0))
+    data["gains"]["over_control"]["ars"] = estimate(0.2)
+    data["gains"]["over_control"]["difference"] = estimate(-0.2)
+    data["gains"]["over_control"]["random"] = estimate(0.0)
+    assert render._of_controls(data, ["ars", "difference", "random"]) == [
+        "True region, tuned: raises accuracy (+0.100 [+0.090, +0.110]).",
+        "All heads, tuned: lowers accuracy (-0.100 [-0.110, -0.090]).",
+        "Swapped heads, tuned: does not change accuracy (+0.000 [-0.010, +0.010]), as far as these "
+        "questions tell.",
+        "Scores that make tuned RVE raise accuracy beyond all heads, tuned: ars (+0.200 [+0.190, "
+        "+0.210]); the reverse is confirmed of difference (-0.200 [-0.210, -0.190]).",
+    ]
 
 
 def test_halves_of_equal_pairs_agree_and_of_noise_do_not(found):
@@ -166,7 +247,7 @@ def test_what_is_shown(found, tmp_path):
     assert "agreement" not in main.columns  # nothing was published for this model
     assert "Scores that make tuned RVE raise accuracy" in " ".join(shown.says)
     files = {path.name for path in write(tmp_path, STUDY, [made], [data], shown)}
-    assert {"head-scores.png", "head-scores.csv", "head-scores-definitions.csv"} <= files
+    assert {"head-scores.png", "head-scores-controls.png", "head-scores.csv"} <= files
 
 
 def estimate(value, spread=0.01):

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rvelens.localisation import rank_correlations
-from rvelens.metrics import bootstrap_each
+from rvelens.metrics import bootstrap, bootstrap_each
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.estimates import kept, means
-from rvelens.studies.kit.regions import each_region
+from rvelens.studies.kit.regions import each_region, has_regions
 
 PerHead = Float[np.ndarray, "question layer head"]
 
@@ -29,18 +29,21 @@ def findings(
         "auc" and "enrichment": mean over the questions, the layers and each one's first k heads;
         "auc_over_all": the first minus the mean of all heads of these layers; "within": Spearman's
         correlation of score and mean AUC over the heads of a layer, mean over these layers; "overall":
-        over all heads of the model.
+        over all heads of the model. "image_attention" is the share of the last token's attention
+        that the image gets, mean over all heads.
     """
-    items = setup.benchmark.items
-    if (
-        any(item.regions is None for item in items)
-        or setup.model.image_grid(items[0].load()) is None
-    ):
+    if not has_regions(setup):
         return None
     cluster, values = each_region(setup)
     auc, mass = values["auc"], values["enrichment"]
+    each = values["image"].mean(axis=(1, 2))
+
+    def every_head(drawn: Int[np.ndarray, " draw"]) -> float:
+        return float(each[drawn].mean())
+
     return {
         "questions": len(cluster),
+        "image_attention": kept(bootstrap(every_head, cluster, seed=setup.seed)),
         **{
             name: _of_score(profile, auc, mass, layers, k, cluster, setup.seed)
             for name, profile in profiles.items()

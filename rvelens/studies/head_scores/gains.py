@@ -1,4 +1,4 @@
-"""RVE by each ranking: its settings tuned on some photographs, and reported on others."""
+"""Steering by each ranking and by its controls: tuned on some photographs, reported on others."""
 
 from __future__ import annotations
 
@@ -7,40 +7,47 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.evaluate.scoring import score
-from rvelens.hooks import rve_hooks
-from rvelens.methods import make_method
 from rvelens.profile import ARSProfile
+from rvelens.studies.head_scores.ways import ALL_HEADS, ways_to_steer
 from rvelens.studies.kit.base import Setup
-from rvelens.studies.kit.settings import of_rve
+from rvelens.studies.kit.settings import pair
 from rvelens.studies.tune import search, split
 
 PLAIN = "vanilla"
+CONTROL = f"{ALL_HEADS}, tuned"
 
 
 def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
-    """What RVE gains on the test photographs, by score: as published, and tuned for that ranking.
+    """What each way to steer gains on the test photographs: as published, and tuned for itself.
 
-    Every ranking is tuned by the same search on the same validation photographs, and all are asked
-    about the test photographs once, together.
+    All are tuned by the same search on the same validation photographs, and asked about the test
+    photographs once, together.
 
     Returns:
-        "settings": what the search chose, by score; "result": `evaluate.scoring.score` of the test
-        questions, with a setting "NAME, published" and one "NAME, tuned" for each score.
+        "settings": what the search chose, by way; "result": `evaluate.scoring.score` of the test
+        questions, with a setting "NAME, published" and one "NAME, tuned" for each; "over_control":
+        by name, the change of accuracy from `CONTROL` to the way, tuned.
     """
     validation, test = split(setup.benchmark, float(setup.options["share"]), setup.seed)
     chosen: dict[str, Any] = {}
     settings: dict[str, Any] = {PLAIN: []}
-    for name, profile in profiles.items():
-        method = make_method("rve", setup.model, profile, layers=setup.options["layers"])
-        parts = setup.parts.below(f"tune-{name}")
-        mine = replace(setup, profile=profile, methods=(method,), parts=parts)
-        base = of_rve(mine)
-        chosen[name], _ = search(mine, validation, base)
-        settings[f"{name}, published"] = rve_hooks(profile, **base)
-        settings[f"{name}, tuned"] = rve_hooks(profile, **chosen[name])
+    for name, way in ways_to_steer(setup, profiles).items():
+        parts = setup.parts.below("tune-" + name.replace(" ", "-"))
+        chosen[name], _ = search(replace(setup, parts=parts), validation, way.start, way.hooks)
+        settings[f"{name}, published"] = way.hooks(**way.start)
+        settings[f"{name}, tuned"] = way.hooks(**chosen[name])
     answers = setup.answers("test", test, settings)
+    result = score(test, answers, setup.seed, against=PLAIN)
+    tuned = {name: said for name, said in answers.items() if name.endswith(", tuned")}
+    beside = score(test, tuned, setup.seed, against=CONTROL)
     return {
         "validation": len(validation.items),
         "settings": chosen,
-        "result": score(test, answers, setup.seed, against=PLAIN),
+        "result": result,
+        "over_control": {name: _change(beside, f"{name}, tuned") for name in chosen},
     }
+
+
+def _change(result: Mapping[str, Any], name: str) -> Mapping[str, float] | None:
+    found = pair(result, name, CONTROL) if result["rules"] else None
+    return found and found["change"]["accuracy"]

@@ -11,12 +11,14 @@ from rvelens.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
 from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
+from rvelens.studies.head_scores.ways import ALL_HEADS, ORACLE, SWAPPED
 from rvelens.studies.kit.base import Setup, Shown, Table
 from rvelens.studies.kit.estimates import FEW, above, ends
 from rvelens.studies.kit.settings import pair, value
 from rvelens.studies.sweep import describe
 
 CONTROL = "random"  # The score that ranks heads by chance.
+OVER = "over all heads"
 Estimates = Mapping[str, Any]
 # Columns: where the estimate of a score stands, and what is chance there.
 COLUMNS = {
@@ -86,7 +88,8 @@ def show(setup: Setup, measured: Sequence[Estimates]) -> Shown:
         "tuned": _tuned(data),
         "masking": _masking(data),
     }
-    return Shown(tables, {"": _figure(rows, shown)}, says=tuple(_says(data, rows)))
+    figures = {"": _figure(rows, shown), "controls": _controls(data)}
+    return Shown(tables, figures, says=tuple(_says(data, rows)))
 
 
 def _notes(data: Estimates) -> tuple[str, ...]:
@@ -99,7 +102,7 @@ def _notes(data: Estimates) -> tuple[str, ...]:
         f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
         "these heads matter more.",
         f"RVE: change of accuracy against the plain model on {result['questions']} questions; tuned on "
-        f"{data['gains']['validation']} others, in the same way for every score.",
+        f"{data['gains']['validation']} others, in the same way for every score and control.",
         "Halves agree: share of the first heads that rankings from two disjoint halves of the pairs "
         f"have in common; by chance {k / data['n_heads']:.2f}.",
     ]
@@ -107,7 +110,8 @@ def _notes(data: Estimates) -> tuple[str, ...]:
         notes.insert(
             1,
             f"Region AUC, mass / area and correlations: {data['finding']['questions']} questions; "
-            "correlations are Spearman's, of the score and a head's mean region AUC.",
+            "correlations are Spearman's, of the score and a head's mean region AUC. The image gets "
+            f"{data['finding']['image_attention']['value']:.3f} of the last token's attention.",
         )
     if data["agreement"]:
         notes.append(f"Agreement: rank correlation within layers with {data['agreement']['with']}.")
@@ -121,6 +125,7 @@ def _counts(data: Estimates) -> str:
 
 def _tuned(data: Estimates) -> Table:
     result, settings = data["gains"]["result"], data["gains"]["settings"]
+    over = data["gains"]["over_control"]
     rows = []
     for name, setting in settings.items():
         for how in ("published", "tuned"):
@@ -134,13 +139,20 @@ def _tuned(data: Estimates) -> Table:
                     found.get("accuracy"),
                     change,
                     found.get("auc"),
+                    over[name] if how == "tuned" else None,
                 )
             )
+    columns = ("steered by", "chosen on validation questions", "accuracy", "change", "AUC", OVER)
     return Table(
-        f"RVE by each ranking, {result['questions']} test questions",
-        ("ranking", "chosen on validation questions", "accuracy", "change", "AUC"),
+        f"RVE by each ranking, and its controls, {result['questions']} test questions",
+        columns,
         rows,
-        frozenset({"change"}),
+        frozenset({"change", OVER}),
+        (
+            f"{SWAPPED}: RVE by the first ranking turned around. {ALL_HEADS}: the mask of every head's "
+            f"mean. {ORACLE}: the region of the answer as the mask; what it does not gain, no ranking "
+            f"can. {OVER}: change of accuracy from that control, tuned, on the same questions.",
+        ),
     )
 
 
@@ -165,7 +177,17 @@ def _figure(rows: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> Figu
         for name, label in DRAWN.items()
         if name in shown
     ]
-    return forest(list(rows), panels, control=CONTROL, width=PAGE)
+    return forest(list(rows), panels, controls=(CONTROL,), width=PAGE)
+
+
+def _controls(data: Estimates) -> Figure:
+    """Change of accuracy by each way to steer, the rankings' first."""
+    names = list(data["gains"]["settings"])
+    panels = [
+        Panel(f"change of accuracy, {how}", [_gain(data, f"{name}, {how}") for name in names], 0.0)
+        for how in ("published", "tuned")
+    ]
+    return forest(names, panels, controls=(CONTROL, SWAPPED, ALL_HEADS), width=PAGE)
 
 
 def _says(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -183,8 +205,35 @@ def _says(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         known = {name: row[column] for name, row in rows.items() if row[column]}
         if known:
             says.append(_claim(claim, known, wants=column != "masking, accuracy"))
+    says += _of_controls(data, list(rows))
     says.append("Each interval stands alone: by chance about one in twenty excludes its level.")
     return says
+
+
+def _of_controls(data: Estimates, scores: Sequence[str]) -> list[str]:
+    """Whether these questions can tell that steering helps, and whether the ranking is what helps."""
+    says = []
+    controls = {
+        name: _gain(data, f"{name}, tuned")
+        for name in (ORACLE, ALL_HEADS, SWAPPED)
+        if name in data["gains"]["settings"]
+    }
+    for name, change in controls.items():
+        if change is not None:
+            does = {
+                True: f"raises accuracy ({ends(change)})",
+                False: f"lowers accuracy ({ends(change)})",
+                None: f"does not change accuracy ({ends(change)}), as far as these questions tell",
+            }
+            says.append(f"{_upper(name)}, tuned: {does[above(change)]}.")
+    over = {n: e for n, e in data["gains"]["over_control"].items() if n in scores and e}
+    if over:
+        says.append(_claim(f"make tuned RVE raise accuracy beyond {ALL_HEADS}, tuned", over, True))
+    return says
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _claim(claim: str, known: Mapping[str, Mapping[str, float]], wants: bool) -> str:

@@ -69,6 +69,9 @@ class Batch:
     texts: list[str]
 
 
+HooksOf = Callable[[Batch], Hooks]
+
+
 @dataclass(frozen=True, eq=False)
 class Setup:
     """One model, and what a study of it is made with.
@@ -143,20 +146,22 @@ class Setup:
         return {name: value for name, value in by_item.items() if value is not None}
 
     def answers(
-        self, label: str, benchmark: Benchmark, settings: Mapping[str, Hooks]
+        self, label: str, benchmark: Benchmark, settings: Mapping[str, Hooks | HooksOf]
     ) -> dict[str, dict[str, Answer]]:
         """Answers under each setting by its name, then by question id.
 
         Settings edit the last row alone, so they run behind one prefill wherever the model allows
-        it; elsewhere each runs alone.
+        it; elsewhere each runs alone. A setting that differs from question to question is a function
+        of the batch.
         """
         decoding = self.decoding.settled(benchmark.items)
 
         def compute(batch: Batch) -> list[Any]:
             if not batch.items:
                 return []
+            hooks_of = {name: s(batch) if callable(s) else s for name, s in settings.items()}
             if replays_exactly(self.model):
-                hooks = list(settings.values())
+                hooks = list(hooks_of.values())
                 return answer_each(self.model, hooks, batch.images, batch.texts, decoding)
             names = [item.image for item in batch.items]
             rows = [
@@ -164,7 +169,7 @@ class Setup:
                     self.model, Method(name, {}, tuple(hooks)), batch.images, batch.texts, names,
                     decoding,
                 )
-                for name, hooks in settings.items()
+                for name, hooks in hooks_of.items()
             ]  # fmt: skip
             return [list(each) for each in zip(*rows, strict=True)]
 

@@ -36,6 +36,14 @@ def grid_of(model: HookedLVLM, image: Image.Image) -> ImageGrid:
     return grid
 
 
+def has_regions(setup: Setup) -> bool:
+    """Whether it is known where the answer to each question is seen, and which tokens show it."""
+    items = setup.benchmark.items
+    return all(item.regions is not None for item in items) and (
+        setup.model.image_grid(items[0].load()) is not None
+    )
+
+
 def find_region(
     grid: ImageGrid,
     item: Item,
@@ -44,7 +52,8 @@ def find_region(
 ) -> dict[str, list[list[float | None]]]:
     """Each head's "auc" and "enrichment" for one question, see `rvelens.localisation`.
 
-    None where there is no such number, as where the region was cropped away.
+    And "image", the share of its attention that the image gets. None where there is no such number,
+    as where the region was cropped away.
     """
     # Newline tokens show nothing, so they are neither inside nor outside.
     placed = np.isfinite(grid.middles(image.size)[:, 0])
@@ -56,6 +65,7 @@ def find_region(
         for name, values in (
             ("auc", region_auc(shown, region)),
             ("enrichment", enrichment(shown, region)),
+            ("image", attention.sum(dim=-1)[None].double()),
         )
     }
 
@@ -63,7 +73,7 @@ def find_region(
 def each_region(
     setup: Setup,
 ) -> tuple[Int[np.ndarray, " question"], dict[str, Float[np.ndarray, "question layer head"]]]:
-    """Every head's "auc" and "enrichment" on every question whose picture can be read.
+    """Every head's values of `find_region` on every question whose picture can be read.
 
     The model must have a patch grid, and the benchmark regions.
 
@@ -85,6 +95,6 @@ def each_region(
     asked = [item for item in items if item.id in found]
     values = {
         name: np.array([found[item.id][name] for item in asked], dtype=float)
-        for name in ("auc", "enrichment")
+        for name in ("auc", "enrichment", "image")
     }
     return clusters(item.source for item in asked), values

@@ -100,7 +100,8 @@ def describe(setting: Mapping[str, Any]) -> str:
     """ "layers 3-5, K 5, alpha 0.05, beta 1": a setting of RVE, or of a control of it, in words."""
     names = {"k": "K", "alpha": "alpha", "beta": "beta"}
     rest = (f"{said} {setting[name]:g}" for name, said in names.items() if name in setting)
-    return ", ".join((f"layers {format_layers(setting['layers'])}", *rest))
+    raw = () if setting.get("denoise", True) else ("no denoising",)
+    return ", ".join((f"layers {format_layers(setting['layers'])}", *rest, *raw))
 
 
 def _alike(bands: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:

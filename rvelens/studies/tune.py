@@ -128,7 +128,7 @@ def search(
     """The best setting that is found by one axis after the other, until no axis changes.
 
     Ties keep the setting before; of equals on an axis the first one is taken. Axes are those of
-    layers, alpha, beta and k that the setting has.
+    layers, alpha, beta, k and denoise that the setting has.
 
     Args:
         setup: of the study.
@@ -175,6 +175,7 @@ def _axes(setup: Setup, start: Mapping[str, Any]) -> dict[str, list[Any]]:
         "alpha": [*map(float, given["alphas"])],
         "beta": [*map(float, given["betas"])],
         "k": [k for k in given["ks"] if k <= most],
+        "denoise": [bool(one) for one in given["denoise"]],
     }
     return {
         axis: values if axis == "layers" else sorted({*values, start[axis]})
@@ -257,5 +258,6 @@ STUDY = Study(
         "alphas": [0.02, 0.05, 0.1, 0.2, 0.3, 0.5],
         "betas": [0.25, 0.5, 1.0, 1.5, 2.0, 3.0],
         "ks": [1, 3, 5, 8, 12, 16],
+        "denoise": [True],
     },
 )

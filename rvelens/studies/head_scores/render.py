@@ -150,8 +150,9 @@ def _tuned(data: Estimates) -> Table:
         frozenset({"change", OVER}),
         (
             f"{SWAPPED}: RVE by the first ranking turned around. {ALL_HEADS}: the mask of every head's "
-            f"mean. {ORACLE}: the region of the answer as the mask; what it does not gain, no ranking "
-            f"can. {OVER}: change of accuracy from that control, tuned, on the same questions.",
+            "mean, no denoising, which tuned RVE may leave out as well. "
+            f"{ORACLE}: the region of the answer as the mask; what it does not gain, no ranking can. "
+            f"{OVER}: change of accuracy from that control, tuned, on the same questions.",
         ),
     )
 

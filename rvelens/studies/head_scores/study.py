@@ -103,5 +103,6 @@ STUDY = Study(
         "alphas": [0.02, 0.05, 0.1, 0.2, 0.5],
         "betas": [0.25, 0.5, 1.0, 2.0],
         "ks": [1, 3, 5],
+        "denoise": [True, False],
     },
 )

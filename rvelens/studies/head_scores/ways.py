@@ -41,7 +41,8 @@ def ways_to_steer(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str,
     """RVE by each ranking, then the controls, by name.
 
     "swapped heads" is RVE by the first ranking turned around, so that the insensitive heads enhance
-    and the sensitive ones denoise; "all heads" is equation 6 with the mask of every head's mean;
+    and the sensitive ones denoise; "all heads" is equation 6 with the mask of every head's mean, and
+    without denoising, which the search may take from RVE too, so that the ranking alone differs;
     "true region" is equation 6 with the region of the answer as its mask, where it is known: what it
     does not gain, no ranking can.
     """

@@ -94,6 +94,7 @@ class Run:
         self._announced.read = lambda: TokenMap.from_inputs(
             input_ids, image_token_id, None if mask is None else mask[:, -input_ids.shape[1] :]
         )
+        self._announced.pixels = any("pixel" in k for k, v in kwargs.items() if v is not None)
 
     def forget_announced(self) -> None:
         """Drop what was announced: the forward that it was of never came, or has begun."""
@@ -114,6 +115,9 @@ class Run:
         new = announced() if announced is not None and (n_past == 0 or n_query > 1) else None
         if new is not None and new.n_keys != n_query:
             new = None
+        if new is not None and n_past and not self._announced.pixels:
+            # The model may say its image token; behind a prompt only pixels make it an image.
+            new = TokenMap.from_masks(torch.zeros_like(new.image), new.real)
         if n_past == 0:
             self.tokens = None if new is None else new.expand(batch)
         elif past is None or batch % past.batch:  # a cache of which samples were picked or dropped

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import IMAGES, QUESTIONS, build
+from transformers import DynamicCache
 
 from rvelens import ARSProfile, HookedLVLM
-from rvelens.hooks import ars_caching_hooks, dilution_hooks, region_hooks, rve_hooks
+from rvelens.hooks import ars_caching_hooks, dilution_hooks, region_hooks, rve_hooks, tokens_of
 from rvelens.prefix import REPLAYS, prepare_shared
 from rvelens.replay import prefill
 
@@ -179,3 +180,19 @@ def test_misuse_side_by_side(model, inputs, profile):
     with pytest.raises(ValueError, match=r"has repetition_penalty=1.2: expected plain greedy"):
         prefix.generate_each([[]])
     assert torch.equal(prefix.replay_each([[]]), before)
+
+
+def test_an_image_token_that_the_model_says_is_no_image():
+    model = HookedLVLM.from_pretrained(build("llava")[0], processor=build("llava")[1])
+    inputs = model.prepare(IMAGES[:2], QUESTIONS[:2])
+    cache, seen = DynamicCache(), []
+
+    def look(pattern, hook):
+        seen.append(tokens_of(hook).n_image)
+
+    said = torch.full((2, 3), model.image_token_id)
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 3), value=1)
+    with torch.no_grad(), model.hooks([("blocks.0.attn.hook_pattern", look)]):
+        model(**inputs, past_key_values=cache, use_cache=True)
+        model(input_ids=said, attention_mask=mask, past_key_values=cache, use_cache=True)
+    assert seen[0] == seen[1] == model.token_map(inputs).n_image

@@ -108,14 +108,15 @@ def _layers(data: Mapping[str, Any]) -> Sheet:
     title = f"Heads: ARS over {data['n_pairs']} contrastive pairs, localisation on test questions"
     within = rho["mean_within_layers"]
     if within["low"] > 0:
-        found = "heads that ARS ranks higher find the true region better"
+        found = "by and large heads that ARS ranks higher find the true region better"
     elif within["high"] < 0:
-        found = "heads that ARS ranks higher find the true region worse"
+        found = "by and large heads that ARS ranks higher find the true region worse"
     else:
         found = "these questions do not show that ARS tells which heads find the true region"
+    signs = [one > 0 for one in rho["by_layer"]]
     note = (
-        f"Rank correlation of ARS with finding the true region, mean within layers: {_gain(within)}; "
-        f"over all heads {rho['all_heads']:+.2f}. So {found}."
+        f"Rank correlation of ARS with finding the true region, mean within layers: {_gain(within)}, "
+        f"above 0 in {sum(signs)} of {len(signs)}; over all heads {rho['all_heads']:+.2f}. So {found}."
     )
     return Sheet(title, columns, rows, (note,))
 
@@ -135,7 +136,10 @@ def _steering(title: str, part: Mapping[str, Any], n_validation: int) -> Sheet:
     ]
     columns = ("setting", "accuracy", "gain", "AUC", "gain", "yes-ratio")
     title += f"; tuned on {n_validation} validation questions, reported on test questions"
-    notes = [f"Mean image attention of the last token, plain: {part['image_attention']:.3f}."]
+    notes = [
+        f"Mean image attention of the last token, plain: {part['image_attention']:.3f}. The control "
+        "has no denoising mask, so that what it gains over RVE may be owed to that."
+    ]
     notes += [_verdict(name, row, "gain") for name, row in rows.items() if name != "plain"]
     notes.append(_verdict("RVE, tuned, over the tuned control", rows[TUNED], "over_control"))
     return Sheet(title, columns, table, tuple(notes))

@@ -218,7 +218,8 @@ def _says(data: Mapping[str, Any]) -> list[str]:
         f"{tokens['image']['value']:.1%} of the tokens are image tokens; in layers "
         f"{data['later_layers']} they get {low:.1%} to {high:.1%} of the attention.",
         f"Image tokens get less attention than their share of the tokens in {less} of {n} layers, "
-        f"more in {more}, and less than half of all attention in {under}, by 95% intervals.",
+        f"more in {more} of them, and less than half of all attention in {under} of them, by 95% "
+        "intervals.",
     ]
     low, high = (later["first"][end]["value"] for end in ("low", "high"))
     if high > 0:  # else the image comes first

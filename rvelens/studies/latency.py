@@ -258,7 +258,10 @@ def _says(ratios: Mapping[str, Sequence[float]]) -> list[str]:
             )
             said.append(f"{name} is {side} in {rounds} of {len(each)} rounds ({number}).")
         else:
-            said.append(f"{name}: no difference in time that these rounds confirm ({number}).")
+            said.append(
+                f"{name} is slower in {slower} of {len(each)} rounds, which confirms no difference "
+                f"({number})."
+            )
     return said
 
 

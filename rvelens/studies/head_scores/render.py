@@ -101,7 +101,8 @@ def _notes(data: Estimates) -> tuple[str, ...]:
         f"Masking: accuracy minus that of {cost['draws']} random choices of as many heads of the same "
         f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
         "these heads matter more.",
-        f"RVE: change of accuracy against the plain model on {result['questions']} questions; tuned on "
+        f"RVE: change of accuracy against the plain model on {result['questions']} questions; as "
+        "published is with RVE's default settings, whatever ranks the heads; tuned on "
         f"{data['gains']['validation']} others, in the same way for every score and control.",
         "Halves agree: share of the first heads that rankings from two disjoint halves of the pairs "
         f"have in common; by chance {k / data['n_heads']:.2f}.",
@@ -110,7 +111,9 @@ def _notes(data: Estimates) -> tuple[str, ...]:
         notes.insert(
             1,
             f"Region AUC, mass / area and correlations: {data['finding']['questions']} questions; "
-            "correlations are Spearman's, of the score and a head's mean region AUC. The image gets "
+            "correlations are Spearman's, of the score and a head's mean region AUC, within layers as "
+            f"the mean over layers {layers}. Scores that rank the same {k} heads first share their "
+            "region AUC. The image gets "
             f"{data['finding']['image_attention']['value']:.3f} of the last token's attention.",
         )
     if data["agreement"]:

@@ -158,8 +158,11 @@ def test_layers_count_only_where_their_interval_says_so():
     few = _says(example_data("m") | {"photographs": 19})
     assert few == ["19 photographs are too few to say anything."]
     said = _says(example_data("m") | {"photographs": 20})
-    assert "less attention than their share of the tokens in 1 of 3 layers, more in 1" in said[1]
-    assert "less than half of all attention in 1," in said[1]
+    assert (
+        "less attention than their share of the tokens in 1 of 3 layers, more in 1 of them"
+        in said[1]
+    )
+    assert "less than half of all attention in 1 of them," in said[1]
     assert said[2] == (
         "The first token of the input alone gets 1200.0% to 8000.0% of the attention there."
     )

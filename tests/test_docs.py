@@ -122,7 +122,7 @@ def test_the_page_names_every_table_and_figure_and_every_study():
     asked = {c[1] for c in of_studies()}
     assert asked == {
         "main-table", "open-ended", "ablation", "imbalance", "ars-map", "attention-maps", "sweep",
-        "masking", "latency", "object-vs-action", "cases",
+        "masking", "latency", "object-vs-action", "cases", "head-scores",
     }  # fmt: skip
 
 
@@ -131,7 +131,6 @@ def test_options_that_a_section_names_are_those_of_its_study():
     known = {
         "layers": "masking",
         "question": "attention-maps",
-        "band_step": "sweep",
         "new_tokens": "latency",
         "n_photographs": "object-vs-action",
     }

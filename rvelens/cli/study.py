@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from rvelens.studies import Study
 
 N_PAIRS = 128
+# The benchmarks that are drawn, with contrastive pairs of their own.
+SCENES = frozenset(name for name in BENCHMARKS if name.startswith("action-scenes"))
 
 
 def study(
@@ -69,7 +71,11 @@ def study(
         typer.Option(help="A file of `rvelens scan`, or `published`; one a model, in their order."),
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option(help="Contrastive pairs, as for `rvelens scan`.")
+        Path | None,
+        typer.Option(
+            help="Contrastive pairs, as for `rvelens scan`.",
+            show_default="those of action scenes, where the model or every --benchmark is of them",
+        ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
     reviewed: Reviewed = False,
@@ -131,7 +137,8 @@ def study(
         find_profile(profile[n] if profile else None, one) if needs_profile else None
         for n, one in enumerate(models)
     ]
-    contrastive = _pairs(chosen, models, pairs, images, limit, reviewed=reviewed)
+    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(benchmark) <= SCENES)
+    contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
     made_with, measured = [], []
     setup = None
     for one, ranking in zip(models, rankings, strict=True):
@@ -184,14 +191,14 @@ def _options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any
 
 def _pairs(
     study: Study,
-    models: Sequence[str],
     pairs: Path | None,
     images: Path | None,
     limit: int | None,
     *,
+    of_scenes: bool,
     reviewed: bool = False,
 ) -> list[ContrastivePair]:
-    """The pairs of a study that needs some; those of action scenes for the embedded model."""
+    """The pairs of a study that needs some; with none named, those of action scenes, if of them."""
     if "pairs" not in study.needs:
         return []
     if pairs is not None and images is not None:
@@ -200,7 +207,7 @@ def _pairs(
         return [found[n] for n in sorted(drawn)]
     if reviewed and pairs is None:
         raise ValueError("--reviewed without --pairs: expected a file of reviewed pairs; name it.")
-    if pairs is None and images is None and list(models) == ["rvelens/tiny"]:
+    if pairs is None and images is None and of_scenes:
         return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))
     raise ValueError(
         f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as for "

@@ -20,9 +20,9 @@ SMALL = [f"--{stage}-steps=2" for stage in STAGES] + [
 ]  # fmt: skip
 
 
-def train(out):
+def train(out, *more):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), f"--out={out}", *SMALL],
+        [sys.executable, str(SCRIPT), f"--out={out}", *SMALL, *more],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -48,3 +48,22 @@ def test_from_nothing_to_a_model_that_answers(tmp_path):
     again = train(tmp_path / "b")
     assert weights.keys() == again.keys()
     assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_the_recipe_of_the_test_bed(tmp_path):
+    train(tmp_path / "a", "--recipe=parts", "--seed=56", "--first-scene=7")
+    config = json.loads((tmp_path / "a" / "model" / "config.json").read_text())["text_config"]
+    assert (config["num_attention_heads"], config["head_dim"]) == (16, 16)
+    profile = ARSProfile.load(tmp_path / "a" / "model" / "profile.safetensors")
+    assert profile.about["model"] == "parts-56"
+    made = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert (made["first_scene"], made["hard_steps"], made["seed"]) == (7, 2, 56)
+
+
+def test_a_seed_whose_scenes_are_another_stages_is_refused():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--out=a", "--seed=145"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--seed 145: expected 55 to 144, whose scenes are apart." in done.stderr

@@ -286,7 +286,7 @@ def _check_arguments(
     if not 1 <= k <= profile.n_heads // 2:
         raise ValueError(
             f"k={k} for {profile.n_heads} heads a layer: expected 1 to {profile.n_heads // 2}, so that "
-            "sensitive and insensitive heads are different ones; choose a smaller k."
+            "sensitive and insensitive heads are different ones; choose another k."
         )
     _check_strength(alpha, beta)
     if scope not in get_args(Scope):

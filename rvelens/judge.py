@@ -194,6 +194,12 @@ def load_items(path: str | Path) -> list[Item]:
     """
     path = Path(path)
     paths = _of_run(path) if path.is_dir() else [path]
+    yes_no = sorted({one.parent for one in path.glob("*/*/answers*.jsonl")})
+    if not paths and yes_no:
+        raise ValueError(
+            f"{path} holds answers of {yes_no[0].relative_to(path).as_posix()}, which rules read: "
+            "expected those of an open-ended benchmark; judge a run of mmrel-open, say."
+        )
     if not paths or not all(one.is_file() for one in paths):
         raise ValueError(f"no answers at {path}: expected a file with one JSON object a line.")
     items: dict[str, Item] = {}

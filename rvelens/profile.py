@@ -184,14 +184,17 @@ class ARSProfile:
         """
         path = hub.find(where, hub.PROFILE, revision)
         if path is None:
-            raise ValueError(f"no profile at {where}: expected a file that ARSProfile.save wrote.")
+            raise ValueError(
+                f"no profile at {where}: expected a file of `rvelens scan` or ARSProfile.save."
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(
-                f"{path} cannot be read ({error}): expected a file that ARSProfile.save wrote."
+                f"{path} cannot be read ({error}): expected a file of `rvelens scan` or "
+                "ARSProfile.save."
             ) from error
         known = {"ranking", "mean", "per_pair"}
         if header.get("format") != FORMAT or "ranking" not in tensors or set(tensors) - known:

@@ -85,7 +85,7 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
         if not isinstance(question, str):
             raise ValueError(f"a question is a {type(question).__name__}: expected a text.")
         if not question.strip():
-            raise ValueError(f"a question is {question!r}: expected a sentence; leave it out.")
+            raise ValueError(f"a question is {question!r}: expected a sentence; write one.")
         if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that were not UTF-8
             raise ValueError(f"a question is {question!r}: expected UTF-8 text; write it anew.")
     return image_list, question_list

@@ -287,7 +287,7 @@ def test_bench_prints_ratios(run, monkeypatch):
 P = ("--profile", "p.safetensors")
 MISTAKES = [
     (("ask",), "Missing argument"),
-    (("frobnicate",), "No such command"),
+    (("frobnicate",), "No such command 'frobnicate': see `rvelens --help`."),
     ((*ASK, "--frob"), "No such option"),
     (("ask", "no-such-folder/model", "1.png", QUESTION, *P), "cannot be loaded"),
     (("ask", "empty", "1.png", QUESTION, *P), "'empty' cannot be loaded"),
@@ -307,7 +307,8 @@ MISTAKES = [
     ((*ASK, *P, "--layers", "2-7"), "expected layers from 0 to 2"),
     ((*ASK, *P, "--layers", "middle"), "'middle' is none of these"),
     ((*ASK, *P, "--k", "5"), "k=5 for 8 heads a layer: expected 1 to 4"),
-    ((*ASK, *P, "--k", "two"), "--k"),
+    (("ask", "rvelens/tinny", "1.png", QUESTION), "did you mean 'rvelens/tiny'?"),
+    ((*ASK, *P, "--k", "two"), "'--k': expected an integer: see `rvelens ask --help`."),
     ((*ASK, *P, "--alpha", "0"), "alpha=0.0: expected a share"),
     ((*ASK, *P, "--alpha", "nan"), "alpha=nan: expected a share"),
     ((*ASK, *P, "--beta", "-1"), "beta=-1.0: expected a finite strength"),
@@ -354,7 +355,7 @@ MISTAKES = [
     ((*ASK, *P, "--save", "folder.png"), "folder.png is a folder"),
     ((*SCAN, "--heatmap", "folder.png"), "folder.png is a folder"),
     ((*SCAN, "--pairs", "torn.jsonl"), "torn.png cannot be read as an image"),
-    ((*EVAL, "--benchmark", "pope"), "benchmark 'pope': expected one or several of pope-random"),
+    ((*EVAL, "--benchmark", "pope"), "did you mean 'pope-random'?"),
     ((*EVAL, "--method", "vanila"), "method 'vanila': expected one or several of vanilla, rve"),
     ((*EVAL, "--method", "vanilla", "rve"), "no head profile for model"),
     ((*EVAL, "--method", "rve", *DEEP), "a profile of 4 layers x 8 heads for a model of 3 x 8"),

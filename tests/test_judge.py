@@ -405,6 +405,11 @@ def test_no_items(tmp_path):
         load_items(write(tmp_path, ""))
     with pytest.raises(ValueError, match=r"no answers at .*none"):
         load_items(tmp_path / "none")
+    of_run = tmp_path / "run" / "pope-random" / "rve"
+    of_run.mkdir(parents=True)
+    (of_run / "answers.jsonl").touch()
+    with pytest.raises(ValueError, match=r"run holds answers of pope-random/rve, which rules read"):
+        load_items(tmp_path / "run")
     (tmp_path / "answers.jsonl").write_bytes(b'{"id": "\xff"}\n')
     with pytest.raises(ValueError, match=r"line 1: .*utf-8"):
         load_items(tmp_path)

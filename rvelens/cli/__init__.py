@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -95,13 +96,23 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = program(args=arguments or ["--help"], prog_name="rvelens", standalone_mode=False)
     except USAGE_ERROR as error:
-        fail(f"{_without_full_stop(error.format_message())}: see `rvelens --help`.")
+        command = error.ctx.command_path if error.ctx else "rvelens"
+        fail(f"{_without_full_stop(_reason(error))}: see `{command} --help`.")
     except typer.Abort:
         sys.exit(130)
     except (ValueError, OSError) as error:
         # The library's ValueErrors are written for the user; an OSError names its file itself.
         fail(str(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _reason(error: Any) -> str:
+    """Typer's message; of a value of the wrong type, without the words of its parser."""
+    return re.sub(
+        r"Input should be a valid (\w)(\w*)(, unable to.*)?$",
+        lambda found: f"expected {'an' if found[1] in 'aeiou' else 'a'} {found[1]}{found[2]}",
+        error.format_message(),
+    )
 
 
 def _without_full_stop(text: str) -> str:

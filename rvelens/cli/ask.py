@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -253,10 +254,19 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     """The profile that was asked for, or the one that ships with the model.
 
     Raises:
-        ValueError: no such profile, or none was named and none ships with this model.
+        ValueError: no such profile, or none was named and none ships with this model, or the model's
+            name is that of the embedded one but for a slip.
     """
     if profile is None and model == "rvelens/tiny":
         profile = model
+    if profile is None and not Path(model).exists():
+        # Loading a model takes minutes, so the profile is looked for first; but not for a slip.
+        near = difflib.get_close_matches(model, ["rvelens/tiny"], cutoff=0.8)
+        if near:
+            raise ValueError(
+                f"model {model!r}: expected a folder, a name on a hub or rvelens/tiny; did you mean "
+                f"{near[0]!r}?"
+            )
     if profile is None:
         raise ValueError(
             f"no head profile for {model}: expected --profile, a file or `published`; make one with "

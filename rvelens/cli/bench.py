@@ -15,7 +15,11 @@ from rvelens.layers import format_layers
 
 def bench(
     shape: Annotated[
-        str, typer.Option(help=f"A LLaVA with random weights: {', '.join(measure.SHAPES)}.")
+        str,
+        typer.Option(
+            help=f"A LLaVA with random weights: {', '.join(measure.SHAPES)}; tiny is 8 layers x 768, "
+            "some minutes on a CPU."
+        ),
     ] = "tiny",
     runs: Annotated[int, typer.Option(min=1, help="Rounds; 7 for figures to be quoted.")] = 7,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens each generation adds.")] = 16,

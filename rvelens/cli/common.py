@@ -72,9 +72,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 
 def out() -> Console:
-    """Where results go; tables that go to a file or a pipe are not squeezed into 80 columns."""
+    """Where results go; tables that go to a file or a pipe are wide enough for their names."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=120 if piped else None)
+    return Console(width=200 if piped else None)
 
 
 def err() -> Console:
@@ -97,7 +97,10 @@ def emit_json(data: Any) -> None:
 
 def bar(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A wrapper of iterables that shows a progress bar on stderr while they run."""
-    return lambda items: track(items, description, console=err(), transient=True)
+    console = err()
+    # In a file or a pipe it would leave its blank lines.
+    hidden = not console.is_terminal
+    return lambda items: track(items, description, console=console, transient=True, disable=hidden)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,10 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what is there, missing and malformed; exit code 1 if the benchmark is not complete."""
+    """Say what is there, missing and malformed; exit code 1 if the benchmark is not complete.
+
+    Exit code 2 where there is no annotation file to look over.
+    """
     with status(f"looking over {benchmark}"):
         found = look_over(benchmark, folder)
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,7 +147,11 @@ def known(names: Sequence[str], among: Any, what: str) -> list[str]:
     split = [name for text in names for name in text.split(",") if name]
     for name in split:
         if name not in among:
-            raise ValueError(f"{what} {name!r}: expected one or several of {', '.join(among)}.")
+            near = difflib.get_close_matches(name, among, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"{what} {name!r}: expected one or several of {', '.join(among)}; "
+                f"did you mean {near!r}?"
+            )
     return list(dict.fromkeys(split))
 
 

@@ -168,6 +168,7 @@ def study(
 def _list() -> None:
     from rvelens import studies
 
+    out().print("Options with their defaults; -1, [] and an empty text are the study's own choice.")
     for one in map(studies.find_study, studies.NAMES):
         out().print(f"{one.name:17} {one.paper:14} {one.about}", highlight=False, markup=False)
         for name, value in one.options.items():

@@ -149,12 +149,19 @@ def to_markdown(study: Study, shown: Shown) -> str:
     lines = [f"# {title}", ""]
     for table in shown.tables.values():
         lines += [f"**{table.title}**", "", _line(table.columns)]
-        lines.append(_line(["---"] + ["--:"] * (len(table.columns) - 1)))
+        lines.append(_line(_alignment(table)))
         lines += [_line(row) for row in _text(table)]
         lines += ["", *(f"{note}\n" for note in table.notes)]
     lines += [f"- {line}" for line in shown.says]
     lines += ["", f"What it was made with is in {study.name}.json."]
     return "\n".join(lines) + "\n"
+
+
+def _alignment(table: Table) -> list[str]:
+    """Numbers to the right, under each other; what is text to the left."""
+    columns = zip(*_text(table), strict=True) if table.rows else ((),) * len(table.columns)
+    of_text = [any(cell and not cell.lstrip("+-")[:1].isdigit() for cell in c) for c in columns]
+    return ["---" if text or n == 0 else "--:" for n, text in enumerate(of_text)]
 
 
 def _text(table: Table) -> list[list[str]]:

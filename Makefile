@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit docs studies clean
+.PHONY: demo test lint types unit docs studies beds clean
 
 demo: .venv/installed
 	$(BIN)/rvelens demo --save demo-out
@@ -33,6 +33,25 @@ STUDIES := imbalance ars-map attention-maps main-table open-ended ablation sweep
 studies: .venv/installed
 	for name in $(STUDIES); do \
 		$(BIN)/rvelens study $$name --batch-size 16 --out docs/studies/$$name || exit 1; \
+	done
+	$(BIN)/rvelens study head-scores --benchmark action-scenes-turns --batch-size 16 \
+		--out docs/studies/head-scores-turns
+
+# The test-bed: SEED:FIRST_SCENE of three models that are trained, then measured as docs/studies shows
+# them. About two hours a seed on one core; what is there already is not made again.
+BEDS := 55:94100000 56:87000000 57:1700000
+
+beds: .venv/installed
+	for bed in $(BEDS); do \
+		seed=$${bed%:*}; \
+		$(BIN)/python examples/train_tiny.py --recipe parts --seed $$seed \
+			--first-scene $${bed#*:} --out beds/training-$$seed || exit 1; \
+		ln -sfn training-$$seed/model beds/parts-$$seed; \
+		for turns in "" -turns; do \
+			$(BIN)/rvelens study head-scores --model beds/parts-$$seed --batch-size 16 \
+				--benchmark action-scenes$$turns \
+				--out docs/studies/head-scores-parts-$$seed$$turns || exit 1; \
+		done; \
 	done
 
 .venv/installed: pyproject.toml constraints.txt requirements-lmms.txt

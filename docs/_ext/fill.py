@@ -8,6 +8,7 @@ A line of a page that is one of these is replaced by what it names:
     %% pages a.md b/c.md     these pages, one line each; `*` stands for the rest of the folder
     %% studies               the studies whose results are in docs/studies, one line each
     %% says sweep            the sentences that a study wrote, from its file in docs/studies
+    %% head-scores gains     a table over all stored runs of that study: gains, tuned, finding, masking
     %% paper                 what the paper reports for LLaVA-1.5-7B in its Table 1
 """
 
@@ -22,11 +23,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import beds
 import typer
 from public import comment_above, home, public_names, written
 from sphinx.application import Sphinx
 
-LINE = re.compile(r"^%% (api|cli|pages|studies|says|paper)\b *(.*)$", re.MULTILINE)
+LINE = re.compile(r"^%% (api|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
         "pages": lambda rest: pages(here, rest.split()),
         "studies": lambda _: studies(),
         "says": lambda name: says(Path(app.srcdir), name),
+        "head-scores": lambda name: getattr(beds, name)(Path(app.srcdir)),
         "paper": lambda _: paper(),
     }
     source[0] = LINE.sub(lambda found: makers[found[1]](found[2]), source[0])
@@ -137,7 +140,7 @@ def pages(here: Path, names: list[str]) -> str:
 
 
 def studies() -> str:
-    """A definition list: each study, what it is about and where that is in the paper."""
+    """A definition list: each study, what it is about, where that is in the paper, and other runs."""
     from rvelens.studies import NAMES, find_study
 
     entries = []
@@ -145,8 +148,16 @@ def studies() -> str:
         study = find_study(name)
         where = f" ({study.paper})" if study.paper else ""
         about = f"{study.about[:1].upper()}{study.about[1:]}{where}."
-        entries.append(f"[{name}](../studies/{name}/{name}.md)\n: {about}")
+        entries.append(f"[{name}](../studies/{name}/{name}.md)\n: {about}{_other_runs(name)}")
     return "\n\n".join(entries)
+
+
+def _other_runs(name: str) -> str:
+    """Links to a study's runs on other models and questions."""
+    here = Path(__file__).parents[1] / "studies"
+    others = sorted(p.parent.name for p in here.glob(f"*/{name}.md") if p.parent.name != name)
+    links = [f"[{other}](../studies/{other}/{name}.md)" for other in others]
+    return f" Elsewhere: {', '.join(links)}." if links else ""
 
 
 def says(docs: Path, name: str) -> str:
@@ -196,9 +207,25 @@ def show_study(app: Sphinx, docname: str, source: list[str]) -> None:
     files = sorted(p for p in folder.iterdir() if p.suffix in (".csv", ".json", ".html"))
     links = ", ".join(f"{{download}}`{p.name} <{p.name}>`" for p in files)
     source[0] = "\n\n".join(
-        [f"# {name}", f"{about[:1].upper()}{about[1:]}.", *pictures, body, f"Files: {links}.",
-         f"Made by `rvelens study {name} --out docs/studies/{name}`, on `rvelens/tiny`."]
+        [f"# {folder.name}", f"{about[:1].upper()}{about[1:]}.", *pictures, body, f"Files: {links}.",
+         f"Made by `{_command_of(folder, name)}`."]
     )  # fmt: skip
+
+
+def _command_of(folder: Path, name: str) -> str:
+    """The command that wrote a study's folder, from what it was made with."""
+    from rvelens.studies import find_study
+
+    (model,) = json.loads((folder / f"{name}.json").read_text("utf-8"))["models"]
+    made = model["made_with"]
+    words = ["rvelens", "study", name]
+    benchmarks = [one["name"] for one in made["benchmarks"]]
+    tiny = made["model"]["name"] == "rvelens/tiny"
+    if not tiny:
+        words += ["--model", made["model"]["name"]]
+    if not tiny or benchmarks != list(find_study(name).benchmarks):
+        words += ["--benchmark", *benchmarks]
+    return " ".join([*words, "--batch-size", "16", "--out", f"docs/studies/{folder.name}"])
 
 
 def _width(png: Path) -> str:

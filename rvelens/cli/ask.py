@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +23,11 @@ from rvelens.cli.common import (
     out,
     status,
 )
+from rvelens.cli.profiles import check_shape, find_profile
 from rvelens.grid import ImageGrid
 from rvelens.hub import check_folder
 from rvelens.layers import format_layers, parse_layers
 from rvelens.model import HookedLVLM
-from rvelens.profile import PUBLISHED, ARSProfile
 from rvelens.prompts import load_image
 
 if TYPE_CHECKING:
@@ -248,50 +247,6 @@ def _grid(
             f"with a patch grid for {option}; leave it out."
         )
     return grid
-
-
-def find_profile(profile: str | None, model: str) -> ARSProfile:
-    """The profile that was asked for, or the one that ships with the model.
-
-    Raises:
-        ValueError: no such profile, or none was named and none ships with this model, or the model's
-            name is that of the embedded one but for a slip.
-    """
-    if profile is None and model == "rvelens/tiny":
-        profile = model
-    if profile is None and not Path(model).exists():
-        # Loading a model takes minutes, so the profile is looked for first; but not for a slip.
-        near = difflib.get_close_matches(model, ["rvelens/tiny"], cutoff=0.8)
-        if near:
-            raise ValueError(
-                f"model {model!r}: expected a folder, a name on a hub or rvelens/tiny; did you mean "
-                f"{near[0]!r}?"
-            )
-    if profile is None:
-        raise ValueError(
-            f"no head profile for {model}: expected --profile, a file or `published`; make one with "
-            "`rvelens scan MODEL --pairs PAIRS.jsonl --images DIR -o PROFILE.safetensors`."
-        )
-    if profile.partition(":")[0] != "published":
-        return ARSProfile.load(profile)
-    # A ranking of other weights of the same shape would be taken without a word; so go by the name.
-    wanted = profile.partition(":")[2] or next((n for n in PUBLISHED if n in model.lower()), None)
-    if wanted is None:
-        raise ValueError(
-            f"no ranking was published for {model!r}: expected one of {', '.join(PUBLISHED)} in the "
-            f"model's name; if these are its weights, say --profile published:{next(iter(PUBLISHED))}."
-        )
-    return ARSProfile.published(wanted)
-
-
-def check_shape(profile: ARSProfile, model: HookedLVLM) -> None:
-    """Raise ValueError for the profile of a model with other layers or heads."""
-    have, want = (profile.n_layers, profile.n_heads), (model.n_layers, model.n_heads)
-    if have != want:
-        raise ValueError(
-            f"the profile is of {have[0]} layers with {have[1]} heads, the model has {want[0]} with "
-            f"{want[1]}: expected a profile of this model; make one with `rvelens scan`."
-        )
 
 
 def _settings(method: Method, n_layers: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperCommand
 
 from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
-from rvelens.cli.ask import find_profile
 from rvelens.cli.common import (
     BatchSize,
     Data,
@@ -33,6 +32,7 @@ from rvelens.cli.common import (
     out,
     status,
 )
+from rvelens.cli.profiles import find_profile
 from rvelens.methods import METHODS, make_method
 from rvelens.tuned import Tuned
 

@@ -13,7 +13,6 @@ import typer
 
 from rvelens.benchmarks import BENCHMARKS, load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs
-from rvelens.cli.ask import find_profile
 from rvelens.cli.common import (
     AnyText,
     BatchSize,
@@ -35,6 +34,7 @@ from rvelens.cli.common import (
     out,
 )
 from rvelens.cli.evaluate import known, parameters_by_method
+from rvelens.cli.profiles import find_profile
 from rvelens.contrastive import ContrastivePair
 from rvelens.methods import METHODS, make_method
 from rvelens.pairs import load_pairs

@@ -16,8 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from rvelens.benchmarks import Item
-from rvelens.cli.ask import find_profile
 from rvelens.cli.common import load_model
+from rvelens.cli.profiles import find_profile
 from rvelens.evaluate import Decoding
 from rvelens.evaluate.answering import answer_items, backing_off
 from rvelens.lmms.arguments import parse

@@ -51,6 +51,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # as the source writes them
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 80
 napoleon_numpy_docstring = False

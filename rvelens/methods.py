@@ -179,6 +179,7 @@ def _devils(
     return Method("devils", {"layers": format_layers(chosen), "alpha": alpha}, tuple(hooks))
 
 
+# What makes each method, by the names that `--method` takes.
 METHODS: dict[str, Callable[..., Method]] = {
     "vanilla": _vanilla,
     "rve": _rve,

@@ -30,7 +30,7 @@ SCORES = (
 
 def gains(docs: Path) -> str:
     """Accuracy without steering, and what each way of steering changes."""
-    head = ("model, questions", "image attention", "accuracy", *STEERED.values())
+    head = ("model", "image attention", "accuracy", *STEERED.values())
     rows = []
     for name, data in runs(docs):
         change = _changes(data)
@@ -49,7 +49,7 @@ def tuned(docs: Path) -> str:
         change, over = _changes(data), data["gains"]["over_control"]
         rows.append((name, *(_cell(change[f"{score}, tuned"]) for score in SCORES)))
         rows.append(("beyond all heads", *(_cell(over[score]) for score in SCORES)))
-    return _table(("model, questions", *SCORES), rows)
+    return _table(("model", *SCORES), rows)
 
 
 def _changes(data: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
@@ -64,7 +64,7 @@ def finding(docs: Path) -> str:
         (name, *(_cell(data["finding"][score]["auc_over_all"]) for score in SCORES))
         for name, data in runs(docs)
     ]
-    return _table(("model, questions", *SCORES), rows)
+    return _table(("model", *SCORES), rows)
 
 
 def masking(docs: Path) -> str:
@@ -73,7 +73,7 @@ def masking(docs: Path) -> str:
     for name, data in runs(docs):
         scores = data["masking"]["scores"]
         rows.append((name, *(_cell(scores[s]["accuracy"]["less_random"]) for s in SCORES)))
-    return _table(("model, questions", *SCORES), rows)
+    return _table(("model", *SCORES), rows)
 
 
 def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -84,14 +84,15 @@ def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     ):
         (model,) = json.loads(file.read_text("utf-8"))["models"]
         measured = model["measured"]
-        title = f"{measured['model'].rpartition('/')[2]}, {measured['benchmark']}"
+        turns = ", earlier turns" if measured["benchmark"].endswith("-turns") else ""
+        title = f"{measured['model'].rpartition('/')[2]}{turns}"
         yield f"[{title}](../studies/{file.parent.name}/{STUDY}.md)", measured
 
 
 def _cell(estimate: Mapping[str, float]) -> str:
     """In bold where the interval excludes 0."""
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    text = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    text = f"{value:+.3f} [{low:+.3f},\u00a0{high:+.3f}]"  # breaks before the bracket alone
     return f"**{text}**" if low > 0 or high < 0 else text
 
 

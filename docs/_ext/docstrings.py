@@ -16,6 +16,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", plain_text, priority=100)
     app.connect("autodoc-process-signature", readable_signature)
     app.connect("missing-reference", find_reexported)
+    app.connect("doctree-read", part_names)
     return {"parallel_read_safe": True}
 
 
@@ -36,8 +37,20 @@ def plain_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
                 literal_from = indent
                 pad = " " * (len(above) - len(above.lstrip()))
                 out += [f"{pad}::", ""]
+        # Of "low, high: ...", Sphinx would take the first name for the type of the second.
+        names = re.match(r"\s+\w+(, \w+)+: ", line)
+        if names and literal_from is None:
+            line = names[0].replace(", ", ",") + line[names.end() :]
         out.append(line if literal_from is not None else _escaped(line))
     lines[:] = out
+
+
+def part_names(app: Sphinx, doctree: nodes.document) -> None:
+    """Put back the space that `plain_text` took from "low, high: ..."."""
+    for field in doctree.findall(nodes.field_body):
+        for name in field.findall(nodes.strong):
+            if "," in name.astext():
+                name.children = [nodes.Text(name.astext().replace(",", ", "))]
 
 
 def _escaped(line: str) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import beds
 import study_pages
 import typer
-from public import comment_above, home, public_names, written
+from public import comment_above, defined_in, home, public_names, written
 from sphinx.application import Sphinx
 
 LINE = re.compile(r"^%% (api|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE)
@@ -76,10 +76,10 @@ def _described(module: Any, name: str, value: Any) -> str:
     if inspect.isclass(value) and value.__module__.startswith("rvelens"):
         kind = "exception" if issubclass(value, BaseException) else "class"
         return f".. auto{kind}:: {full}\n   :members:\n   :exclude-members: set"
-    if inspect.isfunction(value):
+    if inspect.isfunction(inspect.unwrap(value) if callable(value) else value):  # cached ones too
         return f".. autofunction:: {full}"
-    text = comment_above(module, name)
-    shown = written(module, name)
+    source = defined_in(module, name)
+    text, shown = comment_above(source, name), written(source, name)
     options = f"\n   :value: {shown}" if len(shown) < 80 else ""
     return f".. py:data:: {name}\n   :module: {module.__name__}{options}\n\n   {text}"
 

@@ -48,22 +48,39 @@ def home(name: str, value: Any, module: ModuleType) -> str:
     return module.__name__
 
 
+def defined_in(module: ModuleType, name: str) -> ModuleType:
+    """The module that a constant of a package is written in: where its `import` leads."""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom) and any(
+            name == (alias.asname or alias.name) for alias in node.names
+        ):
+            return defined_in(importlib.import_module(node.module or ""), name)
+    return module
+
+
 def comment_above(module: ModuleType, name: str) -> str:
-    """The comment above a constant's definition."""
+    """The comment above a constant's definition, or behind it."""
     lines = inspect.getsource(module).splitlines()
-    start = next((n for n, line in enumerate(lines) if re.match(rf"{name}\b\s*[:=]", line)), 0)
+    defines = re.compile(rf"(\w+, )*{name}(, \w+)*\s*[:=]")
+    start = next((n for n, line in enumerate(lines) if defines.match(line)), 0)
+    behind = lines[start].partition("  # ")[2]
     comment: list[str] = []
     while start and lines[start - 1].startswith("# "):
         start -= 1
         comment.insert(0, lines[start][2:])
-    return " ".join(comment)
+    return " ".join(comment) or behind
 
 
 def written(module: ModuleType, name: str) -> str:
     """What the source sets a constant or a name of a type to, in one line."""
     for node in ast.parse(inspect.getsource(module)).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+        for target in targets:
             value = getattr(node, "value", None)
-            return "" if value is None else ast.unparse(value)
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts, strict=True))
+            for named, said in pairs:
+                if isinstance(named, ast.Name) and named.id == name:
+                    return "" if said is None else ast.unparse(said)
     return ""

@@ -27,6 +27,7 @@ from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.tokens import attach_tokens
 
+# What is timed, by the names that the tables show.
 PLAIN, UNHOOKED, RVE, BRIDGE = "transformers SDPA", "HookedLVLM", "HookedLVLM + RVE", "Bridge + RVE"
 
 

@@ -52,6 +52,7 @@ class Shape:
         return n * self.dtype.itemsize / 2**30
 
 
+# By the names that `rvelens bench --shape` takes.
 SHAPES = {
     "tiny": Shape(8, 768, 12, 2048, 2, 256, torch.float32),
     "llava-1.5-7b": Shape(32, 4096, 32, 11008, 24, 1024, torch.bfloat16),

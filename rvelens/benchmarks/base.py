@@ -13,6 +13,7 @@ from PIL import Image
 from rvelens.benchmarks.rules import Rule
 from rvelens.grid import Box
 
+# What `--relation` takes, beside everything.
 RELATIONS = ("all", "action", "spatial")
 
 

@@ -71,6 +71,7 @@ def yes_ratio(c: Cells) -> Numbers:
     return _share(c[..., YES_YES] + c[..., NO_YES], c.sum(-1))
 
 
+# From the counts of a confusion table, by the names that reports use.
 METRICS: Mapping[str, Callable[[Cells], Numbers]] = {
     "accuracy": accuracy,
     "f1": f1,

@@ -37,6 +37,7 @@ _REFUSED = {
     "idefics": "its decoder reaches images through cross-attention, so no key is an image token",
     "mllama": "its decoder reaches images through cross-attention, so no key is an image token",
 }
+# By name; `register` adds one.
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 
 

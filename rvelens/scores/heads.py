@@ -52,6 +52,7 @@ def chance(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> 
     return torch.stack([numbers(pair) for pair in pairs])
 
 
+# By the names that `rvelens scan --score` takes.
 SCORES = {
     score.name: score
     for score in (

@@ -97,7 +97,8 @@ def _notes(data: Estimates) -> tuple[str, ...]:
     result = data["gains"]["result"]
     notes = [
         f"The {k} heads that rank first, in each of layers {layers}. Brackets: 95% bootstrap intervals "
-        "over photographs; of halves, the middle 95% of draws.",
+        "over photographs; of halves, the middle 95% of draws. They do not hold the luck of a ranking: "
+        f"{CONTROL} is one order of heads, and another one finds the region better or worse.",
         f"Masking: accuracy minus that of {cost['draws']} random choices of as many heads of the same "
         f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
         "these heads matter more.",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 STUDY = "head-scores"
+Estimate = Mapping[str, float]
 # What steers: columns of the table of gains, by the study's names.
 STEERED = {
     "ars, published": "RVE as published",
@@ -52,7 +53,7 @@ def tuned(docs: Path) -> str:
     return _table(("model", *SCORES), rows)
 
 
-def _changes(data: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+def _changes(data: Mapping[str, Any]) -> dict[str, Estimate]:
     """Change of accuracy by what steers, against the plain model."""
     pairs = data["gains"]["result"]["rules"]["strict"]["pairs"]
     return {p["after"]: p["change"]["accuracy"] for p in pairs if p["before"] == "vanilla"}
@@ -60,20 +61,40 @@ def _changes(data: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
 
 def finding(docs: Path) -> str:
     """How much better the heads that each score ranks first find the region than all heads do."""
-    rows = [
-        (name, *(_cell(data["finding"][score]["auc_over_all"]) for score in SCORES))
-        for name, data in runs(docs)
-    ]
-    return _table(("model", *SCORES), rows)
+    return _beside_luck(
+        docs,
+        lambda data, score: data["finding"][score]["auc_over_all"],
+        lambda data: data["finding"]["random_orders"]["auc_over_all"],
+    )
+
+
+def correlation(docs: Path) -> str:
+    """Rank correlation within layers of each score and of how well a head finds the region."""
+    return _beside_luck(
+        docs,
+        lambda data, score: data["finding"][score]["within"],
+        lambda data: data["finding"]["random_orders"]["within"],
+    )
 
 
 def masking(docs: Path) -> str:
     """Accuracy with the heads masked that each score ranks first, minus random heads'."""
+    return _beside_luck(
+        docs,
+        lambda data, score: data["masking"]["scores"][score]["accuracy"]["less_random"],
+        lambda data: data["masking"]["random_orders"]["accuracy"],
+    )
+
+
+def _beside_luck(docs: Path, number: Callable[..., Estimate], luck: Callable[..., Estimate]) -> str:
+    """A column a score, and what random orders of heads reach; in bold what lies beyond that."""
+    scores = [score for score in SCORES if score != "random"]
     rows = []
     for name, data in runs(docs):
-        scores = data["masking"]["scores"]
-        rows.append((name, *(_cell(scores[s]["accuracy"]["less_random"]) for s in SCORES)))
-    return _table(("model", *SCORES), rows)
+        chance = luck(data)
+        cells = (_cell(number(data, score), chance["low"], chance["high"]) for score in scores)
+        rows.append((name, *cells, f"{chance['low']:+.3f} to\u00a0{chance['high']:+.3f}"))
+    return _table(("model", *scores, "random orders"), rows)
 
 
 def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -89,11 +110,11 @@ def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield f"[{title}](../studies/{file.parent.name}/{STUDY}.md)", measured
 
 
-def _cell(estimate: Mapping[str, float]) -> str:
-    """In bold where the interval excludes 0."""
+def _cell(estimate: Estimate, lower: float = 0.0, upper: float = 0.0) -> str:
+    """In bold where the interval lies beyond what is chance."""
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
     text = f"{value:+.3f} [{low:+.3f},\u00a0{high:+.3f}]"  # breaks before the bracket alone
-    return f"**{text}**" if low > 0 or high < 0 else text
+    return f"**{text}**" if low > upper or high < lower else text
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

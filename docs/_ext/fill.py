@@ -8,7 +8,7 @@ A line of a page that is one of these is replaced by what it names:
     %% pages a.md b/c.md     these pages, one line each; `*` stands for the rest of the folder
     %% studies               the studies whose results are in docs/studies, one line each
     %% says sweep            the sentences that a study wrote, from its file in docs/studies
-    %% head-scores gains     a table over all stored runs of that study: gains, tuned, finding, masking
+    %% head-scores gains     a table over all stored runs of that study; `beds.py` has the others
     %% paper                 what the paper reports for LLaVA-1.5-7B in its Table 1
 """
 

@@ -34,6 +34,7 @@ SOME = {"scores": ["ars", "difference", "random"], "k": 3, "band_step": 6, "n_dr
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     few_draws(monkeypatch, finding)
+    monkeypatch.setattr(finding, "N_ORDERS", 40)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def measured(out, benchmark, model=None, **options):
 def found(tmp_path_factory, scenes):
     with pytest.MonkeyPatch.context() as patch:
         few_draws(patch, finding)
+        patch.setattr(finding, "N_ORDERS", 40)
         return measured(tmp_path_factory.mktemp("scores"), scenes)
 
 
@@ -98,6 +100,22 @@ def test_finding_the_region_by_counting(found):
         assert mine["auc"]["low"] <= mine["auc"]["value"] <= mine["auc"]["high"]
 
 
+def test_random_orders_one_by_one(found):
+    auc, rng, each = region_auc_by_counting(), np.random.default_rng(55), []
+    for _ in range(40):
+        scores = rng.random((6, 12))
+        first = [auc[layer, h] for layer in (3, 4, 5) for h in np.argsort(scores[layer])[-3:]]
+        within = [spearmanr(scores[layer], auc[layer]).statistic for layer in (3, 4, 5)]
+        overall = spearmanr(scores.ravel(), auc.ravel()).statistic
+        each.append([np.mean(first) - auc[3:].mean(), np.mean(within), overall])
+    for n, name in enumerate(("auc_over_all", "within", "overall")):
+        one, column = found[2]["finding"]["random_orders"][name], np.array(each)[:, n]
+        assert one["value"] == pytest.approx(column.mean(), abs=0.003)
+        assert [one["low"], one["high"]] == pytest.approx(
+            np.percentile(column, (2.5, 97.5)).tolist(), abs=0.02
+        )
+
+
 def test_masking_against_random_heads_one_by_one(found):
     setup, _, data = found
     model, cost = tiny()[0], data["masking"]
@@ -115,7 +133,12 @@ def test_masking_against_random_heads_one_by_one(found):
         {layer: rng.permutation(12)[:3].tolist() for layer in (3, 4, 5)}
         for rng in (np.random.default_rng([setup.seed, n]) for n in range(20))
     ]
-    chance = np.mean([accuracy(heads) for heads in orders])
+    by_order = [accuracy(heads) for heads in orders]
+    chance = np.mean(by_order)
+    luck = cost["random_orders"]["accuracy"]
+    assert luck["low"] == pytest.approx(min(by_order) - chance, abs=1e-5)
+    assert luck["high"] == pytest.approx(max(by_order) - chance, abs=1e-5)
+    assert luck["low"] < luck["high"]
     for name in ("ars", "difference"):
         profile = score_heads(model, PAIRS, score=name, batch_size=12)
         first = accuracy({layer: profile.top(layer, 3) for layer in (3, 4, 5)})
@@ -243,7 +266,11 @@ def test_what_is_shown(found, tmp_path):
     setup, made, data = found
     shown = STUDY.show(setup, [data])
     main = shown.tables[""]
-    assert [row[0] for row in main.rows] == ["ars", "difference", "random"]
+    assert [row[0] for row in main.rows] == ["ars", "difference", "random", "random orders"]
+    luck = dict(zip(main.columns, main.rows[-1], strict=True))
+    assert luck["AUC over all heads"] == data["finding"]["random_orders"]["auc_over_all"]
+    assert luck["masking, accuracy"] == data["masking"]["random_orders"]["accuracy"]
+    assert luck["RVE tuned"] is None
     assert "agreement" not in main.columns  # nothing was published for this model
     assert "Scores that make tuned RVE raise accuracy" in " ".join(shown.says)
     files = {path.name for path in write(tmp_path, STUDY, [made], [data], shown)}
@@ -264,6 +291,11 @@ def test_sentences_claim_what_intervals_confirm():
     assert render._claim("cost", known, wants=False).startswith("Scores that cost: b (")
     assert render._claim("rise", {"c": estimate(0.0)}, wants=True) == (
         "Scores that rise: none is confirmed."
+    )
+    luck = {"low": -0.05, "high": 0.095}
+    assert render._claim("rise more", known, wants=True, luck=luck) == (
+        "Scores that rise more (-0.050 to +0.095): none is confirmed; the reverse is confirmed of "
+        "b (-0.100 [-0.110, -0.090])."
     )
 
 

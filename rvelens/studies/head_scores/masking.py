@@ -24,6 +24,7 @@ def costs(
 
     Random heads are the same draws for every score. Differences are paired, on the same questions
     and draws of photographs, and averaged over the counts between none and all heads.
+    "random_orders" holds the least and the most that a random order differs from their mean.
     """
     n_heads, n_random = setup.model.n_heads, setup.options["n_random"]
     counts = settled_counts(setup.options["counts"], n_heads)
@@ -45,7 +46,26 @@ def costs(
         "layers": list(layers),
         "draws": n_random,
         "scores": _by_score(found, distinct, by_score, by_draw, matters),
+        "random_orders": _random_orders(found, distinct, by_draw, matters),
     }
+
+
+def _random_orders(
+    found: Mapping[str, Draws],
+    distinct: Sequence[Mask],
+    by_draw: Sequence[Sequence[Mask]],
+    matters: Any,
+) -> dict[str, Any]:
+    """By metric: each random order minus the mean of all, from the least to the most."""
+    column = {mask: n for n, mask in enumerate(distinct)}
+    random = np.array([[column[mask] for mask in one] for one in by_draw])
+    result = {}
+    for metric in METRICS:
+        each = found[metric][0, random]
+        less = (each - each.mean(axis=0))[:, matters].mean(axis=1)
+        low, high = (round(float(end), 6) + 0.0 for end in (less.min(), less.max()))
+        result[metric] = {"value": 0.0, "low": low, "high": high}
+    return result
 
 
 def _by_score(

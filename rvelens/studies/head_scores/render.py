@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from rvelens.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
+from rvelens.studies.head_scores.finding import N_ORDERS
 from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
 from rvelens.studies.head_scores.ways import ALL_HEADS, ORACLE, SWAPPED
@@ -18,6 +19,7 @@ from rvelens.studies.kit.settings import pair, value
 from rvelens.studies.sweep import describe
 
 CONTROL = "random"  # The score that ranks heads by chance.
+ORDERS = "random orders"
 OVER = "over all heads"
 Estimates = Mapping[str, Any]
 # Columns: where the estimate of a score stands, and what is chance there.
@@ -61,6 +63,17 @@ def estimates(data: Estimates, score: str) -> dict[str, Any]:
     }
 
 
+def _luck(data: Estimates, column: str) -> Mapping[str, float] | None:
+    """What random orders of heads reach; None where nothing is said of it."""
+    found = (data["finding"] or {}).get("random_orders", {})
+    return {
+        "AUC over all heads": found.get("auc_over_all"),
+        "correlation within layers": found.get("within"),
+        "correlation over all heads": found.get("overall"),
+        "masking, accuracy": data["masking"]["random_orders"]["accuracy"],
+    }.get(column)
+
+
 def _gain(data: Estimates, setting: str) -> Mapping[str, float] | None:
     result = data["gains"]["result"]
     found = pair(result, setting, PLAIN) if result["rules"] else None
@@ -76,7 +89,10 @@ def show(setup: Setup, measured: Sequence[Estimates]) -> Shown:
         "": Table(
             f"Head scores, {data['model']}, {data['benchmark']}, {data['pairs']} pairs",
             ("score", *shown),
-            [(name, *(row[column] for column in shown)) for name, row in rows.items()],
+            [
+                *((name, *(row[column] for column in shown)) for name, row in rows.items()),
+                (ORDERS, *(_luck(data, column) for column in shown)),
+            ],
             SIGNED,
             _notes(data),
         ),
@@ -97,8 +113,9 @@ def _notes(data: Estimates) -> tuple[str, ...]:
     result = data["gains"]["result"]
     notes = [
         f"The {k} heads that rank first, in each of layers {layers}. Brackets: 95% bootstrap intervals "
-        "over photographs; of halves, the middle 95% of draws. They do not hold the luck of a ranking: "
-        f"{CONTROL} is one order of heads, and another one finds the region better or worse.",
+        "over photographs; of halves, the middle 95% of draws. They do not hold the luck of an order "
+        f"of heads, of which {CONTROL} is one. The row {ORDERS} does: the middle 95% of {N_ORDERS}; of "
+        f"masking the least and the most of {cost['draws']}.",
         f"Masking: accuracy minus that of {cost['draws']} random choices of as many heads of the same "
         f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
         "these heads matter more.",
@@ -201,15 +218,22 @@ def _says(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return [f"{data['photographs']} photographs are too few to say anything."]
     says = []
     for column, claim in (
-        ("AUC over all heads", "rank heads first that find the region better than all heads do"),
-        ("correlation within layers", "rise with region AUC within layers"),
-        ("masking, accuracy", "rank heads first whose masking costs accuracy beyond random heads'"),
+        (
+            "AUC over all heads",
+            "rank heads first that find the region better than random orders do",
+        ),
+        (
+            "correlation within layers",
+            "rise with region AUC within layers more than random orders do",
+        ),
+        ("masking, accuracy", "rank heads first whose masking costs more than any random order's"),
         ("RVE as published", "make RVE as published raise accuracy"),
         ("RVE tuned", "make tuned RVE raise accuracy on questions it was not tuned on"),
     ):
         known = {name: row[column] for name, row in rows.items() if row[column]}
         if known:
-            says.append(_claim(claim, known, wants=column != "masking, accuracy"))
+            wants, luck = column != "masking, accuracy", _luck(data, column)
+            says.append(_claim(claim, known, wants, luck))
     says += _of_controls(data, list(rows))
     says.append("Each interval stands alone: by chance about one in twenty excludes its level.")
     return says
@@ -241,8 +265,21 @@ def _upper(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _claim(claim: str, known: Mapping[str, Mapping[str, float]], wants: bool) -> str:
-    yes = [f"{n} ({ends(e)})" for n, e in known.items() if above(e) is wants]
-    no = [f"{n} ({ends(e)})" for n, e in known.items() if above(e) is (not wants)]
+def _claim(
+    claim: str,
+    known: Mapping[str, Mapping[str, float]],
+    wants: bool,
+    luck: Mapping[str, float] | None = None,
+) -> str:
+    """Which scores' intervals lie beyond 0, or beyond what random orders of heads reach."""
+    if luck:
+        claim += f" ({luck['low']:+.3f} to {luck['high']:+.3f})"
+    side = {
+        name: above(e, *((luck["low"], luck["high"]) if luck else ())) for name, e in known.items()
+    }
+    yes, no = (
+        [f"{name} ({ends(known[name])})" for name, where in side.items() if where is wanted]
+        for wanted in (wants, not wants)
+    )
     said = f"Scores that {claim}: {', '.join(yes) or 'none is confirmed'}"
     return f"{said}; the reverse is confirmed of {', '.join(no)}." if no else f"{said}."

@@ -43,11 +43,16 @@ def kept(estimate: Estimate) -> Kept:
     return estimate.to_json() if math.isfinite(estimate.value) else None
 
 
-def above(estimate: Mapping[str, float], level: float = 0.0) -> bool | None:
-    """Whether it lies above a level (true) or below (false); None where its interval holds it."""
-    if estimate["low"] <= level <= estimate["high"]:
-        return None
-    return estimate["low"] > level
+def above(
+    estimate: Mapping[str, float], level: float = 0.0, upper: float | None = None
+) -> bool | None:
+    """Whether it lies above a level (true) or below (false); None where its interval holds it.
+
+    With `upper`: above the upper level, below the lower one, or None where it reaches what is between.
+    """
+    if estimate["low"] > (level if upper is None else upper):
+        return True
+    return False if estimate["high"] < level else None
 
 
 def ends(estimate: Mapping[str, float]) -> str:

@@ -18,9 +18,11 @@ from rvelens.studies import NAMES
 
 DOCS = Path(__file__).parents[1] / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
+import beds  # noqa: E402
 import fill  # noqa: E402
 import links  # noqa: E402
 import public  # noqa: E402
+import study_pages  # noqa: E402
 
 # What no script imports: the explorer, the command line, single studies and families, and what studies
 # are made of. lmms-eval's half of rvelens.lmms cannot be imported without lmms-eval.
@@ -112,6 +114,35 @@ def test_every_study_is_listed_and_says_something():
     for name in NAMES:
         assert f"(../studies/{name}/{name}.md)" in listed
     assert fill.says(DOCS, "sweep").startswith("- of 73 settings")
+
+
+@pytest.mark.parametrize("file", sorted(DOCS.glob("studies/*/*.json")), ids=lambda f: f.parent.name)
+def test_the_page_of_a_run_says_the_command_that_made_it(file):
+    said = study_pages._command_of(file.parent, file.stem)
+    made_by = [*(DOCS.parent / "Makefile").read_text("utf-8").split(), *NAMES]
+    words = shlex.split(said)
+    assert words[:3] == ["rvelens", "study", file.stem]
+    assert words[-1] == f"docs/studies/{file.parent.name}"
+    assert ("--model" in words) == ("-parts-" in words[-1])
+    assert ("--benchmark" in words) == (file.parent.name != file.stem)
+    assert file.parent.name in made_by or "-parts-" in words[-1] or words[-1] in made_by
+
+
+@pytest.mark.parametrize("table", [beds.gains, beds.finding, beds.correlation, beds.masking])
+def test_tables_over_runs_have_a_row_for_each(table):
+    head, marks, *rows = table(DOCS).splitlines()
+    linked = [re.match(r"\| \[[^]]+\]\(\.\./studies/([^/]+)/head-scores\.md\) \|", r) for r in rows]
+    folders = {found[1] for found in linked if found}
+    assert folders == {file.parent.name for file in DOCS.glob("studies/*/head-scores.json")}
+    assert len(rows) == len(folders)
+    assert {row.count(" | ") for row in (head, marks, *rows)} == {head.count(" | ")}
+
+
+def test_bold_is_what_lies_beyond_chance():
+    estimate = {"value": 0.05, "low": 0.04, "high": 0.06}
+    assert beds._cell(estimate) == "**+0.050 [+0.040,\u00a0+0.060]**"
+    assert beds._cell(estimate, -0.04, 0.04) == "+0.050 [+0.040,\u00a0+0.060]"
+    assert beds._cell(estimate, 0.07, 0.08).startswith("**")
 
 
 def test_an_index_takes_title_and_first_sentence(tmp_path):

@@ -128,7 +128,9 @@ def test_the_page_of_a_run_says_the_command_that_made_it(file):
     assert file.parent.name in made_by or "-parts-" in words[-1] or words[-1] in made_by
 
 
-@pytest.mark.parametrize("table", [beds.gains, beds.finding, beds.correlation, beds.masking])
+@pytest.mark.parametrize(
+    "table", [beds.gains, beds.controls, beds.finding, beds.correlation, beds.masking]
+)
 def test_tables_over_runs_have_a_row_for_each(table):
     head, marks, *rows = table(DOCS).splitlines()
     linked = [re.match(r"\| \[[^]]+\]\(\.\./studies/([^/]+)/head-scores\.md\) \|", r) for r in rows]

@@ -34,12 +34,30 @@ def gains(docs: Path) -> str:
     head = ("model", "image attention", "accuracy", *STEERED.values())
     rows = []
     for name, data in runs(docs):
-        change = _changes(data)
+        pairs = _pairs(data)
         plain = data["gains"]["result"]["rules"]["strict"]["methods"]["vanilla"]["accuracy"]
         image = data["finding"]["image_attention"]["value"]
-        rows.append(
-            (name, f"{image:.2f}", f"{plain['value']:.3f}", *(_cell(change[s]) for s in STEERED))
-        )
+        cells = (_gain(pairs[steered]) for steered in STEERED)
+        rows.append((name, f"{image:.2f}", f"{plain['value']:.3f}", *cells))
+    return _table(head, rows)
+
+
+def controls(docs: Path) -> str:
+    """RVE tuned by ARS against each control, and what it changes beside accuracy."""
+    head = (
+        "model",
+        "over all heads",
+        "over swapped heads",
+        "over random heads",
+        "AUC",
+        "yes-ratio",
+    )
+    rows = []
+    for name, data in runs(docs):
+        over = data["gains"]["over"].values()
+        change = _pairs(data)["ars, tuned"]["change"]
+        cells = [*(one["ars"] for one in over), change["auc"], change["yes_ratio"]]
+        rows.append((name, *map(_cell, cells)))
     return _table(head, rows)
 
 
@@ -47,16 +65,22 @@ def tuned(docs: Path) -> str:
     """What RVE gains with each score's ranking, tuned, and what beyond the mask from all heads."""
     rows = []
     for name, data in runs(docs):
-        change, over = _changes(data), data["gains"]["over_control"]
-        rows.append((name, *(_cell(change[f"{score}, tuned"]) for score in SCORES)))
-        rows.append(("beyond all heads", *(_cell(over[score]) for score in SCORES)))
+        pairs, over = _pairs(data), data["gains"]["over"]["all heads"]
+        rows.append((name, *(_gain(pairs[f"{score}, tuned"]) for score in SCORES)))
+        rows.append(("over all heads", *(_cell(over[score]) for score in SCORES)))
     return _table(("model", *SCORES), rows)
 
 
-def _changes(data: Mapping[str, Any]) -> dict[str, Estimate]:
-    """Change of accuracy by what steers, against the plain model."""
+def _pairs(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Comparisons with the plain model, by what steers."""
     pairs = data["gains"]["result"]["rules"]["strict"]["pairs"]
-    return {p["after"]: p["change"]["accuracy"] for p in pairs if p["before"] == "vanilla"}
+    return {p["after"]: p for p in pairs if p["before"] == "vanilla"}
+
+
+def _gain(pair: Mapping[str, Any]) -> str:
+    """In bold where McNemar's test confirms it too."""
+    text = _cell(pair["change"]["accuracy"])
+    return text if pair["mcnemar_p"] < 0.05 else text.strip("*")
 
 
 def finding(docs: Path) -> str:
@@ -88,13 +112,12 @@ def masking(docs: Path) -> str:
 
 def _beside_luck(docs: Path, number: Callable[..., Estimate], luck: Callable[..., Estimate]) -> str:
     """A column a score, and what random orders of heads reach; in bold what lies beyond that."""
-    scores = [score for score in SCORES if score != "random"]
     rows = []
     for name, data in runs(docs):
         chance = luck(data)
-        cells = (_cell(number(data, score), chance["low"], chance["high"]) for score in scores)
+        cells = (_cell(number(data, score), chance["low"], chance["high"]) for score in SCORES)
         rows.append((name, *cells, f"{chance['low']:+.3f} to\u00a0{chance['high']:+.3f}"))
-    return _table(("model", *scores, "random orders"), rows)
+    return _table(("model", *SCORES, "random orders"), rows)
 
 
 def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -216,9 +216,11 @@ def test_controls_by_asking_again(found):
     assert gain["true region"] == change(
         lambda region: region_hooks(region, **chosen["true region"])
     )
-    over = data["gains"]["over_control"]
-    assert over["all heads"] is None
-    assert over["ars"]["value"] == pytest.approx(gain["ars"] - gain["all heads"], abs=2e-6)
+    for control, over in data["gains"]["over"].items():
+        assert over[control] is None
+        for name in ("ars", "difference"):
+            assert over[name]["value"] == pytest.approx(gain[name] - gain[control], abs=2e-6)
+    assert list(data["gains"]["over"]) == ["all heads", "swapped heads", "random"]
 
 
 def test_the_share_of_the_image_by_hand(found):
@@ -238,9 +240,11 @@ def test_sentences_about_controls_say_what_is_confirmed(found):
     ends = {"true region, tuned": 0.1, "all heads, tuned": -0.1, "swapped heads, tuned": 0.0}
     for one in pairs:
         one["change"]["accuracy"] = estimate(ends.get(one["after"], 0.0))
-    data["gains"]["over_control"]["ars"] = estimate(0.2)
-    data["gains"]["over_control"]["difference"] = estimate(-0.2)
-    data["gains"]["over_control"]["random"] = estimate(0.0)
+    data["gains"]["over"] = {
+        "all heads": {
+            "ars": estimate(0.2), "difference": estimate(-0.2), "random": estimate(0.0)
+        }
+    }  # fmt: skip
     assert render._of_controls(data, ["ars", "difference", "random"]) == [
         "True region, tuned: raises accuracy (+0.100 [+0.090, +0.110]).",
         "All heads, tuned: lowers accuracy (-0.100 [-0.110, -0.090]).",

@@ -8,13 +8,14 @@ from typing import Any
 
 from rvelens.evaluate.scoring import score
 from rvelens.profile import ARSProfile
-from rvelens.studies.head_scores.ways import ALL_HEADS, ways_to_steer
+from rvelens.studies.head_scores.ways import ALL_HEADS, SWAPPED, ways_to_steer
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.settings import pair
 from rvelens.studies.tune import search, split
 
 PLAIN = "vanilla"
-CONTROL = f"{ALL_HEADS}, tuned"
+# What each way is compared with beside the plain model, all of them tuned.
+CONTROLS = (ALL_HEADS, SWAPPED, "random")
 
 
 def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
@@ -25,8 +26,8 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
 
     Returns:
         "settings": what the search chose, by way; "result": `evaluate.scoring.score` of the test
-        questions, with a setting "NAME, published" and one "NAME, tuned" for each; "over_control":
-        by name, the change of accuracy from `CONTROL` to the way, tuned.
+        questions, with a setting "NAME, published" and one "NAME, tuned" for each; "over": by control
+        and name, the change of accuracy from the control to the way, both tuned.
     """
     validation, test = split(setup.benchmark, float(setup.options["share"]), setup.seed)
     chosen: dict[str, Any] = {}
@@ -39,15 +40,18 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
     answers = setup.answers("test", test, settings)
     result = score(test, answers, setup.seed, against=PLAIN)
     tuned = {name: said for name, said in answers.items() if name.endswith(", tuned")}
-    beside = score(test, tuned, setup.seed, against=CONTROL)
+    over = {}
+    for control in (one for one in CONTROLS if one in chosen):
+        beside = score(test, tuned, setup.seed, against=f"{control}, tuned")
+        over[control] = {name: _change(beside, name, control) for name in chosen}
     return {
         "validation": len(validation.items),
         "settings": chosen,
         "result": result,
-        "over_control": {name: _change(beside, f"{name}, tuned") for name in chosen},
+        "over": over,
     }
 
 
-def _change(result: Mapping[str, Any], name: str) -> Mapping[str, float] | None:
-    found = pair(result, name, CONTROL) if result["rules"] else None
+def _change(result: Mapping[str, Any], name: str, control: str) -> Mapping[str, float] | None:
+    found = pair(result, f"{name}, tuned", f"{control}, tuned") if result["rules"] else None
     return found and found["change"]["accuracy"]

@@ -20,7 +20,7 @@ from rvelens.studies.sweep import describe
 
 CONTROL = "random"  # The score that ranks heads by chance.
 ORDERS = "random orders"
-OVER = "over all heads"
+MEASURES = ("accuracy", "auc", "yes_ratio")
 Estimates = Mapping[str, Any]
 # Columns: where the estimate of a score stands, and what is chance there.
 COLUMNS = {
@@ -146,13 +146,13 @@ def _counts(data: Estimates) -> str:
 
 def _tuned(data: Estimates) -> Table:
     result, settings = data["gains"]["result"], data["gains"]["settings"]
-    over = data["gains"]["over_control"]
+    over = data["gains"]["over"]
     rows = []
     for name, setting in settings.items():
         for how in ("published", "tuned"):
             full = f"{name}, {how}"
             change = _gain(data, full)
-            found = {m: value(result, full, m) for m in ("accuracy", "auc")} if change else {}
+            found = {m: value(result, full, m) for m in MEASURES} if change else {}
             rows.append(
                 (
                     full,
@@ -160,22 +160,35 @@ def _tuned(data: Estimates) -> Table:
                     found.get("accuracy"),
                     change,
                     found.get("auc"),
-                    over[name] if how == "tuned" else None,
+                    found.get("yes_ratio"),
+                    *(one[name] if how == "tuned" else None for one in over.values()),
                 )
             )
-    columns = ("steered by", "chosen on validation questions", "accuracy", "change", "AUC", OVER)
+    versus = tuple(f"over {control}" for control in over)
+    chosen = "chosen on validation questions"
+    columns = ("steered by", chosen, "accuracy", "change", "AUC", "yes-ratio", *versus)
+    rows.insert(0, _plain(result, len(columns)))
     return Table(
         f"RVE by each ranking, and its controls, {result['questions']} test questions",
         columns,
         rows,
-        frozenset({"change", OVER}),
+        frozenset({"change", *versus}),
         (
             f"{SWAPPED}: RVE by the first ranking turned around. {ALL_HEADS}: the mask of every head's "
             "mean, no denoising, which tuned RVE may leave out as well. "
-            f"{ORACLE}: the region of the answer as the mask; what it does not gain, no ranking can. "
-            f"{OVER}: change of accuracy from that control, tuned, on the same questions.",
+            f"{ORACLE}: the region of the answer as the mask: what could be gained if one knew where "
+            f"to look. over {ALL_HEADS} and others: change of accuracy from that control to the way, "
+            "both tuned, on the same questions.",
         ),
     )
+
+
+def _plain(result: Estimates, n_columns: int) -> tuple[Any, ...]:
+    """The row of the plain model."""
+    if not result["rules"]:
+        return ("plain", *[None] * (n_columns - 1))
+    accuracy, auc, ratio = (value(result, PLAIN, measure) for measure in MEASURES)
+    return ("plain", "", accuracy, None, auc, ratio, *[None] * (n_columns - 6))
 
 
 def _masking(data: Estimates) -> Table:
@@ -255,9 +268,12 @@ def _of_controls(data: Estimates, scores: Sequence[str]) -> list[str]:
                 None: f"does not change accuracy ({ends(change)}), as far as these questions tell",
             }
             says.append(f"{_upper(name)}, tuned: {does[above(change)]}.")
-    over = {n: e for n, e in data["gains"]["over_control"].items() if n in scores and e}
-    if over:
-        says.append(_claim(f"make tuned RVE raise accuracy beyond {ALL_HEADS}, tuned", over, True))
+    for control, by_name in data["gains"]["over"].items():
+        over = {n: e for n, e in by_name.items() if n in scores and e}
+        if over:
+            says.append(
+                _claim(f"make tuned RVE raise accuracy beyond {control}, tuned", over, True)
+            )
     return says
 
 

@@ -548,9 +548,20 @@ def main() -> None:
     for stage_steps in ("vision_steps", "hard_steps"):
         if getattr(args, stage_steps) is None:
             setattr(args, stage_steps, getattr(recipe, stage_steps))
+    for name, value in vars(args).items():
+        least = 0 if name in ("first_scene", "prior_gap") else 1
+        if isinstance(value, int | float) and not isinstance(value, bool) and value < least:
+            parser.error(f"--{name.replace('_', '-')} {value}: expected at least {least}.")
     # Every seed draws scenes of its own; the stages are ten millions apart.
     first = (args.seed - 55) * 100_000
     args.out.mkdir(parents=True, exist_ok=True)
+    made_with = {n: v for n, v in vars(args).items() if n not in ("out", "eager", "pairs")}
+    settings = args.out / "settings.json"
+    if settings.exists() and json.loads(settings.read_text()) != made_with:
+        parser.error(
+            f"--out {args.out} holds stages made with other settings: name another folder."
+        )
+    settings.write_text(json.dumps(made_with, indent=1) + "\n")
     torch.manual_seed(args.seed)
     processor = make_processor()
     model = make_model(processor, recipe.n_heads)
@@ -562,7 +573,9 @@ def main() -> None:
             model.load_state_dict(torch.load(checkpoint, weights_only=True))
             return
         train()
-        torch.save(model.state_dict(), checkpoint)
+        whole = checkpoint.with_suffix(".tmp")  # a file cut short would be taken for a stage
+        torch.save(model.state_dict(), whole)
+        whole.replace(checkpoint)
 
     common = {"batch": args.batch, "eager": args.eager, "hinted_heads": recipe.hinted_heads}
     stage(

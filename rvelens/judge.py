@@ -194,7 +194,8 @@ def load_items(path: str | Path) -> list[Item]:
     """
     path = Path(path)
     paths = _of_run(path) if path.is_dir() else [path]
-    yes_no = sorted({one.parent for one in path.glob("*/*/answers*.jsonl")})
+    below = (*path.glob("*/answers*.jsonl"), *path.glob("*/*/answers*.jsonl"))
+    yes_no = sorted({one.parent for one in below})
     if not paths and yes_no:
         raise ValueError(
             f"{path} holds answers of {yes_no[0].relative_to(path).as_posix()}, which rules read: "

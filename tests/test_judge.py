@@ -410,6 +410,8 @@ def test_no_items(tmp_path):
     (of_run / "answers.jsonl").touch()
     with pytest.raises(ValueError, match=r"run holds answers of pope-random/rve, which rules read"):
         load_items(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"pope-random holds answers of rve, which rules read"):
+        load_items(tmp_path / "run" / "pope-random")
     (tmp_path / "answers.jsonl").write_bytes(b'{"id": "\xff"}\n')
     with pytest.raises(ValueError, match=r"line 1: .*utf-8"):
         load_items(tmp_path)

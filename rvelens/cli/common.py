@@ -17,6 +17,7 @@ import transformers
 import typer
 from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from safetensors import SafetensorError
 
@@ -100,13 +101,15 @@ def bar(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     console = err()
     # In a file or a pipe it would leave its blank lines.
     hidden = not console.is_terminal
-    return lambda items: track(items, description, console=console, transient=True, disable=hidden)
+    return lambda items: track(
+        items, escape(description), console=console, transient=True, disable=hidden
+    )
 
 
 @contextlib.contextmanager
 def status(message: str) -> Iterator[None]:
     """A spinner on stderr; what the libraries print meanwhile goes there too."""
-    with contextlib.redirect_stdout(sys.stderr), err().status(message):
+    with contextlib.redirect_stdout(sys.stderr), err().status(escape(message)):
         yield
 
 

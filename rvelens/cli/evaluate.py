@@ -152,6 +152,11 @@ def known(names: Sequence[str], among: Any, what: str) -> list[str]:
                 f"{what} {name!r}: expected one or several of {', '.join(among)}; "
                 f"did you mean {near!r}?"
             )
+    if names and not split:
+        raise ValueError(
+            f"no {what} in {','.join(names)!r}: expected one or several of {', '.join(among)}; "
+            "name one."
+        )
     return list(dict.fromkeys(split))
 
 

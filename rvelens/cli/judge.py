@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from rvelens.cli.common import Json, bar, emit_json, out
@@ -78,5 +79,5 @@ def _table(summary: dict) -> Table:
         if mean is not None:
             shown = (f"{mean['value']:.2f}", f"{mean['low']:.2f} to {mean['high']:.2f}")
         counts = (str(row[key]) for key in ("scored", "unreadable", "failed"))
-        table.add_row(summary["model"], name, *shown, *counts)
+        table.add_row(escape(summary["model"]), escape(name), *shown, *counts)
     return table

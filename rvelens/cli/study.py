@@ -128,16 +128,14 @@ def study(
     names = known(method or chosen.methods, METHODS, "method")
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
-    benchmarks = [
-        load_benchmark(one, data, limit=limit, **of_relation)
-        for one in known(benchmark or chosen.benchmarks, BENCHMARKS, "benchmark")
-    ]
+    asked = known(benchmark or chosen.benchmarks, BENCHMARKS, "benchmark")
+    benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked]
     needs_profile = "profile" in chosen.needs or "rve" in names
     rankings = [
         find_profile(profile[n] if profile else None, one) if needs_profile else None
         for n, one in enumerate(models)
     ]
-    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(benchmark) <= SCENES)
+    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES)
     contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
     made_with, measured = [], []
     setup = None
@@ -212,5 +210,5 @@ def _pairs(
         return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))
     raise ValueError(
         f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as for "
-        "`rvelens scan`."
+        "`rvelens scan`, or --benchmark action-scenes, whose pairs are drawn."
     )

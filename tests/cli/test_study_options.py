@@ -76,10 +76,12 @@ def test_a_model_of_ones_own_is_asked_the_pairs_of_action_scenes_it_is_measured_
     arguments = ["study", "head-scores", "--model", "mine", "--out", str(tmp_path)]
     with pytest.raises(SystemExit):
         main([*arguments, "--benchmark", benchmark])
-    assert [len(pairs) for pairs in asked] == [128]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--benchmark", f"action-scenes-open,{benchmark}"])
+    assert [len(pairs) for pairs in asked] == [128, 128]
     # Named by nobody, the study's own benchmark says nothing about the model.
     with pytest.raises(SystemExit):
         main(arguments)
     with pytest.raises(SystemExit):
         main([*arguments, "--benchmark", benchmark, "pope-random"])
-    assert len(asked) == 1
+    assert len(asked) == 2

@@ -335,6 +335,7 @@ def test_interrupted_and_taken_up_again(scenes, tmp_path, monkeypatch, found):
         ({"layers": "auto"}, "would differ from score to score"),
         ({"layers": "7"}, "layer"),
         ({"counts": [13]}, "expected numbers of heads from 0 to 12"),
+        ({"counts": [0, 12]}, "of 12 heads: expected one between none and all of them"),
     ],
 )
 def test_mistakes_are_refused_before_the_work(scenes, tmp_path, monkeypatch, options, message):

@@ -30,7 +30,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     profiles = {name: profile_by(setup, name) for name in names}
     first = next(iter(profiles.values()))
     layers = parse_layers(str(options["layers"]), first, model.n_layers)
-    k = min(options["k"], model.n_heads // 2)
+    k = max(1, min(options["k"], model.n_heads // 2))
     cluster = photographs_of(setup.pairs)
     return {
         "model": model.name,
@@ -75,7 +75,12 @@ def _check(setup: Setup) -> None:
             "'preset' or name them."
         )
     parse_layers(str(options["layers"]), None, setup.model.n_layers)
-    settled_counts(options["counts"], setup.model.n_heads)
+    n_heads = setup.model.n_heads
+    if not any(0 < n < n_heads for n in settled_counts(options["counts"], n_heads)):
+        raise ValueError(
+            f"counts={options['counts']} of {n_heads} heads: expected one between none and all of "
+            "them; leave it out for an even series."
+        )
     split(setup.benchmark, float(options["share"]), setup.seed)
     yes_no_ids(setup.model.processor)
 

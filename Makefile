@@ -38,7 +38,7 @@ studies: .venv/installed
 		--out docs/studies/head-scores-turns
 
 # The test-bed: SEED:FIRST_SCENE of three models that are trained, then measured as docs/studies shows
-# them. About two hours a seed on one core; what is there already is not made again.
+# them. About two hours a seed on one core, and a C++ compiler; what is there already is not made again.
 BEDS := 55:94100000 56:87000000 57:1700000
 
 beds: .venv/installed

@@ -562,6 +562,10 @@ def main() -> None:
             f"--out {args.out} holds stages made with other settings: name another folder."
         )
     settings.write_text(json.dumps(made_with, indent=1) + "\n")
+    finished = args.out / "model"
+    if (args.out / "training.json").exists():
+        print(f"finished already: {finished}")
+        return
     torch.manual_seed(args.seed)
     processor = make_processor()
     model = make_model(processor, recipe.n_heads)
@@ -619,15 +623,14 @@ def main() -> None:
             **how,
         )
         stage(name, train)
-    finished = args.out / "model"
     save(model, processor, finished)
     made = {"seconds": round(time.time() - start), **vars(args)}
-    (args.out / "training.json").write_text(json.dumps(made, default=str, indent=1) + "\n")
     hooked = HookedLVLM.from_pretrained(finished, dtype=torch.float32)
     profile = score_heads(hooked, contrastive_pairs("validation", args.pairs, args.seed))
     # Named as it ships, not by the folder that it was made in.
     profile.about["model"] = "rvelens/tiny" if args.recipe == "tiny" else f"parts-{args.seed}"
     profile.save(finished / "profile.safetensors")
+    (args.out / "training.json").write_text(json.dumps(made, default=str, indent=1) + "\n")
     print("finished", made, validate(hooked.hf_model, processor, args.questions))
 
 

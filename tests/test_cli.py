@@ -307,7 +307,10 @@ MISTAKES = [
     ((*ASK, *P, "--layers", "2-7"), "expected layers from 0 to 2"),
     ((*ASK, *P, "--layers", "middle"), "'middle' is none of these"),
     ((*ASK, *P, "--k", "5"), "k=5 for 8 heads a layer: expected 1 to 4"),
-    (("ask", "rvelens/tinny", "1.png", QUESTION), "did you mean 'rvelens/tiny'?"),
+    (
+        ("ask", "rvelens/tinny", "1.png", QUESTION),
+        "or rvelens/tiny, which ships one; did you mean that?",
+    ),
     ((*ASK, *P, "--k", "two"), "'--k': expected an integer: see `rvelens ask --help`."),
     ((*ASK, *P, "--alpha", "0"), "alpha=0.0: expected a share"),
     ((*ASK, *P, "--alpha", "nan"), "alpha=nan: expected a share"),

@@ -18,14 +18,13 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     """
     if profile is None and model == "rvelens/tiny":
         profile = model
-    if profile is None and not Path(model).exists():
-        # Loading a model takes minutes, so the profile is looked for first; but not for a slip.
-        near = difflib.get_close_matches(model, ["rvelens/tiny"], cutoff=0.8)
-        if near:
-            raise ValueError(
-                f"model {model!r}: expected a folder, a name on a hub or rvelens/tiny; did you mean "
-                f"{near[0]!r}?"
-            )
+    # Loading a model takes minutes, so the profile is looked for first; but not for a slip.
+    slip = difflib.get_close_matches(model, ["rvelens/tiny"], cutoff=0.8)
+    if profile is None and slip and not Path(model).exists():
+        raise ValueError(
+            f"model {model!r} without a profile: expected --profile, or rvelens/tiny, which ships one; "
+            "did you mean that?"
+        )
     if profile is None:
         raise ValueError(
             f"no head profile for {model}: expected --profile, a file or `published`; make one with "

@@ -153,11 +153,18 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         for key in sorted(there.keys() | here.keys()):
             yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
     elif there != here:
-        yield f"{name} was {_short(there)} and is {_short(here)}"
+        yield f"{name} was {_short(there, here)} and is {_short(here, there)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, other: Any) -> str:
+    """As JSON; of a digest the beginning, of a long text what stands around the first difference."""
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return f"{value[:12]}..."
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text, beside = (json.dumps(one, ensure_ascii=False) for one in (value, other))
+    if len(text) <= 60:
+        return text
+    pairs = enumerate(zip(text, beside, strict=False))
+    same = next((n for n, (one, two) in pairs if one != two), min(len(text), len(beside)))
+    start = max(0, min(same - 20, len(text) - 54))
+    shown = text[start : start + 54]
+    return "..." * (start > 0) + shown + "..." * (start + 54 < len(text))

@@ -170,6 +170,16 @@ def test_differences_name_every_leaf():
     assert found[:2] == ["a.b was 1 and is 2", 'd was "x" and is null']
     assert found[2].startswith("e was null and is")
     assert len(found[2]) < 90
+    # Of long texts, what differs, however late.
+    one, other = (
+        "A chat. " * 12 + f"{end} {{question}} " + "y" * 30 for end in ("USER:", "HUMAN:")
+    )
+    (said,) = differences({"prompt": one}, {"prompt": other})
+    assert "USER: {question}" in said
+    assert "HUMAN: {question}" in said
+    assert said.startswith("prompt was ...")
+    (said,) = differences({"prompt": "z" * 80}, {"prompt": "z" * 90})
+    assert said == f'prompt was ...{"z" * 53}" and is ...{"z" * 53}"'
 
 
 def test_nothing_to_run(tiny, scenes, tmp_path):

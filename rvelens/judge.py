@@ -194,13 +194,6 @@ def load_items(path: str | Path) -> list[Item]:
     """
     path = Path(path)
     paths = _of_run(path) if path.is_dir() else [path]
-    below = (*path.glob("*/answers*.jsonl"), *path.glob("*/*/answers*.jsonl"))
-    yes_no = sorted({one.parent for one in below})
-    if not paths and yes_no:
-        raise ValueError(
-            f"{path} holds answers of {yes_no[0].relative_to(path).as_posix()}, which rules read: "
-            "expected those of an open-ended benchmark; judge a run of mmrel-open, say."
-        )
     if not paths or not all(one.is_file() for one in paths):
         raise ValueError(f"no answers at {path}: expected a file with one JSON object a line.")
     items: dict[str, Item] = {}
@@ -220,7 +213,16 @@ def _of_run(folder: Path) -> list[Path]:
     if len(below) > 1:
         names = ", ".join(one.relative_to(folder).as_posix() for one in below)
         raise ValueError(f"{folder} holds answers of {names}: expected one; name its folder.")
-    return sorted(below[0].glob("answers*.jsonl")) if below else []
+    if below:
+        return sorted(below[0].glob("answers*.jsonl"))
+    others = (*folder.glob("*/answers*.jsonl"), *folder.glob("*/*/answers*.jsonl"))
+    if others:
+        read = min(one.parent for one in others).relative_to(folder).as_posix()
+        raise ValueError(
+            f"{folder} holds answers of {read}, which rules read: expected those of an open-ended "
+            "benchmark; judge a run of mmrel-open, say."
+        )
+    return []
 
 
 def _add_items(path: Path, items: dict[str, Item], of_run: bool) -> None:

@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rvelens.scores import SCORES
+from rvelens.studies.kit.estimates import above, ends
+from rvelens.studies.kit.settings import pair, value
+
 STUDY = "head-scores"
 Estimate = Mapping[str, float]
 # What steers: columns of the table of gains, by the study's names.
@@ -18,15 +22,6 @@ STEERED = {
     "random, tuned": "random heads",
     "true region, tuned": "true region",
 }
-SCORES = (
-    "ars",
-    "difference",
-    "ars-renormalised",
-    "mass-weighted",
-    "gradient",
-    "patching",
-    "random",
-)
 
 
 def gains(docs: Path) -> str:
@@ -34,10 +29,11 @@ def gains(docs: Path) -> str:
     head = ("model", "image attention", "accuracy", *STEERED.values())
     rows = []
     for name, data in runs(docs):
-        pairs = _pairs(data)
-        plain = data["gains"]["result"]["rules"]["strict"]["methods"]["vanilla"]["accuracy"]
+        result = data["gains"]["result"]
+        plain = value(result, "vanilla", "accuracy")
+        assert plain is not None
         image = data["finding"]["image_attention"]["value"]
-        cells = (_gain(pairs[steered]) for steered in STEERED)
+        cells = (_gain(result, steered) for steered in STEERED)
         rows.append((name, f"{image:.2f}", f"{plain['value']:.3f}", *cells))
     return _table(head, rows)
 
@@ -55,7 +51,9 @@ def controls(docs: Path) -> str:
     rows = []
     for name, data in runs(docs):
         over = data["gains"]["over"]
-        change = _pairs(data)["ars, tuned"]["change"]
+        found = pair(data["gains"]["result"], "ars, tuned")
+        assert found is not None
+        change = found["change"]
         cells = [
             *(over[one]["ars"] for one in ("all heads", "swapped heads", "random")),
             change["auc"],
@@ -69,22 +67,18 @@ def tuned(docs: Path) -> str:
     """What RVE gains with each score's ranking, tuned, and what beyond the mask from all heads."""
     rows = []
     for name, data in runs(docs):
-        pairs, over = _pairs(data), data["gains"]["over"]["all heads"]
-        rows.append((name, *(_gain(pairs[f"{score}, tuned"]) for score in SCORES)))
+        result, over = data["gains"]["result"], data["gains"]["over"]["all heads"]
+        rows.append((name, *(_gain(result, f"{score}, tuned") for score in SCORES)))
         rows.append(("over all heads", *(_cell(over[score]) for score in SCORES)))
     return _table(("model", *SCORES), rows)
 
 
-def _pairs(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Comparisons with the plain model, by what steers."""
-    pairs = data["gains"]["result"]["rules"]["strict"]["pairs"]
-    return {p["after"]: p for p in pairs if p["before"] == "vanilla"}
-
-
-def _gain(pair: Mapping[str, Any]) -> str:
-    """In bold where McNemar's test confirms it too."""
-    text = _cell(pair["change"]["accuracy"])
-    return text if pair["mcnemar_p"] < 0.05 else text.strip("*")
+def _gain(result: Mapping[str, Any], steered: str) -> str:
+    """In bold where the interval excludes 0 and McNemar's test confirms it too."""
+    found = pair(result, steered)
+    assert found is not None
+    change = found["change"]["accuracy"]
+    return _cell(change) if found["mcnemar_p"] < 0.05 else _shown(change)
 
 
 def finding(docs: Path) -> str:
@@ -139,9 +133,13 @@ def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _cell(estimate: Estimate, lower: float = 0.0, upper: float = 0.0) -> str:
     """In bold where the interval lies beyond what is chance."""
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    text = f"{value:+.3f} [{low:+.3f},\u00a0{high:+.3f}]"  # breaks before the bracket alone
-    return f"**{text}**" if low > upper or high < lower else text
+    text = _shown(estimate)
+    return text if above(estimate, lower, upper) is None else f"**{text}**"
+
+
+def _shown(estimate: Estimate) -> str:
+    """As sentences have it, but that a cell breaks before the bracket alone."""
+    return ends(estimate).replace(", ", ",\u00a0")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.margins import METRICS, Draws, estimate
-from rvelens.studies.masking.masks import RANDOM, SENSITIVE, Mask, choose, settled_counts
+from rvelens.studies.masking.masks import RANDOM, SENSITIVE, choose, settled_counts
 from rvelens.studies.masking.study import figures_of, margins_under
 
 MIN_DRAWS = 20
@@ -40,25 +41,25 @@ def costs(
     margins = margins_under(setup, asked, distinct)
     found = figures_of([item for item in asked if item.id in margins], margins, setup.seed)
     matters = np.array([0 < n < n_heads for n in counts])
+    column = {mask: n for n, mask in enumerate(distinct)}
+    mine = {name: [column[mask] for mask in masks] for name, masks in by_score.items()}
+    random = np.array([[column[mask] for mask in masks] for masks in by_draw])
     return {
         "questions": len(margins),
         "counts": counts,
         "layers": list(layers),
         "draws": n_random,
-        "scores": _by_score(found, distinct, by_score, by_draw, matters),
-        "random_orders": _random_orders(found, distinct, by_draw, matters),
+        "scores": _by_score(found, mine, random, matters),
+        "random_orders": _random_orders(found, random, matters),
     }
 
 
 def _random_orders(
     found: Mapping[str, Draws],
-    distinct: Sequence[Mask],
-    by_draw: Sequence[Sequence[Mask]],
-    matters: Any,
+    random: Int[np.ndarray, "order count"],
+    matters: Bool[np.ndarray, " count"],
 ) -> dict[str, Any]:
     """By metric: each random order minus the mean of all, from the least to the most."""
-    column = {mask: n for n, mask in enumerate(distinct)}
-    random = np.array([[column[mask] for mask in one] for one in by_draw])
     result = {}
     for metric in METRICS:
         each = found[metric][0, random]
@@ -70,19 +71,17 @@ def _random_orders(
 
 def _by_score(
     found: Mapping[str, Draws],
-    distinct: Sequence[Mask],
-    by_score: Mapping[str, Sequence[Mask]],
-    by_draw: Sequence[Sequence[Mask]],
-    matters: Any,
+    by_score: Mapping[str, Sequence[int]],
+    random: Int[np.ndarray, "order count"],
+    matters: Bool[np.ndarray, " count"],
 ) -> dict[str, Any]:
-    column = {mask: n for n, mask in enumerate(distinct)}
-    random = np.array([[column[mask] for mask in one] for one in by_draw])
+    """Curves and differences, by score and of the mean order; `by_score` and `random` are columns."""
     result: dict[str, Any] = {}
-    for name, masks in {**by_score, DRAWS: None}.items():
+    for name, columns in {**by_score, DRAWS: None}.items():
         result[name] = {}
         for metric in METRICS:
             chance = found[metric][:, random].mean(axis=1)
-            mine = chance if masks is None else found[metric][:, [column[m] for m in masks]]
+            mine = chance if columns is None else found[metric][:, columns]
             result[name][metric] = {
                 "curve": [estimate(one) for one in mine.T],
                 "less_random": estimate((mine - chance)[:, matters].mean(axis=1)),

@@ -288,11 +288,10 @@ def _claim(
     luck: Mapping[str, float] | None = None,
 ) -> str:
     """Which scores' intervals lie beyond 0, or beyond what random orders of heads reach."""
+    low, high = (luck["low"], luck["high"]) if luck else (0.0, 0.0)
     if luck:
-        claim += f" ({luck['low']:+.3f} to {luck['high']:+.3f})"
-    side = {
-        name: above(e, *((luck["low"], luck["high"]) if luck else ())) for name, e in known.items()
-    }
+        claim += f" ({low:+.3f} to {high:+.3f})"
+    side = {name: above(estimate, low, high) for name, estimate in known.items()}
     yes, no = (
         [f"{name} ({ends(known[name])})" for name, where in side.items() if where is wanted]
         for wanted in (wants, not wants)

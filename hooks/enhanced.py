@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,6 +45,7 @@ class Masks:
 class MaskRecorder:
     """Keeps the masks that an RVE hook finds in the scores, without editing them."""
 
+    row_local: ClassVar[bool] = True
     rve: RVEHook
     cache: dict[int, Masks] = field(repr=False)
 

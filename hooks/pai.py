@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from rvelens.tokens import TokenMap
 class PAIHook(LastRowHook):
     """S + alpha |S| on the image tokens of the last row."""
 
+    row_local: ClassVar[bool] = True
     alpha: float
 
     def edited_row(
@@ -36,6 +38,7 @@ class PAIHook(LastRowHook):
 class DevilsHook(LastRowHook):
     """S + alpha * (mean over heads of |S|) on the image tokens of the last row."""
 
+    row_local: ClassVar[bool] = True
     alpha: float
 
     def edited_row(
@@ -49,7 +52,10 @@ class DevilsHook(LastRowHook):
 
 
 def pai_hooks(
-    n_layers: int, layers: Iterable[int] | None = None, alpha: float = 0.2
+    n_layers: int,
+    layers: Iterable[int] | None = None,
+    alpha: float = 0.2,
+    attention_layers: Iterable[int] | None = None,
 ) -> list[tuple[str, PAIHook]]:
     """Hooks that raise the last token's scores of all image tokens, each head by its own size.
 
@@ -61,6 +67,7 @@ def pai_hooks(
         n_layers: layers of the model.
         layers: layers to edit; by default the published 2 to 31 of 32, scaled to this depth.
         alpha: strength, at least 0 (the authors' script: 0.2).
+        attention_layers: layers of a hybrid model that have attention; by default all.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -70,11 +77,15 @@ def pai_hooks(
     """
     _check_strength(alpha)
     hook = PAIHook(float(alpha))
-    return [(scores_of(layer), hook) for layer in chosen_layers(layers, 2, 31, n_layers)]
+    chosen = chosen_layers(layers, 2, 31, n_layers, attention_layers)
+    return [(scores_of(layer), hook) for layer in chosen]
 
 
 def devils_hooks(
-    n_layers: int, layers: Iterable[int] | None = None, alpha: float = 0.5
+    n_layers: int,
+    layers: Iterable[int] | None = None,
+    alpha: float = 0.5,
+    attention_layers: Iterable[int] | None = None,
 ) -> list[tuple[str, DevilsHook]]:
     """Hooks that raise the last token's scores of all image tokens, every head by the same size.
 
@@ -85,6 +96,7 @@ def devils_hooks(
         n_layers: layers of the model.
         layers: layers to edit; by default the published 5 to 18 of 32, scaled to this depth.
         alpha: strength, at least 0 (published: 0.5).
+        attention_layers: layers of a hybrid model that have attention; by default all.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -94,7 +106,8 @@ def devils_hooks(
     """
     _check_strength(alpha)
     hook = DevilsHook(float(alpha))
-    return [(scores_of(layer), hook) for layer in chosen_layers(layers, 5, 18, n_layers)]
+    chosen = chosen_layers(layers, 5, 18, n_layers, attention_layers)
+    return [(scores_of(layer), hook) for layer in chosen]
 
 
 def _check_strength(alpha: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,7 @@ from rvelens.tokens import tokens_of
 class Recorder:
     """Keeps one layer's post-softmax attention from the last token to the image tokens."""
 
+    row_local: ClassVar[bool] = True
     layer: int
     cache: dict[int, Float[Tensor, "batch head image"]] = field(repr=False)
 

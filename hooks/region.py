@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +21,7 @@ from rvelens.tokens import TokenMap
 class RegionHook(LastRowHook):
     """Equation 6 with a given mask in place of M: S + beta |S| on a region of the image."""
 
+    row_local: ClassVar[bool] = True
     region: Bool[Tensor, "batch image"] = field(repr=False)
     beta: float
 
@@ -72,6 +74,7 @@ def region_hooks(
 class DilutionHook(LastRowHook):
     """An injected fault: the last token's scores of image tokens scaled and shifted."""
 
+    row_local: ClassVar[bool] = True
     scale: float
     shift: float
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from einops import rearrange
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rvelens.hooks.rows import LastRowHook, scores_of, visible_image
 from rvelens.hooks.selection import image_entropy, n_selected, top_image_tokens
-from rvelens.layers import parse_layers
+from rvelens.layers import check_attention, parse_layers
 from rvelens.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Scope = Literal["all", "sensitive"]
 class RVEHook(LastRowHook):
     """RVE on the attention scores of one layer: last row, at prefill and at every decode step."""
 
+    row_local: ClassVar[bool] = True
     layer: int
     heads: Int[Tensor, "2 k"] = field(repr=False)
     edited: Bool[Tensor, " head"] | None = field(repr=False)
@@ -283,6 +284,7 @@ def _check_arguments(
             f"layers {outside or layers} for a profile of {profile.n_layers} layers: expected layers "
             f"from 0 to {profile.n_layers - 1}; name at least one of them."
         )
+    check_attention(layers, profile.attention_layers)
     if not 1 <= k <= profile.n_heads // 2:
         raise ValueError(
             f"k={k} for {profile.n_heads} heads a layer: expected 1 to {profile.n_heads // 2}, so that "

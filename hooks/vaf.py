@@ -82,6 +82,7 @@ def vaf_hooks(
     layers: Iterable[int] | None = None,
     enhance: float = 1.15,
     suppress: float = 0.95,
+    attention_layers: Iterable[int] | None = None,
 ) -> list[tuple[str, VAFHook]]:
     """Hooks that scale what text behind the image sees of the image and of the system prompt.
 
@@ -95,6 +96,7 @@ def vaf_hooks(
         layers: layers to edit; by default the published 9 to 14 of 32, scaled to this depth.
         enhance: factor on image tokens, at least 0 (published: 1.15).
         suppress: factor on the system prompt, at least 0 (published: 0.95).
+        attention_layers: layers of a hybrid model that have attention; by default all.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -107,5 +109,5 @@ def vaf_hooks(
         if not 0 <= factor < float("inf"):
             raise ValueError(f"{name}={factor}: expected a finite factor of at least 0.")
     hook = VAFHook(float(enhance), float(suppress))
-    chosen = chosen_layers(layers, 9, 14, n_layers)
+    chosen = chosen_layers(layers, 9, 14, n_layers, attention_layers)
     return [(scores_of(layer), hook) for layer in chosen]

@@ -1,26 +1,33 @@
-"""The seam: one attention function, registered with `transformers`, that runs three hook points.
+"""The seam: how hook points reach inside attention.
 
-A layer without hooks is handed to `transformers`' own SDPA function, untouched. A layer with a hook
-on its scores or pattern has the asked rows recomputed in the open, in float32 at least:
-scores -> mask -> hook_attn_scores -> softmax -> hook_pattern -> values -> hook_z.
+At every call an attention module of `transformers` looks its attention function up in one table, by the
+name in the model's configuration. `install` wraps that look-up once: the function that the module would
+have run is handed to `attention`, which runs it as it is unless the module carries hook points that are
+in use. The configuration keeps its name, so no branch of a model changes.
+
+A layer with hooks on its scores or pattern computes the hooked rows in float32 at least:
+scores -> mask -> hook_attn_scores -> mask -> softmax -> hook_pattern -> values -> hook_z.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from textwrap import shorten
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from rvelens.run import Run
 
-IMPLEMENTATION = "rvelens"
-# What SDPA cannot express and the open rows below do not compute either.
+# Where an attention module keeps what stands in for its attention function.
+_ATTRIBUTE = "_rvelens_hooks"
+# Arguments that change the scores in ways which the opened rows do not compute.
 _UNSUPPORTED = {
     "softcap": "soft-capped scores",
     "s_aux": "attention sinks",
@@ -32,42 +39,314 @@ class AttentionHooks(nn.Module):
     """The hook points of one layer, `blocks.{layer}.attn`.
 
     - `hook_attn_scores` [batch head query key]: scaled q.k, after the mask (masked keys hold the
-      lowest finite number), before softmax.
+      lowest finite number), before softmax. The mask is applied again after the hooks, unless
+      `HookedLVLM.enforce_mask` is False.
     - `hook_pattern` [batch head query key]: after softmax.
-    - `hook_z` [batch query head d_head]: each head's output for every row, before `o_proj`.
+    - `hook_z` [batch query head d_head]: each head's output for every row, before the output
+      projection.
 
     Under `query_rows="last"` the query axis of the first two has length 1.
-
-    A hook that moves the scores of masked keys unmasks them: S + |S| makes 0 of the lowest finite
-    number, a score like any other. Edit where `scores > torch.finfo(scores.dtype).min` alone, or as
-    `rvelens.hooks.LastRowHook` and `rvelens.hooks.visible_image` do.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, layer: int) -> None:
         super().__init__()
         self.hook_attn_scores = HookPoint()
         self.hook_pattern = HookPoint()
         self.hook_z = HookPoint()
+        self.layer = layer
         self.__dict__["run"] = run
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Hooks belong to the model that was wrapped: its copies and pickles hold None instead."""
+        return type(None), ()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any hook is on."""
+        return self.rows_in_use or _has_hooks(self.hook_z)
+
+    @property
+    def rows_in_use(self) -> bool:
+        """Whether any hook is on the scores or the pattern."""
+        return _has_hooks(self.hook_attn_scores) or _has_hooks(self.hook_pattern)
+
     def fire(self, point: HookPoint, x: Tensor) -> Tensor:
-        """Run a hook point; what comes back must have the shape and dtype of what went in."""
+        """Run the hooks of a point; what comes back must have the shape and dtype of what went in."""
         run: Run = self.__dict__["run"]
         before, point.ctx["tokens"] = point.ctx.get("tokens"), run.tokens
+        run.firing += 1
         try:
             y = point(x)
         finally:
-            if len(run.begun) > 1:  # a hook of this point may have started the forward
+            run.firing -= 1
+            if run.depth > 1:  # a hook of this point may have started the forward
                 point.ctx["tokens"] = before
-        return returned(point, None, y, x)
+        return check_returned(point, None, y, x)
+
+    def attend(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        """Attention of one layer with the hooks that are on.
+
+        Raises:
+            NotImplementedError: attention that the opened rows do not compute.
+            RuntimeError: the layer runs outside of a forward of the model.
+        """
+        run: Run = self.__dict__["run"]
+        run.check_running(self.hook_z.name)
+        run.fired.add(self.layer)
+        if not self.rows_in_use:
+            z, weights = call.original()
+            return self._fire_z(z), weights
+        call.refuse_inexact(self.hook_attn_scores.name)
+        z, weights = self._open(call, run)
+        return (self._fire_z(z) if _has_hooks(self.hook_z) else z), weights
+
+    def _open(self, call: Call, run: Run) -> tuple[Tensor, Tensor | None]:
+        n_rows = call.query.shape[2]
+        row = run.row_of(n_rows, self.hook_attn_scores.name)
+        every = run.query_rows == "all" or n_rows == 1
+        with call.full_precision():
+            scores, hidden = call.scores(every, row)
+            edited, scores_edited = self._fire_and_compare(self.hook_attn_scores, scores)
+            if scores_edited and hidden is not None:
+                edited = _masked_again(edited, hidden, run.enforce_mask)
+            pattern, pattern_edited = self._fire_and_compare(
+                self.hook_pattern, edited.softmax(dim=-1)
+            )
+        if not (scores_edited or pattern_edited or pattern.requires_grad):
+            return call.original()  # the hooks only looked: the model's own rows stay
+        run.sums.append((self.hook_attn_scores, pattern.detach().sum()))
+        with call.full_precision():
+            z = call.mixed(pattern)
+        if every:
+            return z, call.as_weights(pattern)
+        whole, weights = call.original()
+        if weights is not None:
+            shown = pattern.to(weights.dtype).transpose(1, 2)
+            weights = _put_row(weights.transpose(1, 2), shown, row).transpose(1, 2)
+        return _put_row(whole, z.to(whole.dtype), row), weights
+
+    def _fire_and_compare(self, point: HookPoint, x: Tensor) -> tuple[Tensor, bool]:
+        """What the hooks of a point made of `x`, and whether they edited it, in place included."""
+        version = None if x.is_inference() else x._version
+        y = self.fire(point, x)
+        return y, y is not x or version is None or y._version != version
+
+    def _fire_z(
+        self, z: Float[Tensor, "batch query head d_value"]
+    ) -> Float[Tensor, "batch query head d_value"]:
+        finite = z.detach().isfinite()
+        z, edited = self._fire_and_compare(self.hook_z, z)
+        if edited:
+            # Only what the hook made: rows of padding may hold NaN before it.
+            spoilt = (finite & ~z.detach().isfinite()).any()
+            run: Run = self.__dict__["run"]
+            run.sums.append((self.hook_z, torch.where(spoilt, torch.nan, 0.0)))
+        return z
 
 
-def returned(point: Any, one: Any, y: Any, x: Tensor) -> Tensor:
-    """What a hook made of `x`: nothing leaves it as it is, anything else must be like it.
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer's attention function, as `transformers` makes it.
+
+    Queries, keys and values come after RoPE, QK-norm and the cache update.
+
+    Attributes:
+        function: what the module would have run.
+        name: the attention implementation in the model's configuration.
+        mask: additive, or true where a row may look; None: causal under SDPA, no mask in eager mode.
+    """
+
+    function: Callable[..., tuple[Tensor, Tensor | None]]
+    name: str | None
+    module: nn.Module
+    query: Float[Tensor, "batch head query d_head"]
+    key: Float[Tensor, "batch kv_head key d_head"]
+    value: Float[Tensor, "batch kv_head key d_value"]
+    mask: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def original(self) -> tuple[Float[Tensor, "batch query head d_value"], Tensor | None]:
+        """What the model computes by itself: every row of z, and the weights in eager mode."""
+        return self.function(
+            self.module, self.query, self.key, self.value, self.mask, *self.args, **self.kwargs
+        )
+
+    def refuse_inexact(self, point: str | None) -> None:
+        """Raise NotImplementedError where the opened rows would not be what the model computes."""
+        reason = next((f"uses {_UNSUPPORTED[n]}" for n in _UNSUPPORTED if self._given(n)), None)
+        if self.name not in ("eager", "sdpa") or self._given("cache") or self.args:
+            reason = f"runs under the attention implementation {self.name!r}"
+        if reason is not None:
+            raise NotImplementedError(
+                f"{type(self.module).__name__} {reason}, which {point} does not compute: expected plain "
+                "softmax attention under 'sdpa' or 'eager'; load the model with one of them, or remove "
+                "the hooks on scores and pattern."
+            )
+
+    def _given(self, name: str) -> bool:
+        return self.kwargs.get(name) is not None
+
+    @property
+    def _narrow(self) -> torch.dtype | None:
+        """The dtype that autocast computes attention in; None without autocast."""
+        kind = self.query.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+    def full_precision(self) -> AbstractContextManager[Any]:
+        """No autocast, which would narrow the scores."""
+        if self._narrow is None:
+            return nullcontext()
+        return torch.autocast(self.query.device.type, enabled=False)
+
+    @property
+    def _wide(self) -> torch.dtype:
+        return torch.promote_types(self.query.dtype, torch.float32)
+
+    def _widened(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """In float32 at least, after the rounding that autocast gives the model's own attention."""
+        narrow = self._narrow
+        return (x if narrow is None else x.to(narrow)).to(self._wide)
+
+    def scores(
+        self, every: bool, row: Int[Tensor, " batch"] | None
+    ) -> tuple[
+        Float[Tensor, "batch head row key"], Bool[Tensor, "mask_batch mask_head row key"] | None
+    ]:
+        """Masked scores of every row or of one, and the keys that the mask hides.
+
+        Args:
+            every: compute every row.
+            row: where `every` is False, the row of each sample; None for the final one.
+        """
+        query = self.query if every else _take(self.query, row)
+        mask = self._explicit_mask(every, row)
+        batch, head, n_row, _ = query.shape
+        kv_head, n_key = self.key.shape[1:3]
+        scaling = self.kwargs.get("scaling")
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        # Query heads that share a key head lie side by side: their rows become one matrix.
+        grouped = (self._widened(query) * scaling).reshape(batch, kv_head, -1, query.shape[3])
+        scores = grouped @ self._widened(self.key).transpose(-1, -2)
+        scores = scores.view(batch, head, n_row, n_key)
+        if mask is None:
+            return scores, None
+        # The lowest number of a narrower dtype hides a key as well.
+        hidden = ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min
+        scores = scores if mask.dtype == torch.bool else scores + mask
+        return scores.masked_fill(hidden, torch.finfo(self._wide).min), hidden
+
+    def mixed(
+        self, pattern: Float[Tensor, "batch head row key"]
+    ) -> Float[Tensor, "batch row head d_value"]:
+        """The values in the proportions of the pattern, in the dtype of the model's own z."""
+        batch, head, n_row, n_key = pattern.shape
+        dropout = float(self.kwargs.get("dropout") or 0.0)
+        if dropout and self.module.training:
+            pattern = nn.functional.dropout(pattern, dropout)
+        value = self._widened(self.value)
+        z = pattern.reshape(batch, value.shape[1], -1, n_key) @ value
+        z = z.view(batch, head, n_row, value.shape[3]).transpose(1, 2)
+        return z.to(self._narrow or self.value.dtype)
+
+    def as_weights(
+        self, pattern: Float[Tensor, "batch head query key"]
+    ) -> Float[Tensor, "batch head query key"] | None:
+        """The second value that the model's own function returns: weights in eager mode alone."""
+        return pattern.to(self.query.dtype) if self.name == "eager" else None
+
+    def _explicit_mask(
+        self, every: bool, row: Int[Tensor, " batch"] | None
+    ) -> (
+        Bool[Tensor, "mask_batch mask_head row key"]
+        | Float[Tensor, "mask_batch mask_head row key"]
+        | None
+    ):
+        """The mask that the model's own function would apply, of all rows or of the given one.
+
+        Under SDPA no mask and several rows mean causal, aligned top left.
+        """
+        n_query, n_key = self.query.shape[2], self.key.shape[2]
+        mask: Tensor | None = self.mask
+        if mask is not None:
+            mask = mask[..., :n_key]
+        if mask is not None or n_query == 1 or not self._is_causal:
+            return mask if every else _take(mask, row)
+        keys = torch.arange(n_key, device=self.query.device)
+        if every:
+            return (keys <= torch.arange(n_query, device=keys.device)[:, None])[None, None]
+        # One row alone: a square of rows and keys, even of bits, would outgrow all that is recorded.
+        if row is None:
+            return None if n_key == n_query else (keys < n_query)[None, None, None]
+        return (keys <= row.to(keys.device)[:, None])[:, None, None]
+
+    @property
+    def _is_causal(self) -> bool:
+        """Whether no mask means causal: the rule of transformers' SDPA function."""
+        given = self.kwargs.get("is_causal")
+        causal = getattr(self.module, "is_causal", True) if given is None else given
+        return self.name == "sdpa" and bool(causal)
+
+
+def install() -> None:
+    """Wrap the look-up of attention functions, once a process."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    look_up = ALL_ATTENTION_FUNCTIONS.get_interface
+    if isinstance(look_up, LookUp):
+        return
+    ALL_ATTENTION_FUNCTIONS.get_interface = LookUp(look_up)  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """transformers' look-up of an attention function, with `attention` around what it finds."""
+
+    original: Callable[[str | None, Callable[..., Any]], Callable[..., Any]]
+
+    def __call__(
+        self, attn_implementation: str | None, default: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """The function of that name, or the module's own one for "eager"."""
+        function = self.original(attn_implementation, default)
+        return partial(attention, function, attn_implementation)
+
+
+def attention(
+    function: Callable[..., Any],
+    name: str | None,
+    module: nn.Module,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Attention as `transformers` calls it: the module's own function, or its hook points around it."""
+    hooks = module.__dict__.get(_ATTRIBUTE)
+    if hooks is None or not hooks.in_use:
+        return function(module, query, key, value, attention_mask, *args, **kwargs)
+    call = Call(function, name, module, query, key, value, attention_mask, args, kwargs)
+    return hooks.attend(call)
+
+
+def hooks_of(module: nn.Module) -> Any:
+    """What stands in for a module's attention function, if anything does."""
+    return module.__dict__.get(_ATTRIBUTE)
+
+
+def attach(module: nn.Module, hooks: Any) -> None:
+    """Let hook points, or anything with `in_use` and `attend`, stand in for a module's attention."""
+    module.__dict__[_ATTRIBUTE] = hooks  # not a submodule: the model's own modules stay as they are
+
+
+def check_returned(point: Any, hook: Any, y: Any, x: Tensor) -> Tensor:
+    """What a hook made of `x`: None leaves it as it is, anything else must be like it.
 
     Args:
         point: the hook point.
-        one: the hook; None for whatever is on the point.
+        hook: the hook; None for whatever is on the point.
         y: what came back.
         x: what was given.
 
@@ -78,161 +357,12 @@ def returned(point: Any, one: Any, y: Any, x: Tensor) -> Tensor:
         return x
     if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
         got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
-        name = _hook_names(point) if one is None else name_of(one)
+        name = _hook_names(point) if hook is None else name_of(hook)
         raise ValueError(
             f"a hook on {point.name} ({name}) returned {got}: expected "
             f"{tuple(x.shape)} {x.dtype}; return a tensor like the one given, or None."
         )
     return y
-
-
-_LAYERS: WeakKeyDictionary[nn.Module, AttentionHooks] = WeakKeyDictionary()
-
-
-def register() -> None:
-    """Make the attention function and its mask function known to `transformers`, once."""
-    from transformers.masking_utils import sdpa_mask
-
-    # A compiled graph would not notice hooks that come and go.
-    eager = torch.compiler.disable(attention)
-    transformers.AttentionInterface.register(IMPLEMENTATION, eager)
-    transformers.AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
-
-
-def hooks_of(module: nn.Module) -> AttentionHooks | None:
-    """The hook points that listen to an attention module, if any do."""
-    return _LAYERS.get(module)
-
-
-def listen(module: nn.Module, hooks: AttentionHooks) -> None:
-    """Let hook points listen to an attention module."""
-    _LAYERS[module] = hooks
-
-
-def attention(
-    module: nn.Module,
-    query: Float[Tensor, "batch head query d_head"],
-    key: Float[Tensor, "batch kv_head key d_head"],
-    value: Float[Tensor, "batch kv_head key d_value"],
-    attention_mask: Bool[Tensor, "batch_or_1 head_or_1 query key"]
-    | Float[Tensor, "batch_or_1 head_or_1 query key"]
-    | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Float[Tensor, "batch query head d_value"], None]:
-    """Attention as `transformers` calls it, after RoPE, QK-norm and the cache update."""
-    # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    hooks = _LAYERS.get(module)
-    scores_hooked = hooks is not None and (
-        _hooked(hooks.hook_attn_scores) or _hooked(hooks.hook_pattern)
-    )
-    if hooks is None or not (scores_hooked or _hooked(hooks.hook_z)):
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    run: Run = hooks.__dict__["run"]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if not scores_hooked:
-        z, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return _fire_z(hooks, z), None
-
-    _refuse_unsupported(module, hooks, kwargs)
-    dropout = dropout if module.training else 0.0
-    all_rows = run.query_rows == "all" or query.shape[2] == 1
-    mask = _explicit_mask(
-        module, query, key, attention_mask, kwargs.get("is_causal"), None if all_rows else run
-    )
-    if all_rows:
-        z = _open_rows(hooks, query, key, value, mask, scale, dropout)
-    else:
-        z, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        last = _open_rows(hooks, _take(query, run.row), key, value, mask, scale, dropout)
-        z = _put_row(z, last, run.row)
-    return (_fire_z(hooks, z) if _hooked(hooks.hook_z) else z), None
-
-
-def _fire_z(
-    hooks: AttentionHooks, z: Float[Tensor, "batch query head d_value"]
-) -> Float[Tensor, "batch query head d_value"]:
-    edited = hooks.fire(hooks.hook_z, z)
-    # Only what the hook made: rows of padding may hold NaN before it.
-    spoilt = (z.detach().isfinite() & ~edited.detach().isfinite()).any()
-    hooks.__dict__["run"].sums.append((hooks.hook_z, torch.where(spoilt, torch.nan, 0.0)))
-    return edited
-
-
-def _open_rows(
-    hooks: AttentionHooks,
-    query: Float[Tensor, "batch head row d_head"],
-    key: Float[Tensor, "batch kv_head key d_head"],
-    value: Float[Tensor, "batch kv_head key d_value"],
-    mask: Bool[Tensor, "#batch #head row key"] | Float[Tensor, "#batch #head row key"] | None,
-    scaling: float,
-    dropout: float,
-) -> Float[Tensor, "batch row head d_value"]:
-    """softmax(q k^T scaling + mask) v of the given rows, with the hooks in between."""
-    wide = torch.promote_types(query.dtype, torch.float32)
-    batch, head, row, _ = query.shape
-    kv_head, n_key = key.shape[1:3]
-    # Query heads that share a key head lie side by side: their rows become one matrix.
-    grouped = (query.to(wide) * scaling).reshape(batch, kv_head, -1, query.shape[3])
-    scores = (grouped @ key.to(wide).transpose(-1, -2)).view(batch, head, row, n_key)
-    hidden = None
-    if mask is not None:
-        # The lowest number of a narrower dtype hides a key as well.
-        hidden = ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min
-        scores = scores if mask.dtype == torch.bool else scores + mask
-        scores = scores.masked_fill(hidden, torch.finfo(wide).min)
-    masked, scores = scores, hooks.fire(hooks.hook_attn_scores, scores)
-    if hidden is not None and row > 1 and scores is not masked:
-        # Rows of padding see no key at all; what a hook makes of them must not end as NaN.
-        blind = hidden.all(dim=-1, keepdim=True)
-        scores = torch.where(blind, masked, scores) if bool(blind.any()) else scores
-    pattern = hooks.fire(hooks.hook_pattern, scores.softmax(dim=-1))
-    hooks.__dict__["run"].sums.append((hooks.hook_attn_scores, pattern.detach().sum()))
-    if dropout:
-        pattern = nn.functional.dropout(pattern, dropout)
-    z = pattern.reshape(batch, kv_head, -1, n_key) @ value.to(wide)
-    z = z.view(batch, head, row, value.shape[3]).transpose(1, 2)
-    return z.to(value.dtype)
-
-
-def _explicit_mask(
-    module: nn.Module,
-    query: Float[Tensor, "batch head query d_head"],
-    key: Float[Tensor, "batch kv_head key d_head"],
-    mask: Bool[Tensor, "batch_or_1 head_or_1 query key"]
-    | Float[Tensor, "batch_or_1 head_or_1 query key"]
-    | None,
-    is_causal: bool | None,
-    last_of: Run | None,
-) -> (
-    Bool[Tensor, "mask_batch head_or_1 row key"]
-    | Float[Tensor, "mask_batch head_or_1 row key"]
-    | None
-):
-    """The mask that SDPA would apply, of all rows or of the last real token's row of `last_of`.
-
-    No mask and several rows mean causal, aligned top left.
-    """
-    causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
-    n_query, n_key = query.shape[2], key.shape[2]
-    if mask is not None or n_query == 1 or not causal:
-        return mask if last_of is None else _take(mask, last_of.row)
-    keys = torch.arange(n_key, device=query.device)
-    if last_of is None:
-        return (keys <= torch.arange(n_query, device=query.device)[:, None])[None, None]
-    # One row alone: a square of rows and keys, even of bits, would outgrow all that is recorded.
-    if last_of.row is None:
-        return None if n_key == n_query else (keys < n_query)[None, None, None]
-    return (keys <= last_of.row.to(query.device)[:, None])[:, None, None]
 
 
 def _take(
@@ -249,21 +379,39 @@ def _take(
 
 
 def _put_row(
-    z: Float[Tensor, "batch query head d_value"],
-    last: Float[Tensor, "batch 1 head d_value"],
+    z: Float[Tensor, "batch query head last"],
+    opened: Float[Tensor, "batch 1 head last"],
     row: Int[Tensor, " batch"] | None,
-) -> Float[Tensor, "batch query head d_value"]:
-    """Write the opened row back; a copy where autograd still needs SDPA's own output."""
-    if z.requires_grad or last.requires_grad:
+) -> Float[Tensor, "batch query head last"]:
+    """Write the opened row back; a copy where autograd still needs the model's own output."""
+    if z.requires_grad or opened.requires_grad:
         z = z.clone()
     if row is None:
-        z[:, -1:] = last
+        z[:, -1:] = opened
     else:
-        z[torch.arange(z.shape[0], device=z.device), row.to(z.device)] = last[:, 0]
+        z[torch.arange(z.shape[0], device=z.device), row.to(z.device)] = opened[:, 0]
     return z
 
 
-def _hooked(point: HookPoint) -> bool:
+def _masked_again(
+    edited: Float[Tensor, "batch head query key"],
+    hidden: Bool[Tensor, "#batch #head query key"],
+    everywhere: bool,
+) -> Float[Tensor, "batch head query key"]:
+    """Hide again what the mask hides: `everywhere`, or in rows of padding alone, which see no key.
+
+    Hidden keys get minus infinity, so that they stay below whatever a hook makes of the others. Rows of
+    padding get the lowest finite number, so that they do not end as NaN.
+    """
+    lowest = torch.finfo(edited.dtype).min
+    padding = hidden.all(dim=-1, keepdim=True)
+    if not everywhere:
+        return edited.masked_fill(padding, lowest)
+    floor = torch.full_like(padding, -torch.inf, dtype=edited.dtype).masked_fill(padding, lowest)
+    return torch.where(hidden, floor, edited)
+
+
+def _has_hooks(point: HookPoint) -> bool:
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
 
 
@@ -274,12 +422,3 @@ def _hook_names(point: HookPoint) -> str:
 def name_of(hook: Any) -> str:
     """A hook's name for a message: never the whole of a tensor that it holds."""
     return getattr(hook, "__name__", None) or shorten(repr(hook), 80, placeholder=" ...")
-
-
-def _refuse_unsupported(module: nn.Module, hooks: AttentionHooks, kwargs: dict[str, Any]) -> None:
-    for name, what in _UNSUPPORTED.items():
-        if kwargs.get(name) is not None:
-            raise NotImplementedError(
-                f"{type(module).__name__} uses {what}, which {hooks.hook_attn_scores.name} does not "
-                "compute: expected plain softmax attention; remove the score hooks from this model."
-            )

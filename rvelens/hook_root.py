@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import Tensor
 from transformer_lens import HookedRootModule
 
-from rvelens.attention import IMPLEMENTATION, name_of
+from rvelens.attention import name_of
+from rvelens.layers import format_layers
+from rvelens.seam import Seam
 
 
 class HookRoot(HookedRootModule):
@@ -22,6 +26,10 @@ class HookRoot(HookedRootModule):
     hf_model: Any
     n_layers: int
     n_heads: int
+    attention_layers: tuple[int, ...]
+    query_rows: Any
+    _seam: Seam
+    _self_check: bool
 
     def hooks(  # Any: what TransformerLens' own annotation names is private to contextlib
         self,
@@ -51,15 +59,10 @@ class HookRoot(HookedRootModule):
         super().add_hook(name, hook, *args, **kwargs)
 
     def _check_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any]) -> None:
-        in_use = self.hf_model.get_decoder().config._attn_implementation
-        if in_use != IMPLEMENTATION:
-            raise ValueError(
-                f"the model's attention was switched to {in_use!r}, in which hooks see nothing: "
-                f"expected {IMPLEMENTATION!r}; wrap the model again, which switches it back."
-            )
         if isinstance(name, str) and name not in self.hook_dict:
             raise ValueError(self._unknown(name))
-        if not isinstance(name, str) and not any(map(name, self.hook_dict)):
+        names = [name] if isinstance(name, str) else list(filter(name, self.hook_dict))
+        if not names:
             raise ValueError(
                 f"the names filter of {name_of(hook)} matches none of the {len(self.hook_dict)} hook "
                 f"points: expected names such as {next(iter(self.hook_dict))!r}."
@@ -67,12 +70,73 @@ class HookRoot(HookedRootModule):
         check = getattr(hook, "check", None)
         if check is not None:
             check(self.n_layers, self.n_heads)
+        self._check_points(names)
+
+    def _check_points(self, names: Sequence[str]) -> None:
+        """Raise ValueError for a point that would not run, or not as the model computes it."""
+        decoder = self.hf_model.get_decoder()
+        if not self._seam.is_whole(decoder):
+            raise ValueError(
+                f"the attention modules of {type(decoder).__name__} are not those that were wrapped: "
+                "expected no layer to be replaced or removed; wrap the model again."
+            )
+        problems = self._seam.check_layers(decoder) if self._self_check else {}
+        for name in names:
+            problem = problems.get(layer_of(name))
+            if problem is not None and not (problem.rows_only and name.endswith("hook_z")):
+                raise ValueError(
+                    f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
+                    f"{problem.reason}: expected softmax attention whose output reaches the logits; "
+                    "hook another point or layer."
+                )
 
     def _unknown(self, name: str) -> str:
+        layer = layer_of(name)
+        if 0 <= layer < self.n_layers and layer not in self.attention_layers:
+            return (
+                f"unknown hook name {name!r}: expected a point of a layer with attention, which are "
+                f"{format_layers(self.attention_layers)} of {self.n_layers}; choose one of these."
+            )
         near = difflib.get_close_matches(name, self.hook_dict, n=1, cutoff=0.0)
+        points = dict.fromkeys(x.split(".", 2)[2] for x in self.hook_dict if x.count(".") > 1)
         return (
-            f"unknown hook name {name!r}: expected a point of layers 0 to {self.n_layers - 1}; "
-            f"did you mean {near[0]!r}?"
+            f"unknown hook name {name!r}: expected blocks.LAYER.POINT with a layer of "
+            f"{format_layers(self.attention_layers)} and a point of {', '.join(points)}; did you mean "
+            f"{near[0]!r}?"
+        )
+
+    def run_with_cache(
+        self,
+        *model_args: Any,
+        pos_slice: Any = None,
+        remove_batch_dim: bool = False,
+        incl_bwd: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in TransformerLens: the output and a dictionary of what the hook points saw.
+
+        Raises:
+            ValueError: a slice of positions where one row is shown, a batch dimension that cannot be
+                removed, or gradients of an output that is no loss.
+        """
+        if incl_bwd:
+            raise ValueError(
+                "incl_bwd=True needs a loss, and a HookedLVLM returns logits: expected False; use "
+                "model.hooks(bwd_hooks=...) and call backward on your own loss."
+            )
+        if pos_slice is not None and self.query_rows == "last":
+            raise ValueError(
+                f"pos_slice={pos_slice!r} of scores and pattern that show the last row alone: expected "
+                'None; set model.query_rows = "all" to slice positions.'
+            )
+        inputs = [*model_args[:1], *(kwargs.get(n) for n in ("input_ids", "inputs_embeds"))]
+        batch = next((len(x) for x in inputs if isinstance(x, Tensor)), 1)
+        if remove_batch_dim and batch > 1:
+            raise ValueError(
+                f"remove_batch_dim=True for {batch} samples: expected a single one; leave it out."
+            )
+        return super().run_with_cache(
+            *model_args, pos_slice=pos_slice, remove_batch_dim=remove_batch_dim, **kwargs
         )
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -94,3 +158,9 @@ class HookRoot(HookedRootModule):
                 f"such as {next(iter(self.hook_dict))!r}."
             )
         return list(names) if isinstance(names, tuple | set) else names_filter
+
+
+def layer_of(name: str) -> int:
+    """The layer in a hook name such as "blocks.3.attn.hook_z"; -1 if there is none."""
+    match = re.match(r"blocks\.(\d+)\.", name)
+    return int(match[1]) if match else -1

@@ -15,7 +15,12 @@ PRESET = 14, 31
 _PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
-def parse_layers(spec: str, profile: ARSProfile | None, n_layers: int) -> list[int]:
+def parse_layers(
+    spec: str,
+    profile: ARSProfile | None,
+    n_layers: int,
+    attention_layers: Iterable[int] | None = None,
+) -> list[int]:
     """Layer numbers, ascending and without repetition, counted from 0.
 
     Args:
@@ -23,15 +28,18 @@ def parse_layers(spec: str, profile: ARSProfile | None, n_layers: int) -> list[i
             at least the model's; or "preset", the published choice scaled to this model's depth.
         profile: needed for "auto" only.
         n_layers: layers of the model.
+        attention_layers: those of them that have attention; by default the profile's, else all.
 
     Raises:
         ValueError: something else, a layer that the model lacks, or "auto" without scores.
     """
     spec = spec.strip()
+    if attention_layers is None and profile is not None:
+        attention_layers = profile.attention_layers
     if spec == "auto":
         return _auto(profile, n_layers)
     if spec == "preset":
-        return scaled_layers(*PRESET, n_layers)
+        return with_attention(scaled_layers(*PRESET, n_layers), attention_layers)
     layers: set[int] = set()
     for part in spec.split(","):
         match = _PART.fullmatch(part.strip())
@@ -52,7 +60,35 @@ def parse_layers(spec: str, profile: ARSProfile | None, n_layers: int) -> list[i
                 f"{n_layers}; {last} is not among them."
             )
         layers.update(range(first, last + 1))
-    return sorted(layers)
+    return check_attention(sorted(layers), attention_layers)
+
+
+def with_attention(layers: list[int], attention_layers: Iterable[int] | None) -> list[int]:
+    """Those of some layers that have attention; if none of them has, the nearest layer that does.
+
+    Args:
+        layers: layers of a hybrid decoder, ascending.
+        attention_layers: its layers with attention; None for all.
+    """
+    if attention_layers is None:
+        return layers
+    having = sorted(attention_layers)
+    middle = layers[len(layers) // 2]
+    nearest = min(having, key=lambda layer: abs(layer - middle))
+    return [layer for layer in layers if layer in having] or [nearest]
+
+
+def check_attention(layers: list[int], attention_layers: Iterable[int] | None) -> list[int]:
+    """The same layers; raises ValueError if one of them has no attention."""
+    if attention_layers is not None:
+        having = sorted(attention_layers)
+        without = [layer for layer in layers if layer not in having]
+        if without:
+            raise ValueError(
+                f"layers {format_layers(without)} have no attention: expected layers among "
+                f"{format_layers(having)}; choose from these."
+            )
+    return layers
 
 
 def _auto(profile: ARSProfile | None, n_layers: int) -> list[int]:
@@ -106,14 +142,20 @@ def contiguous_bands(n_layers: int, step: int = 1) -> list[list[int]]:
     return [list(range(a, b)) for n, a in enumerate(edges) for b in edges[n + 1 :]]
 
 
-def chosen_layers(layers: Iterable[int] | None, first: int, last: int, n_layers: int) -> list[int]:
+def chosen_layers(
+    layers: Iterable[int] | None,
+    first: int,
+    last: int,
+    n_layers: int,
+    attention_layers: Iterable[int] | None = None,
+) -> list[int]:
     """The given layers in order, or where none are given those that `scaled_layers` finds.
 
     Raises:
-        ValueError: no layer, or one that a model of `n_layers` lacks.
+        ValueError: no layer, or one that a model of `n_layers` lacks or that has no attention.
     """
     if layers is None:
-        return scaled_layers(first, last, n_layers)
+        return with_attention(scaled_layers(first, last, n_layers), attention_layers)
     layers = sorted(set(layers))
     outside = [layer for layer in layers if not 0 <= layer < n_layers]
     if outside or not layers:
@@ -121,4 +163,4 @@ def chosen_layers(layers: Iterable[int] | None, first: int, last: int, n_layers:
             f"layers {outside or layers} for a model of {n_layers} layers: expected layers from 0 to "
             f"{n_layers - 1}; name at least one of them."
         )
-    return layers
+    return check_attention(layers, attention_layers)

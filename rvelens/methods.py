@@ -21,7 +21,7 @@ from rvelens.decoding.icd import DISTURBANCE, check_disturbance
 from rvelens.decoding.pai import check_gamma
 from rvelens.decoding.vcd import signal_left
 from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
-from rvelens.layers import format_layers, parse_layers, scaled_layers
+from rvelens.layers import chosen_layers, format_layers, parse_layers
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 
@@ -258,5 +258,5 @@ def _layers(
     if not isinstance(layers, str):
         layers = ",".join(map(str, [layers] if isinstance(layers, int) else layers))
     if layers.strip() == "preset" and published is not None:
-        return scaled_layers(*published, model.n_layers)
-    return parse_layers(layers, profile, model.n_layers)
+        return chosen_layers(None, *published, model.n_layers, model.attention_layers)
+    return parse_layers(layers, profile, model.n_layers, model.attention_layers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rvelens.attention import AttentionHooks
+from rvelens.calls import check_arguments, known_arguments
+from rvelens.carried import carried_map, carry_map
+from rvelens.device import execution_device
 from rvelens.families import Family, family_of
 from rvelens.generation import check_behind_cache, check_options
 from rvelens.grid import ImageGrid
 from rvelens.hook_root import HookRoot
 from rvelens.hub import TINY, embedded
+from rvelens.marks import visual_ids
 from rvelens.prompts import (
     ImageLike,
     Images,
@@ -30,11 +35,12 @@ from rvelens.tokens import TokenMap
 
 
 class Block(nn.Module):
-    """`blocks.{layer}`: holds the hook points of a layer, no weights."""
+    """`blocks.{layer}`: holds the hook points of a layer, no weights; `attn` if it has attention."""
 
-    def __init__(self, attn: AttentionHooks) -> None:
+    def __init__(self, attn: AttentionHooks | None) -> None:
         super().__init__()
-        self.attn = attn
+        if attn is not None:
+            self.attn = attn
 
 
 class HookedLVLM(HookRoot):
@@ -42,13 +48,15 @@ class HookedLVLM(HookRoot):
 
     Hook names, `hooks`, `run_with_hooks`, `run_with_cache`, `add_hook` and `reset_hooks` mean what
     they mean in TransformerLens; `rvelens.attention.AttentionHooks` lists the hook points.
-    Without hooks, logits and generations are those of the model under `attn_implementation="sdpa"`.
+    The model keeps the attention implementation that it was loaded with, "sdpa" or "eager" for hooks on
+    scores and pattern. Without hooks, logits and generations are those of the model, bit by bit.
 
     Attributes:
         hf_model: the wrapped Hugging Face model; its weights and its vision tower are untouched.
         processor: the model's processor; None if the model is only fed tensors.
         family: prompt, presets and patch grid of this kind of model.
         n_layers, n_heads: layers and query heads of the language model.
+        attention_layers: the layers that have attention, and so hook points; all but in hybrids.
     """
 
     def __init__(
@@ -57,21 +65,27 @@ class HookedLVLM(HookRoot):
         processor: Any = None,
         family: Family | None = None,
         query_rows: str | None = None,
+        self_check: bool = True,
     ) -> None:
         super().__init__()
         self.family = family or family_of(hf_model.config)
         self.family.refuse_if_inexact(hf_model.config)
         self.processor = processor
-        self._run, layers = open_seam(hf_model)
+        self._seam = open_seam(hf_model)
+        self._run = self._seam.run
+        self._self_check = self_check
+        self._arguments = known_arguments(hf_model)
         if query_rows is not None:
             self.query_rows = query_rows
-        self.blocks = nn.ModuleList(Block(hooks) for hooks in layers)
+        self.n_layers = self._seam.n_layers
+        self.n_heads = int(hf_model.config.get_text_config(decoder=True).num_attention_heads)
+        self.attention_layers = tuple(self._seam.layers)
+        self.blocks = nn.ModuleList(
+            Block(self._seam.layers.get(layer)) for layer in range(self.n_layers)
+        )
         # setup() names every module below it, so the Hugging Face model joins only afterwards.
         self.setup()
         self.hf_model = hf_model
-        text_config = hf_model.config.get_text_config()
-        self.n_layers = len(layers)
-        self.n_heads = int(text_config.num_attention_heads)
 
     @classmethod
     def from_pretrained(
@@ -81,6 +95,7 @@ class HookedLVLM(HookRoot):
         processor: Any = None,
         family: str | Family | None = None,
         query_rows: str | None = None,
+        self_check: bool = True,
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> HookedLVLM:
@@ -88,11 +103,13 @@ class HookedLVLM(HookRoot):
 
         Args:
             model: a hub name, a folder, "rvelens/tiny" (embedded in the package, no network), or a
-                loaded (also quantised) Hugging Face model.
+                loaded Hugging Face model, quantised or with PEFT adapters too.
             processor: the model's processor, if it does not lie beside the weights.
             family: the family or its name (see `rvelens families`), where the configuration alone
                 does not tell it (ShareGPT4V has a LLaVA configuration).
             query_rows: "last" (where nothing was said) or "all", see `query_rows`.
+            self_check: before the first hook, run one short forward to see that every layer can be
+                hooked exactly; see `rvelens.self_check`.
             trust_remote_code: run code that comes with the weights. Off unless you ask for it.
             **kwargs: for `from_pretrained` of transformers (`dtype`, `device_map`, `revision`, ...).
 
@@ -100,18 +117,9 @@ class HookedLVLM(HookRoot):
             ValueError: unknown family, or a model whose attention cannot be hooked exactly.
         """
         named = family_of(family) if isinstance(family, str) else family
-        if not isinstance(model, str | Path | transformers.PreTrainedModel):
-            raise ValueError(
-                f"the model is a {type(model).__name__}: expected a name, a folder or a Hugging Face "
-                "model; wrap it before you compile it or give it to another wrapper."
-            )
-        if isinstance(model, transformers.PreTrainedModel):
-            if kwargs:
-                raise ValueError(
-                    f"{', '.join(kwargs)} given with a loaded model: expected no loading options; "
-                    "pass them where the model is loaded."
-                )
-            return cls(model, processor, named, query_rows)
+        if not isinstance(model, str | Path):
+            _check_loaded(model, kwargs)
+            return cls(model, processor, named, query_rows, self_check)
         name = str(embedded(model))
         hub = {
             k: kwargs[k]
@@ -126,7 +134,7 @@ class HookedLVLM(HookRoot):
             processor = transformers.AutoProcessor.from_pretrained(
                 name, trust_remote_code=trust_remote_code, **hub
             )
-        return cls(hf_model, processor, named, query_rows)
+        return cls(hf_model, processor, named, query_rows, self_check)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -136,8 +144,8 @@ class HookedLVLM(HookRoot):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong; the first device of a model spread over several."""
-        return self.hf_model.device
+        """Where inputs belong; the first device of a model spread over several or offloaded."""
+        return execution_device(self.hf_model)
 
     @property
     def query_rows(self) -> Literal["last", "all"]:
@@ -151,6 +159,18 @@ class HookedLVLM(HookRoot):
     @query_rows.setter
     def query_rows(self, rows: str) -> None:
         self._run.query_rows = rows  # type: ignore[assignment]  # Run checks it
+
+    @property
+    def enforce_mask(self) -> bool:
+        """Hide again, after the hooks on scores, the keys that the attention mask hides.
+
+        True by default. Set it to False for hooks that show a row what its mask hides.
+        """
+        return self._run.enforce_mask
+
+    @enforce_mask.setter
+    def enforce_mask(self, enforce: bool) -> None:
+        self._run.enforce_mask = bool(enforce)
 
     @property
     def context_level(self) -> int:
@@ -168,24 +188,59 @@ class HookedLVLM(HookRoot):
             "one wrapper a model; copy the Hugging Face model before you wrap it."
         )
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a HookedLVLM cannot be pickled, since its hooks belong to the model it wraps: expected "
+            "the Hugging Face model; save model.hf_model, and wrap it again after loading."
+        )
+
     @property
     def tokens(self) -> TokenMap | None:
         """The token map of the latest forward."""
         return self._run.tokens
 
-    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch query vocab"]:
+    def forward(
+        self, *args: Any, tokens: TokenMap | None = None, **kwargs: Any
+    ) -> Float[Tensor, "batch query vocab"]:
         """Logits of the model for the inputs that `prepare` made.
 
+        Args:
+            *args, **kwargs: the Hugging Face model's own.
+            tokens: roles of every token up to the end of this forward, those in the cache included;
+                needed where hooks ask for them and neither ids nor the model tell, as with embeddings.
+
         Raises:
-            ValueError: tokens that the given cache holds already are given again.
+            TypeError: an argument that neither the model nor this method has.
+            ValueError: tokens that the given cache holds already are given again, or a map of another
+                length.
         """
+        check_arguments(self._arguments, type(self.hf_model).__name__, kwargs)
         ids, mask, cache = (
             kwargs.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
         n_past = int(cache.get_seq_length()) if cache is not None else 0
         if n_past and ids is not None and mask is not None and mask.dim() == 2:
             check_behind_cache(n_past, ids.shape[1], mask.shape[1])
-        return self.hf_model(*args, **kwargs).logits
+        with self._following(tokens):
+            return self.hf_model(*args, **{**kwargs, "return_dict": True}).logits
+
+    @contextmanager
+    def _following(self, tokens: TokenMap | None) -> Iterator[None]:
+        """Around calls of the model: a given map, and the check that hooks could run at all."""
+        n_before = self._run.n_forwards
+        with self._run.giving(tokens):
+            yield
+            unused = self._run.given
+        if self._run.n_forwards == n_before and self.list_hooks():
+            raise RuntimeError(
+                f"the decoder of {type(self.hf_model).__name__} did not run, so no hook did: expected "
+                "the decoder that was wrapped; wrap the model again after its parts were replaced."
+            )
+        if unused is not None:
+            raise ValueError(
+                f"a token map of {unused.n_keys} tokens for a shorter forward: expected a map of every "
+                "token up to its end; pass tokens=TokenMap.from_masks(image, real)."
+            )
 
     def prepare(
         self, images: Images, questions: str | Sequence[str], prompt: str = "chat"
@@ -200,20 +255,10 @@ class HookedLVLM(HookRoot):
         """Token ids of each prompt before and behind its image; see `prompts.text_around_image`."""
         return text_around_image(self.family, self.processor, questions, prompt)
 
-    def pick_samples(self, cache: Any, samples: Int[Tensor, " picked"]) -> None:
-        """Make a cache one of picked, repeated or reordered samples, in place, and keep its token map.
-
-        The cache's own methods do the first half alone: hooks would then look at other samples' images.
-        """
-        tokens = self._run.map_of(cache)
-        cache.batch_select_indices(samples)
-        if tokens is not None:
-            self._run.remember(cache, tokens.pick(samples))
-
-    def token_map(self, inputs: transformers.BatchFeature | dict[str, Any]) -> TokenMap:
-        """The token map of a prepared batch."""
+    def token_map(self, inputs: Mapping[str, Any]) -> TokenMap:
+        """The token map of a prepared batch: image tokens and video frames by their ids."""
         return TokenMap.from_inputs(
-            inputs["input_ids"], self.image_token_id, inputs.get("attention_mask")
+            inputs["input_ids"], visual_ids(self.hf_model.config), inputs.get("attention_mask")
         )
 
     def image_grid(self, image: ImageLike) -> ImageGrid | None:
@@ -228,8 +273,15 @@ class HookedLVLM(HookRoot):
         return int(self.hf_model.config.image_token_id)
 
     @torch.no_grad()
-    def generate(self, **inputs: Any) -> Int[Tensor, "batch key"] | transformers.utils.ModelOutput:
+    def generate(
+        self, *, tokens: TokenMap | None = None, **inputs: Any
+    ) -> Int[Tensor, "batch key"] | transformers.utils.ModelOutput:
         """The model's own `generate`, under whatever hooks are on; arguments are transformers'.
+
+        Args:
+            tokens: roles of the prompt's tokens; needed where hooks ask for them and neither ids nor
+                the model tell, as with embeddings.
+            **inputs: for `generate` of transformers.
 
         Returns:
             token ids, or transformers' report of them under `return_dict_in_generate=True`.
@@ -239,12 +291,27 @@ class HookedLVLM(HookRoot):
                 does not go with the prompt.
         """
         check_options(self.hf_model, inputs, hooked=bool(self.list_hooks()))
-        # InstructBLIP's generate goes straight to its language model with embeddings.
-        self._run.announce(self.image_token_id, inputs)
-        try:
+        with self._following(tokens or self._prompt_behind_cache(inputs)):
             return self.hf_model.generate(**inputs)  # type: ignore[operator]
-        finally:
-            self._run.forget_announced()
+
+    def _prompt_behind_cache(self, inputs: dict[str, Any]) -> TokenMap | None:
+        """The map of a prompt whose beginning a cache holds; None where the forwards tell it.
+
+        generate gets the ids of the whole prompt, so they tell what a cache of unknown origin holds,
+        and that the last token of a prompt is not a generated one.
+        """
+        ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        n_past = int(cache.get_seq_length()) if cache is not None else 0
+        if ids is None or not 0 < n_past < ids.shape[1]:
+            return None
+        whole = self.token_map(inputs)
+        carried = carried_map(cache)
+        if carried is None:
+            carry_map(cache, whole.crop(n_past))
+        if carried is None or n_past < ids.shape[1] - 1:
+            return None
+        last = TokenMap.from_masks(whole.image[:, -1:], whole.real[:, -1:])
+        return carried.crop(n_past).expand(last.batch).append(last)
 
     def ask(
         self,
@@ -293,3 +360,18 @@ class HookedLVLM(HookRoot):
         )
         new = output[:, n:] if repeats_prompt else output
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def _check_loaded(model: Any, options: dict[str, Any]) -> None:
+    """Raise ValueError where a loaded model cannot be wrapped, or was given options for loading."""
+    wrapped = isinstance(model, transformers.PreTrainedModel) or hasattr(model, "get_base_model")
+    if not (wrapped and isinstance(model, nn.Module)):
+        raise ValueError(
+            f"the model is a {type(model).__name__}: expected a name, a folder or a Hugging Face "
+            "model; wrap it before you compile it or give it to another wrapper."
+        )
+    if options:
+        raise ValueError(
+            f"{', '.join(options)} given with a loaded model: expected no loading options; "
+            "pass them where the model is loaded."
+        )

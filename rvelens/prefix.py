@@ -93,7 +93,7 @@ def prepare_shared(
     )  # fmt: skip
     of_question = torch.tensor([order[key] for key in keys], device=model.device)
     cache = output.past_key_values
-    model.pick_samples(cache, of_question)
+    cache.batch_select_indices(of_question)
     tail, tail_mask = _left_padded(tails, model.device)
     whole = torch.cat([head_mask[of_question], tail_mask], dim=1)
     return {

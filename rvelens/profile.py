@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -30,18 +31,26 @@ class ARSProfile:
         per_pair: equation 3 for each pair, float32 [pair layer head]; None if only the ranking or
             the mean is known.
         about: what it was measured on: model, prompt, number of pairs, versions.
+        attention_layers: layers of a hybrid model that have attention; by default all. In the others
+            every score is 0.
     """
 
     ranking: Int[Tensor, "layer head"]
     mean: Float[Tensor, "layer head"] | None = field(default=None, repr=False)
     per_pair: Float[Tensor, "pair layer head"] | None = field(default=None, repr=False)
     about: dict[str, Any] = field(default_factory=dict)
+    attention_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        layers = tuple(map(int, self.attention_layers)) or tuple(range(self.n_layers))
+        object.__setattr__(self, "attention_layers", layers)
 
     @classmethod
     def from_scores(
         cls,
         scores: Float[Tensor, "layer head"],
         per_pair: Float[Tensor, "pair layer head"] | None = None,
+        attention_layers: Iterable[int] = (),
         **about: Any,
     ) -> ARSProfile:
         """A profile of given scores; heads with equal scores rank in the order of their numbers.
@@ -54,7 +63,7 @@ class ARSProfile:
                 "some head scores are not finite: expected finite numbers; check the model's dtype."
             )
         ranking = scores.argsort(dim=1, descending=True, stable=True)
-        return cls(ranking, scores, per_pair, about)
+        return cls(ranking, scores, per_pair, about, tuple(attention_layers))
 
     @classmethod
     def published(cls, model: str) -> ARSProfile:
@@ -125,8 +134,9 @@ class ARSProfile:
         The paper enhances the layers with higher ARS ("middle") without a rule; this is one. It
         needs scores, a published ranking has none.
         """
-        by_layer = self.scores.mean(dim=1)
-        return torch.nonzero(by_layer >= by_layer.mean()).flatten().tolist()
+        layers = torch.tensor(self.attention_layers)
+        by_layer = self.scores[layers].mean(dim=1)
+        return layers[by_layer >= by_layer.mean()].tolist()
 
     def digest(self) -> str:
         """Identifies a profile by what RVE takes from it, the ranking."""
@@ -141,6 +151,8 @@ class ARSProfile:
         check_profile_path(path)
         tensors = {"ranking": self.ranking, "mean": self.mean, "per_pair": self.per_pair}
         tensors = {name: t.contiguous() for name, t in tensors.items() if t is not None}
+        if len(self.attention_layers) < self.n_layers:
+            tensors["attention_layers"] = torch.tensor(self.attention_layers)
         save_file(tensors, path, {"format": FORMAT, "about": json.dumps(self.about)})
 
     def save_folder(self, folder: str | Path) -> None:
@@ -196,14 +208,16 @@ class ARSProfile:
                 f"{path} cannot be read ({error}): expected a file of `rvelens scan` or "
                 "ARSProfile.save."
             ) from error
-        known = {"ranking", "mean", "per_pair"}
+        known = {"ranking", "mean", "per_pair", "attention_layers"}
         if header.get("format") != FORMAT or "ranking" not in tensors or set(tensors) - known:
             raise ValueError(
                 f"{path} is not a head profile (format {header.get('format')!r}): expected {FORMAT!r}, "
                 "as ARSProfile.save writes."
             )
-        _check_tensors(path, tensors)
-        return cls(**tensors, about=json.loads(header.get("about", "{}")))
+        layers = tensors.pop("attention_layers", torch.tensor([])).tolist()
+        _check_tensors(path, tensors, layers)
+        about = json.loads(header.get("about", "{}"))
+        return cls(**tensors, about=about, attention_layers=tuple(layers))
 
 
 def profile_card(profile: ARSProfile) -> str:
@@ -238,7 +252,7 @@ def check_profile_path(path: str | Path) -> None:
         raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")
 
 
-def _check_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
+def _check_tensors(path: str | Path, tensors: dict[str, Tensor], layers: list[int]) -> None:
     ranking, shape = tensors["ranking"], tuple(tensors["ranking"].shape)
     ranks = ranking.dim() == 2 and ranking.dtype == torch.int64
     if not ranks or not torch.equal(
@@ -250,3 +264,7 @@ def _check_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
     wrong = [n for n, t in tensors.items() if n != "ranking" and tuple(t.shape[-2:]) != shape]
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} is not of shape {shape}, as its ranking is.")
+    if not set(layers) <= set(range(shape[0])):
+        raise ValueError(
+            f"{path}: attention_layers {layers} of {shape[0]} layers: expected numbers of its layers."
+        )

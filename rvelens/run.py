@@ -1,43 +1,98 @@
-"""The forward in progress: which rows are opened, and the token map that goes with the cache."""
+"""The forward in progress: which rows are opened, and where its visual tokens are."""
 
 from __future__ import annotations
 
-import sys
 import threading
-import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Literal, get_args
-from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Int
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from rvelens.carried import carried_map, carry_map
 from rvelens.tokens import TokenMap
 
 QueryRows = Literal["last", "all"]
 
 
-@dataclass(frozen=True)
+@dataclass
+class Prompt:
+    """What is known of the tokens that the coming forward adds, before the decoder starts.
+
+    Attributes:
+        input_ids: of the new tokens; None where the model was given embeddings.
+        attention_mask: of the new tokens, or of those in the cache too; false is padding.
+        visual: the visual tokens among the new ones, as the model itself marked them.
+        visual_ids: token ids that stand for visual tokens, for models that do not mark them; None
+            for those that do.
+    """
+
+    input_ids: Int[Tensor, "batch key"] | None = None
+    attention_mask: Any = None
+    visual: Bool[Tensor, "batch key"] | None = None
+    visual_ids: tuple[int, ...] | None = None
+
+    def is_known(self, n_query: int) -> bool:
+        """Whether it tells the roles of `n_query` new tokens."""
+        if self.visual is not None:
+            return self.visual.shape[1] == n_query
+        return self.input_ids is not None and self.input_ids.shape[1] == n_query
+
+    def roles(self, batch: int, n_past: int, n_query: int) -> TokenMap | None:
+        """The map of the new tokens; None if nothing tells their roles."""
+        if not self.is_known(n_query):
+            return None
+        visual = self.visual
+        if visual is None:
+            assert self.input_ids is not None
+            ids = torch.tensor(self.visual_ids or (), device=self.input_ids.device)
+            visual = torch.isin(self.input_ids, ids.to(self.input_ids.dtype))
+        real = real_tokens(self.attention_mask, n_past, n_query)
+        real = torch.ones_like(visual) if real is None else real.to(visual.device)
+        n_rows = max(len(real), len(visual))  # beams: one of them was repeated already
+        if not (n_rows % len(real) == n_rows % len(visual) == batch % n_rows == 0):
+            return None
+        real = real.repeat_interleave(n_rows // len(real), dim=0)
+        visual = visual.repeat_interleave(n_rows // len(visual), dim=0)
+        return TokenMap.from_masks(visual & real, real).expand(batch)
+
+
+def real_tokens(mask: Any, n_past: int, n_query: int) -> Bool[Tensor, "batch key"] | None:
+    """Which of the new tokens are no padding, by any mask of transformers; None if it does not tell.
+
+    Args:
+        mask: by key [batch key], by row and key [batch head query key] (true or 0 where a row may
+            look), or several of the latter by kind of layer.
+        n_past: keys before the new tokens.
+        n_query: new tokens.
+    """
+    if isinstance(mask, Mapping):
+        mask = mask.get("full_attention")
+    if not isinstance(mask, Tensor):
+        return None
+    if mask.dim() == 2:
+        return mask[:, -n_query:].bool()
+    if mask.dim() != 4 or mask.shape[-1] < n_past + n_query:
+        return None
+    new = mask[..., n_past : n_past + n_query]
+    seen = new if new.dtype == torch.bool else new > torch.finfo(new.dtype).min
+    return seen.flatten(1, 2).any(dim=1)  # a key that no row sees is padding
+
+
+@dataclass
 class Outer:
-    """A forward that has begun, and what the run knew before it."""
+    """What the run knew when a hook started another forward."""
 
+    tokens: TokenMap | None
+    n_query: int
+    row: Int[Tensor, " batch"] | None
+    sums: list[tuple[HookPoint, Tensor]]
+    fired: set[int]
     thread: int
-    frame: FrameType | None
-    known: tuple[Any, ...]
-
-    def running(self) -> bool:
-        """False once it ended without a word, as Ctrl-C ends it."""
-        if self.frame is None:
-            return False
-        try:
-            self.frame.clear()
-        except RuntimeError:  # a frame that is executing cannot be cleared
-            return True
-        return False
 
 
 @dataclass
@@ -46,26 +101,31 @@ class Run:
 
     Attributes:
         query_rows: "last" opens the row of each sample's last real token, "all" opens every row.
-        tokens: the token map of this forward; None if the prompt is unknown.
+        enforce_mask: hide again, after the hooks on scores, what the attention mask hides.
+        tokens: the token map of this forward; None if the roles of its tokens are unknown.
+        n_query: rows of this forward.
         row: index of the last real token on the query axis; None where it is the final row for all.
         context_level: how many `hooks` contexts are open, in all wrappers of the model together.
         sums: one number per opened layer, NaN if a hook put NaN or infinity into its rows.
-        begun: forwards in progress; several where a hook starts another one.
-
-    A cache whose samples are put in another order (`cache.reorder_cache` across prompts) keeps its
-    old map: reorder it with `HookedLVLM.pick_samples`.
+        fired: layers whose hook points have run in this forward.
+        given: a map that the caller gave, of all tokens up to the end of the prompt.
+        n_forwards: forwards of the decoder that began.
+        firing: hooks that are running; only inside one may another forward begin.
     """
 
     query_rows: QueryRows = "last"
+    enforce_mask: bool = True
     tokens: TokenMap | None = None
+    n_query: int = 0
     row: Int[Tensor, " batch"] | None = None
     context_level: int = 0
     sums: list[tuple[HookPoint, Tensor]] = field(default_factory=list)
-    begun: list[Outer] = field(default_factory=list, repr=False)
-    _announced: threading.local = field(default_factory=threading.local, repr=False)
-    _by_cache: WeakKeyDictionary[Any, TokenMap] = field(
-        default_factory=WeakKeyDictionary, repr=False
-    )
+    fired: set[int] = field(default_factory=set)
+    given: TokenMap | None = None
+    n_forwards: int = 0
+    firing: int = 0
+    _outer: list[Outer] = field(default_factory=list, repr=False)
+    _prompts: dict[int, Prompt] = field(default_factory=dict, repr=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "query_rows" and value not in get_args(QueryRows):
@@ -74,143 +134,149 @@ class Run:
             )
         super().__setattr__(name, value)
 
-    def remember(self, cache: Any, tokens: TokenMap) -> None:
-        """Say what a cache that was filled or copied elsewhere holds."""
-        self._by_cache[cache] = tokens
+    @property
+    def prompt(self) -> Prompt:
+        """What is known of this thread's coming forward."""
+        return self._prompts.setdefault(threading.get_ident(), Prompt())
 
-    def map_of(self, cache: Any) -> TokenMap | None:
-        """What a cache holds, if a forward that was followed filled it."""
-        return self._by_cache.get(cache)
+    @prompt.setter
+    def prompt(self, prompt: Prompt) -> None:
+        self._prompts[threading.get_ident()] = prompt
 
-    def announce(self, image_token_id: int, kwargs: Mapping[str, Any]) -> None:
-        """Note the roles of the tokens that the coming forward adds, from the model's inputs."""
-        self.forget_announced()
-        input_ids = kwargs.get("input_ids")
-        if input_ids is None:
-            return
-        mask = kwargs.get("attention_mask")
-        mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        # Read only when a prompt comes in: reading at every decode step would wait for the device.
-        self._announced.read = lambda: TokenMap.from_inputs(
-            input_ids, image_token_id, None if mask is None else mask[:, -input_ids.shape[1] :]
-        )
-        self._announced.pixels = any("pixel" in k for k, v in kwargs.items() if v is not None)
+    @property
+    def depth(self) -> int:
+        """Forwards in progress; several where a hook starts another one."""
+        return len(self._outer)
 
-    def forget_announced(self) -> None:
-        """Drop what was announced: the forward that it was of never came, or has begun."""
-        self._announced.read = None
+    @contextmanager
+    def giving(self, tokens: TokenMap | None) -> Iterator[None]:
+        """Take the roles of the prompt's tokens from a map that the caller gave; clean up afterwards.
+
+        Whatever ends the forwards inside, Ctrl-C included, the run is then as it was before.
+        """
+        depth, before = self.depth, self.given
+        self.given = tokens
+        self.forget_prompt()
+        try:
+            yield
+        finally:
+            self.given = before
+            self.forget_prompt()
+            self.drop(depth)
+
+    def forget_prompt(self) -> None:
+        """Drop what is known of a forward that never came."""
+        self._prompts.pop(threading.get_ident(), None)
 
     def begin(self, batch: int, n_query: int, cache: Any) -> None:
-        """Settle the token map as the decoder starts on `n_query` rows behind what `cache` holds.
+        """Find the token map as the decoder starts on `n_query` rows behind what `cache` holds.
 
         Raises:
             RuntimeError: the model is running in another thread.
+            ValueError: the caller's map does not fit.
         """
         self._enter()
-        announced = getattr(self._announced, "read", None)
-        self.forget_announced()
-        self.sums, self.row = [], None
+        prompt = self._prompts.pop(threading.get_ident(), Prompt())
+        self.sums, self.row, self.fired = [], None, set()
+        self.n_query = n_query
+        self.n_forwards += 1
         n_past = int(cache.get_seq_length()) if cache is not None else 0
-        past = self._by_cache.get(cache) if n_past else None
-        new = announced() if announced is not None and (n_past == 0 or n_query > 1) else None
-        if new is not None and new.n_keys != n_query:
-            new = None
-        if new is not None and n_past and not self._announced.pixels:
-            # The model may say its image token; behind a prompt only pixels make it an image.
-            new = TokenMap.from_masks(torch.zeros_like(new.image), new.real)
-        if n_past == 0:
-            self.tokens = None if new is None else new.expand(batch)
-        elif past is None or batch % past.batch:  # a cache of which samples were picked or dropped
-            self.tokens = None
-        else:
-            past = past.crop(n_past).expand(batch)
-            self.tokens = past.extend(n_query) if new is None else past.append(new.expand(batch))
+        self.tokens = self._map(prompt, batch, n_past, n_query, cache)
         if self.tokens is not None and n_query > 1:
             row = self.tokens.last - (self.tokens.n_keys - n_query)
             self.row = None if bool((row == n_query - 1).all()) else row
 
+    def _map(
+        self, prompt: Prompt, batch: int, n_past: int, n_query: int, cache: Any
+    ) -> TokenMap | None:
+        if self.given is not None:
+            return self._given_map(self.given, batch, n_past + n_query)
+        past = carried_map(cache) if n_past else None
+        if past is not None and (n_past > past.n_keys or batch % past.batch):
+            past = None  # someone else filled the cache, or picked samples of it
+        if n_past == 0 or n_query > 1 or prompt.visual is not None:
+            new = prompt.roles(batch, n_past, n_query)
+            if n_past == 0 or new is None:
+                return new
+            return None if past is None else past.crop(n_past).expand(batch).append(new)
+        return None if past is None else past.crop(n_past).expand(batch).extend(n_query)
+
+    def _given_map(self, given: TokenMap, batch: int, n_keys: int) -> TokenMap:
+        if n_keys > given.n_keys or batch % given.batch:
+            raise ValueError(
+                f"a token map of {given.batch} samples x {given.n_keys} tokens for a forward of {batch} "
+                f"x {n_keys}: expected a map of every token up to the end of the prompt, those in the "
+                "cache included; pass tokens=TokenMap.from_masks(image, real)."
+            )
+        if n_keys == given.n_keys:
+            self.given = None  # what comes after the prompt is generated
+        return given.crop(n_keys).expand(batch)
+
+    def end(self, cache: Any) -> None:
+        """The decoder is done: its cache takes the map along."""
+        if cache is not None:
+            carry_map(cache, self.tokens)
+
     def _enter(self) -> None:
-        self.begun = [forward for forward in self.begun if forward.running()]
         thread = threading.get_ident()
-        if any(forward.thread != thread for forward in self.begun):
+        if not self.firing:
+            self._outer = [outer for outer in self._outer if outer.thread != thread]  # interrupted
+        if self._outer and self._outer[-1].thread != thread:
             raise RuntimeError(
                 "a forward starts while another thread runs the same model: expected one forward at a "
                 "time, since hooks belong to the model; load the model once a thread, or take a lock."
             )
-        self.begun.append(Outer(thread, _torch_frame(), (self.tokens, self.row, self.sums)))
+        self._outer.append(
+            Outer(self.tokens, self.n_query, self.row, self.sums, self.fired, thread)
+        )
 
-    def mine(self) -> bool:
-        """Whether the forward that ends is one that began: another thread's may have been refused."""
-        return bool(self.begun) and self.begun[-1].thread == threading.get_ident()
+    def is_mine(self) -> bool:
+        """Whether the forward that ends had begun: another thread's may have been refused."""
+        return bool(self._outer) and self._outer[-1].thread == threading.get_ident()
 
     def leave(self) -> None:
         """The decoder is done or failed: what started it from a hook finds its own state again."""
-        ended = self.begun.pop()
-        if self.begun:
-            self.tokens, self.row, self.sums = ended.known
+        outer = self._outer.pop()
+        if self._outer:
+            self.tokens, self.n_query, self.row = outer.tokens, outer.n_query, outer.row
+            self.sums, self.fired = outer.sums, outer.fired
 
+    def drop(self, depth: int) -> None:
+        """Forget forwards that were interrupted: those beyond `depth`."""
+        while self.depth > depth:
+            self.leave()
 
-def _torch_frame() -> FrameType | None:
-    """The frame of torch's module call that runs the forward from begin to end."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != "torch.nn.modules.module":
-        frame = frame.f_back
-    return frame
+    def row_of(self, n_rows: int, point: str | None) -> Int[Tensor, " batch"] | None:
+        """`row` in a layer that computes the newest `n_rows` rows alone.
 
+        Raises:
+            NotImplementedError: a sample's last real token is not among them.
+        """
+        if self.row is None or n_rows == self.n_query:
+            return self.row
+        row = self.row - (self.n_query - n_rows)
+        if bool((row < 0).any()):
+            raise NotImplementedError(
+                f"{point} computes the newest {n_rows} of {self.n_query} rows, and some prompts end in "
+                "padding before them: expected left-padded prompts; make them with model.prepare."
+            )
+        return row
 
-def follow(hf_model: Any, decoder: Any, run: Run) -> None:
-    """Let `run` follow every forward of a Hugging Face model, `generate`'s included."""
-    image_token_id = int(hf_model.config.image_token_id)
-    # Copies of the model take its forward hooks along, and must not disturb its run.
-    this_model, this_decoder = weakref.ref(hf_model), weakref.ref(decoder)
-
-    @torch.compiler.disable
-    def announce(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is not this_model():
+    def check_running(self, point: str | None) -> None:
+        """Raise RuntimeError where a hooked layer runs outside of a forward of the model."""
+        if self._outer:
             return
-        named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
-        run.announce(image_token_id, named)
-
-    @torch.compiler.disable
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = kwargs.get("inputs_embeds")
-        x = x if x is not None else kwargs.get("input_ids", args[0] if args else None)
-        if isinstance(x, Tensor) and module is this_decoder():
-            run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"))
-
-    @torch.compiler.disable
-    def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if module is not this_decoder() or not run.mine():
-            return
-        try:
-            cache = getattr(output, "past_key_values", None)
-            if cache is not None and run.tokens is not None:
-                run.remember(cache, run.tokens)
-            if output is not None:  # else it failed, and says so itself
-                raise_if_not_finite(run)
-        finally:
-            run.leave()
-
-    hf_model.register_forward_pre_hook(announce, with_kwargs=True)
-    decoder.register_forward_pre_hook(begin, with_kwargs=True)
-    decoder.register_forward_hook(end, always_call=True)
-
-
-def raise_if_not_finite(run: Run) -> None:
-    """Name the first layer in which a hook put NaN or infinity; waits for the device once.
-
-    Raises:
-        ValueError: some opened row's attention is not finite.
-    """
-    if not run.sums:
-        return
-    device = run.sums[0][1].device
-    finite = torch.stack([total.to(device) for _, total in run.sums]).isfinite()
-    points = [point for point, _ in run.sums]
-    run.sums = []
-    if not bool(finite.all()):
-        layer = (points[int(finite.int().argmin())].name or "").rpartition(".")[0]
-        raise ValueError(
-            f"the attention of {layer} is not finite after its hooks: expected finite scores, pattern "
-            "and z; look for a division by zero or an overflow in the hooks on this layer."
+        raise RuntimeError(
+            f"{point} runs outside of a forward of the model: expected hooks to run inside one, where "
+            "the visual tokens are known; turn gradient checkpointing off, which runs layers again in "
+            "backward, and call the whole model."
         )
+
+
+def first_not_finite(sums: Sequence[tuple[HookPoint, Tensor]]) -> HookPoint | None:
+    """The first hook point that put NaN or infinity into its rows; waits for the device once."""
+    if not sums:
+        return None
+    device = sums[0][1].device
+    finite = torch.stack([total.to(device) for _, total in sums]).isfinite()
+    return None if bool(finite.all()) else sums[int(finite.int().argmin())][0]

@@ -1,39 +1,256 @@
-"""Where hooks meet a Hugging Face model: its text tower is switched to rvelens' attention, once."""
+"""Where hooks meet a Hugging Face model: attention modules get hook points, a run follows forwards."""
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
-from rvelens import attention
+from rvelens import attention, carried, marks
 from rvelens.attention import AttentionHooks
-from rvelens.run import Run, follow
+from rvelens.run import Prompt, Run, first_not_finite
+from rvelens.self_check import Problem, find_problems
 
-_SEAMS: WeakKeyDictionary[nn.Module, tuple[Run, list[AttentionHooks]]] = WeakKeyDictionary()
+_ATTRIBUTE = "_rvelens_seam"
 
 
-def open_seam(hf_model: transformers.PreTrainedModel) -> tuple[Run, list[AttentionHooks]]:
-    """Switch the text tower to rvelens' attention; a model wrapped twice shares one set of hooks."""
-    if hf_model in _SEAMS:
-        # It may have been switched to another implementation since.
-        hf_model.set_attn_implementation({"text_config": attention.IMPLEMENTATION})
-        return _SEAMS[hf_model]
-    attention.register()
-    decoder = hf_model.get_decoder()
-    modules = [m for m in decoder.modules() if hasattr(m, "layer_idx") and hasattr(m, "o_proj")]
-    modules.sort(key=lambda m: int(m.layer_idx))  # type: ignore[arg-type]
-    hf_model.set_attn_implementation({"text_config": attention.IMPLEMENTATION})
-    if not modules or decoder.config._attn_implementation != attention.IMPLEMENTATION:
+@dataclass(eq=False)
+class Seam:
+    """The hook points of a model's decoder and the run that they share.
+
+    Attributes:
+        run: the forward in progress.
+        layers: attention hooks by layer of the decoder; layers without attention have none.
+        n_layers: layers of the decoder.
+        problems: why the hook points of a layer cannot be used, as the self-check finds; None before.
+    """
+
+    run: Run
+    layers: dict[int, AttentionHooks]
+    n_layers: int
+    problems: Mapping[int, Problem] | None = None
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """The seam belongs to the model that was wrapped: copies and pickles hold None instead."""
+        return type(None), ()
+
+    def is_whole(self, decoder: nn.Module) -> bool:
+        """Whether the decoder's attention modules are still those that carry the hook points."""
+        return _attached(decoder) == list(self.layers.values())
+
+    def check_layers(self, decoder: nn.Module) -> Mapping[int, Problem]:
+        """Problems of the layers, from one short forward at the first call."""
+        if self.problems is None:
+            self.problems = find_problems(decoder, attention_modules(decoder))
+        return self.problems
+
+    def raise_if_missed(self) -> None:
+        """Name the hooked points that did not run in the forward that ends.
+
+        Raises:
+            RuntimeError: some did not.
+        """
+        missed = [
+            str(point.name)
+            for layer, hooks in self.layers.items()
+            if layer not in self.run.fired and hooks.in_use
+            for point in (hooks.hook_attn_scores, hooks.hook_pattern, hooks.hook_z)
+            if point.fwd_hooks or point.bwd_hooks
+        ]
+        if missed:
+            raise RuntimeError(
+                f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; wrap "
+                "the model again after its layers were replaced or removed."
+            )
+
+    def raise_if_not_finite(self) -> None:
+        """Name the first layer in which a hook put NaN or infinity; waits for the device once.
+
+        Raises:
+            ValueError: some opened row's attention is not finite.
+        """
+        point, self.run.sums = first_not_finite(self.run.sums), []
+        if point is not None:
+            layer = (point.name or "").rpartition(".")[0]
+            raise ValueError(
+                f"the attention of {layer} is not finite after its hooks: expected finite scores, "
+                "pattern and z; look for a division by zero or an overflow in the hooks on this layer."
+            )
+
+
+def open_seam(hf_model: transformers.PreTrainedModel) -> Seam:
+    """Give a model's attention modules hook points; a model wrapped twice shares one set of them.
+
+    Raises:
+        ValueError: the decoder does not look its attention up in transformers' table.
+    """
+    decoder: Any = hf_model.get_decoder()
+    seam: Seam | None = hf_model.__dict__.get(_ATTRIBUTE)
+    if seam is not None and seam.is_whole(decoder):
+        return seam
+    modules = attention_modules(decoder)
+    if not modules:
         raise ValueError(
-            f"{type(hf_model).__name__} does not call its attention through transformers' "
-            "AttentionInterface: expected a decoder-only model that does; it cannot be hooked."
+            f"no layer of {type(decoder).__name__} looks its attention function up in transformers' "
+            "AttentionInterface: expected a decoder that does; this model cannot be hooked."
         )
+    attention.install()
+    carried.install()
     run = Run()
-    layers = [AttentionHooks(run) for _ in modules]
-    for module, hooks in zip(modules, layers, strict=True):
-        attention.listen(module, hooks)
-    follow(hf_model, decoder, run)
-    _SEAMS[hf_model] = (run, layers)
-    return run, layers
+    layers = {layer: AttentionHooks(run, layer) for layer in modules}
+    seam = Seam(run, layers, _n_layers(decoder, modules))
+    for layer, module in modules.items():
+        attention.attach(module, layers[layer])
+    follow(hf_model, decoder, seam)
+    hf_model.__dict__[_ATTRIBUTE] = seam
+    return seam
+
+
+def attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
+    """The decoder's attention modules by layer: those whose code asks for an attention function.
+
+    Raises:
+        ValueError: two of them in one layer.
+    """
+    modules: dict[int, nn.Module] = {}
+    for module in decoder.modules():
+        layer = getattr(module, "layer_idx", None)
+        if layer is None or not _asks_for_attention(type(module)):
+            continue
+        if int(layer) in modules:
+            raise ValueError(
+                f"layer {layer} of {type(decoder).__name__} has two attention modules: expected one, "
+                "so that hook names are clear; this model cannot be hooked."
+            )
+        modules[int(layer)] = module
+    return dict(sorted(modules.items()))
+
+
+@cache
+def _asks_for_attention(kind: type[nn.Module]) -> bool:
+    """Whether a class's own methods, or those it inherits, use `get_interface` of the table."""
+    for base in kind.__mro__:
+        if base is nn.Module:
+            return False
+        for method in vars(base).values():
+            code = getattr(inspect.unwrap(method) if callable(method) else None, "__code__", None)
+            if code is not None and "get_interface" in code.co_names:
+                return True
+    return False
+
+
+def _n_layers(decoder: Any, modules: Mapping[int, nn.Module]) -> int:
+    """Layers of the decoder, those without attention included."""
+    n_layers = int(getattr(decoder.config.get_text_config(decoder=True), "num_hidden_layers", 0))
+    return max(n_layers, max(modules) + 1)
+
+
+def _attached(decoder: nn.Module) -> list[Any]:
+    return [attention.hooks_of(module) for module in attention_modules(decoder).values()]
+
+
+def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
+    """Let a run follow every forward of a Hugging Face model, `generate`'s included."""
+    run = seam.run
+    marked = marks.watch(hf_model, run)
+    ids = None if marked else marks.visual_ids(hf_model.config)
+    hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True)
+    decoder.register_forward_pre_hook(Begin(run), with_kwargs=True)
+    decoder.register_forward_hook(End(seam), with_kwargs=True, always_call=True)
+
+
+class _Follower:
+    """A torch hook on a wrapped model; its copies and pickles get one that does nothing."""
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return Idle, ()
+
+
+class Idle(_Follower):
+    """A torch hook that does nothing, in a copy of a wrapped model."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Leave everything as it is."""
+
+
+class Announce(_Follower):
+    """Before the model: notes its inputs, which the decoder gets as embeddings only."""
+
+    def __init__(self, run: Run, ids: tuple[int, ...] | None) -> None:
+        self.run, self.ids = run, ids
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note ids and mask of the coming forward."""
+        named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
+        self.run.prompt = Prompt(
+            named.get("input_ids"), named.get("attention_mask"), visual_ids=self._ids(named)
+        )
+
+    def _ids(self, named: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """Ids of visual tokens, for models that do not mark them; none without visual inputs."""
+        if self.ids is None:
+            return None
+        kinds = ("pixel", "image", "video", "vision", "mm_encoder")
+        visual = any(k in name for name, x in named.items() if x is not None for k in kinds)
+        cache = named.get("past_key_values")
+        fresh = cache is None or not int(cache.get_seq_length())
+        return self.ids if visual or fresh else ()
+
+
+class Begin(_Follower):
+    """Before the decoder: the token map of the forward."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Find the map, from what was announced or from the decoder's own inputs."""
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        x = kwargs.get("inputs_embeds")
+        x = ids if x is None else x
+        if not isinstance(x, Tensor):
+            return
+        prompt, mask = self.run.prompt, kwargs.get("attention_mask")
+        if prompt.input_ids is None and ids is not None:
+            prompt.input_ids = ids  # the decoder alone reads text
+        if prompt.attention_mask is None:
+            prompt.attention_mask = mask
+        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"))
+
+
+class End(_Follower):
+    """Behind the decoder, also when it failed: checks what hooks did, and leaves the forward."""
+
+    def __init__(self, seam: Seam) -> None:
+        self.seam = seam
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """Let the cache take the map along; raise what the hooks did wrong."""
+        run = self.seam.run
+        if not run.is_mine():
+            return
+        try:
+            if output is None:  # it failed, and says so itself
+                return
+            run.end(_cache_of(kwargs, output))
+            self.seam.raise_if_missed()
+            self.seam.raise_if_not_finite()
+        finally:
+            run.leave()
+
+
+def _cache_of(kwargs: Mapping[str, Any], output: Any) -> Any:
+    """The cache that a forward filled: the one it was given, or one that it made."""
+    cache = kwargs.get("past_key_values")
+    if cache is not None:
+        return cache
+    if isinstance(output, tuple):
+        return next((x for x in output if isinstance(x, transformers.Cache)), None)
+    return getattr(output, "past_key_values", None)

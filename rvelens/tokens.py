@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ class TokenMap:
     The map covers the keys seen so far. Keys that a generation appends after `n_known` are text.
 
     Attributes:
-        image: true where a key is an image token.
+        image: true where a key is a visual token: of an image, or of a frame of a video.
         real: false where a key is padding.
         n_keys: keys seen so far; at least `image.shape[1]`, larger once tokens were generated.
         n_image: image tokens of each sample, as Python numbers, so that nobody has to wait for a GPU.
@@ -35,11 +35,12 @@ class TokenMap:
     def from_inputs(
         cls,
         input_ids: Int[Tensor, "batch key"],
-        image_token_id: int,
+        visual_ids: int | Sequence[int],
         attention_mask: Int[Tensor, "batch key"] | Bool[Tensor, "batch key"] | None = None,
     ) -> TokenMap:
-        """Read the map off a prompt: a key is an image token where `input_ids == image_token_id`."""
-        image = input_ids == image_token_id
+        """Read the map off a prompt: a key is visual where `input_ids` holds one of `visual_ids`."""
+        ids = (visual_ids,) if isinstance(visual_ids, int) else tuple(visual_ids)
+        image = torch.isin(input_ids, input_ids.new_tensor(ids))
         real = torch.ones_like(image) if attention_mask is None else attention_mask.bool()
         return cls.from_masks(image & real, real)
 
@@ -152,8 +153,8 @@ class TokenMap:
 def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap) -> None:
     """Hand a token map to hook points of another model, so that rvelens' hooks run there.
 
-    `HookedLVLM` does this by itself at every forward. For a TransformerLens bridge:
-    `attach_tokens(bridge.hook_dict.values(), tokens)` before the forward.
+    For a TransformerLens bridge, `attach_tokens(bridge.hook_dict.values(), tokens)` before the forward.
+    `HookedLVLM` finds the map by itself, or takes it as `model(..., tokens=tokens)`.
     """
     for point in hook_points:
         point.ctx["tokens"] = tokens
@@ -163,12 +164,13 @@ def tokens_of(hook: Any) -> TokenMap:
     """The token map of the forward in progress, for use inside a hook.
 
     Raises:
-        ValueError: no map was attached, or the prompt of a reused cache is unknown.
+        ValueError: the roles of the tokens are not known.
     """
     tokens = hook.ctx.get("tokens")
     if tokens is None:
         raise ValueError(
-            f"{hook.name} has no token map: expected a forward that starts from input_ids; call the "
-            "HookedLVLM, or attach a map with rvelens.attach_tokens."
+            f"{hook.name} has no token map: expected input_ids of the whole prompt, or a cache that a "
+            "wrapped model filled; pass tokens=TokenMap.from_masks(image, real) to the HookedLVLM, and "
+            "rvelens.attach_tokens to another model."
         )
     return tokens

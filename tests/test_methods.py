@@ -21,6 +21,7 @@ def layers_of(method):
 
 def test_published_defaults_of_a_model_of_32_layers(model, monkeypatch):
     monkeypatch.setattr(model, "n_layers", 32)
+    monkeypatch.setattr(model, "attention_layers", tuple(range(32)))
     monkeypatch.setattr(model, "n_heads", 32)
     profile = ARSProfile.published("llava-1.5-7b")
     made = {name: make_method(name, model, profile) for name in METHODS}

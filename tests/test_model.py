@@ -137,7 +137,7 @@ def test_unknown_names_raise_with_the_nearest(model, inputs, name, nearest):
             add()
         if "9" not in name:
             assert f"did you mean {nearest!r}" in str(error.value)
-        assert f"layers 0 to {model.n_layers - 1}" in str(error.value)
+        assert "with a layer of 0-2 and a point of attn.hook_attn_scores" in str(error.value)
     assert no_hooks(model)
 
 
@@ -186,7 +186,7 @@ def test_a_wrong_return_names_the_layer_and_the_hook(model, inputs, name, wrong,
 def test_non_finite_returns_name_the_first_layer(model, inputs, name, value):
     def poison(x, hook):
         x = x.clone()
-        x[0, 0, 0, 0] = value
+        x[0, 0, 0, -1] = value  # of a key that the mask leaves
         return x
 
     for run in (lambda: model(**inputs), lambda: model.generate(**inputs, max_new_tokens=2)):
@@ -317,16 +317,12 @@ def test_generation_without_a_cache_is_refused_under_hooks(model, inputs, profil
     assert torch.equal(model.generate(**inputs, **options, use_cache=False), cached)
 
 
-def test_a_model_switched_to_other_attention_is_answered(model, inputs, profile):
-    model.hf_model.set_attn_implementation("eager")
-    with (
-        pytest.raises(ValueError, match="attention was switched to 'eager'"),
-        model.hooks(rve_hooks(profile, [0], k=3)),
-    ):
-        model(**inputs)
-    again = HookedLVLM(model.hf_model, model.processor)
-    with again.hooks(rve_hooks(profile, [0], k=3)):
-        again(**inputs)
+def test_a_model_switched_to_other_attention_is_hooked_as_exactly(model, inputs, profile):
+    with torch.no_grad(), model.hooks(rve_hooks(profile, [0], k=3)):
+        expected = model(**inputs)
+        model.hf_model.set_attn_implementation("eager")
+        # Rows of padding see no key, and eager attention fills them otherwise than SDPA.
+        torch.testing.assert_close(model(**inputs)[:, -1], expected[:, -1], rtol=0, atol=1e-5)
 
 
 def test_padding_rows_survive_a_hook_that_scales(model, inputs):

@@ -23,6 +23,7 @@ from rvelens.hooks.enhanced import Masks
 from rvelens.methods import METHODS, Method, make_method
 from rvelens.model import HookedLVLM
 from rvelens.prompts import load_image
+from rvelens.scores.maps import by_decoder_layer
 from rvelens.studies.cases.pictures import Layers
 
 MOST_PIXELS = 40_000_000
@@ -201,13 +202,13 @@ def look(
     attention: dict[int, Tensor] = {}
     hooks = [
         *mask_recording_hooks(method.hooks, masks),
-        *ars_caching_hooks(range(model.n_layers), attention),
+        *ars_caching_hooks(model.attention_layers, attention),
     ]
     inputs = model.prepare(list(images), list(questions), prompt)
     with query_rows(model, method.query_rows), model.hooks(hooks):
         model(**inputs, logits_to_keep=1)
-    layers = [attention[layer].cpu() for layer in range(model.n_layers)]
-    return torch.stack(layers, dim=1), masks
+    layers = [attention[layer].cpu() for layer in model.attention_layers]
+    return by_decoder_layer(model, torch.stack(layers, dim=1)), masks
 
 
 def tokens_by_layer(masks: Mapping[int, Masks], sample: int = 0) -> Layers:

@@ -122,7 +122,7 @@ def capture_memory(model: HookedLVLM, inputs: Mapping[str, Tensor]) -> dict[str,
         "all": what the capture adds to it under either `query_rows`; "kept": what it holds after.
     """
     cache: dict[int, Tensor] = {}
-    hooks = ars_caching_hooks(range(model.n_layers), cache)
+    hooks = ars_caching_hooks(model.attention_layers, cache)
 
     def forward() -> None:
         cache.clear()

@@ -84,7 +84,7 @@ def _two_forwards(model: HookedLVLM, pairs: list[ContrastivePair]) -> Tensor:
     attention: list[dict[int, Tensor]] = [{}, {}]
     texts = [pair.question for pair in pairs], [pair.contrastive for pair in pairs]
     for cache, some in zip(attention, texts, strict=True):
-        with model.hooks(ars_caching_hooks(range(model.n_layers), cache)):
+        with model.hooks(ars_caching_hooks(model.attention_layers, cache)):
             model(**model.prepare(images, some, PROMPT), logits_to_keep=1)
     first, second = attention
-    return torch.stack([ars(first[n], second[n]).cpu() for n in range(model.n_layers)], dim=1)
+    return torch.stack([ars(first[n], second[n]).cpu() for n in model.attention_layers], dim=1)

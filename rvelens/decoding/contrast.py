@@ -70,9 +70,6 @@ class Branch:
 
     def _run(self, module: Any, **inputs: Any) -> Float[Tensor, "rows vocab"]:
         inputs["attention_mask"] = self._mask
-        if module is not self._model.hf_model:
-            # It announces its inputs by itself; the language model inside it does not.
-            self._model._run.announce(self._model.image_token_id, inputs)
         cache: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
         return module(**inputs, **cache, logits_to_keep=1).logits[:, -1].float()
 

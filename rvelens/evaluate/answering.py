@@ -24,7 +24,7 @@ from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.prefix import can_share, prepare_shared
 from rvelens.prompts import ImageLike
-from rvelens.replay import ROWS, Hooks, prefill, replays_exactly
+from rvelens.replay import ROWS, Hooks, can_replay, prefill, replays_exactly
 
 Value = TypeVar("Value")
 
@@ -123,11 +123,12 @@ def answer_logits(
         negative = _negative(model, method, images, questions, names, decoding, inputs)
         contrast = ContrastProcessor(model, negative, method.contrast.alpha, method.contrast.beta)
     with query_rows(model, method.query_rows), model.hooks(method.hooks):
+        least: dict[str, Any] = {} if min_new_tokens is None else {"min_new_tokens": min_new_tokens}
         output: Any = model.generate(
             **inputs,
+            **least,
             do_sample=False,
             max_new_tokens=decoding.max_new_tokens or 16,
-            **({} if min_new_tokens is None else {"min_new_tokens": min_new_tokens}),
             logits_processor=LogitsProcessorList([] if contrast is None else [contrast]),
             output_scores=True,
             return_dict_in_generate=True,
@@ -226,11 +227,15 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 
 
 def side_by_side(model: HookedLVLM, methods: Sequence[Method]) -> list[list[Method]]:
-    """Methods in groups that are answered together: those that edit the last row alone, in one.
+    """Methods in groups that are answered together: those that a replay can run, in one.
 
     Their settings run behind one prefill (`rvelens.replay`), where the model allows it.
     """
-    together = [m for m in methods if m.contrast is None and m.query_rows == "last"]
+    together = [
+        m
+        for m in methods
+        if m.contrast is None and m.query_rows == "last" and can_replay(model, m.hooks)
+    ]
     if len(together) < 2 or not replays_exactly(model):
         return [[method] for method in methods]
     return [together, *([m] for m in methods if m not in together)]

@@ -73,7 +73,7 @@ def run(
         prefill_questions(model, make_questions(split, n, seed), batch_size, progress)
         for split, n in (("validation", n_validation), ("test", n_test))
     )
-    everywhere = range(model.n_layers)
+    everywhere = model.attention_layers
     faults = {name: dilution_hooks(everywhere, *fault) for name, fault in DILUTIONS.items()}
     data = {
         "model": model.name,

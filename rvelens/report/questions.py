@@ -69,7 +69,7 @@ class QuestionSet:
     ) -> Float[Tensor, "question layer head image"]:
         """Last-token attention to the image tokens, post-softmax, by default without any edit."""
         parts = []
-        layers = range(self.model.n_layers)
+        layers = self.model.attention_layers
         for prefix, region in zip(self.prefixes, self._regions(), strict=True):
             cache: dict[int, Tensor] = {}
             with self.model.hooks([*hooks_of(region), *ars_caching_hooks(layers, cache)]):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -22,6 +22,7 @@ from rvelens.prefix import can_share, prepare_shared
 from rvelens.prompts import Images
 from rvelens.replay import ROWS, Hooks, prefill
 from rvelens.scores.inputs import both_texts
+from rvelens.scores.maps import by_decoder_layer
 
 PerHead = Float[Tensor, "pair layer head"]
 
@@ -48,23 +49,25 @@ def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     comes behind it: how much the answer depends, to first order, on where the head looks.
     """
     zeros: dict[int, Tensor] = {}
-    probes = [(scores_of(layer), Probe(layer, zeros)) for layer in range(model.n_layers)]
+    probes = [(scores_of(layer), Probe(layer, zeros)) for layer in model.attention_layers]
     inputs = both_texts(model, pairs, prompt)
     with torch.enable_grad(), model.hooks(probes):
         logits = model(**inputs, logits_to_keep=1)[:, -1]
         margin = yes_margin(logits, model.processor).sum()
-        grads = torch.autograd.grad(margin, [zeros[layer] for layer in range(model.n_layers)])
+        grads = torch.autograd.grad(margin, [zeros[layer] for layer in model.attention_layers])
     tokens = model.tokens
     assert tokens is not None  # a forward has just been
     per_text = torch.stack(
         [image_part(last_row(one, tokens), tokens).abs().sum(dim=-1).cpu() for one in grads], dim=1
     )
-    return (per_text[: len(pairs)] + per_text[len(pairs) :]) / 2
+    return by_decoder_layer(model, (per_text[: len(pairs)] + per_text[len(pairs) :]) / 2)
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
     """Puts another run's output of one head in the place of the last token's."""
+
+    row_local: ClassVar[bool] = True
 
     head: int
     z: Float[Tensor, "batch d_head"] = field(repr=False)
@@ -78,6 +81,19 @@ class Patch:
         return z
 
 
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """Keeps the heads' outputs of the last token."""
+
+    row_local: ClassVar[bool] = True
+    point: str
+    outputs: dict[str, Float[Tensor, "batch head d_head"]] = field(repr=False)
+
+    def __call__(self, z: Float[Tensor, "batch query head d_head"], hook: Any) -> None:
+        """Store the last row."""
+        self.outputs[self.point] = z[:, -1]
+
+
 @torch.no_grad()
 def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> PerHead:
     """|change of the margin| as the head's output under the contrastive text takes its own's place.
@@ -87,9 +103,9 @@ def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     (`Family.replays`), else each in a whole forward.
     """
     images = [pair.image for pair in pairs]
-    points = [f"blocks.{layer}.attn.hook_z" for layer in range(model.n_layers)]
+    points = [f"blocks.{layer}.attn.hook_z" for layer in model.attention_layers]
     seen: dict[str, Tensor] = {}
-    keep = [(point, lambda z, hook, at=point: seen.update({at: z[:, -1]})) for point in points]
+    keep = [(point, Keep(point, seen)) for point in points]
     list(_logits_under([keep], model, images, [pair.contrastive for pair in pairs], prompt))
     settings = [
         [(point, Patch(head, seen[point][:, head]))]
@@ -100,7 +116,8 @@ def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     under = _logits_under([[], *settings], model, images, texts, prompt)
     plain, *patched = (yes_margin(logits, model.processor) for logits in under)
     effects = (torch.stack(patched) - plain).abs().cpu()
-    return rearrange(effects, "(layer head) pair -> pair layer head", layer=model.n_layers)
+    effects = rearrange(effects, "(layer head) pair -> pair layer head", layer=len(points))
+    return by_decoder_layer(model, effects)
 
 
 def _logits_under(

@@ -18,7 +18,14 @@ from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.prompts import load_image
 from rvelens.scores.effects import gradient, patching
-from rvelens.scores.maps import ars, difference, mass_weighted, of_maps, renormalised
+from rvelens.scores.maps import (
+    ars,
+    by_decoder_layer,
+    difference,
+    mass_weighted,
+    of_maps,
+    renormalised,
+)
 
 PerPair = Float[Tensor, "pair layer head"]
 
@@ -49,7 +56,8 @@ def chance(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> 
         drawn = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big", signed=True))
         return torch.rand(model.n_layers, model.n_heads, generator=drawn)
 
-    return torch.stack([numbers(pair) for pair in pairs])
+    layers = list(model.attention_layers)
+    return by_decoder_layer(model, torch.stack([numbers(pair) for pair in pairs])[:, layers])
 
 
 # By the names that `rvelens scan --score` takes.
@@ -128,10 +136,15 @@ def score_heads(
         a profile with `scores` [layer head] and `per_pair` [pair layer head].
 
     Raises:
-        ValueError: no pairs, a pair that `check_pair` refuses, an image that cannot be read, or an
+        ValueError: a model in training mode, no pairs, a pair that `check_pair` refuses, an image that cannot be read, or an
             unknown score.
     """
     of_pairs = find_score(score).of_pairs
+    if model.hf_model.training:
+        raise ValueError(
+            "the model is in training mode, where dropout and gradient checkpointing change what it "
+            "computes: expected evaluation mode; call model.eval() first."
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1.")
     if not pairs:
@@ -146,6 +159,7 @@ def score_heads(
     return ARSProfile.from_scores(
         per_pair.mean(dim=0),
         per_pair,
+        model.attention_layers,
         model=model.name,
         score=score,
         prompt=prompt,

@@ -61,6 +61,15 @@ def _shares(a: Maps) -> Maps:
     return torch.where(mass > 0, a / mass, 0.0)
 
 
+def by_decoder_layer(
+    model: HookedLVLM, values: Float[Tensor, "pair attention_layer *rest"]
+) -> Float[Tensor, "pair layer *rest"]:
+    """Values of the layers with attention in the places of all layers; 0 in the others."""
+    every = values.new_zeros(len(values), model.n_layers, *values.shape[2:])
+    every[:, list(model.attention_layers)] = values
+    return every
+
+
 def of_maps(
     formula: Callable[[Maps, Maps], PerHead],
 ) -> Callable[[HookedLVLM, Sequence[ContrastivePair], str], Float[Tensor, "pair layer head"]]:
@@ -72,9 +81,10 @@ def of_maps(
     ) -> Float[Tensor, "pair layer head"]:
         attention: dict[int, Tensor] = {}
         inputs = both_texts(model, pairs, prompt)
-        with model.hooks(ars_caching_hooks(range(model.n_layers), attention)):
+        with model.hooks(ars_caching_hooks(model.attention_layers, attention)):
             model(**inputs, logits_to_keep=1)
-        maps = (attention[layer].chunk(2) for layer in range(model.n_layers))
-        return torch.stack([formula(a, a_hat).cpu() for a, a_hat in maps], dim=1)
+        maps = (attention[layer].chunk(2) for layer in model.attention_layers)
+        scores = torch.stack([formula(a, a_hat).cpu() for a, a_hat in maps], dim=1)
+        return by_decoder_layer(model, scores)
 
     return score

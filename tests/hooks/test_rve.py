@@ -113,7 +113,7 @@ def test_mistakes_are_answered_when_the_list_is_built(profile, arguments, messag
 
 def test_beta_zero_changes_nothing(model, inputs, profile):
     with torch.no_grad():
-        with model.hooks([("blocks.1.attn.hook_attn_scores", lambda scores, hook: None)]):
+        with model.hooks([("blocks.1.attn.hook_attn_scores", lambda scores, hook: scores.clone())]):
             open_row = model(**inputs)
         with model.hooks(rve_hooks(profile, [1], k=3, alpha=0.3, beta=0.0)):
             assert torch.equal(model(**inputs), open_row)
@@ -133,7 +133,7 @@ def test_every_sample_has_its_own_masks(model, inputs, profile):
 def test_a_prompt_without_an_image_is_left_alone(model, inputs, profile):
     text = inputs["input_ids"][inputs["input_ids"] != model.image_token_id][None, -8:]
     with torch.no_grad():
-        with model.hooks([("blocks.1.attn.hook_attn_scores", lambda scores, hook: None)]):
+        with model.hooks([("blocks.1.attn.hook_attn_scores", lambda scores, hook: scores.clone())]):
             plain = model(input_ids=text)
         with model.hooks(rve_hooks(profile, [1], k=3)):
             assert torch.equal(model(input_ids=text), plain)
@@ -268,7 +268,9 @@ def test_what_max_entropy_costs_at_its_default(model, inputs, profile, monkeypat
 
 def test_nothing_is_enhanced_where_no_layer_is_sure(model, inputs, profile):
     with torch.no_grad():
-        looks = [(name, lambda scores, hook: None) for name, _ in rve_hooks(profile, **GATED)]
+        looks = [
+            (name, lambda scores, hook: scores.clone()) for name, _ in rve_hooks(profile, **GATED)
+        ]
         with model.hooks(looks):
             plain = model(**inputs)
         with model.hooks(rve_hooks(profile, **GATED, max_entropy=1e-6)):

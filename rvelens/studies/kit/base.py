@@ -16,7 +16,7 @@ from rvelens.evaluate.run import Progress
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
-from rvelens.replay import Hooks, replays_exactly
+from rvelens.replay import Hooks, can_replay, replays_exactly
 from rvelens.studies.kit.parts import Parts
 
 # A cell of a table: text, a number, or an estimate {"value", "low", "high"}; None where there is none.
@@ -160,8 +160,8 @@ class Setup:
             if not batch.items:
                 return []
             hooks_of = {name: s(batch) if callable(s) else s for name, s in settings.items()}
-            if replays_exactly(self.model):
-                hooks = list(hooks_of.values())
+            hooks = list(hooks_of.values())
+            if replays_exactly(self.model) and all(can_replay(self.model, h) for h in hooks):
                 return answer_each(self.model, hooks, batch.images, batch.texts, decoding)
             names = [item.image for item in batch.items]
             rows = [

@@ -30,7 +30,7 @@ def last_rows(
         [key]; padding is left out of both.
     """
     inputs = model.prepare(list(images), list(texts), prompt)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.n_layers)]
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in model.attention_layers]
     _, cache = model.run_with_cache(**inputs, names_filter=names, logits_to_keep=1)
     tokens = model.token_map(inputs)
     rows = torch.stack([last_row(cache[name], tokens).float().cpu() for name in names], dim=1)

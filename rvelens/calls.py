@@ -1,0 +1,53 @@
+"""Arguments of a forward, checked before transformers swallows the ones that it does not know."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import transformers
+from torch import nn
+
+# Arguments of TransformerLens' forward, and of transformers' that change what is returned.
+_NOT_HERE = {
+    "stop_at_layer": "a HookedLVLM runs every layer",
+    "start_at_layer": "a HookedLVLM runs every layer",
+    "return_type": "a HookedLVLM returns logits",
+    "output_attentions": "a HookedLVLM returns logits; run_with_cache returns every hook_pattern",
+    "output_hidden_states": "a HookedLVLM returns logits; call model.hf_model for hidden states",
+}
+
+
+def check_arguments(known: frozenset[str], model: str, kwargs: Mapping[str, Any]) -> None:
+    """Raise TypeError for keyword arguments of a forward that would have no effect.
+
+    Args:
+        known: arguments of the model's forward, from `known_arguments`.
+        model: its class, for the message.
+        kwargs: keyword arguments for it.
+    """
+    for name, value in kwargs.items():
+        if name in _NOT_HERE and value is not None and value is not False:
+            raise TypeError(
+                f"{name}={value!r} has no effect: expected it to be left out, since {_NOT_HERE[name]}."
+            )
+    for name in kwargs.keys() - known - _NOT_HERE.keys():
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise TypeError(
+            f"unknown argument {name!r}: expected arguments of {model}.forward; did you mean {near!r}?"
+        )
+
+
+def known_arguments(hf_model: nn.Module) -> frozenset[str]:
+    """What the forwards of a model and of its parts take; arguments pass through all of them."""
+    from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
+    from transformers.utils.generic import TransformersKwargs
+
+    names = {"return_dict", "use_cache", "past_key_values"}
+    names |= set(TransformersKwargs.__annotations__) | set(FlashAttentionKwargs.__annotations__)
+    kinds = {type(m) for m in hf_model.modules() if isinstance(m, transformers.PreTrainedModel)}
+    for kind in kinds:
+        names |= set(inspect.signature(kind.forward).parameters)
+    return frozenset(names - {"self", "args", "kwargs"})

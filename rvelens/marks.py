@@ -1,0 +1,115 @@
+"""Which tokens are visual, as the model itself marks them.
+
+A Hugging Face model puts its image and video features in the place of some tokens of the prompt. One of
+its own methods says which: `get_placeholder_mask`, in a few families `inputs_merger`. `watch` notes what
+that method returns. So an image counts wherever the model puts it: in a first prompt, behind a cache,
+among embeddings, from pixels or from features that were computed before. A token that has the number of
+an image token, but no image behind it, is text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from rvelens.run import Run
+
+_MERGES = ("get_placeholder_mask", "inputs_merger")
+# Names by which configurations call the tokens that stand for images and video frames.
+_IDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+
+
+def visual_ids(config: Any) -> tuple[int, ...]:
+    """Token ids that stand for image or video features in `input_ids`."""
+    ids = (getattr(config, name, None) for name in _IDS)
+    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
+
+
+def watch(hf_model: transformers.PreTrainedModel, run: Run) -> bool:
+    """Let `run` know what the model marks as visual tokens; False if it has no method that does."""
+    ids = visual_ids(hf_model.config)
+    owners = list(_owners(hf_model))
+    for module, name in owners:
+        module.__dict__[name] = Merge(weakref.ref(module), name, run, ids)
+    return bool(owners)
+
+
+def _owners(hf_model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    for module in hf_model.modules():
+        for name in _MERGES:
+            if callable(getattr(type(module), name, None)):
+                yield module, name
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """A method of the model that says where its features go; notes what it says."""
+
+    module: weakref.ref[nn.Module]  # weak: the module holds this in the method's place
+    name: str
+    run: Run
+    ids: tuple[int, ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the method returns."""
+        module: Any = self.module()
+        method = getattr(type(module), self.name)
+        result = method(module, *args, **kwargs)
+        arguments = inspect.signature(method).bind(module, *args, **kwargs)
+        arguments.apply_defaults()
+        if self.name == "get_placeholder_mask":
+            visual = _visual_of_masks(result, arguments.arguments, self.ids)
+        else:
+            visual = _visual_of_inputs(arguments.arguments, self.ids, module)
+        if visual is not None:
+            before = self.run.prompt.visual  # images come before videos
+            self.run.prompt.visual = visual if before is None else before | visual
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of the model have their own method again."""
+        return getattr, (self.module(), self.name)
+
+
+def _visual_of_masks(
+    result: Any, arguments: Mapping[str, Any], ids: tuple[int, ...]
+) -> Bool[Tensor, "batch key"] | None:
+    """The masks of features that were given, audio excepted, as one.
+
+    Masks come in the order of the features among the method's parameters, else as image, video,
+    audio. A method with a parameter for the token is asked about one kind of token at a time.
+    """
+    token = arguments.get("token_id", arguments.get("placeholder_token_id"))
+    if token is not None and int(token) not in ids:
+        return None
+    features = [name for name in arguments if name.endswith("_features")]
+    kinds = [name.removesuffix("_features") for name in features]
+    kinds += ("image", "video", "audio")[len(kinds) :]
+    visual = None
+    for kind, mask in zip(kinds, result if isinstance(result, tuple) else (result,), strict=False):
+        given = f"{kind}_features" not in features or arguments[f"{kind}_features"] is not None
+        if mask is None or kind == "audio" or not given:
+            continue
+        mask = mask.bool().any(dim=-1) if mask.dim() == 3 else mask.bool()
+        visual = mask if visual is None else visual | mask
+    return visual
+
+
+def _visual_of_inputs(
+    arguments: Mapping[str, Any], ids: tuple[int, ...], module: Any
+) -> Bool[Tensor, "batch key"]:
+    """Where the ids are those of visual tokens, or the embeddings theirs."""
+    input_ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    if input_ids is not None:
+        return torch.isin(input_ids, input_ids.new_tensor(ids))
+    assert embeds is not None
+    marks = module.get_input_embeddings()(torch.tensor(ids, device=embeds.device))
+    return (embeds[:, :, None] == marks).all(dim=-1).any(dim=-1)

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.hooks.rows import LastRowHook, scores_of, visible_image
+from rvelens.hooks.rows import LastRowHook, scores_of
+from rvelens.hooks.selection import HIDDEN
 from rvelens.layers import chosen_layers
 from rvelens.tokens import TokenMap
 
@@ -30,8 +31,8 @@ class PAIHook(LastRowHook):
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last row with its image tokens raised."""
-        image = visible_image(row, tokens)[:, None]
-        return torch.where(image, row + self.alpha * row.abs(), row)
+        image = tokens.image_keys(row.shape[-1], row.device)[:, None]
+        return torch.addcmul(row, row.abs(), image, value=self.alpha)
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class DevilsHook(LastRowHook):
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last row with its image tokens raised."""
-        image = visible_image(row, tokens)[:, None]
-        # A mean over masked keys would overflow.
-        size = row.abs().masked_fill(~image, 0).mean(dim=1, keepdim=True)
-        return row + self.alpha * size
+        image = tokens.image_keys(row.shape[-1], row.device)[:, None]
+        # A key that the mask hides has no size; its lowest number would overflow the mean.
+        size = row.abs().masked_fill(row < HIDDEN, 0).mean(dim=1, keepdim=True)
+        return torch.addcmul(row, size, image, value=self.alpha)
 
 
 def pai_hooks(

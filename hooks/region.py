@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rvelens.hooks.rows import LastRowHook, scores_of, visible, visible_image
+from rvelens.hooks.rows import LastRowHook, scores_of
 from rvelens.tokens import TokenMap
 
 
@@ -30,7 +30,7 @@ class RegionHook(LastRowHook):
     ) -> Float[Tensor, "batch head key"]:
         """The last token's row with the region raised."""
         target = self._keys(tokens, row)[:, None]
-        return torch.where(target, row + self.beta * row.abs(), row)
+        return torch.addcmul(row, row.abs(), target, value=self.beta)
 
     def _keys(
         self, tokens: TokenMap, row: Float[Tensor, "batch head key"]
@@ -45,7 +45,7 @@ class RegionHook(LastRowHook):
         chosen = (self.region.to(row.device) & valid).int()
         counts = torch.zeros_like(tokens.image, dtype=torch.int, device=row.device)
         keys = counts.scatter_add_(1, index, chosen) > 0
-        return tokens.align(keys, row.shape[-1]) & visible(row)
+        return tokens.align(keys, row.shape[-1])
 
 
 def region_hooks(
@@ -82,7 +82,7 @@ class DilutionHook(LastRowHook):
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last token's row with its image tokens scaled and shifted."""
-        image = visible_image(row, tokens)[:, None]
+        image = tokens.image_keys(row.shape[-1], row.device)[:, None]
         return torch.where(image, row * self.scale + self.shift, row)
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from rvelens.tokens import TokenMap, tokens_of
 
+# In the ctx of a hook point whose own model applies the attention mask again after the hooks.
+MASK_ENFORCED = "mask_enforced"
+
 
 def last_row(
     x: Float[Tensor, "batch head query key"], tokens: TokenMap
@@ -37,9 +40,7 @@ class LastRowHook:
     """A hook on pre-softmax, post-mask scores that edits each last real token's row alone.
 
     A subclass says in `edited_row` what takes the row's place; `blocks.{layer}.attn.hook_attn_scores`
-    is where it goes. Leave keys that the mask hides as they are: they hold the lowest finite number,
-    of which S + |S| makes 0, a score like any other, so that the row would see them. `visible_image`
-    leaves them out.
+    is where it goes. Keys that the mask hides stay hidden, whatever becomes of their scores.
     """
 
     def __call__(
@@ -47,7 +48,13 @@ class LastRowHook:
     ) -> Float[Tensor, "batch head query key"]:
         """The scores with the edited row in its place."""
         tokens = tokens_of(hook)
-        return with_last_row(scores, self.edited_row(last_row(scores, tokens), tokens), tokens)
+        row = last_row(scores, tokens)
+        edited = self.edited_row(row, tokens)
+        if not hook.ctx.get(
+            MASK_ENFORCED
+        ):  # another library's hook point, which applies no mask again
+            edited = torch.where(row > torch.finfo(row.dtype).min, edited, row)
+        return with_last_row(scores, edited, tokens)
 
     def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
@@ -73,23 +80,17 @@ def image_part(
     return x.gather(-1, index) * seen[:, None]
 
 
-def visible(row: Float[Tensor, "batch head key"]) -> Bool[Tensor, "batch key"]:
-    """Keys that the mask leaves to a row of post-mask scores; a mask is the same for every head."""
-    return row[:, 0] > torch.finfo(row.dtype).min
-
-
 def visible_image(
     row: Float[Tensor, "batch head key"], tokens: TokenMap
 ) -> Bool[Tensor, "batch key"]:
-    """Image tokens among a row's own keys that the mask, a sliding window's too, leaves to it.
-
-    What the mask hides holds the lowest finite number; any edit that moves it unmasks it.
+    """Image tokens that the mask, a sliding window's too, leaves to every head of a row.
 
     Args:
         row: pre-softmax, post-mask scores of one row a sample, as `LastRowHook.edited_row` gets them.
         tokens: where the image is.
     """
-    return tokens.image_keys(row.shape[-1], row.device) & visible(row)
+    seen = (row > torch.finfo(row.dtype).min).all(dim=1)
+    return tokens.image_keys(row.shape[-1], row.device) & seen
 
 
 def _row(x: Tensor, tokens: TokenMap) -> Tensor:

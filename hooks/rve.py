@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rvelens.hooks.rows import LastRowHook, scores_of, visible_image
-from rvelens.hooks.selection import image_entropy, n_selected, top_image_tokens
+from rvelens.hooks.selection import image_entropy, n_selected, reach_mth_largest
 from rvelens.layers import check_attention, parse_layers
 from rvelens.tokens import TokenMap
 
@@ -66,7 +66,9 @@ class RVEHook(LastRowHook):
         if edited is not None:
             target = target & edited[:, None]
         beta = _each([h.beta for h in hooks], x)
-        x = torch.where(target, x + beta * x.abs(), x)
+        if isinstance(beta, Tensor):
+            target, beta = target * beta, 1.0
+        x = torch.addcmul(x, x.abs(), target, value=beta)
         return rearrange(
             x, "(batch setting) head key -> batch head setting key", setting=len(hooks)
         )
@@ -101,16 +103,21 @@ class RVEHook(LastRowHook):
             tokens: where the image is.
             m: tokens to select, by sample; by default those of `alpha`.
         """
-        image = tokens.image_keys(row.shape[-1], row.device)
-        heads, _ = self._on(row.device)
-        means = row[:, heads].float().mean(dim=2)
         m = m or tuple(n_selected(self.alpha, n) for n in tokens.n_image)
-        return top_image_tokens(means, image[:, None].expand_as(means), m)
+        bias = tokens.image_bias(row.shape[-1], row.device)[:, None].expand(-1, 2, -1)
+        shares, _ = self._on(row.device)
+        # Both means over heads as one product, with minus infinity outside of the image.
+        means = torch.baddbmm(bias, shares.expand(len(row), -1, -1), row.float())
+        return reach_mth_largest(means, m)
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def _on(
+        self, device: torch.device
+    ) -> tuple[Float[Tensor, "2 head"], Bool[Tensor, " head"] | None]:
+        """What each head counts in the two means, and the heads that are edited, on a device."""
         if device not in self._placed:
+            shares = torch.zeros(2, self.n_heads).scatter_(1, self.heads, 1 / self.heads.shape[1])
             edited = None if self.edited is None else self.edited.to(device)
-            self._placed[device] = (self.heads.to(device), edited)
+            self._placed[device] = (shares.to(device), edited)
         return self._placed[device]
 
     def check(self, n_layers: int, n_heads: int) -> None:
@@ -130,7 +137,8 @@ def _target(
     m: tuple[int, ...],
 ) -> Bool[Tensor, "sample key"]:
     enhancing, denoising = hooks[0].masks(x, tokens, m).unbind(dim=1)
-    target = enhancing & ~denoising if hooks[0].denoise else enhancing
+    # Of two masks, the one above the other: enhancing and not denoising.
+    target = enhancing > denoising if hooks[0].denoise else enhancing
     gated = any(hook.max_entropy < 1 for hook in hooks)
     return target & _sure(hooks, x, tokens)[:, None] if gated else target
 
@@ -138,8 +146,8 @@ def _target(
 def _sure(
     hooks: Sequence[RVEHook], x: Float[Tensor, "sample head key"], tokens: TokenMap
 ) -> Bool[Tensor, " sample"]:
-    heads, _ = hooks[0]._on(x.device)
-    entropy = image_entropy(x[:, heads[0]], visible_image(x, tokens))
+    sensitive = x[:, hooks[0].heads[0].to(x.device)]
+    entropy = image_entropy(sensitive, visible_image(sensitive, tokens))
     limit = _each([hook.max_entropy for hook in hooks], x)
     return entropy <= (limit[:, 0, 0] if isinstance(limit, Tensor) else limit)
 

@@ -9,6 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+# No score of a key that a row can see is as low. The mean over heads of which the mask hides a key from
+# one lies below it: the lowest number of float32 over the number of heads.
+HIDDEN = -1e30
+
 
 @cache
 def n_selected(alpha: float, n_image: int) -> int:
@@ -25,20 +29,26 @@ def top_image_tokens(
 
     Args:
         scores: pre-softmax, post-mask scores, averaged over a set of heads, float32; a key that the
-            mask hides, as a sliding window hides older image tokens, holds the lowest number and is
-            never selected.
+            mask hides from one of the heads, as a sliding window hides older image tokens, holds a
+            number below `HIDDEN` and is never selected.
         image: which keys are image tokens.
         m: tokens to select, by sample; more are selected where scores tie with the last of them.
     """
+    return reach_mth_largest(scores.masked_fill(~image, -torch.inf), m)
+
+
+def reach_mth_largest(
+    scores: Float[Tensor, "batch *set key"], m: tuple[int, ...]
+) -> Bool[Tensor, "batch *set key"]:
+    """The keys whose score reaches the m-th largest of their row; none that lies below `HIDDEN`."""
     m = tuple(min(n, scores.shape[-1]) for n in m)
-    scores = scores.masked_fill(~image, -torch.inf)
     largest = scores.topk(max(m), dim=-1).values
     if min(m) == max(m):
         threshold = largest[..., -1:]
     else:
         rank = torch.tensor(m, device=scores.device).view(-1, *[1] * (scores.dim() - 1)) - 1
         threshold = largest.gather(-1, rank.expand(*largest.shape[:-1], 1))
-    return (scores >= threshold) & (scores > torch.finfo(scores.dtype).min)
+    return scores >= threshold.clamp(min=HIDDEN)
 
 
 def image_entropy(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import scores_of
+from rvelens.hooks.rows import MASK_ENFORCED, scores_of
 from rvelens.layers import chosen_layers
 from rvelens.tokens import TokenMap, tokens_of
 
@@ -48,8 +48,8 @@ class VAFHook:
                 'which VAF edits; set model.query_rows = "all".'
             )
         rows = behind_image(tokens, n_query).to(scores.device)[:, None, :, None]
-        # A mask is the same for every head. Scaling the lowest finite number would overflow.
-        rows = rows & (scores[:, :1] > torch.finfo(scores.dtype).min)
+        if not hook.ctx.get(MASK_ENFORCED):
+            rows = rows & (scores > torch.finfo(scores.dtype).min)
         image = tokens.image_keys(n_key, scores.device)[:, None, None]
         system = tokens.align(before_image(tokens).to(scores.device), n_key)[:, None, None]
         factor = torch.where(rows & image, self.enhance, 1.0)

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from rvelens.hooks.rows import MASK_ENFORCED
 from rvelens.run import Run
 
 # Where an attention module keeps what stands in for its attention function.
@@ -74,6 +75,7 @@ class AttentionHooks(nn.Module):
         """Run the hooks of a point; what comes back must have the shape and dtype of what went in."""
         run: Run = self.__dict__["run"]
         before, point.ctx["tokens"] = point.ctx.get("tokens"), run.tokens
+        point.ctx[MASK_ENFORCED] = run.enforce_mask
         run.firing += 1
         try:
             y = point(x)
@@ -93,6 +95,7 @@ class AttentionHooks(nn.Module):
         run: Run = self.__dict__["run"]
         run.check_running(self.hook_z.name)
         run.fired.add(self.layer)
+        call.refuse_paged(self.hook_z.name)
         if not self.rows_in_use:
             z, weights = call.original()
             return self._fire_z(z), weights
@@ -175,13 +178,22 @@ class Call:
     def refuse_inexact(self, point: str | None) -> None:
         """Raise NotImplementedError where the opened rows would not be what the model computes."""
         reason = next((f"uses {_UNSUPPORTED[n]}" for n in _UNSUPPORTED if self._given(n)), None)
-        if self.name not in ("eager", "sdpa") or self._given("cache") or self.args:
+        if self.name not in ("eager", "sdpa") or self.args:
             reason = f"runs under the attention implementation {self.name!r}"
         if reason is not None:
             raise NotImplementedError(
-                f"{type(self.module).__name__} {reason}, which {point} does not compute: expected plain "
-                "softmax attention under 'sdpa' or 'eager'; load the model with one of them, or remove "
-                "the hooks on scores and pattern."
+                f"{type(self.module).__name__} {reason}, which {point} does not compute: expected "
+                "plain softmax attention under 'sdpa' or 'eager'; load the model with one of them, or "
+                "remove the hooks on scores and pattern."
+            )
+
+    def refuse_paged(self, point: str | None) -> None:
+        """Raise NotImplementedError under a paged cache, which packs the rows of several prompts."""
+        if self._given("cache") or str(self.name).startswith("paged|"):
+            raise NotImplementedError(
+                f"{point} has hooks, and a paged cache packs the rows of several prompts into one: "
+                "expected a forward of one row a prompt and step; use generate, or remove the hooks "
+                "before generate_batch."
             )
 
     def _given(self, name: str) -> bool:
@@ -302,10 +314,10 @@ def install() -> None:
 class LookUp:
     """transformers' look-up of an attention function, with `attention` around what it finds."""
 
-    original: Callable[[str | None, Callable[..., Any]], Callable[..., Any]]
+    original: Callable[..., Callable[..., Any]]
 
     def __call__(
-        self, attn_implementation: str | None, default: Callable[..., Any]
+        self, attn_implementation: str | None, default: Callable[..., Any] | None
     ) -> Callable[..., Any]:
         """The function of that name, or the module's own one for "eager"."""
         function = self.original(attn_implementation, default)

@@ -114,6 +114,37 @@ class ImageGrid:
         return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
 
 
+@dataclass(frozen=True)
+class VideoGrid:
+    """Where the visual tokens of one video lie: by time, row and column.
+
+    Attributes:
+        frames: steps in time; a model may merge several frames of the video into one.
+        rows, columns: patches down and across a frame.
+        n_tokens: visual tokens of the video; those behind the last patch, such as newlines, have no
+            place in it.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    n_tokens: int
+
+    def volume(self, tokens: Float[np.ndarray, " image"]) -> Float[np.ndarray, "frame row column"]:
+        """A vector over the video's tokens, in their place.
+
+        Raises:
+            ValueError: the vector is not as long as the video has tokens.
+        """
+        if tokens.shape != (self.n_tokens,):
+            raise ValueError(
+                f"a vector of shape {tokens.shape} for a video of {self.n_tokens} tokens: "
+                f"expected ({self.n_tokens},); give one number per visual token."
+            )
+        patches = tokens[: self.frames * self.rows * self.columns]
+        return patches.reshape(self.frames, self.rows, self.columns)
+
+
 def _paint(canvas: NDArray[np.float64], values: NDArray[np.floating], box: Box) -> None:
     height, width = canvas.shape
     x = _patch_of(width, box[0], box[2], values.shape[1])

@@ -124,7 +124,9 @@ class HookRoot(HookedRootModule):
                 "incl_bwd=True needs a loss, and a HookedLVLM returns logits: expected False; use "
                 "model.hooks(bwd_hooks=...) and call backward on your own loss."
             )
-        if pos_slice is not None and self.query_rows == "last":
+        names = self._cached_names(kwargs.get("names_filter"))
+        rows = [name for name in names if not name.endswith("hook_z")]
+        if pos_slice is not None and self.query_rows == "last" and rows:
             raise ValueError(
                 f"pos_slice={pos_slice!r} of scores and pattern that show the last row alone: expected "
                 'None; set model.query_rows = "all" to slice positions.'
@@ -138,6 +140,15 @@ class HookRoot(HookedRootModule):
         return super().run_with_cache(
             *model_args, pos_slice=pos_slice, remove_batch_dim=remove_batch_dim, **kwargs
         )
+
+    def _cached_names(self, names_filter: Any) -> list[str]:
+        """The hook points that a filter of run_with_cache names."""
+        names_filter = self._checked_filter(names_filter)
+        if callable(names_filter):
+            return list(filter(names_filter, self.hook_dict))
+        if names_filter is None:
+            return list(self.hook_dict)
+        return [names_filter] if isinstance(names_filter, str) else list(names_filter)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerLens; raises ValueError where the filter names nothing."""

@@ -1,10 +1,10 @@
 """Which tokens are visual, as the model itself marks them.
 
-A Hugging Face model puts its image and video features in the place of some tokens of the prompt. One of
-its own methods says which: `get_placeholder_mask`, in a few families `inputs_merger`. `watch` notes what
-that method returns. So an image counts wherever the model puts it: in a first prompt, behind a cache,
-among embeddings, from pixels or from features that were computed before. A token that has the number of
-an image token, but no image behind it, is text.
+A Hugging Face model puts its image and video features in the place of some tokens of the prompt. One
+of its own methods says which: `get_placeholder_mask`, in a few families `inputs_merger`. `watch` notes
+what that method returns. So an image counts wherever the model puts it: in a first prompt, behind a
+cache, among embeddings, from pixels or from features that were computed before. A token that has the
+number of an image token, but no image behind it, is text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from jaxtyping import Bool
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ def visual_ids(config: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
 
 
-def watch(hf_model: transformers.PreTrainedModel, run: Run) -> bool:
+def watch(hf_model: Any, run: Run) -> bool:
     """Let `run` know what the model marks as visual tokens; False if it has no method that does."""
     ids = visual_ids(hf_model.config)
     owners = list(_owners(hf_model))

@@ -18,7 +18,7 @@ from rvelens.carried import carried_map, carry_map
 from rvelens.device import execution_device
 from rvelens.families import Family, family_of
 from rvelens.generation import check_behind_cache, check_options
-from rvelens.grid import ImageGrid
+from rvelens.grid import ImageGrid, VideoGrid
 from rvelens.hook_root import HookRoot
 from rvelens.hub import TINY, embedded
 from rvelens.marks import visual_ids
@@ -61,7 +61,7 @@ class HookedLVLM(HookRoot):
 
     def __init__(
         self,
-        hf_model: transformers.PreTrainedModel,
+        hf_model: Any,  # a PreTrainedModel, or one with PEFT adapters, which is no subclass
         processor: Any = None,
         family: Family | None = None,
         query_rows: str | None = None,
@@ -90,7 +90,7 @@ class HookedLVLM(HookRoot):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | transformers.PreTrainedModel,
+        model: str | Path | nn.Module,
         *,
         processor: Any = None,
         family: str | Family | None = None,
@@ -222,7 +222,10 @@ class HookedLVLM(HookRoot):
         if n_past and ids is not None and mask is not None and mask.dim() == 2:
             check_behind_cache(n_past, ids.shape[1], mask.shape[1])
         with self._following(tokens):
-            return self.hf_model(*args, **{**kwargs, "return_dict": True}).logits
+            output = self.hf_model(*args, **kwargs)
+        if not isinstance(output, tuple):  # else return_dict=False, where a loss may come first
+            return output.logits
+        return next(x for x in output if isinstance(x, Tensor) and x.dim() == 3)
 
     @contextmanager
     def _following(self, tokens: TokenMap | None) -> Iterator[None]:
@@ -266,6 +269,15 @@ class HookedLVLM(HookRoot):
         loaded = load_image(image)
         n_tokens = self.token_map(self.prepare(loaded, "?")).n_image[0]
         return self.family.grid(self.hf_model.config, self.processor, loaded.size, n_tokens)
+
+    def video_grid(self, inputs: Mapping[str, Any], video: int = 0) -> VideoGrid | None:
+        """Where the tokens of a video lie in it; None for families that read no videos.
+
+        Args:
+            inputs: of the model, as its processor made them.
+            video: the number of the video among them.
+        """
+        return self.family.video_grid(self.hf_model.config, inputs, video)
 
     @property
     def image_token_id(self) -> int:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
-from jaxtyping import Int
+from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
@@ -22,12 +23,25 @@ Images = ImageLike | Sequence[ImageLike]
 def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     """Open a path, or take an image as it is; in RGB.
 
+    Transparency is dropped, so that a transparent pixel shows the colour that it hides; of an
+    animation the frame that it stands at is taken, of a file the first. 16 bits a channel become 8
+    by their upper byte. Modes I and F say nothing of their range, so the levels that are there do:
+
+    | mode | levels | become |
+    |---|---|---|
+    | I;16 and its variants | 0 to 65535 | the upper byte |
+    | I | within 0 to 255 | themselves |
+    | I | else within 0 to 65535 | the upper byte |
+    | F | within 0 to 1 | 255 times as much, rounded |
+    | F | else within 0 to 255 | themselves, rounded |
+
     Args:
         image: a path or a PIL image.
         upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
 
     Raises:
-        ValueError: no file there, not an image, or a truncated one.
+        ValueError: no file there, not an image, a truncated one, or one of mode I or F with other
+            levels.
     """
     if not isinstance(image, str | Path | Image.Image):
         raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
@@ -35,9 +49,10 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         if isinstance(image, Image.Image):
-            return _rgb(image, upright)
-        with Image.open(image) as opened:
-            return _rgb(opened, upright)
+            decoded = _decoded(image, upright)
+        else:
+            with Image.open(image) as opened:
+                decoded = _decoded(opened, upright)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {image}: expected a file; check the path.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -47,15 +62,48 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         ) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+    if isinstance(decoded, Image.Image):
+        return decoded
+    name = "an image" if isinstance(image, Image.Image) else str(image)
+    return Image.fromarray(_bytes_of_levels(decoded, name)).convert("RGB")
 
 
-def _rgb(image: Image.Image, upright: bool) -> Image.Image:
-    """In RGB, with 16-bit greys scaled and not clipped."""
+def _decoded(image: Image.Image, upright: bool) -> Image.Image | Shaped[np.ndarray, "height width"]:
+    """In RGB; of modes I and F the levels, int32 or float32 [height width]."""
     if upright:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
+    if image.mode in ("I", "F"):
+        return np.array(image)
+    if image.mode == "I;16N":  # Pillow converts it to black.
+        image = Image.fromarray(np.asarray(image))
+    if image.mode.startswith("I;16"):
         image = image.convert("I").point(lambda level: level / 256).convert("L")
+    elif image.mode == "La":  # Pillow knows no way from it to RGB.
+        image = image.convert("LA")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Straight to RGB, Pillow warns of what is dropped.
     return image.convert("RGB")
+
+
+def _bytes_of_levels(
+    levels: Shaped[np.ndarray, "height width"], name: str
+) -> UInt8[np.ndarray, "height width"]:
+    """The grey levels of mode I or F as bytes, by the range that they lie in.
+
+    Raises:
+        ValueError: they lie in none, or are not numbers.
+    """
+    whole = levels.dtype.kind == "i"
+    low, high = (levels.min().item(), levels.max().item()) if levels.size else (0, 0)
+    if low >= 0 and high <= 255:  # Not where a level is NaN.
+        return np.rint(levels * 255 if not whole and high <= 1 else levels).astype(np.uint8)
+    if whole and low >= 0 and high <= 65535:
+        return (levels >> 8).astype(np.uint8)
+    raise ValueError(
+        f"{name} is of mode {'I' if whole else 'F'} with levels from {low} to {high}: expected all "
+        f"within 0 to {'255 or 0 to 65535' if whole else '1 or 0 to 255'}; scale them to such a "
+        "range, or give the image in RGB."
+    )
 
 
 def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageLike], list[str]]:

@@ -204,9 +204,9 @@ class Run:
     def _given_map(self, given: TokenMap, batch: int, n_keys: int) -> TokenMap:
         if n_keys > given.n_keys or batch % given.batch:
             raise ValueError(
-                f"a token map of {given.batch} samples x {given.n_keys} tokens for a forward of {batch} "
-                f"x {n_keys}: expected a map of every token up to the end of the prompt, those in the "
-                "cache included; pass tokens=TokenMap.from_masks(image, real)."
+                f"a token map of {given.batch} samples x {given.n_keys} tokens for a forward of "
+                f"{batch} x {n_keys}: expected a map of every token up to the end of the prompt, those "
+                "in the cache included; pass tokens=TokenMap.from_masks(image, real)."
             )
         if n_keys == given.n_keys:
             self.given = None  # what comes after the prompt is generated

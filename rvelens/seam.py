@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor, nn
 
@@ -83,7 +84,7 @@ class Seam:
             )
 
 
-def open_seam(hf_model: transformers.PreTrainedModel) -> Seam:
+def open_seam(hf_model: Any) -> Seam:
     """Give a model's attention modules hook points; a model wrapped twice shares one set of them.
 
     Raises:
@@ -160,7 +161,7 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     marked = marks.watch(hf_model, run)
     ids = None if marked else marks.visual_ids(hf_model.config)
     hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True)
-    decoder.register_forward_pre_hook(Begin(run), with_kwargs=True)
+    decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True)
     decoder.register_forward_hook(End(seam), with_kwargs=True, always_call=True)
 
 
@@ -205,11 +206,15 @@ class Announce(_Follower):
 class Begin(_Follower):
     """Before the decoder: the token map of the forward."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, seam: Seam) -> None:
+        self.seam, self.run = seam, seam.run
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Find the map, from what was announced or from the decoder's own inputs."""
+        """Find the map, from what was announced or from the decoder's own inputs.
+
+        Raises:
+            NotImplementedError: hooks are on, and backward would run their layers again.
+        """
         ids = kwargs.get("input_ids", args[0] if args else None)
         x = kwargs.get("inputs_embeds")
         x = ids if x is None else x
@@ -220,7 +225,17 @@ class Begin(_Follower):
             prompt.input_ids = ids  # the decoder alone reads text
         if prompt.attention_mask is None:
             prompt.attention_mask = mask
+        if module.training and torch.is_grad_enabled():
+            self._refuse_checkpointing(module)
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"))
+
+    def _refuse_checkpointing(self, decoder: nn.Module) -> None:
+        hooked = any(hooks.in_use for hooks in self.seam.layers.values())
+        if hooked and any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules()):
+            raise NotImplementedError(
+                "hooks are on and gradient checkpointing is too, which runs layers again in backward, "
+                "outside of their forward: expected one of the two; turn checkpointing off."
+            )
 
 
 class End(_Follower):

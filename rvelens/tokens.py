@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+# Keys by which buffers are longer than a sequence, so that few steps of a generation make new ones.
+SLACK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class TokenMap:
     real: Bool[Tensor, "batch known"]
     n_keys: int
     n_image: tuple[int, ...]
-    _aligned: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict, repr=False)
+    _buffers: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_inputs(
@@ -80,10 +83,22 @@ class TokenMap:
         A sliding-window layer holds only the newest keys, a static cache holds empty slots at the
         end; both are aligned here.
         """
-        key = (n_keys, device)
-        if key not in self._aligned:
-            self._aligned[key] = self.align(self.image.to(device), n_keys)
-        return self._aligned[key]
+        return self._aligned(n_keys, device)[0]
+
+    def image_bias(self, n_keys: int, device: torch.device) -> Float[Tensor, "batch {n_keys}"]:
+        """0 on image tokens and minus infinity elsewhere, aligned as `image_keys`; float32."""
+        return self._aligned(n_keys, device)[1]
+
+    def _aligned(self, n_keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Views of one buffer, which all steps of a generation share."""
+        start = max(self.n_keys - n_keys, 0)
+        keys, bias = self._buffers.get(device, (None, None))
+        if keys is None or bias is None or keys.shape[1] < start + n_keys:
+            n_more = start + n_keys + SLACK - self.n_known
+            keys = torch.nn.functional.pad(self.image.to(device), (0, max(n_more, 0)))
+            bias = torch.where(keys, 0.0, -torch.inf)
+            self._buffers[device] = keys, bias
+        return keys[:, start : start + n_keys], bias[:, start : start + n_keys]
 
     def align(
         self, mask: Bool[Tensor, "batch known"], n_keys: int
@@ -106,7 +121,7 @@ class TokenMap:
 
     def extend(self, n_new: int) -> TokenMap:
         """The map after `n_new` generated text tokens."""
-        return TokenMap(self.image, self.real, self.n_keys + n_new, self.n_image)
+        return TokenMap(self.image, self.real, self.n_keys + n_new, self.n_image, self._buffers)
 
     def append(self, new: TokenMap) -> TokenMap:
         """The map after a further piece of prompt, which may hold images of its own."""
@@ -119,7 +134,7 @@ class TokenMap:
     def crop(self, n_keys: int) -> TokenMap:
         """The map of the first `n_keys` keys, after a cache was cut back to them."""
         if n_keys >= self.n_known:
-            return TokenMap(self.image, self.real, n_keys, self.n_image)
+            return TokenMap(self.image, self.real, n_keys, self.n_image, self._buffers)
         return TokenMap.from_masks(self.image[:, :n_keys], self.real[:, :n_keys])
 
     def pick(self, samples: Int[Tensor, " picked"]) -> TokenMap:

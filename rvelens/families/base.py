@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rvelens.grid import ImageGrid
+from rvelens.grid import ImageGrid, VideoGrid
 
 GridOf = Callable[[Any, Any, tuple[int, int], int], ImageGrid | None]
+VideoGridOf = Callable[[Any, Mapping[str, Any], int], VideoGrid | None]
 
 
 # What tests/families check; a test holds each family's `verified` against what is in fact run.
@@ -29,6 +30,11 @@ def no_grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -
     return None
 
 
+def no_video(config: Any, inputs: Mapping[str, Any], video: int) -> VideoGrid | None:
+    """For models that read no videos, or whose frames are images to them."""
+    return None
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of vision-language model.
@@ -41,6 +47,7 @@ class Family:
         alpha: default selection ratio of RVE (paper, Section 4), 0.05 where the paper is silent.
         grid: `(config, processor, (width, height) of the image, n_tokens)` to its patch grid, None
             where image tokens have no place in the image.
+        video_grid: `(config, inputs, number of the video)` to its grid, from the model's inputs.
         refuse: reason why a configuration cannot be hooked exactly, or None.
         image_text: what stands for "{image}" in a template; None for the processor's image token,
             "" where the processor puts the image tokens before the text by itself.
@@ -57,6 +64,7 @@ class Family:
     prompts: Mapping[str, str] = field(default_factory=dict, repr=False)
     alpha: float = 0.05
     grid: GridOf = field(default=no_grid, repr=False)
+    video_grid: VideoGridOf = field(default=no_video, repr=False)
     refuse: Callable[[Any], str | None] = field(default=lambda config: None, repr=False)
     image_text: str | None = None
     note: str = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, single_tile
+from rvelens.grid import ImageGrid, VideoGrid, single_tile
 
 USER = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
 CHAT = (
@@ -32,11 +33,22 @@ def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> I
     return single_tile(rows, columns) if rows * columns == n_tokens else None
 
 
+def video_grid(config: Any, inputs: Mapping[str, Any], video: int) -> VideoGrid | None:
+    """Merged patches of merged frames: both sides of `video_grid_thw` by the spatial merge."""
+    if inputs.get("video_grid_thw") is None:
+        return None
+    frames, rows, columns = inputs["video_grid_thw"][video].tolist()
+    merge = config.vision_config.spatial_merge_size
+    rows, columns = rows // merge, columns // merge
+    return VideoGrid(frames, rows, columns, frames * rows * columns)
+
+
 FAMILY = Family(
     name="qwen2_5_vl",
     model_types=("qwen2_5_vl", "qwen2_vl"),
     prompts={"chat": CHAT},
     grid=grid,
-    note="Qwen2-VL too; single images, videos are not prepared",
+    video_grid=video_grid,
+    note="Qwen2-VL too; single images; videos from the processor's own inputs",
     verified=ALL_CHECKS,
 )

@@ -10,6 +10,7 @@ FAMILY = Family(
     model_types=("qwen3_vl",),
     prompts={"chat": qwen2_5_vl.USER + "<|im_start|>assistant\n"},
     grid=qwen2_5_vl.grid,
-    note="dense decoders; single images, videos are not prepared",
+    video_grid=qwen2_5_vl.video_grid,
+    note="dense decoders; single images; videos from the processor's own inputs",
     verified=ALL_CHECKS,
 )

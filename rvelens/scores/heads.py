@@ -136,8 +136,8 @@ def score_heads(
         a profile with `scores` [layer head] and `per_pair` [pair layer head].
 
     Raises:
-        ValueError: a model in training mode, no pairs, a pair that `check_pair` refuses, an image that cannot be read, or an
-            unknown score.
+        ValueError: a model in training mode, no pairs, a pair that `check_pair` refuses, an image
+            that cannot be read, or an unknown score.
     """
     of_pairs = find_score(score).of_pairs
     if model.hf_model.training:

@@ -41,19 +41,29 @@ def patterns(model, hook, rows):
     return inputs, cache[SCORES], cache[PATTERN]
 
 
-def test_an_edit_of_masked_keys_shows_a_row_its_future(model):
+def test_an_edit_of_masked_keys_leaves_them_hidden(model):
     _, plain, _ = patterns(model, None, "all")
     hidden = plain == torch.finfo(plain.dtype).min
-    inputs, trapped, pattern = patterns(model, on_image, "all")
+    inputs, edited, pattern = patterns(model, on_image, "all")
     image = (inputs["input_ids"] == model.image_token_id)[:, None, None].expand_as(hidden)
     assert int((hidden & image).sum()) > 100
-    assert (trapped[hidden & image] == 0).all()  # exactly: the lowest number plus its size
-    assert pattern[hidden & image].max() > 0.01
-    _, spared, pattern = patterns(model, on_visible, "all")
-    assert (spared[hidden] == torch.finfo(spared.dtype).min).all()
-    assert torch.equal(spared[~hidden], trapped[~hidden])
-    real = inputs["attention_mask"].bool()[:, None, :, None]  # rows of padding see padding alone
+    assert (edited[hidden & image] == 0).all()  # exactly: the lowest number plus its size
+    real = inputs["attention_mask"].bool()[:, None, :, None]  # rows of padding see padding only
     assert (pattern[hidden & real] == 0).all()
+    _, careful, expected = patterns(model, on_visible, "all")
+    assert torch.equal(careful[~hidden], edited[~hidden])
+    assert torch.equal(pattern[(~hidden) & real], expected[(~hidden) & real])
+
+
+def test_a_hook_may_unmask_where_the_model_is_told_so(model):
+    _, plain, _ = patterns(model, None, "all")
+    hidden = plain == torch.finfo(plain.dtype).min
+    model.enforce_mask = False
+    inputs, _, pattern = patterns(model, on_image, "all")
+    image = (inputs["input_ids"] == model.image_token_id)[:, None, None].expand_as(hidden)
+    assert pattern[hidden & image].max() > 0.01
+    _, boosted, pattern = patterns(model, Boost(), "all")  # hooks of the package keep to the mask
+    assert torch.equal(boosted == torch.finfo(boosted.dtype).min, hidden)
 
 
 def test_the_last_row_is_edited_alone_and_alike_whatever_rows_are_shown(model):
@@ -72,10 +82,11 @@ def test_a_sliding_window_hides_image_tokens_from_the_last_row_too(rows):
     hf_model, processor = build("gemma3")
     model = HookedLVLM(hf_model, processor)
     _, plain, _ = patterns(model, None, rows)
-    _, trapped, _ = patterns(model, on_image, rows)
+    _, edited, pattern = patterns(model, on_image, rows)
     hidden = plain[:, :, -1] == torch.finfo(plain.dtype).min
-    assert (hidden & (trapped[:, :, -1] == 0)).any()
-    _, spared, pattern = patterns(model, Boost(), rows)
-    assert torch.equal(spared[:, :, -1] == torch.finfo(spared.dtype).min, hidden)
+    assert (hidden & (edited[:, :, -1] == 0)).any()
     assert (pattern[:, :, -1][hidden] == 0).all()
-    assert not torch.equal(spared, plain)
+    _, boosted, pattern = patterns(model, Boost(), rows)
+    assert torch.equal(boosted[:, :, -1] == torch.finfo(boosted.dtype).min, hidden)
+    assert (pattern[:, :, -1][hidden] == 0).all()
+    assert not torch.equal(boosted, plain)

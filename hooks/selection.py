@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 
 import torch
@@ -15,9 +15,15 @@ HIDDEN = -1e30
 
 
 @cache
+def exact_ratio(alpha: float) -> tuple[int, int]:
+    """Numerator and denominator of the decimal number that was written: 0.3 is 3/10."""
+    return Fraction(repr(float(alpha))).as_integer_ratio()
+
+
 def n_selected(alpha: float, n_image: int) -> int:
     """m = floor(alpha N_I), at least 1; alpha is taken as the decimal number that was written."""
-    return max(int(Decimal(repr(float(alpha))) * n_image), 1)
+    numerator, denominator = exact_ratio(alpha)
+    return max(numerator * n_image // denominator, 1)
 
 
 def top_image_tokens(

@@ -117,7 +117,7 @@ class AttentionHooks(nn.Module):
             )
         if not (scores_edited or pattern_edited or pattern.requires_grad):
             return call.original()  # the hooks only looked: the model's own rows stay
-        run.sums.append((self.hook_attn_scores, pattern.detach().sum()))
+        run.keep(self.hook_attn_scores, pattern)
         with call.full_precision():
             z = call.mixed(pattern)
         if every:
@@ -137,13 +137,10 @@ class AttentionHooks(nn.Module):
     def _fire_z(
         self, z: Float[Tensor, "batch query head d_value"]
     ) -> Float[Tensor, "batch query head d_value"]:
-        finite = z.detach().isfinite()
         z, edited = self._fire_and_compare(self.hook_z, z)
         if edited:
-            # Only what the hook made: rows of padding may hold NaN before it.
-            spoilt = (finite & ~z.detach().isfinite()).any()
             run: Run = self.__dict__["run"]
-            run.sums.append((self.hook_z, torch.where(spoilt, torch.nan, 0.0)))
+            run.keep(self.hook_z, z)
         return z
 
 
@@ -213,7 +210,7 @@ class Call:
 
     @property
     def _wide(self) -> torch.dtype:
-        return torch.promote_types(self.query.dtype, torch.float32)
+        return torch.float64 if self.query.dtype == torch.float64 else torch.float32
 
     def _widened(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """In float32 at least, after the rounding that autocast gives the model's own attention."""
@@ -238,8 +235,10 @@ class Call:
         scaling = self.kwargs.get("scaling")
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         # Query heads that share a key head lie side by side: their rows become one matrix.
-        grouped = (self._widened(query) * scaling).reshape(batch, kv_head, -1, query.shape[3])
-        scores = grouped @ self._widened(self.key).transpose(-1, -2)
+        grouped = self._widened(query).reshape(batch * kv_head, -1, query.shape[3])
+        keys = self._widened(self.key).flatten(0, 1).transpose(1, 2)
+        # Product and scaling at once; with beta 0 the first argument is not read.
+        scores = torch.baddbmm(grouped[:, :1, :1], grouped, keys, beta=0, alpha=scaling)
         scores = scores.view(batch, head, n_row, n_key)
         if mask is None:
             return scores, None
@@ -256,10 +255,11 @@ class Call:
         dropout = float(self.kwargs.get("dropout") or 0.0)
         if dropout and self.module.training:
             pattern = nn.functional.dropout(pattern, dropout)
-        value = self._widened(self.value)
-        z = pattern.reshape(batch, value.shape[1], -1, n_key) @ value
-        z = z.view(batch, head, n_row, value.shape[3]).transpose(1, 2)
-        return z.to(self._narrow or self.value.dtype)
+        # In the dtype of the model, as its own eager attention: float32 copies of values cost more.
+        value = self.value if self._narrow is None else self.value.to(self._narrow)
+        weights = pattern.to(value.dtype).reshape(batch * value.shape[1], -1, n_key)
+        z = weights @ value.flatten(0, 1)
+        return z.view(batch, head, n_row, value.shape[3]).transpose(1, 2)
 
     def as_weights(
         self, pattern: Float[Tensor, "batch head query key"]

@@ -26,7 +26,7 @@ def install() -> None:
     """Let the methods of transformers' caches that pick samples pick them in the map, too; once."""
     from transformers.cache_utils import Cache
 
-    for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
+    for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave", "reset"):
         method = getattr(Cache, name)
         if not hasattr(method, _ATTRIBUTE):
             setattr(Cache, name, _picking(method))
@@ -38,7 +38,8 @@ def _picking(method: Any) -> Any:
         result = method(cache, *args, **kwargs)
         tokens = carried_map(cache)
         if tokens is not None:
-            carry_map(cache, _picked(tokens, *args, *kwargs.values()))
+            samples = (*args, *kwargs.values())
+            carry_map(cache, _picked(tokens, *samples) if samples else None)
         return result
 
     setattr(with_map, _ATTRIBUTE, True)

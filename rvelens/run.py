@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -17,6 +17,8 @@ from rvelens.carried import carried_map, carry_map
 from rvelens.tokens import TokenMap
 
 QueryRows = Literal["last", "all"]
+# Numbers that hooks made, of generated tokens, above which they are checked: 16 MiB in float32.
+MOST_UNCHECKED = 2**22
 
 
 @dataclass
@@ -90,7 +92,6 @@ class Outer:
     tokens: TokenMap | None
     n_query: int
     row: Int[Tensor, " batch"] | None
-    sums: list[tuple[HookPoint, Tensor]]
     fired: set[int]
     thread: int
 
@@ -106,7 +107,7 @@ class Run:
         n_query: rows of this forward.
         row: index of the last real token on the query axis; None where it is the final row for all.
         context_level: how many `hooks` contexts are open, in all wrappers of the model together.
-        sums: one number per opened layer, NaN if a hook put NaN or infinity into its rows.
+        unchecked: what hooks made, of the latest steps: not yet checked for NaN and infinity.
         fired: layers whose hook points have run in this forward.
         given: a map that the caller gave, of all tokens up to the end of the prompt.
         n_forwards: forwards of the decoder that began.
@@ -119,7 +120,7 @@ class Run:
     n_query: int = 0
     row: Int[Tensor, " batch"] | None = None
     context_level: int = 0
-    sums: list[tuple[HookPoint, Tensor]] = field(default_factory=list)
+    unchecked: list[tuple[HookPoint, Tensor]] = field(default_factory=list)
     fired: set[int] = field(default_factory=set)
     given: TokenMap | None = None
     n_forwards: int = 0
@@ -159,7 +160,11 @@ class Run:
         self.forget_prompt()
         try:
             yield
+            if not self.firing:
+                self.check()
         finally:
+            if not self.firing:
+                self.unchecked = []
             self.given = before
             self.forget_prompt()
             self.drop(depth)
@@ -177,14 +182,28 @@ class Run:
         """
         self._enter()
         prompt = self._prompts.pop(threading.get_ident(), Prompt())
-        self.sums, self.row, self.fired = [], None, set()
+        self.row, self.fired = None, set()
         self.n_query = n_query
         self.n_forwards += 1
+        if n_query == 1 and self.given is None and prompt.visual is None and self.advance(cache):
+            return
         n_past = int(cache.get_seq_length()) if cache is not None else 0
         self.tokens = self._map(prompt, batch, n_past, n_query, cache)
         if self.tokens is not None and n_query > 1:
             row = self.tokens.last - (self.tokens.n_keys - n_query)
             self.row = None if bool((row == n_query - 1).all()) else row
+
+    def advance(self, cache: Any) -> bool:
+        """Go on by one generated token behind a static cache; False behind another cache.
+
+        Never waits for the device, and does the same at every step, so that it can be compiled.
+        """
+        tokens = carried_map(cache)
+        if tokens is None or tokens.length is None:
+            return False
+        tokens.advance()
+        self.tokens, self.row, self.n_query = tokens, None, 1
+        return True
 
     def _map(
         self, prompt: Prompt, batch: int, n_past: int, n_query: int, cache: Any
@@ -214,8 +233,12 @@ class Run:
 
     def end(self, cache: Any) -> None:
         """The decoder is done: its cache takes the map along."""
-        if cache is not None:
-            carry_map(cache, self.tokens)
+        if cache is None or (self.tokens is not None and self.tokens.length is not None):
+            return
+        tokens = self.tokens
+        if tokens is not None and cache.is_compileable:
+            tokens = tokens.on_static_cache(int(cache.get_max_length()))
+        carry_map(cache, tokens)
 
     def _enter(self) -> None:
         thread = threading.get_ident()
@@ -227,7 +250,7 @@ class Run:
                 "time, since hooks belong to the model; load the model once a thread, or take a lock."
             )
         self._outer.append(
-            Outer(self.tokens, self.n_query, self.row, self.sums, self.fired, thread)
+            Outer(self.tokens, self.n_query, self.row, self.fired, thread)
         )
 
     def is_mine(self) -> bool:
@@ -239,7 +262,7 @@ class Run:
         outer = self._outer.pop()
         if self._outer:
             self.tokens, self.n_query, self.row = outer.tokens, outer.n_query, outer.row
-            self.sums, self.fired = outer.sums, outer.fired
+            self.fired = outer.fired
 
     def drop(self, depth: int) -> None:
         """Forget forwards that were interrupted: those beyond `depth`."""
@@ -273,10 +296,39 @@ class Run:
         )
 
 
-def first_not_finite(sums: Sequence[tuple[HookPoint, Tensor]]) -> HookPoint | None:
-    """The first hook point that put NaN or infinity into its rows; waits for the device once."""
-    if not sums:
-        return None
-    device = sums[0][1].device
-    finite = torch.stack([total.to(device) for _, total in sums]).isfinite()
-    return None if bool(finite.all()) else sums[int(finite.int().argmin())][0]
+    def keep(self, point: HookPoint, x: Tensor) -> None:
+        """Keep what a hook made until it is checked: as it is where it is one row, else its sum.
+
+        NaN and infinity stay in a sum.
+        """
+        x = x.detach()
+        self.unchecked.append((point, x if self.n_query == 1 else x.sum(dtype=torch.float32)))
+
+    def is_check_due(self) -> bool:
+        """Whether to check now: behind a prompt, and every few generated tokens.
+
+        A check waits for the device; what is wrong stays wrong in the cache, so it is not missed.
+        """
+        if self.n_query > 1:
+            return bool(self.unchecked)
+        return sum(x.numel() for _, x in self.unchecked) > MOST_UNCHECKED
+
+    def check(self) -> None:
+        """Name the first layer in which a hook put NaN or infinity; waits for the device once.
+
+        Raises:
+            ValueError: what some hook made is not finite.
+        """
+        unchecked, self.unchecked = self.unchecked, []
+        if not unchecked:
+            return
+        device = unchecked[0][1].device
+        sums = torch.stack([x.sum(dtype=torch.float32).to(device) for _, x in unchecked])
+        finite = sums.isfinite()
+        if not bool(finite.all()):
+            point = unchecked[int(finite.int().argmin())][0]
+            raise ValueError(
+                f"the attention of {(point.name or '').rpartition('.')[0]} is not finite after its "
+                "hooks: expected finite scores, pattern and z; look for a division by zero or an "
+                "overflow in the hooks on this layer."
+            )

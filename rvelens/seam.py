@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rvelens import attention, carried, marks
 from rvelens.attention import AttentionHooks
-from rvelens.run import Prompt, Run, first_not_finite
+from rvelens.run import Prompt, Run
 from rvelens.self_check import Problem, find_problems
 
 _ATTRIBUTE = "_rvelens_seam"
@@ -67,20 +67,6 @@ class Seam:
             raise RuntimeError(
                 f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; wrap "
                 "the model again after its layers were replaced or removed."
-            )
-
-    def raise_if_not_finite(self) -> None:
-        """Name the first layer in which a hook put NaN or infinity; waits for the device once.
-
-        Raises:
-            ValueError: some opened row's attention is not finite.
-        """
-        point, self.run.sums = first_not_finite(self.run.sums), []
-        if point is not None:
-            layer = (point.name or "").rpartition(".")[0]
-            raise ValueError(
-                f"the attention of {layer} is not finite after its hooks: expected finite scores, "
-                "pattern and z; look for a division by zero or an overflow in the hooks on this layer."
             )
 
 
@@ -256,7 +242,8 @@ class End(_Follower):
                 return
             run.end(_cache_of(kwargs, output))
             self.seam.raise_if_missed()
-            self.seam.raise_if_not_finite()
+            if run.is_check_due():
+                run.check()
         finally:
             run.leave()
 

@@ -24,15 +24,19 @@ class TokenMap:
     Attributes:
         image: true where a key is a visual token: of an image, or of a frame of a video.
         real: false where a key is padding.
-        n_keys: keys seen so far; at least `image.shape[1]`, larger once tokens were generated.
+        n_seen: keys seen so far, see `n_keys`; at the end of the prompt where `length` counts on.
         n_image: image tokens of each sample, as Python numbers, so that nobody has to wait for a GPU.
+        length, n_slots: behind a static cache, where every step has to look the same to a compiled
+            graph: the keys seen so far, counted on the device, and the keys that the cache can hold.
     """
 
     image: Bool[Tensor, "batch known"]
     real: Bool[Tensor, "batch known"]
-    n_keys: int
+    n_seen: int
     n_image: tuple[int, ...]
     _buffers: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    length: Int[Tensor, ""] | None = None
+    n_slots: int = 0
 
     @classmethod
     def from_inputs(
@@ -53,6 +57,11 @@ class TokenMap:
     ) -> TokenMap:
         """Make a map of two masks over the same keys."""
         return cls(image, real, image.shape[1], tuple(image.sum(dim=1).tolist()))
+
+    @property
+    def n_keys(self) -> int:
+        """Keys seen so far; at least `image.shape[1]`, larger once tokens were generated."""
+        return self.n_seen if self.length is None else int(self.length)
 
     @property
     def batch(self) -> int:
@@ -91,14 +100,33 @@ class TokenMap:
 
     def _aligned(self, n_keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Views of one buffer, which all steps of a generation share."""
-        start = max(self.n_keys - n_keys, 0)
+        if self.length is not None:
+            return self._aligned_on_device(self.length, n_keys, device)
+        start = max(self.n_seen - n_keys, 0)
+        keys, bias = self._buffers_of(start + n_keys, device)
+        return keys[:, start : start + n_keys], bias[:, start : start + n_keys]
+
+    def _aligned_on_device(
+        self, length: Int[Tensor, ""], n_keys: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """The same, without waiting for the device to know how many keys there are."""
+        keys, bias = self._buffers_of(n_keys, device)
+        if keys.shape[1] == n_keys:  # a layer as long as the cache, which never slides
+            return keys, bias
+        index = torch.arange(n_keys, device=device) + (length.to(device) - n_keys).clamp(min=0)
+        return keys.index_select(1, index), bias.index_select(1, index)
+
+    def _buffers_of(self, n_keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Image mask and bias over at least that many keys."""
         keys, bias = self._buffers.get(device, (None, None))
-        if keys is None or bias is None or keys.shape[1] < start + n_keys:
-            n_more = start + n_keys + SLACK - self.n_known
-            keys = torch.nn.functional.pad(self.image.to(device), (0, max(n_more, 0)))
+        if keys is None or bias is None or keys.shape[1] < n_keys:
+            n_slots = self.n_slots or n_keys + SLACK
+            keys = torch.nn.functional.pad(
+                self.image.to(device), (0, max(n_slots - self.n_known, 0))
+            )
             bias = torch.where(keys, 0.0, -torch.inf)
             self._buffers[device] = keys, bias
-        return keys[:, start : start + n_keys], bias[:, start : start + n_keys]
+        return keys, bias
 
     def align(
         self, mask: Bool[Tensor, "batch known"], n_keys: int
@@ -118,6 +146,21 @@ class TokenMap:
         counts = torch.tensor(self.n_image, device=order.device)
         valid = torch.arange(width, device=order.device) < counts[:, None]
         return order * valid, valid
+
+    def on_static_cache(self, n_slots: int) -> TokenMap:
+        """The map behind a static cache of `n_slots` keys; `advance` counts what is generated."""
+        device = self.image.device
+        length = torch.tensor(self.n_keys, device=device)
+        tokens = TokenMap(
+            self.image, self.real, self.n_keys, self.n_image, {}, length, max(n_slots, self.n_keys)
+        )
+        tokens._buffers_of(n_slots, device)
+        return tokens
+
+    def advance(self) -> None:
+        """Count one generated token more, in place."""
+        assert self.length is not None
+        self.length.add_(1)
 
     def extend(self, n_new: int) -> TokenMap:
         """The map after `n_new` generated text tokens."""

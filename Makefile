@@ -1,9 +1,10 @@
 # The two commands: `make demo` shows the main job, `make test` checks everything.
-# Both create what they need in .venv; PYTHON names the interpreter to create it with.
+# Both create what they need in .venv; PYTHON names the interpreter to create it with, as in
+# `make test PYTHON=python3.13`, after `make clean` where there is a .venv of another one.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit docs studies beds clean
+.PHONY: demo test quick lint types unit core docs studies beds clean
 
 demo: .venv/installed
 	$(BIN)/rvelens demo --save demo-out
@@ -19,6 +20,17 @@ types: .venv/installed
 
 unit: .venv/installed
 	$(BIN)/pytest -n 2
+
+# While one works: lint, types and the core's tests but the slow ones, side by side.
+CORE := tests/hooks tests/decoding tests/scores tests/seam $(wildcard tests/families/test_families*.py) \
+	tests/families/test_registry.py $(addprefix tests/test_,$(addsuffix .py,model run tokens replay \
+	shared_prefix bridge ars methods grid layers image_modes))
+
+quick: .venv/installed
+	$(MAKE) --no-print-directory -j 2 lint types core
+
+core: .venv/installed
+	$(BIN)/pytest -n 2 -q -m "not slow" $(CORE)
 
 # The documentation site, docs/_build/html: every tutorial is run, warnings are errors,
 # and so are links within it, anchors included, that lead nowhere.

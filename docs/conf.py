@@ -25,7 +25,7 @@ extensions = [
     "docstrings",
     "mathml",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "errors_explained.md"]  # the latter is part of errors.md
 
 # Tutorials are MyST notebooks: text files whose code cells run on every build.
 nb_execution_mode = "force"

@@ -12,6 +12,8 @@ from rvelens.tokens import TokenMap, tokens_of
 
 # In the ctx of a hook point whose own model applies the attention mask again after the hooks.
 MASK_ENFORCED = "mask_enforced"
+# In the ctx of a hook point: whether there is a mask at all. There is none in most decode steps.
+MASKED = "masked"
 
 
 def last_row(
@@ -91,6 +93,18 @@ def visible_image(
     """
     seen = (row > torch.finfo(row.dtype).min).all(dim=1)
     return tokens.image_keys(row.shape[-1], row.device) & seen
+
+
+def sees_whole_image(hook: Any, tokens: TokenMap, n_keys: int) -> bool:
+    """Whether the row at a hook point is sure to see every image token of every sample.
+
+    Args:
+        hook: the hook point.
+        tokens: where the image is.
+        n_keys: length of the layer's key axis; shorter than the sequence in a sliding window.
+    """
+    unmasked = not hook.ctx.get(MASKED, True) and tokens.length is None
+    return unmasked and n_keys >= tokens.n_seen and min(tokens.n_image, default=0) > 0
 
 
 def _row(x: Tensor, tokens: TokenMap) -> Tensor:

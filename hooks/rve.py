@@ -12,10 +12,17 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import LastRowHook, scores_of, visible_image
-from rvelens.hooks.selection import image_entropy, n_selected, reach_mth_largest
+from rvelens.hooks.rows import (
+    LastRowHook,
+    last_row,
+    scores_of,
+    sees_whole_image,
+    visible_image,
+    with_last_row,
+)
+from rvelens.hooks.selection import HIDDEN, exact_ratio, image_entropy, reach_mth_largest
 from rvelens.layers import check_attention, parse_layers
-from rvelens.tokens import TokenMap
+from rvelens.tokens import TokenMap, tokens_of
 
 if TYPE_CHECKING:
     from rvelens.profile import ARSProfile
@@ -37,15 +44,43 @@ class RVEHook(LastRowHook):
     beta: float
     denoise: bool
     max_entropy: float = 1.0
+    _ratio: tuple[int, int] = field(init=False, repr=False)
     _placed: dict[torch.device, tuple[Tensor, Tensor | None]] = field(
         default_factory=dict, repr=False
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ratio", exact_ratio(self.alpha))
+
+    def n_selected(self, n_image: int) -> int:
+        """m, by `selection.n_selected`, in whole numbers that a compiled graph can follow."""
+        numerator, denominator = self._ratio
+        return max(numerator * n_image // denominator, 1)
+
+    def __call__(
+        self, scores: Float[Tensor, "batch head query key"], hook: Any
+    ) -> Float[Tensor, "batch head query key"]:
+        """The scores, with equation 6 on the last token's row."""
+        tokens = tokens_of(hook)
+        row = last_row(scores, tokens)
+        floor = None if sees_whole_image(hook, tokens, row.shape[-1]) else HIDDEN
+        return with_last_row(scores, self._edited(row, tokens, floor), tokens)
 
     def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """Equation 6 on the last token's row."""
-        return self.side_by_side([self], row[:, :, None], tokens)[:, :, 0]
+        return self._edited(row, tokens, HIDDEN)
+
+    def _edited(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap, floor: float | None
+    ) -> Float[Tensor, "batch head key"]:
+        m = tuple(self.n_selected(n) for n in tokens.n_image)
+        target = _target([self], row, tokens, m, floor)[:, None]
+        _, edited = self._on(row.device)
+        if edited is not None:
+            target = target & edited[:, None]
+        return torch.addcmul(row, row.abs(), target, value=self.beta)
 
     @property
     def alike(self) -> tuple[Any, ...]:
@@ -60,8 +95,8 @@ class RVEHook(LastRowHook):
         """Equation 6 on a row for each of several hooks that are `alike`."""
         x = rearrange(rows, "batch head setting key -> (batch setting) head key")
         every = tokens.expand(x.shape[0])
-        m = tuple(n_selected(h.alpha, n) for n, h in zip(every.n_image, cycle(hooks), strict=False))
-        target = _target(hooks, x, every, m)[:, None]
+        m = tuple(h.n_selected(n) for n, h in zip(every.n_image, cycle(hooks), strict=False))
+        target = _target(hooks, x, every, m, HIDDEN)[:, None]
         _, edited = hooks[0]._on(x.device)
         if edited is not None:
             target = target & edited[:, None]
@@ -80,9 +115,8 @@ class RVEHook(LastRowHook):
 
         None in samples whose sensitive heads look about more than `max_entropy` allows.
         """
-        return _target(
-            [self], row, tokens, tuple(n_selected(self.alpha, n) for n in tokens.n_image)
-        )
+        m = tuple(self.n_selected(n) for n in tokens.n_image)
+        return _target([self], row, tokens, m, HIDDEN)
 
     def sure(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
@@ -95,6 +129,7 @@ class RVEHook(LastRowHook):
         row: Float[Tensor, "batch head key"],
         tokens: TokenMap,
         m: tuple[int, ...] | None = None,
+        floor: float | None = HIDDEN,
     ) -> Bool[Tensor, "batch 2 key"]:
         """Equation 4: M_enh and M_den, over all keys (false outside the image).
 
@@ -102,13 +137,14 @@ class RVEHook(LastRowHook):
             row: the last token's scores.
             tokens: where the image is.
             m: tokens to select, by sample; by default those of `alpha`.
+            floor: None where the row sees at least m image tokens of each sample.
         """
-        m = m or tuple(n_selected(self.alpha, n) for n in tokens.n_image)
+        m = m or tuple(self.n_selected(n) for n in tokens.n_image)
         bias = tokens.image_bias(row.shape[-1], row.device)[:, None].expand(-1, 2, -1)
         shares, _ = self._on(row.device)
         # Both means over heads as one product, with minus infinity outside of the image.
         means = torch.baddbmm(bias, shares.expand(len(row), -1, -1), row.float())
-        return reach_mth_largest(means, m)
+        return reach_mth_largest(means, m, floor)
 
     def _on(
         self, device: torch.device
@@ -135,8 +171,9 @@ def _target(
     x: Float[Tensor, "sample head key"],
     tokens: TokenMap,
     m: tuple[int, ...],
+    floor: float | None,
 ) -> Bool[Tensor, "sample key"]:
-    enhancing, denoising = hooks[0].masks(x, tokens, m).unbind(dim=1)
+    enhancing, denoising = hooks[0].masks(x, tokens, m, floor).unbind(dim=1)
     # Of two masks, the one above the other: enhancing and not denoising.
     target = enhancing > denoising if hooks[0].denoise else enhancing
     gated = any(hook.max_entropy < 1 for hook in hooks)

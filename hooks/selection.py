@@ -44,9 +44,12 @@ def top_image_tokens(
 
 
 def reach_mth_largest(
-    scores: Float[Tensor, "batch *set key"], m: tuple[int, ...]
+    scores: Float[Tensor, "batch *set key"], m: tuple[int, ...], floor: float | None = HIDDEN
 ) -> Bool[Tensor, "batch *set key"]:
-    """The keys whose score reaches the m-th largest of their row; none that lies below `HIDDEN`."""
+    """The keys whose score reaches the m-th largest of their row, and the floor.
+
+    Without a floor every row must have m finite scores, since all keys reach minus infinity.
+    """
     m = tuple(min(n, scores.shape[-1]) for n in m)
     largest = scores.topk(max(m), dim=-1).values
     if min(m) == max(m):
@@ -54,7 +57,7 @@ def reach_mth_largest(
     else:
         rank = torch.tensor(m, device=scores.device).view(-1, *[1] * (scores.dim() - 1)) - 1
         threshold = largest.gather(-1, rank.expand(*largest.shape[:-1], 1))
-    return scores >= threshold.clamp(min=HIDDEN)
+    return scores >= (threshold if floor is None else threshold.clamp(min=floor))
 
 
 def image_entropy(

@@ -42,7 +42,7 @@ class VAFHook:
         tokens = tokens_of(hook)
         n_query, n_key = scores.shape[2:]
         # A single row over a longer map is a decode step or the last token behind a cached prefix.
-        if n_query == 1 < tokens.n_keys == tokens.n_known:
+        if tokens.length is None and n_query == 1 < tokens.n_keys == tokens.n_known:
             raise ValueError(
                 f"{hook.name} shows one of the prompt's {tokens.n_keys} rows: expected all of them, "
                 'which VAF edits; set model.query_rows = "all".'
@@ -66,6 +66,8 @@ def before_image(tokens: TokenMap) -> Bool[Tensor, "batch known"]:
 def behind_image(tokens: TokenMap, n_query: int) -> Bool[Tensor, "batch {n_query}"]:
     """Which of the newest `n_query` rows are text behind the sample's last image token."""
     end = _end_of_image(tokens)[:, None]
+    if tokens.length is not None:  # a generated token
+        return end >= 0
     rows = torch.arange(tokens.n_keys - n_query, tokens.n_keys, device=end.device)
     # Rows beyond the known ones were generated, so they are text.
     real = torch.nn.functional.pad(tokens.real, (0, tokens.n_keys - tokens.n_known), value=True)

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
+from torch.compiler import is_compiling
+from transformer_lens.hook_points import HookPoint, LensHandle
 
-from rvelens.hooks.rows import MASK_ENFORCED
+from rvelens.hooks.rows import MASK_ENFORCED, MASKED
 from rvelens.run import Run
 
 # Where an attention module keeps what stands in for its attention function.
@@ -34,6 +35,47 @@ _UNSUPPORTED = {
     "s_aux": "attention sinks",
     "position_bias": "a position bias",
 }
+
+
+class Point(HookPoint):
+    """A hook point that says in plain attributes which hooks are on.
+
+    A compiled graph does not notice torch hooks that come and go, but it does notice attributes: it is
+    compiled again for other hooks.
+
+    Attributes:
+        on: whether any hook is on.
+        plain: the forward hooks in order, if there are no others; a graph runs these by itself. None
+            where a backward hook, a torch hook or a conversion is on, which break the graph.
+        flag: on the device, true once a hook made NaN or infinity inside a graph.
+    """
+
+    on: bool
+    plain: tuple[Any, ...] | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flag: Tensor | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read off what is on."""
+        self.on = bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks)
+        others = len(self._forward_hooks) - len(self.fwd_hooks)
+        simple = not (others or self._backward_hooks or self._forward_pre_hooks)
+        simple = simple and self.hook_conversion is None
+        self.plain = tuple(h.user_hook for h in self.fwd_hooks) if simple else None
+
+    def add_hook(self, *args: Any, **kwargs: Any) -> LensHandle:
+        """As in TransformerLens."""
+        handle = super().add_hook(*args, **kwargs)
+        self.refresh()
+        return handle
+
+    def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """As in TransformerLens."""
+        super().remove_hooks(*args, **kwargs)
+        self.refresh()
 
 
 class AttentionHooks(nn.Module):
@@ -51,11 +93,11 @@ class AttentionHooks(nn.Module):
 
     def __init__(self, run: Run, layer: int) -> None:
         super().__init__()
-        self.hook_attn_scores = HookPoint()
-        self.hook_pattern = HookPoint()
-        self.hook_z = HookPoint()
+        self.hook_attn_scores = Point()
+        self.hook_pattern = Point()
+        self.hook_z = Point()
         self.layer = layer
-        self.__dict__["run"] = run
+        self.run: Run = run
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """Hooks belong to the model that was wrapped: its copies and pickles hold None instead."""
@@ -71,11 +113,13 @@ class AttentionHooks(nn.Module):
         """Whether any hook is on the scores or the pattern."""
         return _has_hooks(self.hook_attn_scores) or _has_hooks(self.hook_pattern)
 
-    def fire(self, point: HookPoint, x: Tensor) -> Tensor:
+    def fire(self, point: Point, x: Tensor) -> Tensor:
         """Run the hooks of a point; what comes back must have the shape and dtype of what went in."""
-        run: Run = self.__dict__["run"]
+        run = self.run
         before, point.ctx["tokens"] = point.ctx.get("tokens"), run.tokens
         point.ctx[MASK_ENFORCED] = run.enforce_mask
+        if is_compiling():
+            return _run_plain(point, x)
         run.firing += 1
         try:
             y = point(x)
@@ -92,9 +136,10 @@ class AttentionHooks(nn.Module):
             NotImplementedError: attention that the opened rows do not compute.
             RuntimeError: the layer runs outside of a forward of the model.
         """
-        run: Run = self.__dict__["run"]
-        run.check_running(self.hook_z.name)
-        run.fired.add(self.layer)
+        run = self.run
+        if not is_compiling():
+            run.check_running(self.hook_z.name)
+            run.fired.add(self.layer)
         call.refuse_paged(self.hook_z.name)
         if not self.rows_in_use:
             z, weights = call.original()
@@ -109,6 +154,7 @@ class AttentionHooks(nn.Module):
         every = run.query_rows == "all" or n_rows == 1
         with call.full_precision():
             scores, hidden = call.scores(every, row)
+            self.hook_attn_scores.ctx[MASKED] = hidden is not None
             edited, scores_edited = self._fire_and_compare(self.hook_attn_scores, scores)
             if scores_edited and hidden is not None:
                 edited = _masked_again(edited, hidden, run.enforce_mask)
@@ -128,9 +174,9 @@ class AttentionHooks(nn.Module):
             weights = _put_row(weights.transpose(1, 2), shown, row).transpose(1, 2)
         return _put_row(whole, z.to(whole.dtype), row), weights
 
-    def _fire_and_compare(self, point: HookPoint, x: Tensor) -> tuple[Tensor, bool]:
+    def _fire_and_compare(self, point: Point, x: Tensor) -> tuple[Tensor, bool]:
         """What the hooks of a point made of `x`, and whether they edited it, in place included."""
-        version = None if x.is_inference() else x._version
+        version = None if is_compiling() or x.is_inference() else x._version
         y = self.fire(point, x)
         return y, y is not x or version is None or y._version != version
 
@@ -139,12 +185,12 @@ class AttentionHooks(nn.Module):
     ) -> Float[Tensor, "batch query head d_value"]:
         z, edited = self._fire_and_compare(self.hook_z, z)
         if edited:
-            run: Run = self.__dict__["run"]
+            run = self.run
             run.keep(self.hook_z, z)
         return z
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Call:
     """One call of a layer's attention function, as `transformers` makes it.
 
@@ -336,7 +382,7 @@ def attention(
     **kwargs: Any,
 ) -> Any:
     """Attention as `transformers` calls it: the module's own function, or its hook points around it."""
-    hooks = module.__dict__.get(_ATTRIBUTE)
+    hooks = getattr(module, _ATTRIBUTE, None)
     if hooks is None or not hooks.in_use:
         return function(module, query, key, value, attention_mask, *args, **kwargs)
     call = Call(function, name, module, query, key, value, attention_mask, args, kwargs)
@@ -423,7 +469,18 @@ def _masked_again(
     return torch.where(hidden, floor, edited)
 
 
-def _has_hooks(point: HookPoint) -> bool:
+def _run_plain(point: Point, x: Tensor) -> Tensor:
+    """The hooks of a point inside a compiled graph."""
+    if point.plain is None:
+        return check_returned(point, None, point(x), x)
+    for hook in point.plain:
+        x = check_returned(point, hook, hook(x, hook=point), x)
+    return x
+
+
+def _has_hooks(point: Point) -> bool:
+    if is_compiling():
+        return point.on
     return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
 
 

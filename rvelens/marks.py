@@ -32,6 +32,15 @@ def visual_ids(config: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
 
 
+def has_visual_inputs(arguments: Mapping[str, Any]) -> bool:
+    """Whether images or videos are among a forward's arguments, as pixels or as features of them."""
+    kinds = ("pixel", "image", "video", "vision", "mm_encoder")
+    given = [
+        name for name, x in arguments.items() if isinstance(x, Tensor) or x
+    ]  # {} gives nothing
+    return any(kind in name for name in given for kind in kinds)
+
+
 def watch(hf_model: Any, run: Run) -> bool:
     """Let `run` know what the model marks as visual tokens; False if it has no method that does."""
     ids = visual_ids(hf_model.config)
@@ -65,7 +74,8 @@ class Merge:
         arguments = inspect.signature(method).bind(module, *args, **kwargs)
         arguments.apply_defaults()
         if self.name == "get_placeholder_mask":
-            visual = _visual_of_masks(result, arguments.arguments, self.ids)
+            placed = self.run.prompt.has_visual is not False
+            visual = _visual_of_masks(result, arguments.arguments, self.ids, placed)
         else:
             visual = _visual_of_inputs(arguments.arguments, self.ids, module)
         if visual is not None:
@@ -79,12 +89,13 @@ class Merge:
 
 
 def _visual_of_masks(
-    result: Any, arguments: Mapping[str, Any], ids: tuple[int, ...]
+    result: Any, arguments: Mapping[str, Any], ids: tuple[int, ...], placed: bool
 ) -> Bool[Tensor, "batch key"] | None:
     """The masks of features that were given, audio excepted, as one.
 
     Masks come in the order of the features among the method's parameters, else as image, video,
-    audio. A method with a parameter for the token is asked about one kind of token at a time.
+    audio. A method with a parameter for the token is asked about one kind of token at a time. A method
+    without parameters for features is asked in every forward, also where nothing is `placed`.
     """
     token = arguments.get("token_id", arguments.get("placeholder_token_id"))
     if token is not None and int(token) not in ids:
@@ -94,7 +105,8 @@ def _visual_of_masks(
     kinds += ("image", "video", "audio")[len(kinds) :]
     visual = None
     for kind, mask in zip(kinds, result if isinstance(result, tuple) else (result,), strict=False):
-        given = f"{kind}_features" not in features or arguments[f"{kind}_features"] is not None
+        name = f"{kind}_features"
+        given = arguments[name] is not None if name in features else placed
         if mask is None or kind == "audio" or not given:
             continue
         mask = mask.bool().any(dim=-1) if mask.dim() == 3 else mask.bool()

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from rvelens.attention import AttentionHooks
 from rvelens.calls import check_arguments, known_arguments
-from rvelens.carried import carried_map, carry_map
+from rvelens.carried import carry_map, map_behind
 from rvelens.device import execution_device
 from rvelens.families import Family, family_of
 from rvelens.generation import check_behind_cache, check_options
 from rvelens.grid import ImageGrid, VideoGrid
 from rvelens.hook_root import HookRoot
 from rvelens.hub import TINY, embedded
-from rvelens.marks import visual_ids
+from rvelens.marks import has_visual_inputs, visual_ids
 from rvelens.prompts import (
     ImageLike,
     Images,
@@ -32,6 +32,9 @@ from rvelens.prompts import (
 )
 from rvelens.seam import open_seam
 from rvelens.tokens import TokenMap
+
+# transformers' own generate, which runs the whole model; some models have another.
+_GENERATE: Any = transformers.GenerationMixin.__dict__["generate"]
 
 
 class Block(nn.Module):
@@ -205,7 +208,7 @@ class HookedLVLM(HookRoot):
         """Logits of the model for the inputs that `prepare` made.
 
         Args:
-            *args, **kwargs: the Hugging Face model's own.
+            args, kwargs: the Hugging Face model's own.
             tokens: roles of every token up to the end of this forward, those in the cache included;
                 needed where hooks ask for them and neither ids nor the model tell, as with embeddings.
 
@@ -219,6 +222,12 @@ class HookedLVLM(HookRoot):
             kwargs.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
         n_past = int(cache.get_seq_length()) if cache is not None else 0
+        prompt = kwargs.get("inputs_embeds", args[0] if args else ids)
+        if tokens is not None and prompt is not None and tokens.batch != len(prompt):
+            raise ValueError(
+                f"a token map of {tokens.batch} samples for a forward of {len(prompt)}: expected one "
+                "row a sample; pass tokens=TokenMap.from_masks(image, real)."
+            )
         if n_past and ids is not None and mask is not None and mask.dim() == 2:
             check_behind_cache(n_past, ids.shape[1], mask.shape[1])
         with self._following(tokens):
@@ -234,7 +243,8 @@ class HookedLVLM(HookRoot):
         with self._run.giving(tokens):
             yield
             unused = self._run.given
-        if self._run.n_forwards == n_before and self.list_hooks():
+        compiled = self.tokens is not None and self.tokens.length is not None
+        if self._run.n_forwards == n_before and not compiled and self.list_hooks():
             raise RuntimeError(
                 f"the decoder of {type(self.hf_model).__name__} did not run, so no hook did: expected "
                 "the decoder that was wrapped; wrap the model again after its parts were replaced."
@@ -303,27 +313,39 @@ class HookedLVLM(HookRoot):
                 does not go with the prompt.
         """
         check_options(self.hf_model, inputs, hooked=bool(self.list_hooks()))
-        with self._following(tokens or self._prompt_behind_cache(inputs)):
+        prompt = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        if tokens is None:
+            tokens = self._map_of_prompt(inputs)
+        elif prompt is not None and tokens.n_keys != prompt.shape[1]:
+            raise ValueError(
+                f"a token map of {tokens.n_keys} tokens for a forward of {prompt.shape[1]}: expected "
+                "every token of the prompt; pass tokens=TokenMap.from_masks(image, real)."
+            )
+        with self._following(tokens):
             return self.hf_model.generate(**inputs)  # type: ignore[operator]
 
-    def _prompt_behind_cache(self, inputs: dict[str, Any]) -> TokenMap | None:
-        """The map of a prompt whose beginning a cache holds; None where the forwards tell it.
+    def _map_of_prompt(self, inputs: dict[str, Any]) -> TokenMap | None:
+        """The map of the prompt of a generation; None where the forwards tell it.
 
-        generate gets the ids of the whole prompt, so they tell what a cache of unknown origin holds,
-        and that the last token of a prompt is not a generated one.
+        generate gets the ids of the whole prompt. They are needed where a model's own generate hands
+        embeddings to its language model, and where a cache of unknown origin holds the beginning. They
+        also tell that the last token of a prompt is not a generated one.
         """
         ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
         n_past = int(cache.get_seq_length()) if cache is not None else 0
-        if ids is None or not 0 < n_past < ids.shape[1]:
+        if ids is None:
             return None
+        own = getattr(type(self.hf_model), "generate", None) is not _GENERATE
+        if not 0 < n_past < ids.shape[1]:
+            return self.token_map(inputs) if own and not n_past else None
         whole = self.token_map(inputs)
-        carried = carried_map(cache)
-        if carried is None:
-            carry_map(cache, whole.crop(n_past))
-        if carried is None or n_past < ids.shape[1] - 1:
+        past = map_behind(cache, n_past, len(ids))
+        if past is None:
+            carry_map(cache, past := whole.crop(n_past))
+        if n_past < ids.shape[1] - 1 and not own:
             return None
-        last = TokenMap.from_masks(whole.image[:, -1:], whole.real[:, -1:])
-        return carried.crop(n_past).expand(last.batch).append(last)
+        image = whole.image[:, n_past:] & has_visual_inputs(inputs)
+        return past.append(TokenMap.from_masks(image, whole.real[:, n_past:]))
 
     def ask(
         self,

@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.compiler import is_compiling
+from torch.nn.functional import pad
 from transformer_lens.hook_points import HookPoint
 
-from rvelens.carried import carried_map, carry_map
+from rvelens.carried import carried_map, carry_map, map_behind
 from rvelens.tokens import TokenMap
 
 QueryRows = Literal["last", "all"]
@@ -31,28 +33,31 @@ class Prompt:
         visual: the visual tokens among the new ones, as the model itself marked them.
         visual_ids: token ids that stand for visual tokens, for models that do not mark them; None
             for those that do.
+        has_visual: whether the model was given images or videos in any form; None if that is unknown.
     """
 
     input_ids: Int[Tensor, "batch key"] | None = None
     attention_mask: Any = None
     visual: Bool[Tensor, "batch key"] | None = None
     visual_ids: tuple[int, ...] | None = None
+    has_visual: bool | None = None
 
-    def is_known(self, n_query: int) -> bool:
-        """Whether it tells the roles of `n_query` new tokens."""
-        if self.visual is not None:
-            return self.visual.shape[1] == n_query
-        return self.input_ids is not None and self.input_ids.shape[1] == n_query
+    def _visual(self, n_past: int, n_query: int) -> Bool[Tensor, "batch key"] | None:
+        """Which of the new tokens are visual; None if nothing tells."""
+        visual, ids = self.visual, self.input_ids
+        if visual is None and ids is not None:
+            visual = torch.isin(ids, ids.new_tensor(self.visual_ids or ()))
+        if visual is None or visual.shape[1] not in (n_query, n_past + n_query):
+            return None
+        return visual[
+            :, -n_query:
+        ]  # some models mark the whole prompt, of which a cache holds a part
 
     def roles(self, batch: int, n_past: int, n_query: int) -> TokenMap | None:
         """The map of the new tokens; None if nothing tells their roles."""
-        if not self.is_known(n_query):
-            return None
-        visual = self.visual
+        visual = self._visual(n_past, n_query)
         if visual is None:
-            assert self.input_ids is not None
-            ids = torch.tensor(self.visual_ids or (), device=self.input_ids.device)
-            visual = torch.isin(self.input_ids, ids.to(self.input_ids.dtype))
+            return None
         real = real_tokens(self.attention_mask, n_past, n_query)
         real = torch.ones_like(visual) if real is None else real.to(visual.device)
         n_rows = max(len(real), len(visual))  # beams: one of them was repeated already
@@ -72,15 +77,20 @@ def real_tokens(mask: Any, n_past: int, n_query: int) -> Bool[Tensor, "batch key
         n_past: keys before the new tokens.
         n_query: new tokens.
     """
+    n_keys = n_past + n_query
     if isinstance(mask, Mapping):
-        mask = mask.get("full_attention")
+        kinds = [m for m in mask.values() if isinstance(m, Tensor) and m.shape[-1] >= n_keys]
+        mask = mask.get("full_attention", kinds[0] if kinds else None)
     if not isinstance(mask, Tensor):
         return None
     if mask.dim() == 2:
-        return mask[:, -n_query:].bool()
-    if mask.dim() != 4 or mask.shape[-1] < n_past + n_query:
+        if mask.shape[1] == n_query:
+            return mask.bool()
+        # A mask that is too short means padding behind it, to transformers as well.
+        return pad(mask.bool(), (0, max(n_keys - mask.shape[1], 0)))[:, n_past:n_keys]
+    if mask.dim() != 4 or mask.shape[-1] < n_keys:
         return None
-    new = mask[..., n_past : n_past + n_query]
+    new = mask[..., n_past:n_keys]
     seen = new if new.dtype == torch.bool else new > torch.finfo(new.dtype).min
     return seen.flatten(1, 2).any(dim=1)  # a key that no row sees is padding
 
@@ -110,6 +120,7 @@ class Run:
         unchecked: what hooks made, of the latest steps: not yet checked for NaN and infinity.
         fired: layers whose hook points have run in this forward.
         given: a map that the caller gave, of all tokens up to the end of the prompt.
+        flagged: hook points with a flag on the device that compiled steps raise.
         n_forwards: forwards of the decoder that began.
         firing: hooks that are running; only inside one may another forward begin.
     """
@@ -123,10 +134,12 @@ class Run:
     unchecked: list[tuple[HookPoint, Tensor]] = field(default_factory=list)
     fired: set[int] = field(default_factory=set)
     given: TokenMap | None = None
+    flagged: dict[int, Any] = field(default_factory=dict, repr=False)
     n_forwards: int = 0
     firing: int = 0
     _outer: list[Outer] = field(default_factory=list, repr=False)
     _prompts: dict[int, Prompt] = field(default_factory=dict, repr=False)
+    _aside: dict[int, TokenMap | None] = field(default_factory=dict, repr=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "query_rows" and value not in get_args(QueryRows):
@@ -173,52 +186,69 @@ class Run:
         """Drop what is known of a forward that never came."""
         self._prompts.pop(threading.get_ident(), None)
 
-    def begin(self, batch: int, n_query: int, cache: Any) -> None:
+    def begin(self, batch: int, n_query: int, cache: Any, hooked: bool) -> None:
         """Find the token map as the decoder starts on `n_query` rows behind what `cache` holds.
 
+        Args:
+            batch, n_query: samples and rows of the forward.
+            cache: its cache, if it has one.
+            hooked: whether hooks are on.
+
         Raises:
-            RuntimeError: the model is running in another thread.
+            RuntimeError: hooks are on and the model is running in another thread.
             ValueError: the caller's map does not fit.
         """
-        self._enter()
-        prompt = self._prompts.pop(threading.get_ident(), Prompt())
-        self.row, self.fired = None, set()
-        self.n_query = n_query
+        thread = threading.get_ident()
+        prompt = self._prompts.pop(thread, Prompt())
         self.n_forwards += 1
-        if n_query == 1 and self.given is None and prompt.visual is None and self.advance(cache):
+        if self._is_busy(thread):
+            if hooked:
+                raise RuntimeError(
+                    "a forward starts while another thread runs the same model: expected one forward "
+                    "at a time under hooks, which belong to the model; load the model once a thread, "
+                    "or take a lock."
+                )
+            self._aside[thread] = self._map(prompt, batch, n_query, cache)
             return
-        n_past = int(cache.get_seq_length()) if cache is not None else 0
-        self.tokens = self._map(prompt, batch, n_past, n_query, cache)
+        self._outer.append(Outer(self.tokens, self.n_query, self.row, self.fired, thread))
+        self.row, self.fired, self.n_query = None, set(), n_query
+        self.tokens = self._map(prompt, batch, n_query, cache)
         if self.tokens is not None and n_query > 1:
             row = self.tokens.last - (self.tokens.n_keys - n_query)
             self.row = None if bool((row == n_query - 1).all()) else row
 
-    def advance(self, cache: Any) -> bool:
-        """Go on by one generated token behind a static cache; False behind another cache.
+    def _is_busy(self, thread: int) -> bool:
+        """Whether another thread is in a forward."""
+        if not self.firing:  # this thread's own forward was interrupted
+            self._outer = [outer for outer in self._outer if outer.thread != thread]
+        return bool(self._outer) and self._outer[-1].thread != thread
 
-        Never waits for the device, and does the same at every step, so that it can be compiled.
-        """
+    def advance(self, cache: Any) -> None:
+        """Go on by one generated token behind a static cache, as every compiled step does."""
         tokens = carried_map(cache)
-        if tokens is None or tokens.length is None:
-            return False
+        assert tokens is not None
         tokens.advance()
         self.tokens, self.row, self.n_query = tokens, None, 1
-        return True
 
-    def _map(
-        self, prompt: Prompt, batch: int, n_past: int, n_query: int, cache: Any
-    ) -> TokenMap | None:
+    def _map(self, prompt: Prompt, batch: int, n_query: int, cache: Any) -> TokenMap | None:
+        n_past = int(cache.get_seq_length()) if cache is not None else 0
         if self.given is not None:
             return self._given_map(self.given, batch, n_past + n_query)
-        past = carried_map(cache) if n_past else None
-        if past is not None and (n_past > past.n_keys or batch % past.batch):
-            past = None  # someone else filled the cache, or picked samples of it
-        if n_past == 0 or n_query > 1 or prompt.visual is not None:
-            new = prompt.roles(batch, n_past, n_query)
-            if n_past == 0 or new is None:
-                return new
-            return None if past is None else past.crop(n_past).expand(batch).append(new)
-        return None if past is None else past.crop(n_past).expand(batch).extend(n_query)
+        past = map_behind(cache, n_past, batch)
+        generated = past is not None and n_query == 1 and prompt.visual is None
+        if generated and past is not None and past.blank:
+            real = real_tokens(prompt.attention_mask, n_past, 1)
+            generated = real is None or bool(real.all())
+        if generated and past is not None:
+            static = carried_map(cache)
+            if static is not None and static.length is not None:
+                static.advance()
+                return static
+            return past.extend(1)
+        new = prompt.roles(batch, n_past, n_query)
+        if n_past == 0 or new is None:
+            return new
+        return None if past is None else past.append(new)
 
     def _given_map(self, given: TokenMap, batch: int, n_keys: int) -> TokenMap:
         if n_keys > given.n_keys or batch % given.batch:
@@ -233,32 +263,25 @@ class Run:
 
     def end(self, cache: Any) -> None:
         """The decoder is done: its cache takes the map along."""
-        if cache is None or (self.tokens is not None and self.tokens.length is not None):
+        tokens = self._aside.get(threading.get_ident(), self.tokens)
+        if cache is None or (tokens is not None and tokens.length is not None):
             return
-        tokens = self.tokens
         if tokens is not None and cache.is_compileable:
-            tokens = tokens.on_static_cache(int(cache.get_max_length()))
+            slides = all(cache.is_sliding)
+            n_slots = int(cache.get_max_length())
+            # A cache of sliding windows holds any number of tokens, one after the other.
+            tokens = tokens.on_static_cache(tokens.n_keys + n_slots + 1 if slides else n_slots)
         carry_map(cache, tokens)
-
-    def _enter(self) -> None:
-        thread = threading.get_ident()
-        if not self.firing:
-            self._outer = [outer for outer in self._outer if outer.thread != thread]  # interrupted
-        if self._outer and self._outer[-1].thread != thread:
-            raise RuntimeError(
-                "a forward starts while another thread runs the same model: expected one forward at a "
-                "time, since hooks belong to the model; load the model once a thread, or take a lock."
-            )
-        self._outer.append(
-            Outer(self.tokens, self.n_query, self.row, self.fired, thread)
-        )
 
     def is_mine(self) -> bool:
         """Whether the forward that ends had begun: another thread's may have been refused."""
-        return bool(self._outer) and self._outer[-1].thread == threading.get_ident()
+        thread = threading.get_ident()
+        return thread in self._aside or bool(self._outer and self._outer[-1].thread == thread)
 
     def leave(self) -> None:
         """The decoder is done or failed: what started it from a hook finds its own state again."""
+        if self._aside.pop(threading.get_ident(), self) is not self:
+            return
         outer = self._outer.pop()
         if self._outer:
             self.tokens, self.n_query, self.row = outer.tokens, outer.n_query, outer.row
@@ -266,6 +289,7 @@ class Run:
 
     def drop(self, depth: int) -> None:
         """Forget forwards that were interrupted: those beyond `depth`."""
+        self._aside.pop(threading.get_ident(), None)
         while self.depth > depth:
             self.leave()
 
@@ -295,13 +319,20 @@ class Run:
             "backward, and call the whole model."
         )
 
-
-    def keep(self, point: HookPoint, x: Tensor) -> None:
+    def keep(self, point: Any, x: Tensor) -> None:
         """Keep what a hook made until it is checked: as it is where it is one row, else its sum.
 
-        NaN and infinity stay in a sum.
+        NaN and infinity stay in a sum. A compiled graph cannot hand out tensors at every step; it
+        raises a flag on the device instead.
         """
         x = x.detach()
+        if is_compiling():
+            if point.flag is not None:
+                point.flag.logical_or_(x.sum(dtype=torch.float32).isfinite().logical_not())
+            return
+        if point.flag is None or point.flag.device != x.device:
+            point.flag = torch.zeros((), dtype=torch.bool, device=x.device)
+            self.flagged[id(point)] = point
         self.unchecked.append((point, x if self.n_query == 1 else x.sum(dtype=torch.float32)))
 
     def is_check_due(self) -> bool:
@@ -320,13 +351,16 @@ class Run:
             ValueError: what some hook made is not finite.
         """
         unchecked, self.unchecked = self.unchecked, []
-        if not unchecked:
+        tests = [(point, x.sum(dtype=torch.float32).isfinite()) for point, x in unchecked]
+        if self.tokens is not None and self.tokens.length is not None:  # steps that may be compiled
+            tests += [(point, ~point.flag) for point in self.flagged.values()]
+        if not tests:
             return
-        device = unchecked[0][1].device
-        sums = torch.stack([x.sum(dtype=torch.float32).to(device) for _, x in unchecked])
-        finite = sums.isfinite()
+        finite = torch.stack([test.to(tests[0][1].device) for _, test in tests])
         if not bool(finite.all()):
-            point = unchecked[int(finite.int().argmin())][0]
+            point = tests[int(finite.int().argmin())][0]
+            for flagged in self.flagged.values():
+                flagged.flag.zero_()
             raise ValueError(
                 f"the attention of {(point.name or '').rpartition('.')[0]} is not finite after its "
                 "hooks: expected finite scores, pattern and z; look for a division by zero or an "

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from rvelens import attention, carried, marks
 from rvelens.attention import AttentionHooks
@@ -173,17 +174,26 @@ class Announce(_Follower):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note ids and mask of the coming forward."""
+        if is_compiling() and _is_static_step(kwargs.get("input_ids"), kwargs):
+            return  # nothing is read off generated tokens
+        self._note(args, kwargs)
+
+    @torch.compiler.disable()
+    def _note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
+        visual = marks.has_visual_inputs(named)
         self.run.prompt = Prompt(
-            named.get("input_ids"), named.get("attention_mask"), visual_ids=self._ids(named)
+            named.get("input_ids"),
+            named.get("attention_mask"),
+            None,
+            self._ids(named, visual),
+            visual,
         )
 
-    def _ids(self, named: Mapping[str, Any]) -> tuple[int, ...] | None:
+    def _ids(self, named: Mapping[str, Any], visual: bool) -> tuple[int, ...] | None:
         """Ids of visual tokens, for models that do not mark them; none without visual inputs."""
         if self.ids is None:
             return None
-        kinds = ("pixel", "image", "video", "vision", "mm_encoder")
-        visual = any(k in name for name, x in named.items() if x is not None for k in kinds)
         cache = named.get("past_key_values")
         fresh = cache is None or not int(cache.get_seq_length())
         return self.ids if visual or fresh else ()
@@ -201,6 +211,15 @@ class Begin(_Follower):
         Raises:
             NotImplementedError: hooks are on, and backward would run their layers again.
         """
+        x = kwargs.get("inputs_embeds")
+        x = kwargs.get("input_ids") if x is None else x
+        if is_compiling() and _is_static_step(x, kwargs):
+            self.run.advance(kwargs["past_key_values"])
+            return
+        self._begin(module, args, kwargs)
+
+    @torch.compiler.disable()
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
         x = kwargs.get("inputs_embeds")
         x = ids if x is None else x
@@ -211,13 +230,13 @@ class Begin(_Follower):
             prompt.input_ids = ids  # the decoder alone reads text
         if prompt.attention_mask is None:
             prompt.attention_mask = mask
-        if module.training and torch.is_grad_enabled():
+        hooked = any(hooks.in_use for hooks in self.seam.layers.values())
+        if hooked and module.training and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
-        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"))
+        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked)
 
     def _refuse_checkpointing(self, decoder: nn.Module) -> None:
-        hooked = any(hooks.in_use for hooks in self.seam.layers.values())
-        if hooked and any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules()):
+        if any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules()):
             raise NotImplementedError(
                 "hooks are on and gradient checkpointing is too, which runs layers again in backward, "
                 "outside of their forward: expected one of the two; turn checkpointing off."
@@ -234,6 +253,14 @@ class End(_Follower):
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """Let the cache take the map along; raise what the hooks did wrong."""
+        x = kwargs.get("inputs_embeds")
+        x = kwargs.get("input_ids") if x is None else x
+        if is_compiling() and _is_static_step(x, kwargs):
+            return
+        self._end(kwargs, output)
+
+    @torch.compiler.disable()
+    def _end(self, kwargs: dict[str, Any], output: Any) -> None:
         run = self.seam.run
         if not run.is_mine():
             return
@@ -246,6 +273,14 @@ class End(_Follower):
                 run.check()
         finally:
             run.leave()
+
+
+def _is_static_step(x: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether one token comes behind a static cache with a map: a step that can be compiled."""
+    if not isinstance(x, Tensor) or x.shape[1] != 1:
+        return False
+    tokens = carried.carried_map(kwargs.get("past_key_values"))
+    return tokens is not None and tokens.length is not None
 
 
 def _cache_of(kwargs: Mapping[str, Any], output: Any) -> Any:

@@ -26,6 +26,7 @@ class TokenMap:
         real: false where a key is padding.
         n_seen: keys seen so far, see `n_keys`; at the end of the prompt where `length` counts on.
         n_image: image tokens of each sample, as Python numbers, so that nobody has to wait for a GPU.
+        blank: whether some sample has no real token yet, so that its next one may be padding as well.
         length, n_slots: behind a static cache, where every step has to look the same to a compiled
             graph: the keys seen so far, counted on the device, and the keys that the cache can hold.
     """
@@ -35,6 +36,7 @@ class TokenMap:
     n_seen: int
     n_image: tuple[int, ...]
     _buffers: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    blank: bool = False
     length: Int[Tensor, ""] | None = None
     n_slots: int = 0
 
@@ -56,7 +58,8 @@ class TokenMap:
         cls, image: Bool[Tensor, "batch key"], real: Bool[Tensor, "batch key"]
     ) -> TokenMap:
         """Make a map of two masks over the same keys."""
-        return cls(image, real, image.shape[1], tuple(image.sum(dim=1).tolist()))
+        counts = torch.stack([image.sum(dim=1), real.sum(dim=1)]).tolist()
+        return cls(image, real, image.shape[1], tuple(counts[0]), blank=0 in counts[1])
 
     @property
     def n_keys(self) -> int:
@@ -113,7 +116,7 @@ class TokenMap:
         keys, bias = self._buffers_of(n_keys, device)
         if keys.shape[1] == n_keys:  # a layer as long as the cache, which never slides
             return keys, bias
-        index = torch.arange(n_keys, device=device) + (length.to(device) - n_keys).clamp(min=0)
+        index = self._newest(length, n_keys, device)
         return keys.index_select(1, index), bias.index_select(1, index)
 
     def _buffers_of(self, n_keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -132,9 +135,22 @@ class TokenMap:
         self, mask: Bool[Tensor, "batch known"], n_keys: int
     ) -> Bool[Tensor, "batch {n_keys}"]:
         """Any mask over the known keys, aligned as in `image_keys`."""
-        start = max(self.n_keys - n_keys, 0)
+        grown = torch.nn.functional.pad
+        if self.length is not None:
+            mask = grown(mask, (0, self.n_slots - self.n_known))
+            if n_keys >= self.n_slots:
+                return grown(mask, (0, n_keys - self.n_slots))
+            return mask.index_select(1, self._newest(self.length, n_keys, mask.device))
+        start = max(self.n_seen - n_keys, 0)
         mask = mask[:, min(start, self.n_known) :][:, :n_keys]
-        return torch.nn.functional.pad(mask, (0, n_keys - mask.shape[1]))
+        return grown(mask, (0, n_keys - mask.shape[1]))
+
+    def _newest(
+        self, length: Int[Tensor, ""], n_keys: int, device: torch.device
+    ) -> Int[Tensor, " key"]:
+        """Positions of a layer's keys: the first ones, or the newest of more."""
+        first = (length.to(device) - n_keys).clamp(min=0)
+        return (torch.arange(n_keys, device=device) + first).clamp(max=self.n_slots - 1)
 
     def image_index(self) -> tuple[Int[Tensor, "batch image"], Bool[Tensor, "batch image"]]:
         """Key positions of each sample's image tokens in order, and which entries are not filler.
@@ -150,9 +166,11 @@ class TokenMap:
     def on_static_cache(self, n_slots: int) -> TokenMap:
         """The map behind a static cache of `n_slots` keys; `advance` counts what is generated."""
         device = self.image.device
+        # One slot behind the prompt at least: what is generated is text, wherever it is looked up.
+        n_slots = max(n_slots, self.n_keys + 1)
         length = torch.tensor(self.n_keys, device=device)
         tokens = TokenMap(
-            self.image, self.real, self.n_keys, self.n_image, {}, length, max(n_slots, self.n_keys)
+            self.image, self.real, self.n_keys, self.n_image, {}, self.blank, length, n_slots
         )
         tokens._buffers_of(n_slots, device)
         return tokens
@@ -164,7 +182,8 @@ class TokenMap:
 
     def extend(self, n_new: int) -> TokenMap:
         """The map after `n_new` generated text tokens."""
-        return TokenMap(self.image, self.real, self.n_keys + n_new, self.n_image, self._buffers)
+        n_keys = self.n_keys + n_new
+        return TokenMap(self.image, self.real, n_keys, self.n_image, self._buffers, self.blank)
 
     def append(self, new: TokenMap) -> TokenMap:
         """The map after a further piece of prompt, which may hold images of its own."""
@@ -177,14 +196,15 @@ class TokenMap:
     def crop(self, n_keys: int) -> TokenMap:
         """The map of the first `n_keys` keys, after a cache was cut back to them."""
         if n_keys >= self.n_known:
-            return TokenMap(self.image, self.real, n_keys, self.n_image, self._buffers)
+            return TokenMap(self.image, self.real, n_keys, self.n_image, self._buffers, self.blank)
         return TokenMap.from_masks(self.image[:, :n_keys], self.real[:, :n_keys])
 
     def pick(self, samples: Int[Tensor, " picked"]) -> TokenMap:
         """The map of some samples, in the order given, each as often as it is named."""
         n_image = tuple(self.n_image[n] for n in samples.tolist())
         samples = samples.to(self.image.device)
-        return TokenMap(self.image[samples], self.real[samples], self.n_keys, n_image)
+        image, real = self.image[samples], self.real[samples]
+        return TokenMap(image, real, self.n_keys, n_image, blank=self.blank)
 
     def expand(self, batch: int) -> TokenMap:
         """The map with every sample repeated in place, as beams and returned sequences are.
@@ -205,7 +225,7 @@ class TokenMap:
             for m in (self.image, self.real)
         )
         n_image = tuple(n for n in self.n_image for _ in range(times))
-        return TokenMap(image, real, self.n_keys, n_image)
+        return TokenMap(image, real, self.n_keys, n_image, blank=self.blank)
 
 
 def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap) -> None:

@@ -111,6 +111,7 @@ def test_a_shared_prefix_changes_no_score(name, monkeypatch):
     descends(expected, shared.ranking)
 
 
+@pytest.mark.slow
 def test_the_shipped_profile_is_measured_again():
     """Its six least sensitive heads of layer 0 score below 5e-7: these alone may change places."""
     shipped = ARSProfile.load("rvelens/tiny")

@@ -238,6 +238,7 @@ def on_the_hub(code, folder, tmp_path, **environment):
     return hub, done
 
 
+@pytest.mark.slow
 def test_push_and_load_on_the_hub(steer, tmp_path):
     steer.save(tmp_path / "steer")
     hub, done = on_the_hub(HUB, tmp_path / "steer", tmp_path, HF_TOKEN="secret-token")
@@ -253,6 +254,7 @@ def test_push_and_load_on_the_hub(steer, tmp_path):
     assert "secret-token" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_push_without_a_token_is_one_sentence(steer, tmp_path):
     steer.save(tmp_path / "steer")
     code = (

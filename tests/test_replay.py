@@ -136,6 +136,7 @@ def test_settings_side_by_side_equal_each_alone(model, inputs, profile):
     assert not model.list_hooks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*REPLAYS, "smolvlm"])
 def test_generations_side_by_side_equal_generate_alone(name):
     model = hooked(name)

@@ -28,6 +28,7 @@ def one_by_one(model, images, questions):
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*REPLAYS, "smolvlm"])
 @pytest.mark.parametrize("steered", [False, True])
 def test_shared_answers_are_those_of_one_question_at_a_time(name, steered):

@@ -3,6 +3,7 @@
 A line of a page that is one of these is replaced by what it names:
 
     %% api rvelens.hooks     everything public in a module
+    %% errors                every message that the package raises, from `error_page.py`
     %% cli                   every command of `rvelens`, with its arguments and options
     %% pages                 the pages of this page's folder, one line each
     %% pages a.md b/c.md     these pages, one line each; `*` stands for the rest of the folder
@@ -24,12 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import beds
+import error_page
 import study_pages
 import typer
 from public import comment_above, defined_in, home, public_names, written
 from sphinx.application import Sphinx
 
-LINE = re.compile(r"^%% (api|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE)
+LINE = re.compile(
+    r"^%% (api|errors|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE
+)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -44,6 +48,7 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
     here = Path(app.srcdir, docname).parent
     makers = {
         "api": api,
+        "errors": lambda _: error_page.messages(),
         "cli": lambda _: cli(),
         "pages": lambda rest: pages(here, rest.split()),
         "studies": lambda _: studies(),

@@ -56,6 +56,7 @@ def test_sampled_with_several_sequences_a_prompt(name):
     assert len({tuple(row) for row in output.sequences.tolist()}) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_second_branch_like_the_first_takes_nothing_away(name):
     """2 l - l is l at every step, for every family's positions, caches and hooks."""

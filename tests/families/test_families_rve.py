@@ -34,6 +34,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @verifies("RVE = reference")
 @pytest.mark.parametrize("variant", [None, *VARIANTS])
 def test_prefill(name, variant):
@@ -65,6 +66,7 @@ def test_each_step_of_a_generation(name):
     close(torch.stack(output.logits, dim=1), reference_logits(name, inputs, new, rve))
 
 
+@pytest.mark.slow
 @verifies("beams")
 def test_beams(name):
     options = {"layers": LAYERS, **OPTIONS}

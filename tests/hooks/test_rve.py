@@ -225,6 +225,7 @@ def middle(found):
     return sum(found[len(found) // 2 - 1 : len(found) // 2 + 1]) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_layers_that_depend_on_the_input(name, entropies):
     """Prefill and each step of a generation, against loops; padding and windows are in there."""

@@ -77,6 +77,7 @@ def test_heads_that_hardly_look_score_high_in_ars_alone():
     assert float(renormalised(little[0], nothing)) == pytest.approx(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_against_finite_differences(family):
     model = hooked(family)

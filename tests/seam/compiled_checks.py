@@ -1,0 +1,215 @@
+"""Decode steps behind a static cache compile to one graph, with and without hooks.
+
+`test_compiled.py` runs this file in processes of its own, since jaxtyping's run-time checks, which the
+other tests run under, cannot be compiled.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from family_cases import CASES, batch, hooked, profile_of
+
+from rvelens import HookedLVLM
+from rvelens.hooks import (
+    devils_hooks,
+    head_mask_hooks,
+    pai_hooks,
+    region_hooks,
+    rve_hooks,
+    tokens_of,
+    vaf_hooks,
+)
+
+# torch warns of its own internals as it traces.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+SCORES = "blocks.1.attn.hook_attn_scores"
+ONE_FORWARD = [name for name in CASES if name != "instructblip"]  # whose forward wants pixels
+
+
+def settings(model: HookedLVLM) -> dict[str, list[Any]]:
+    layers = list(model.attention_layers)
+    rve = rve_hooks(profile_of(model), layers, k=3, alpha=0.3)
+    return {
+        "none": [],
+        "rve": rve,
+        "head mask": head_mask_hooks({1: [2, 3]}),
+        "vaf": vaf_hooks(model.n_layers, [1]),
+        "pai": pai_hooks(model.n_layers, layers),
+        "devils": devils_hooks(model.n_layers, layers),
+        "several": [*rve, *head_mask_hooks({0: [1]}), *pai_hooks(model.n_layers, [2])],
+    }
+
+
+def decode_step(model: HookedLVLM) -> dict[str, Any]:
+    """One token behind a prompt in a static cache, filled under the hooks that are on."""
+    inputs = batch(model)
+    n_prompt = inputs["input_ids"].shape[1]
+    config = model.hf_model.config.get_text_config()
+    cache = transformers.StaticCache(config=config, max_cache_len=n_prompt + 8)
+    logits = model(**inputs, past_key_values=cache, use_cache=True)
+    mask = torch.cat([inputs["attention_mask"], torch.ones(3, 1, dtype=torch.long)], dim=1)
+    return {
+        "input_ids": logits[:, -1:].argmax(dim=-1),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(dim=1) - 1)[:, -1:],
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+
+
+def fork(step: dict[str, Any]) -> dict[str, Any]:
+    return {**step, "past_key_values": copy.deepcopy(step["past_key_values"])}
+
+
+def compiled(call: Any) -> Any:
+    return torch.compile(call, backend="eager")
+
+
+def count_graphs(call: Any, step: dict[str, Any]) -> tuple[torch.Tensor, int, list[str]]:
+    """Logits of a compiled step, the graphs that it took, and why a graph broke off."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, example_inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    logits = torch.compile(call, backend=backend)(**step).logits
+    return logits, len(graphs), list(torch._dynamo.utils.counters["graph_break"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ONE_FORWARD)
+@pytest.mark.parametrize("kind", ["none", "several", "vaf"])
+def test_a_decode_step_is_one_graph(name, kind):
+    model = hooked(name)
+    model.query_rows = "all" if kind == "vaf" else "last"
+    with model.hooks(settings(model)[kind]):
+        step = decode_step(model)
+        expected = model.hf_model(**fork(step)).logits
+        got, n_graphs, breaks = count_graphs(model.hf_model.__call__, fork(step))
+    assert (n_graphs, breaks) == (1, [])
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["rve", "head mask", "pai", "devils", "region"])
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_each_method_is_one_graph(name, kind):
+    """Layers 0 and 1 of gemma3 have a window that slides past the image."""
+    model = hooked(name)
+    region = torch.rand(3, max(model.token_map(batch(model)).n_image)) > 0.5
+    hooks = {**settings(model), "region": region_hooks(region, [0, 1, 2])}[kind]
+    with model.hooks(hooks):
+        step = decode_step(model)
+        expected = model.hf_model(**fork(step)).logits
+        got, n_graphs, breaks = count_graphs(model.hf_model.__call__, fork(step))
+    assert (n_graphs, breaks) == (1, [])
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(got, model.hf_model(**decode_step(model)).logits, atol=1e-4)
+
+
+def generate(model: HookedLVLM, inputs: Any, compile_it: bool, **options: Any) -> Any:
+    config = transformers.generation.CompileConfig(backend="eager", fullgraph=False)
+    config._compile_all_devices = compile_it
+    return model.generate(
+        **inputs, do_sample=False, max_new_tokens=6, cache_implementation="static",
+        compile_config=config, disable_compile=not compile_it, **options,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CASES)
+def test_generations_compiled_and_eager_are_the_same_as_hooks_come_and_go(name):
+    torch._dynamo.reset()
+    model = hooked(name)
+    inputs = batch(model)
+    known = settings(model)
+    expected = {}
+    for kind in ("none", "rve", "head mask"):
+        with model.hooks(known[kind]):
+            expected[kind] = generate(model, inputs, compile_it=False)
+            dynamic = model.generate(**inputs, do_sample=False, max_new_tokens=6)
+            assert torch.equal(expected[kind], dynamic)
+    for kind in ("none", "rve", "head mask", "none"):
+        with model.hooks(known[kind]):
+            assert torch.equal(generate(model, inputs, compile_it=True), expected[kind]), kind
+    assert not torch.equal(expected["none"], expected["rve"])
+
+
+@torch.no_grad()
+def test_one_compiled_function_notices_hooks_that_come_and_go(model):
+    torch._dynamo.reset()
+    call = compiled(model.hf_model.__call__)
+    known = settings(model)
+    step = decode_step(model)
+    order = ("none", "rve", "none", "pai", "rve", "head mask", "none")
+    for kind in order:
+        with model.hooks(known[kind]):
+            expected = model.hf_model(**fork(step)).logits
+            torch.testing.assert_close(call(**fork(step)).logits, expected, rtol=0, atol=1e-5)
+    weaker = rve_hooks(profile_of(model), [0, 1, 2], k=3, alpha=0.1, beta=0.5)
+    for hooks in (known["rve"], weaker):  # the same kind of hook with other settings
+        with model.hooks(hooks):
+            expected = model.hf_model(**fork(step)).logits
+            torch.testing.assert_close(call(**fork(step)).logits, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_hook_of_ones_own_breaks_the_graph_at_its_own_layer_only(model):
+    seen = []
+
+    def own(scores, hook):
+        seen.append(float(scores.max()))  # which waits for the device
+
+    with model.hooks([(SCORES, own), *settings(model)["several"]]):
+        step = decode_step(model)
+        expected = model.hf_model(**fork(step)).logits
+        got, n_graphs, breaks = count_graphs(model.hf_model.__call__, fork(step))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert n_graphs > 1
+    assert all("item" in reason for reason in breaks), breaks
+    assert len(seen) >= 3
+
+
+@torch.no_grad()
+def test_nan_inside_a_graph_is_named(model):
+    """The hook turns wrong at the second token, which only compiled steps see."""
+    torch._dynamo.reset()
+    inputs = batch(model)
+
+    def poison(pattern, hook):
+        tokens = tokens_of(hook)
+        return pattern / 0 if tokens.length is not None else pattern.clone()
+
+    with (
+        pytest.raises(ValueError, match=r"the attention of blocks\.1\.attn is not finite"),
+        model.hooks([("blocks.1.attn.hook_pattern", poison)]),
+    ):
+        generate(model, inputs, compile_it=True)
+    assert torch.isfinite(model(**inputs)).all()
+    with model.hooks(settings(model)["rve"]):
+        generate(model, inputs, compile_it=True)
+
+
+@torch.no_grad()
+def test_a_static_cache_does_not_change_what_a_hook_reads(model):
+    inputs = batch(model)
+    pages = []
+
+    def read(scores, hook):
+        tokens = tokens_of(hook)
+        image = tokens.image_keys(scores.shape[-1], scores.device)
+        pages.append((tokens.n_keys, tokens.n_known, tokens.last.tolist(), image.sum().item()))
+
+    with model.hooks([(SCORES, read)]):
+        model.generate(**inputs, do_sample=False, max_new_tokens=6)
+        dynamic, pages = pages, []
+        generate(model, inputs, compile_it=False)
+    assert pages == dynamic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from decimal import Decimal
 from functools import cache
 
 import torch
@@ -17,7 +17,7 @@ HIDDEN = -1e30
 @cache
 def exact_ratio(alpha: float) -> tuple[int, int]:
     """Numerator and denominator of the decimal number that was written: 0.3 is 3/10."""
-    return Fraction(repr(float(alpha))).as_integer_ratio()
+    return Decimal(repr(float(alpha))).as_integer_ratio()
 
 
 def n_selected(alpha: float, n_image: int) -> int:

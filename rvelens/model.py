@@ -33,9 +33,6 @@ from rvelens.prompts import (
 from rvelens.seam import open_seam
 from rvelens.tokens import TokenMap
 
-# transformers' own generate, which runs the whole model; some models have another.
-_GENERATE: Any = transformers.GenerationMixin.__dict__["generate"]
-
 
 class Block(nn.Module):
     """`blocks.{layer}`: holds the hook points of a layer, no weights; `attn` if it has attention."""
@@ -335,7 +332,8 @@ class HookedLVLM(HookRoot):
         n_past = int(cache.get_seq_length()) if cache is not None else 0
         if ids is None:
             return None
-        own = getattr(type(self.hf_model), "generate", None) is not _GENERATE
+        plain: Any = transformers.GenerationMixin.__dict__["generate"]
+        own = getattr(type(self.hf_model), "generate", None) is not plain
         if not 0 < n_past < ids.shape[1]:
             return self.token_map(inputs) if own and not n_past else None
         whole = self.token_map(inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -153,7 +153,17 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
 
 
 class _Follower:
-    """A torch hook on a wrapped model; its copies and pickles get one that does nothing."""
+    """A torch hook on a wrapped model; its copies and pickles get one that does nothing.
+
+    Decode steps behind a static cache are traced by torch.compile; what a prompt needs is left out of
+    the graph, by functions that are made when a model is wrapped: making them loads much of torch.
+    """
+
+    @staticmethod
+    def uncompiled(function: Callable[..., None]) -> Callable[..., None]:
+        """The same function, at which a graph breaks off."""
+        disable: Any = torch.compiler.disable
+        return disable(function)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return Idle, ()
@@ -171,14 +181,14 @@ class Announce(_Follower):
 
     def __init__(self, run: Run, ids: tuple[int, ...] | None) -> None:
         self.run, self.ids = run, ids
+        self._note_outside = self.uncompiled(self._note)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note ids and mask of the coming forward."""
         if is_compiling() and _is_static_step(kwargs.get("input_ids"), kwargs):
             return  # nothing is read off generated tokens
-        self._note(args, kwargs)
+        self._note_outside(args, kwargs)
 
-    @torch.compiler.disable()
     def _note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
         visual = marks.has_visual_inputs(named)
@@ -204,6 +214,7 @@ class Begin(_Follower):
 
     def __init__(self, seam: Seam) -> None:
         self.seam, self.run = seam, seam.run
+        self._begin_outside = self.uncompiled(self._begin)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Find the map, from what was announced or from the decoder's own inputs.
@@ -216,9 +227,8 @@ class Begin(_Follower):
         if is_compiling() and _is_static_step(x, kwargs):
             self.run.advance(kwargs["past_key_values"])
             return
-        self._begin(module, args, kwargs)
+        self._begin_outside(module, args, kwargs)
 
-    @torch.compiler.disable()
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
         x = kwargs.get("inputs_embeds")
@@ -248,6 +258,7 @@ class End(_Follower):
 
     def __init__(self, seam: Seam) -> None:
         self.seam = seam
+        self._end_outside = self.uncompiled(self._end)
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -257,9 +268,8 @@ class End(_Follower):
         x = kwargs.get("input_ids") if x is None else x
         if is_compiling() and _is_static_step(x, kwargs):
             return
-        self._end(kwargs, output)
+        self._end_outside(kwargs, output)
 
-    @torch.compiler.disable()
     def _end(self, kwargs: dict[str, Any], output: Any) -> None:
         run = self.seam.run
         if not run.is_mine():

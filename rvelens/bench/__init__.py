@@ -2,7 +2,9 @@
 
 - `shapes.py`: LLaVAs of a given shape with random weights.
 - `clock.py`: timing of several things in turn.
-- `generation.py`: generation under hooks against plain SDPA; all that `rvelens bench` reports.
+- `generation.py`: generation under hooks against plain SDPA; all that `rvelens bench` measures.
+- `counts.py`: kernels and graph breaks of one decode step.
+- `results.py`: what `rvelens bench` reports.
 - `memory.py`: what an ARS capture adds to the peak.
 - `sharing.py`: questions a second with and without a shared prefix.
 - `scoring.py`: time of `score_heads` against a forward for each text.
@@ -11,18 +13,46 @@
 
 from __future__ import annotations
 
-from rvelens.bench.generation import BRIDGE, PLAIN, RVE, UNHOOKED, boot_bridge, run, run_shape
+from rvelens.bench.counts import VIEWS, count_graph_breaks, count_kernels, decode_step
+from rvelens.bench.generation import boot_bridge, compile_config_of, run, run_shape
+from rvelens.bench.results import (
+    BRIDGE,
+    PLAIN,
+    PLAIN_COMPILED,
+    RVE,
+    RVE_COMPILED,
+    UNHOOKED,
+    Beside,
+    Conditions,
+    Counts,
+    Result,
+    Times,
+    plain_of,
+)
 from rvelens.bench.shapes import SHAPES, Shape, build
 
 __all__ = [
     "BRIDGE",
     "PLAIN",
+    "PLAIN_COMPILED",
     "RVE",
+    "RVE_COMPILED",
     "SHAPES",
     "UNHOOKED",
+    "VIEWS",
+    "Beside",
+    "Conditions",
+    "Counts",
+    "Result",
     "Shape",
+    "Times",
     "boot_bridge",
     "build",
+    "compile_config_of",
+    "count_graph_breaks",
+    "count_kernels",
+    "decode_step",
+    "plain_of",
     "run",
     "run_shape",
 ]

@@ -9,14 +9,31 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import CompileConfig, PreTrainedModel
 
 from rvelens.bench.clock import Progress, interleaved, quartiles
+from rvelens.bench.counts import count_graph_breaks, count_kernels
 from rvelens.bench.memory import capture_memory
+from rvelens.bench.results import (
+    BRIDGE,
+    PLAIN,
+    PLAIN_COMPILED,
+    RVE,
+    RVE_COMPILED,
+    UNHOOKED,
+    Beside,
+    Conditions,
+    Counts,
+    Result,
+    Times,
+    plain_of,
+)
 from rvelens.bench.scoring import scoring
 from rvelens.bench.settings import settings_side_by_side
 from rvelens.bench.shapes import SHAPES, Inputs, Shape, build, prompt_of
@@ -27,8 +44,26 @@ from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.tokens import attach_tokens
 
-# What is timed, by the names that the tables show.
-PLAIN, UNHOOKED, RVE, BRIDGE = "transformers SDPA", "HookedLVLM", "HookedLVLM + RVE", "Bridge + RVE"
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to generate.
+
+    Attributes:
+        model: of transformers; one forward of it is a decode step.
+        generate: what is timed.
+        hooks: the hooks that are on meanwhile.
+    """
+
+    model: Any
+    generate: Callable[..., Any]
+    hooks: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    @torch.no_grad()
+    def run(self, **options: Any) -> None:
+        """Generate under the hooks."""
+        with self.hooks():
+            self.generate(**options)
 
 
 def run(
@@ -38,8 +73,9 @@ def run(
     new_tokens: int = 16,
     device: str = "cpu",
     progress: Progress = iter,
-) -> dict[str, Any]:
-    """Measure a shape: seconds of each setting, ratios to plain SDPA, memory of an ARS capture.
+    compiled: bool | None = None,
+) -> Result:
+    """Measure a shape: times, kernels and graph breaks of each setting, memory of an ARS capture.
 
     Args:
         shape_name: one of `SHAPES`.
@@ -47,6 +83,7 @@ def run(
         new_tokens: tokens each generation adds.
         device: "cpu" or "cuda".
         progress: wraps the iteration over rounds, for a progress bar.
+        compiled: time compiled generation too; None: on a GPU. The CPU needs a C++ compiler for it.
 
     Raises:
         ValueError: an unknown shape, too few rounds, or a device that cannot hold the model.
@@ -55,25 +92,42 @@ def run(
         raise ValueError(f"shape {shape_name!r}: expected one of {', '.join(SHAPES)}.")
     if runs < 1:
         raise ValueError(f"runs={runs}: expected at least 1, and 7 for figures to be quoted.")
-    return run_shape(SHAPES[shape_name], shape_name, runs, new_tokens, device, progress)
+    compiled = device != "cpu" if compiled is None else compiled
+    config = compile_config_of(device) if compiled else None
+    return run_shape(SHAPES[shape_name], shape_name, runs, new_tokens, device, progress, config)
+
+
+def compile_config_of(device: str, backend: str = "inductor") -> CompileConfig:
+    """transformers' own way to compile generation, allowed on the CPU too."""
+    config = CompileConfig(backend=backend)
+    # transformers compiles nothing on the CPU unless this is set.
+    config._compile_all_devices = device == "cpu" or None  # type: ignore[assignment]
+    return config
 
 
 def run_shape(
-    shape: Shape, name: str, runs: int, new_tokens: int, device: str, progress: Progress
-) -> dict[str, Any]:
-    """`run` for a shape of one's own."""
+    shape: Shape,
+    name: str,
+    runs: int,
+    new_tokens: int,
+    device: str,
+    progress: Progress,
+    compile_config: CompileConfig | None = None,
+) -> Result:
+    """`run` for a shape of one's own; with `compile_config` compiled generation is timed too."""
     hf_model = build(shape, device)
     hooked = HookedLVLM(twin(hf_model))
     inputs = prompt_of(hf_model, shape.text_tokens)
     layers = parse_layers("preset", None, hooked.n_layers)
-    settings, missing = _settings(hf_model, hooked, inputs, layers, new_tokens)
-    seconds = interleaved(settings, runs, device, progress)
-    ratios = {
-        setting: [a / b for a, b in zip(times, seconds[PLAIN], strict=True)]
-        for setting, times in seconds.items()
-    }
-    prompts = [prompt_of(hf_model, shape.text_tokens, images) for images in (1, 2)]
-    return {
+    settings, missing = _settings(hf_model, hooked, inputs, layers)
+    counts = _counts(settings, inputs)
+    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
+    timed = {name: partial(way.run, **inputs, **options) for name, way in settings.items()}
+    if compile_config is not None:
+        compiled, failed = _compiled(settings, {**inputs, **options}, compile_config)
+        timed, missing = {**timed, **compiled}, {**missing, **failed}
+    seconds = interleaved(timed, runs, device, progress)
+    conditions: Conditions = {
         "shape": name,
         "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "dtype": str(shape.dtype).removeprefix("torch."),
@@ -83,10 +137,31 @@ def run_shape(
         "prompt_tokens": int(inputs["input_ids"].shape[1]),
         "new_tokens": new_tokens,
         "runs": runs,
-        "seconds": {setting: statistics.median(times) for setting, times in seconds.items()},
-        "ratios": {setting: statistics.median(r) for setting, r in ratios.items()},
-        "quartiles": {setting: quartiles(r) for setting, r in ratios.items()},
+    }
+    return {
+        **conditions,
+        **_times(seconds, missing),
+        **counts,
+        **_beside(hooked, shape, runs, device),
+    }
+
+
+def _times(seconds: dict[str, list[float]], missing: dict[str, str]) -> Times:
+    ratios = {
+        name: [a / b for a, b in zip(times, seconds[plain_of(name)], strict=True)]
+        for name, times in seconds.items()
+    }
+    return {
+        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
+        "ratios": {name: statistics.median(r) for name, r in ratios.items()},
+        "quartiles": {name: quartiles(r) for name, r in ratios.items()},
         "missing": missing,
+    }
+
+
+def _beside(hooked: HookedLVLM, shape: Shape, runs: int, device: str) -> Beside:
+    prompts = [prompt_of(hooked.hf_model, shape.text_tokens, images) for images in (1, 2)]
+    return {
         "capture": [capture_memory(hooked, prompt) for prompt in prompts],
         "sharing": sharing(hooked, runs, device),
         "scoring": scoring(hooked, runs, device),
@@ -101,40 +176,61 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _settings(
-    hf_model: PreTrainedModel,
-    hooked: HookedLVLM,
-    inputs: Inputs,
-    layers: list[int],
-    new_tokens: int,
-) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """What to time, and the reason of what cannot be timed here."""
-    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
+    hf_model: PreTrainedModel, hooked: HookedLVLM, inputs: Inputs, layers: list[int]
+) -> tuple[dict[str, Setting], dict[str, str]]:
+    """What to measure, and the reason of what cannot be measured here."""
     scores = torch.rand(hooked.n_layers, hooked.n_heads, generator=torch.Generator().manual_seed(2))
     hooks = rve_hooks(ARSProfile.from_scores(scores), layers, k=min(5, hooked.n_heads // 2))
-
-    @torch.no_grad()
-    def under_rve() -> None:
-        with hooked.hooks(hooks):
-            hooked.generate(**inputs, **options)
-
-    generate: Any = hf_model.generate
-    settings: dict[str, Callable[[], Any]] = {
-        PLAIN: torch.no_grad()(lambda: generate(**inputs, **options)),
-        UNHOOKED: lambda: hooked.generate(**inputs, **options),
-        RVE: under_rve,
+    plain: Any = hf_model
+    settings = {
+        PLAIN: Setting(plain, plain.generate),
+        UNHOOKED: Setting(hooked.hf_model, hooked.generate),
+        RVE: Setting(hooked.hf_model, hooked.generate, partial(hooked.hooks, hooks)),
     }
     try:
         bridge = boot_bridge(twin(hf_model))
     except Exception as error:  # Whatever keeps TransformerLens from booting is shown, not raised.
-        return settings, {BRIDGE: f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        return settings, {BRIDGE: _reason(error)}
     attach_tokens(bridge.hook_dict.values(), hooked.token_map(inputs))
+    original = bridge.original_model
+    settings[BRIDGE] = Setting(original, original.generate, partial(bridge.hooks, fwd_hooks=hooks))
+    return settings, {}
 
-    @torch.no_grad()
-    def bridge_under_rve() -> None:
-        with bridge.hooks(fwd_hooks=hooks):
-            bridge.original_model.generate(**inputs, **options)
 
-    return {**settings, BRIDGE: bridge_under_rve}, {}
+def _counts(settings: dict[str, Setting], inputs: Inputs) -> Counts:
+    """Kernels of every setting, and graph breaks of all but the bridge, which is not compiled."""
+    counts: Counts = {"kernels": {}, "graph_breaks": {}}
+    for name, setting in settings.items():
+        with setting.hooks():
+            counts["kernels"][name] = count_kernels(setting.model, inputs)
+            breaks = None if name == BRIDGE else count_graph_breaks(setting.model, inputs)
+        if breaks is not None:
+            counts["graph_breaks"][name] = breaks
+    return counts
+
+
+def _compiled(
+    settings: dict[str, Setting], options: dict[str, Any], config: CompileConfig
+) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """Compiled generation of the plain model and under RVE, compiled before it is timed.
+
+    The reason is given for both where either cannot be compiled: they are compared with each other.
+    """
+    options = {**options, "cache_implementation": "static", "compile_config": config}
+    timed = {
+        PLAIN_COMPILED: partial(settings[PLAIN].run, **options),
+        RVE_COMPILED: partial(settings[RVE].run, **options),
+    }
+    try:
+        for generate in timed.values():
+            generate()
+    except Exception as error:  # No C++ compiler, say: the eager settings are timed all the same.
+        return {}, dict.fromkeys(timed, _reason(error))
+    return timed, {}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def boot_bridge(hf_model: PreTrainedModel) -> Any:

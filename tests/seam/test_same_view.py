@@ -50,6 +50,7 @@ def setting(diary: Diary) -> list[tuple[str, Any]]:
     return [(SCORES, diary), (PATTERN, diary)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("name", NAMES)
@@ -154,6 +155,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("own", OWN)
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from textwrap import shorten
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +50,7 @@ class Point(HookPoint):
         flag: on the device, true once a hook made NaN or infinity inside a graph.
     """
 
+    finds_tokens: ClassVar[bool] = True
     on: bool
     plain: tuple[Any, ...] | None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -31,19 +32,29 @@ class HookRoot(HookedRootModule):
     _seam: Seam
     _self_check: bool
 
-    def hooks(  # Any: what TransformerLens' own annotation names is private to contextlib
+    @contextmanager
+    def hooks(
         self,
         fwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
         bwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> Any:
+    ) -> Iterator[Any]:
         """As in TransformerLens: hooks that are on inside a `with`, and gone after it.
 
         Raises:
-            ValueError: an unknown hook name, or hooks made for a model of another shape.
+            ValueError: an unknown hook name, or hooks made for a model of another shape; at the end,
+                NaN or infinity that hooks put into the latest generated tokens.
         """
-        return super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts)
+        run = self._seam.run
+        with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
+            try:
+                yield self
+                if not run.firing:
+                    run.check()
+            finally:
+                if not run.firing:  # else a hook entered it, in a forward that is checked later
+                    run.unchecked = []
 
     def _enable_hook(
         self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any

@@ -233,8 +233,17 @@ def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap) -> None:
 
     For a TransformerLens bridge, `attach_tokens(bridge.hook_dict.values(), tokens)` before the forward.
     `HookedLVLM` finds the map by itself, or takes it as `model(..., tokens=tokens)`.
+
+    Raises:
+        ValueError: hook points of a HookedLVLM, which find another map at every forward.
     """
     for point in hook_points:
+        if getattr(point, "finds_tokens", False):
+            raise ValueError(
+                f"{point.name} is a hook point of a HookedLVLM, which finds a token map at every "
+                "forward: expected hook points of another model; pass tokens= to the HookedLVLM's "
+                "forward or generate."
+            )
         point.ctx["tokens"] = tokens
 
 
@@ -248,7 +257,7 @@ def tokens_of(hook: Any) -> TokenMap:
     if tokens is None:
         raise ValueError(
             f"{hook.name} has no token map: expected input_ids of the whole prompt, or a cache that a "
-            "wrapped model filled; pass tokens=TokenMap.from_masks(image, real) to the HookedLVLM, and "
-            "rvelens.attach_tokens to another model."
+            "wrapped model filled; pass tokens=TokenMap.from_masks(image, real) to the HookedLVLM, or "
+            "call rvelens.attach_tokens for another model."
         )
     return tokens

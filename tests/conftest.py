@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ARSProfile, HookedLVLM
+
+# A machine that does other work is no reason to fail.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")

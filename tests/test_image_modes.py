@@ -10,7 +10,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms
@@ -60,11 +60,13 @@ def floats(low, high):
     return arrays.arrays(np.float32, SHAPES, elements=st.floats(low, high, width=32))
 
 
+@settings(deadline=None)
 @given(integers(0, 255) | integers(0, 65535) | integers(-300, 300) | integers(0, 2**31 - 1))
 def test_mode_i_is_read_by_the_range_of_its_levels(levels):
     check(levels, "I")
 
 
+@settings(deadline=None)
 @given(
     floats(0, 1)
     | floats(0, 255)
@@ -88,6 +90,7 @@ def check(levels, mode):
 
 
 @pytest.mark.parametrize("mode", DEEP)
+@settings(deadline=None)
 @given(levels=arrays.arrays(np.uint16, SHAPES))
 def test_16_bit_modes_are_read_by_their_upper_byte(mode, levels):
     data = levels.astype(DEEP[mode]).tobytes()
@@ -239,6 +242,7 @@ def png(levels, colour_type):
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_16_bit_png_is_read_by_its_upper_byte(colour_type, channels, data):
     levels = data.draw(arrays.arrays(np.uint16, (2, 3, channels)))

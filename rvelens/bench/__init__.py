@@ -28,6 +28,7 @@ from rvelens.bench.results import (
     Result,
     Times,
     plain_of,
+    read_result,
 )
 from rvelens.bench.shapes import SHAPES, Shape, build
 
@@ -53,6 +54,7 @@ __all__ = [
     "count_kernels",
     "decode_step",
     "plain_of",
+    "read_result",
     "run",
     "run_shape",
 ]

@@ -1,4 +1,4 @@
-"""Kernels and graph breaks of one decode step: counted, so that they are the same on every machine."""
+"""Kernels and graph breaks of one decode step: counted, not timed."""
 
 from __future__ import annotations
 
@@ -86,11 +86,14 @@ def count_kernels(model: Any, inputs: Mapping[str, Tensor]) -> int:
 
 
 @torch.no_grad()
-def count_graph_breaks(model: Any, inputs: Mapping[str, Tensor]) -> int | None:
-    """Graph breaks of one decode step compiled behind a static cache; None where nothing is compiled.
+def count_graph_breaks(model: Any, inputs: Mapping[str, Tensor]) -> int:
+    """Graph breaks of one decode step compiled behind a static cache.
 
     The graphs are collected and run as they are, so no compiler is needed. Whatever was compiled
     before in this process is forgotten.
+
+    Raises:
+        RuntimeError: nothing was compiled.
     """
     n_prompt = inputs["input_ids"].shape[1]
     config = model.config.get_text_config()
@@ -103,7 +106,14 @@ def count_graph_breaks(model: Any, inputs: Mapping[str, Tensor]) -> int | None:
 
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    torch.compile(model.__call__, backend=collect)(**step)
-    reported = sum(torch._dynamo.utils.counters["graph_break"].values())
-    torch._dynamo.reset()
-    return max(len(graphs) - 1, reported) if graphs else None
+    try:
+        torch.compile(model.__call__, backend=collect)(**step)
+        reported = sum(torch._dynamo.utils.counters["graph_break"].values())
+    finally:
+        torch._dynamo.reset()
+    if not graphs:
+        raise RuntimeError(
+            "torch.compile compiled nothing: expected at least one graph of a decode step; unset "
+            "TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE."
+        )
+    return max(len(graphs) - 1, reported)

@@ -198,14 +198,20 @@ def _settings(
 
 
 def _counts(settings: dict[str, Setting], inputs: Inputs) -> Counts:
-    """Kernels of every setting, and graph breaks of all but the bridge, which is not compiled."""
-    counts: Counts = {"kernels": {}, "graph_breaks": {}}
+    """Kernels of every setting, and graph breaks of all but the bridge."""
+    counts: Counts = {"kernels": {}, "graph_breaks": {}, "uncounted": {}}
     for name, setting in settings.items():
         with setting.hooks():
             counts["kernels"][name] = count_kernels(setting.model, inputs)
-            breaks = None if name == BRIDGE else count_graph_breaks(setting.model, inputs)
-        if breaks is not None:
-            counts["graph_breaks"][name] = breaks
+            if name == BRIDGE:
+                counts["uncounted"][name] = "the bridge is not compiled"
+                continue
+            try:
+                counts["graph_breaks"][name] = count_graph_breaks(setting.model, inputs)
+            except (
+                Exception
+            ) as error:  # A Python that torch cannot compile, say: shown, not raised.
+                counts["uncounted"][name] = _reason(error)
     return counts
 
 

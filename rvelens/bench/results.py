@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+import json
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
 # What is measured, by the names that the tables show.
 PLAIN, UNHOOKED, RVE, BRIDGE = "transformers SDPA", "HookedLVLM", "HookedLVLM + RVE", "Bridge + RVE"
@@ -43,11 +45,13 @@ class Counts(TypedDict):
 
     Attributes:
         kernels: operations behind a dynamic cache that are no views.
-        graph_breaks: of the step compiled behind a static cache, where it was counted.
+        graph_breaks: of the step compiled behind a static cache.
+        uncounted: settings whose graph breaks were not counted, and why.
     """
 
     kernels: dict[str, int]
     graph_breaks: dict[str, int]
+    uncounted: dict[str, str]
 
 
 class Beside(TypedDict):
@@ -66,3 +70,28 @@ class Result(Conditions, Times, Counts, Beside):
 def plain_of(name: str) -> str:
     """The setting that a setting is compared with: the plain model in the same mode."""
     return PLAIN_COMPILED if name in (PLAIN_COMPILED, RVE_COMPILED) else PLAIN
+
+
+def read_result(path: Path) -> Result:
+    """What `rvelens bench --json` printed into a file.
+
+    Files of versions that counted nothing are read too: their table has empty columns.
+
+    Raises:
+        ValueError: the file is missing, or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as JSON ({error}): expected a file that holds what `rvelens bench "
+            "--json` printed; check it."
+        ) from error
+    absent = set(Result.__annotations__) - set(Counts.__annotations__)
+    absent -= set(data) if isinstance(data, dict) else set()
+    if absent:
+        raise ValueError(
+            f"{path} has no {', '.join(sorted(absent))}: expected what `rvelens bench --json` printed; "
+            "measure again, or name another file."
+        )
+    return cast(Result, {"kernels": {}, "graph_breaks": {}, "uncounted": {}, **data})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from rvelens import bench as measure
+from rvelens.bench import PLAIN, PLAIN_COMPILED, Result
 from rvelens.cli.common import Json, bar, emit_json, out
 from rvelens.layers import format_layers
 
@@ -29,20 +33,46 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's choice")
     ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compiled/--no-compiled",
+            help="Time compiled generation behind a static cache too; slow on a CPU, which needs a C++ "
+            "compiler for it.",
+            show_default="on a GPU",
+        ),
+    ] = None,
+    show: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Show what --json printed into a file; measure nothing."),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of generation alone, as Markdown.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Time generation with RVE against unhooked SDPA, and count the memory of an ARS capture."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    result = measure.run(
-        shape, runs=runs, new_tokens=new_tokens, device=device, progress=bar("rounds")
-    )
+    """Time generation with RVE against unhooked SDPA, count kernels, graph breaks and memory."""
+    if show is not None:
+        result = measure.read_result(show)
+    else:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        options = {"runs": runs, "new_tokens": new_tokens, "device": device, "compiled": compiled}
+        result = measure.run(shape, progress=bar("rounds"), **options)
     if json:
         emit_json(result)
-        return
+    elif markdown:
+        typer.echo(as_markdown(result))
+    else:
+        _print(result)
+
+
+def _print(result: Result) -> None:
     console = out()
-    console.print(_speed(result))
+    console.print(_generation(result))
+    for note in _notes(result):
+        console.print(note, highlight=False, markup=False)
     console.print(
         f"{result['shape']} on {result['device']} ({result['threads']} threads), {result['dtype']}: "
         f"prompt of {result['prompt_tokens']} tokens and {result['new_tokens']} generated, RVE in "
@@ -56,19 +86,71 @@ def bench(
     console.print(_settings(result["settings"]), highlight=False)
 
 
-def _speed(result: dict[str, Any]) -> Table:
-    table = Table("generation", "seconds", "ratio", "quartiles", box=None)
-    for name, seconds in result["seconds"].items():
-        low, high = result["quartiles"][name]
-        table.add_row(
-            name, f"{seconds:.3f}", f"{result['ratios'][name]:.3f}x", f"{low:.3f} to {high:.3f}"
-        )
-    for name, reason in result["missing"].items():
-        table.add_row(name, "-", "-", reason)
+# Columns of the table of generation; a line of Markdown has them without the line breaks.
+COLUMNS = (
+    "generation",
+    "ratio",
+    "quartiles",
+    "kernels\na token",
+    "ratio of\nkernels",
+    "graph\nbreaks",
+)
+
+
+def _rows(result: Result) -> list[tuple[str, ...]]:
+    """A row for each setting; a cell of what was not measured is empty."""
+    kernels = result.get("kernels", {})
+    breaks = result.get("graph_breaks", {})
+    rows = []
+    for name in [*result["ratios"], *result["missing"]]:
+        times = ("-", "")
+        if name in result["ratios"]:
+            low, high = result["quartiles"][name]
+            times = (f"{result['ratios'][name]:.3f}x", f"{low:.3f} to {high:.3f}")
+        counted = ("", "")
+        if name in kernels:
+            counted = (str(kernels[name]), f"{kernels[name] / kernels[PLAIN]:.3f}x")
+        rows.append((name, *times, *counted, str(breaks.get(name, ""))))
+    return rows
+
+
+def _generation(result: Result) -> Table:
+    first, *others = COLUMNS
+    table = Table(first, box=None, pad_edge=False)
+    for column in others:
+        table.add_column(column, justify="right")
+    for row in _rows(result):
+        table.add_row(*map(escape, row))
     return table
 
 
-def _memory(result: dict[str, Any]) -> Table:
+def as_markdown(result: Result) -> str:
+    """The table of generation as Markdown, as the README has it."""
+    lines = [[column.replace("\n", " ") for column in COLUMNS], *_rows(result)]
+    head, *rows = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|---" + "|--:" * (len(COLUMNS) - 1) + "|", *rows])
+
+
+def _notes(result: Result) -> Iterator[str]:
+    """What the columns mean, and why a cell is empty."""
+    seconds = result["seconds"]
+    compiled = f", compiled {seconds[PLAIN_COMPILED]:.3f} s" if PLAIN_COMPILED in seconds else ""
+    yield (
+        f"\nRatio and quartiles: of time, to {PLAIN} in the same mode, which took "
+        f"{seconds[PLAIN]:.3f} s{compiled}."
+    )
+    if result.get("kernels"):
+        yield (
+            "Kernels: operations of one decode step that are no views, behind a dynamic cache. Graph "
+            "breaks: of one decode step compiled behind a static cache."
+        )
+    for name, reason in result["missing"].items():
+        yield f"{name} was not timed: {reason}"
+    for name, reason in result.get("uncounted", {}).items():
+        yield f"Graph breaks of {name} were not counted: {reason}"
+
+
+def _memory(result: Result) -> Table:
     table = Table(
         "ARS capture, all layers", "forward alone", "+ last row", "+ all rows", "kept", box=None
     )

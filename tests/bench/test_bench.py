@@ -12,6 +12,14 @@ from rvelens.bench.memory import PeakBytes, capture_memory, check_room
 MICRO = bench.Shape(3, 64, 8, 64, 1, 64, torch.float32, text_tokens=24)
 
 
+# `compiled_bench_checks.py` counts graph breaks: jaxtyping's run-time checks cannot be compiled.
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_is_compiled():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "count_graph_breaks", lambda model, inputs: 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def result():
     return bench.run_shape(MICRO, "micro", 2, 3, "cpu", iter)
@@ -24,6 +32,49 @@ def test_every_setting_is_timed_and_the_bridge_boots(result):
     assert all(ratio > 0 for ratio in result["ratios"].values())
     assert 2 * len(result["rve_layers"]) > result["layers"]
     assert result["prompt_tokens"] == 600
+
+
+def test_counts_stand_beside_the_times(result):
+    kernels = result["kernels"]
+    assert list(kernels) == list(result["ratios"])
+    assert kernels[bench.UNHOOKED] == kernels[bench.PLAIN] < kernels[bench.RVE]
+    assert set(result["graph_breaks"]) == {bench.PLAIN, bench.UNHOOKED, bench.RVE}
+    assert list(result["uncounted"]) == [bench.BRIDGE]
+    assert set(result) == set(bench.Result.__annotations__)
+
+
+def test_graph_breaks_that_cannot_be_counted_are_left_out_with_the_reason(monkeypatch):
+    def fails(model, inputs):
+        raise RuntimeError("no such\nPython")
+
+    monkeypatch.setattr(generation, "count_graph_breaks", fails)
+    model = bench.build(MICRO, "cpu")
+    inputs = generation.prompt_of(model, 24)
+    setting = generation.Setting(model, model.generate)
+    counts = generation._counts({bench.PLAIN: setting}, inputs)
+    assert counts["graph_breaks"] == {}
+    assert counts["uncounted"] == {bench.PLAIN: "RuntimeError: no such Python"}
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled", "backend"),
+    [
+        ("cpu", None, None),
+        ("cpu", True, "inductor"),
+        ("cuda", None, "inductor"),
+        ("cuda", False, None),
+    ],
+)
+def test_a_gpu_compiles_unless_told_otherwise_and_a_cpu_when_it_is_told(
+    monkeypatch, device, compiled, backend
+):
+    given = []
+    monkeypatch.setattr(generation, "run_shape", lambda *args: given.append(args[-1]))
+    bench.run("llava-1.5-7b", device=device, compiled=compiled)
+    assert getattr(given[0], "backend", None) == backend
+    assert getattr(given[0], "_compile_all_devices", None) == (
+        True if backend and device == "cpu" else None
+    )
 
 
 def test_a_capture_grows_with_the_keys_and_not_with_their_square(result):

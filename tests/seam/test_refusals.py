@@ -14,7 +14,7 @@ from accelerate import cpu_offload, dispatch_model
 from family_cases import CASES, batch, hooked, profile_of
 from tiny_models import IMAGES, QUESTIONS, build
 
-from rvelens import ContrastivePair, HookedLVLM, score_heads
+from rvelens import ContrastivePair, HookedLVLM, attach_tokens, score_heads
 from rvelens.hooks import rve_hooks
 
 SCORES = "blocks.1.attn.hook_attn_scores"
@@ -345,6 +345,27 @@ def test_a_function_that_cannot_be_opened_is_named(model, inputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("bare", [False, True])
+def test_nan_in_a_late_token_is_named(model, inputs, bare):
+    """Checks wait for the device every few tokens only; what is left is checked at the end."""
+    calls = []
+
+    def poison(pattern, hook):
+        calls.append(None)
+        return pattern / 0 if len(calls) == 4 else pattern.clone()
+
+    generate = model.hf_model.generate if bare else model.generate
+    copied = ("blocks.2.attn.hook_pattern", lambda pattern, hook: pattern.clone())
+    hooks = [("blocks.1.attn.hook_pattern", poison), copied]
+    with (
+        pytest.raises(ValueError, match=r"the attention of blocks\.1\.attn is not finite"),
+        model.hooks(hooks),
+    ):
+        generate(**inputs, do_sample=False, max_new_tokens=4)
+    assert torch.isfinite(model(**inputs)).all()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("rows", ["last", "all"])
 @pytest.mark.parametrize("point", [SCORES, "blocks.1.attn.hook_pattern", "blocks.1.attn.hook_z"])
 def test_an_edit_in_place_counts(model, inputs, rows, point):
@@ -408,3 +429,9 @@ def test_a_model_with_adapters_is_taken():
 def test_what_is_no_model_is_named(wrong):
     with pytest.raises(ValueError, match=r"the model is a \w+: expected a name, a folder or"):
         HookedLVLM.from_pretrained(wrong)
+
+
+def test_attached_tokens_are_answered_where_they_would_have_no_effect(model, inputs):
+    tokens = model.token_map(inputs)
+    with pytest.raises(ValueError, match=r"is a hook point of a HookedLVLM.*pass tokens="):
+        attach_tokens(model.hook_dict.values(), tokens)

@@ -141,7 +141,7 @@ class ChangedRVE(RVEHook):
 
 def changed_rve(model):
     (_, hook), *_ = rve_hooks(profile_of(model), [1], k=3)
-    return ChangedRVE(**{f.name: getattr(hook, f.name) for f in fields(hook)})
+    return ChangedRVE(**{f.name: getattr(hook, f.name) for f in fields(hook) if f.init})
 
 
 OWN = {

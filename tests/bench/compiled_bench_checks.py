@@ -1,7 +1,7 @@
 """Graph breaks are counted, and compiled generation is timed.
 
-`test_compiled_bench.py` runs this file in a process of its own, since jaxtyping's run-time checks, which
-the other tests run under, cannot be compiled.
+`test_compiled_bench.py` runs this file in a process of its own: jaxtyping's run-time checks, which the
+other tests run under, cannot be compiled.
 """
 
 from __future__ import annotations

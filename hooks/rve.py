@@ -46,7 +46,7 @@ class RVEHook(LastRowHook):
     max_entropy: float = 1.0
     _ratio: tuple[int, int] = field(init=False, repr=False)
     _placed: dict[torch.device, tuple[Tensor, Tensor | None]] = field(
-        default_factory=dict, repr=False
+        default_factory=dict, init=False, repr=False
     )
 
     def __post_init__(self) -> None:

@@ -59,9 +59,14 @@ class Point(HookPoint):
         self.flag: Tensor | None = None
         self.refresh()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether any hook is on now, torch's own included."""
+        return bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks)
+
     def refresh(self) -> None:
         """Read off what is on."""
-        self.on = bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks)
+        self.on = self.in_use
         others = len(self._forward_hooks) - len(self.fwd_hooks)
         simple = not (others or self._backward_hooks or self._forward_pre_hooks)
         simple = simple and self.hook_conversion is None
@@ -140,6 +145,11 @@ class AttentionHooks(nn.Module):
         run = self.run
         if not is_compiling():
             run.check_running(self.hook_z.name)
+            if self.layer in run.fired:
+                raise RuntimeError(
+                    f"{self.hook_z.name} runs twice in a forward: expected one attention module a "
+                    "layer; wrap the model again after its layers were changed."
+                )
             run.fired.add(self.layer)
         call.refuse_paged(self.hook_z.name)
         if not self.rows_in_use:
@@ -480,9 +490,7 @@ def _run_plain(point: Point, x: Tensor) -> Tensor:
 
 
 def _has_hooks(point: Point) -> bool:
-    if is_compiling():
-        return point.on
-    return bool(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks)
+    return point.on if is_compiling() else point.in_use
 
 
 def _hook_names(point: HookPoint) -> str:

@@ -334,7 +334,9 @@ class EachRow:
     def _groups(self) -> list[list[int]]:
         groups: dict[Any, list[int]] = defaultdict(list)
         for row, hooks in self.by_row.items():
-            alike = getattr(hooks[0], "alike", None) if len(hooks) == 1 else None
+            # A subclass may edit otherwise, so it has to declare `side_by_side` again.
+            declared = len(hooks) == 1 and "side_by_side" in vars(type(hooks[0]))
+            alike = getattr(hooks[0], "alike", None) if declared else None
             groups[row if alike is None else (type(hooks[0]), alike)].append(row)
         return list(groups.values())
 

@@ -201,6 +201,8 @@ class Run:
         thread = threading.get_ident()
         prompt = self._prompts.pop(thread, Prompt())
         self.n_forwards += 1
+        if not self.firing:
+            self._aside.pop(thread, None)  # of a forward that was interrupted
         if self._is_busy(thread):
             if hooked:
                 raise RuntimeError(
@@ -221,7 +223,8 @@ class Run:
         """Whether another thread is in a forward."""
         if not self.firing:  # this thread's own forward was interrupted
             self._outer = [outer for outer in self._outer if outer.thread != thread]
-        return bool(self._outer) and self._outer[-1].thread != thread
+        others = bool(self._aside.keys() - {thread})
+        return others or (bool(self._outer) and self._outer[-1].thread != thread)
 
     def advance(self, cache: Any) -> None:
         """Go on by one generated token behind a static cache, as every compiled step does."""

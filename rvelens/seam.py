@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -30,12 +30,16 @@ class Seam:
         layers: attention hooks by layer of the decoder; layers without attention have none.
         n_layers: layers of the decoder.
         problems: why the hook points of a layer cannot be used, as the self-check finds; None before.
+        checked: the attention implementation that the self-check saw.
+        handles: of the torch hooks that follow the model.
     """
 
     run: Run
     layers: dict[int, AttentionHooks]
     n_layers: int
     problems: Mapping[int, Problem] | None = None
+    checked: str | None = None
+    handles: list[Any] = field(default_factory=list)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """The seam belongs to the model that was wrapped: copies and pickles hold None instead."""
@@ -47,7 +51,10 @@ class Seam:
 
     def check_layers(self, decoder: nn.Module) -> Mapping[int, Problem]:
         """Problems of the layers, from one short forward at the first call."""
-        if self.problems is None:
+        config: Any = decoder.config
+        name = str(config._attn_implementation)
+        if self.problems is None or self.checked != name:
+            self.checked = name
             self.problems = find_problems(decoder, attention_modules(decoder))
         return self.problems
 
@@ -62,7 +69,7 @@ class Seam:
             for layer, hooks in self.layers.items()
             if layer not in self.run.fired and hooks.in_use
             for point in (hooks.hook_attn_scores, hooks.hook_pattern, hooks.hook_z)
-            if point.fwd_hooks or point.bwd_hooks
+            if point.in_use
         ]
         if missed:
             raise RuntimeError(
@@ -89,13 +96,19 @@ def open_seam(hf_model: Any) -> Seam:
         )
     attention.install()
     carried.install()
+    for earlier in (seam, decoder.__dict__.get(_ATTRIBUTE)):
+        if (
+            earlier is not None
+        ):  # its hook points are gone, and one map must not be counted on twice
+            for handle in earlier.handles:
+                handle.remove()
     run = Run()
     layers = {layer: AttentionHooks(run, layer) for layer in modules}
     seam = Seam(run, layers, _n_layers(decoder, modules))
     for layer, module in modules.items():
         attention.attach(module, layers[layer])
     follow(hf_model, decoder, seam)
-    hf_model.__dict__[_ATTRIBUTE] = seam
+    hf_model.__dict__[_ATTRIBUTE] = decoder.__dict__[_ATTRIBUTE] = seam
     return seam
 
 
@@ -147,9 +160,11 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     run = seam.run
     marked = marks.watch(hf_model, run)
     ids = None if marked else marks.visual_ids(hf_model.config)
-    hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True)
-    decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True)
-    decoder.register_forward_hook(End(seam), with_kwargs=True, always_call=True)
+    seam.handles = [
+        hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True),
+        decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True),
+        decoder.register_forward_hook(End(seam), with_kwargs=True, always_call=True),
+    ]
 
 
 class _Follower:
@@ -241,12 +256,14 @@ class Begin(_Follower):
         if prompt.attention_mask is None:
             prompt.attention_mask = mask
         hooked = any(hooks.in_use for hooks in self.seam.layers.values())
-        if hooked and module.training and torch.is_grad_enabled():
+        if hooked and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked)
 
     def _refuse_checkpointing(self, decoder: nn.Module) -> None:
-        if any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules()):
+        if any(
+            m.training and getattr(m, "gradient_checkpointing", False) for m in decoder.modules()
+        ):
             raise NotImplementedError(
                 "hooks are on and gradient checkpointing is too, which runs layers again in backward, "
                 "outside of their forward: expected one of the two; turn checkpointing off."

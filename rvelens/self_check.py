@@ -8,6 +8,7 @@ decoder returns.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,11 +40,14 @@ class Probe:
 
     sample: int
     plain: bool | str | None = field(default=None)
+    thread: int = field(default_factory=threading.get_ident)
     in_use = True
 
     def attend(self, call: Call) -> tuple[Float[Tensor, "batch query head d_value"], Any]:
         """The layer's own attention, with one sample's output scaled."""
         z, weights = call.original()
+        if threading.get_ident() != self.thread:
+            return z, weights  # another thread's own forward
         try:
             call.refuse_inexact("hook_attn_scores")
         except NotImplementedError as error:
@@ -96,7 +100,8 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
     ids = torch.linspace(1, n_vocab - 2, N_TOKENS).long().repeat(len(probes) + 1, 1)
     with _probing(decoder, modules, probes):
         try:
-            output = decoder(input_ids=ids.to(execution_device(decoder)), use_cache=False)
+            # Not through the module's call: torch hooks on the decoder are not of this forward.
+            output = decoder.forward(input_ids=ids.to(execution_device(decoder)), use_cache=False)
         except Exception as error:
             raise ValueError(
                 f"the self-check's short forward failed ({error}): expected a decoder that reads "

@@ -121,11 +121,7 @@ def run_shape(
     layers = parse_layers("preset", None, hooked.n_layers)
     settings, missing = _settings(hf_model, hooked, inputs, layers)
     counts = _counts(settings, inputs)
-    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
-    timed = {name: partial(way.run, **inputs, **options) for name, way in settings.items()}
-    if compile_config is not None:
-        compiled, failed = _compiled(settings, {**inputs, **options}, compile_config)
-        timed, missing = {**timed, **compiled}, {**missing, **failed}
+    timed, failed = _timed(settings, inputs, new_tokens, compile_config)
     seconds = interleaved(timed, runs, device, progress)
     conditions: Conditions = {
         "shape": name,
@@ -140,7 +136,7 @@ def run_shape(
     }
     return {
         **conditions,
-        **_times(seconds, missing),
+        **_times(seconds, {**missing, **failed}),
         **counts,
         **_beside(hooked, shape, runs, device),
     }
@@ -215,24 +211,27 @@ def _counts(settings: dict[str, Setting], inputs: Inputs) -> Counts:
     return counts
 
 
-def _compiled(
-    settings: dict[str, Setting], options: dict[str, Any], config: CompileConfig
+def _timed(
+    settings: dict[str, Setting], inputs: Inputs, new_tokens: int, config: CompileConfig | None
 ) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
-    """Compiled generation of the plain model and under RVE, compiled before it is timed.
-
-    The reason is given for both where either cannot be compiled: they are compared with each other.
-    """
-    options = {**options, "cache_implementation": "static", "compile_config": config}
-    timed = {
+    """What is timed, and the reason of what cannot be compiled here."""
+    length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
+    options = {**inputs, **length, "do_sample": False}
+    eager = {name: partial(setting.run, **options) for name, setting in settings.items()}
+    if config is None:
+        return eager, {}
+    options |= {"cache_implementation": "static", "compile_config": config}
+    compiled = {
         PLAIN_COMPILED: partial(settings[PLAIN].run, **options),
         RVE_COMPILED: partial(settings[RVE].run, **options),
     }
     try:
-        for generate in timed.values():
-            generate()
-    except Exception as error:  # No C++ compiler, say: the eager settings are timed all the same.
-        return {}, dict.fromkeys(timed, _reason(error))
-    return timed, {}
+        for generate in compiled.values():
+            generate()  # compiles, so that no round does
+    except Exception as error:  # No C++ compiler, say: the others are timed all the same.
+        # Both are left out, since one is compared with the other.
+        return eager, dict.fromkeys(compiled, _reason(error))
+    return {**eager, **compiled}, {}
 
 
 def _reason(error: Exception) -> str:

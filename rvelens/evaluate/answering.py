@@ -24,7 +24,14 @@ from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.prefix import can_share, prepare_shared
 from rvelens.prompts import ImageLike
-from rvelens.replay import ROWS, Hooks, can_replay, prefill, replays_exactly
+from rvelens.replay import (
+    ROWS,
+    Hooks,
+    can_replay,
+    is_row_local,
+    prefill,
+    replays_exactly,
+)
 
 Value = TypeVar("Value")
 
@@ -117,7 +124,7 @@ def answer_logits(
     """Texts as of `answer`, and the first token's logits as the method left them, before a cutoff."""
     decoding = decoding or Decoding()
     images, questions = list(images), list(questions)
-    inputs = _prepared(model, images, questions, decoding.prompt)
+    inputs = _prepared(model, images, questions, decoding.prompt, method.hooks)
     contrast = None
     if method.contrast is not None:
         negative = _negative(model, method, images, questions, names, decoding, inputs)
@@ -138,9 +145,16 @@ def answer_logits(
     return texts, first
 
 
-def _prepared(model: HookedLVLM, images: list[ImageLike], questions: list[str], prompt: str) -> Any:
-    """The batch, behind shared prefixes where that is exact."""
-    prepare = prepare_shared if can_share(model, prompt) else HookedLVLM.prepare
+def _prepared(
+    model: HookedLVLM, images: list[ImageLike], questions: list[str], prompt: str, hooks: Hooks
+) -> Any:
+    """The batch, behind shared prefixes where that is exact under these hooks.
+
+    A shared prefix has padding behind the image, and runs without hooks. Hooks that may notice either
+    get whole prompts.
+    """
+    local = all(is_row_local(hook) for _, hook in hooks)
+    prepare = prepare_shared if local and can_share(model, prompt) else HookedLVLM.prepare
     return prepare(model, images, questions, prompt)
 
 
@@ -263,7 +277,8 @@ def answer_each(
         for each question, for each setting, text and log-odds as in `answer`.
     """
     decoding = decoding or Decoding()
-    inputs = _prepared(model, list(images), list(questions), decoding.prompt)
+    hooks = [hook for setting in settings for hook in setting]
+    inputs = _prepared(model, list(images), list(questions), decoding.prompt, hooks)
     prefix = prefill(model, inputs)
     found: list[list[tuple[str, float | None]]] = [[] for _ in questions]
     for start in range(0, len(settings), ROWS):

@@ -100,7 +100,7 @@ def test_any_family(name, tmp_path, two_rounds):
     assert (data["device"], data["threads"], data["dtype"]) == ("cpu", 1, "float32")
     assert data["peak_bytes"] is None
     assert not model.list_hooks()
-    assert model.hf_model.get_decoder().config._attn_implementation == "rvelens"
+    assert model.hf_model.get_decoder().config._attn_implementation == "sdpa"
 
 
 def test_what_transformers_alone_generates_is_the_same(model):

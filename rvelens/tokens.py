@@ -169,6 +169,8 @@ class TokenMap:
         # One slot behind the prompt at least: what is generated is text, wherever it is looked up.
         n_slots = max(n_slots, self.n_keys + 1)
         length = torch.tensor(self.n_keys, device=device)
+        # Compiled steps count in place; without the mark they could not use CUDA graphs.
+        torch._dynamo.mark_static_address(length)
         tokens = TokenMap(
             self.image, self.real, self.n_keys, self.n_image, {}, self.blank, length, n_slots
         )

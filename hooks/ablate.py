@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from rvelens.tokens import tokens_of
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,35 @@ class HeadMask:
             )
 
 
-def head_mask_hooks(heads: Mapping[int, Iterable[int]]) -> list[tuple[str, HeadMask]]:
+@dataclass(frozen=True)
+class LastRowHeadMask(HeadMask):
+    """Zeroes heads of one layer at each last real token only, through `hook_z`."""
+
+    row_local: ClassVar[bool] = True
+
+    def __call__(
+        self, z: Float[Tensor, "batch query head d_head"], hook: Any
+    ) -> Float[Tensor, "batch query head d_head"]:
+        """The heads' outputs, with those of `heads` set to zero in the last row."""
+        z = z.clone()
+        if z.shape[1] == 1:
+            z[:, :, list(self.heads)] = 0
+            return z
+        tokens = tokens_of(hook)
+        row = tokens.last.to(z.device) - (tokens.n_keys - z.shape[1])
+        for head in self.heads:
+            z[torch.arange(len(z), device=z.device), row, head] = 0
+        return z
+
+
+def head_mask_hooks(
+    heads: Mapping[int, Iterable[int]], rows: str = "all"
+) -> list[tuple[str, HeadMask]]:
     """Hooks that zero heads at every position, as zeroing their columns of `o_proj` would.
 
     Args:
         heads: the heads to mask, by layer: `{14: [3, 7], 15: [0]}`.
+        rows: "last" zeroes them at the last real token of each forward only, which a replay can do.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`; each checks its heads against the model there.
@@ -50,7 +77,10 @@ def head_mask_hooks(heads: Mapping[int, Iterable[int]]) -> list[tuple[str, HeadM
     for layer in heads:
         if layer < 0:
             raise ValueError(f"layer {layer} is negative: expected a layer from 0 upward.")
+    if rows not in ("all", "last"):
+        raise ValueError(f"rows={rows!r}: expected 'all' or 'last'; pass one of them.")
+    kind = LastRowHeadMask if rows == "last" else HeadMask
     return [
-        (f"blocks.{layer}.attn.hook_z", HeadMask(layer, tuple(sorted(set(some)))))
+        (f"blocks.{layer}.attn.hook_z", kind(layer, tuple(sorted(set(some)))))
         for layer, some in sorted(heads.items())
     ]

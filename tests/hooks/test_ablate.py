@@ -28,3 +28,37 @@ def test_masking_equals_zeroing_columns_of_o_proj(model, plain, inputs, heads):
 def test_a_negative_layer_is_refused():
     with pytest.raises(ValueError, match="layer -1 is negative"):
         head_mask_hooks({-1: [0]})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_mask_of_the_last_row_touches_no_other(model, inputs, side):
+    """In a whole forward the rows before the last real token stay, on whichever side padding is."""
+    from rvelens.replay import prefill
+
+    if side == "right":
+        order = inputs["attention_mask"].argsort(dim=1, descending=True, stable=True)
+        for name in ("input_ids", "attention_mask"):
+            inputs[name] = inputs[name].gather(1, order)
+    mask = inputs["attention_mask"]
+    last = (mask * torch.arange(mask.shape[1])).amax(dim=1)
+    point, seen = "blocks.1.attn.hook_z", {}
+
+    def look(z, hook):
+        seen.setdefault("z", []).append(z.clone())
+
+    hooks = head_mask_hooks({1: [2, 5]}, rows="last")
+    with model.hooks([(point, look), *hooks, (point, look)]):
+        model(**inputs)
+    before, after = seen["z"]
+    expected = before.clone()
+    for sample, row in enumerate(last.tolist()):
+        expected[sample, row, [2, 5]] = 0
+    assert torch.equal(after, expected)
+    if side == "left":
+        with model.hooks(hooks):
+            whole = model(**inputs)[:, -1]
+        replayed = prefill(model, inputs).replay_each([[], hooks])[:, 1]
+        torch.testing.assert_close(replayed, whole, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="rows='first': expected 'all' or 'last'"):
+        head_mask_hooks({1: [2]}, rows="first")

@@ -32,10 +32,11 @@ quick: .venv/installed
 core: .venv/installed
 	$(BIN)/pytest -n 2 -q -m "not slow" $(CORE)
 
+# One page after the other: kernels that start at the same time may take one port.
 # The documentation site, docs/_build/html: every tutorial is run, warnings are errors,
 # and so are links within it, anchors included, that lead nowhere.
 docs: .venv/installed
-	$(BIN)/sphinx-build -W --keep-going -q -j 2 -E docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -E docs docs/_build/html
 	$(BIN)/python docs/_ext/links.py docs/_build/html
 
 # Everything that docs/studies holds; parts that are there already are not computed again.

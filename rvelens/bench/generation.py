@@ -206,7 +206,7 @@ def _counts(settings: dict[str, Setting], inputs: Inputs) -> Counts:
                 counts["graph_breaks"][name] = count_graph_breaks(setting.model, inputs)
             except (
                 Exception
-            ) as error:  # A Python that torch cannot compile, say: shown, not raised.
+            ) as error:  # For example a Python that torch cannot compile; the reason is shown.
                 counts["uncounted"][name] = _reason(error)
     return counts
 
@@ -228,7 +228,7 @@ def _timed(
     try:
         for generate in compiled.values():
             generate()  # compiles, so that no round does
-    except Exception as error:  # No C++ compiler, say: the others are timed all the same.
+    except Exception as error:  # For example no C++ compiler; the other rows are still timed.
         # Both are left out, since one is compared with the other.
         return eager, dict.fromkeys(compiled, _reason(error))
     return {**eager, **compiled}, {}

@@ -17,6 +17,7 @@ from rvelens.tokens import tokens_of
 class HeadMask:
     """Zeroes heads of one layer at every position, through `hook_z`."""
 
+    in_place: ClassVar[bool] = False
     layer: int
     heads: tuple[int, ...]
 

@@ -46,6 +46,7 @@ class MaskRecorder:
     """Keeps the masks that an RVE hook finds in the scores, without editing them."""
 
     row_local: ClassVar[bool] = True
+    in_place: ClassVar[bool] = False
     rve: RVEHook
     cache: dict[int, Masks] = field(repr=False)
 

@@ -18,6 +18,7 @@ class Recorder:
     """Keeps one layer's post-softmax attention from the last token to the image tokens."""
 
     row_local: ClassVar[bool] = True
+    in_place: ClassVar[bool] = False
     layer: int
     cache: dict[int, Float[Tensor, "batch head image"]] = field(repr=False)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from rvelens.hooks.selection import is_visible
 from rvelens.tokens import TokenMap, tokens_of
 
-# In the ctx of a hook point whose own model applies the attention mask again after the hooks.
+# In the ctx of a hook point: whether all that is hidden is hidden again after the hook.
 MASK_ENFORCED = "mask_enforced"
-# In the ctx of a hook point: whether there is a mask at all. There is none in most decode steps.
+# In the ctx of a hook point: whether any key may be hidden. None is in most decode steps.
 MASKED = "masked"
 
 
@@ -42,8 +43,11 @@ class LastRowHook:
     """A hook on pre-softmax, post-mask scores that edits each last real token's row alone.
 
     A subclass says in `edited_row` what takes the row's place; `blocks.{layer}.attn.hook_attn_scores`
-    is where it goes. Keys that the mask hides stay hidden, whatever becomes of their scores.
+    is where it goes. Keys that the mask or an earlier hook hides stay hidden, whatever `edited_row`
+    makes of their scores.
     """
+
+    in_place: ClassVar[bool] = False
 
     def __call__(
         self, scores: Float[Tensor, "batch head query key"], hook: Any
@@ -51,12 +55,16 @@ class LastRowHook:
         """The scores with the edited row in its place."""
         tokens = tokens_of(hook)
         row = last_row(scores, tokens)
-        edited = self.edited_row(row, tokens)
-        if not hook.ctx.get(
-            MASK_ENFORCED
-        ):  # another library's hook point, which applies no mask again
-            edited = torch.where(row > torch.finfo(row.dtype).min, edited, row)
+        edited = self.edited_at(hook, row, tokens)
+        if not hook.ctx.get(MASK_ENFORCED):
+            edited = torch.where(is_visible(row), edited, row)
         return with_last_row(scores, edited, tokens)
+
+    def edited_at(
+        self, hook: Any, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """`edited_row`, for hooks that have a shorter way where the hook point tells more."""
+        return self.edited_row(row, tokens)
 
     def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
@@ -91,7 +99,7 @@ def visible_image(
         row: pre-softmax, post-mask scores of one row a sample, as `LastRowHook.edited_row` gets them.
         tokens: where the image is.
     """
-    seen = (row > torch.finfo(row.dtype).min).all(dim=1)
+    seen = is_visible(row).all(dim=1)
     return tokens.image_keys(row.shape[-1], row.device) & seen
 
 

@@ -12,17 +12,16 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import (
-    LastRowHook,
-    last_row,
-    scores_of,
-    sees_whole_image,
-    visible_image,
-    with_last_row,
+from rvelens.hooks.rows import LastRowHook, scores_of, sees_whole_image, visible_image
+from rvelens.hooks.selection import (
+    HIDDEN,
+    exact_ratio,
+    image_entropy,
+    is_visible,
+    reach_mth_largest,
 )
-from rvelens.hooks.selection import HIDDEN, exact_ratio, image_entropy, reach_mth_largest
 from rvelens.layers import check_attention, parse_layers
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.tokens import TokenMap
 
 if TYPE_CHECKING:
     from rvelens.profile import ARSProfile
@@ -57,14 +56,12 @@ class RVEHook(LastRowHook):
         numerator, denominator = self._ratio
         return max(numerator * n_image // denominator, 1)
 
-    def __call__(
-        self, scores: Float[Tensor, "batch head query key"], hook: Any
-    ) -> Float[Tensor, "batch head query key"]:
-        """The scores, with equation 6 on the last token's row."""
-        tokens = tokens_of(hook)
-        row = last_row(scores, tokens)
+    def edited_at(
+        self, hook: Any, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """Equation 6 on the last token's row, without a floor where the row sees the whole image."""
         floor = None if sees_whole_image(hook, tokens, row.shape[-1]) else HIDDEN
-        return with_last_row(scores, self._edited(row, tokens, floor), tokens)
+        return self._edited(row, tokens, floor)
 
     def edited_row(
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
@@ -142,8 +139,12 @@ class RVEHook(LastRowHook):
         m = m or tuple(self.n_selected(n) for n in tokens.n_image)
         bias = tokens.image_bias(row.shape[-1], row.device)[:, None].expand(-1, 2, -1)
         shares, _ = self._on(row.device)
+        scores = row.float()
+        if floor is not None:  # a hidden key may hold minus infinity, which times 0 is NaN
+            lowest = torch.finfo(scores.dtype).min
+            scores = scores.masked_fill(~is_visible(row), lowest)
         # Both means over heads as one product, with minus infinity outside of the image.
-        means = torch.baddbmm(bias, shares.expand(len(row), -1, -1), row.float())
+        means = torch.baddbmm(bias, shares.expand(len(row), -1, -1), scores)
         return reach_mth_largest(means, m, floor)
 
     def _on(

@@ -14,6 +14,14 @@ from torch import Tensor
 HIDDEN = -1e30
 
 
+def is_visible(scores: Float[Tensor, "*any"]) -> Bool[Tensor, "*any"]:
+    """Where pre-softmax scores are of keys that neither the mask nor an earlier hook hides.
+
+    Hidden keys hold minus infinity, the lowest number of the dtype, or a number below `HIDDEN`.
+    """
+    return scores > max(HIDDEN, torch.finfo(scores.dtype).min)
+
+
 @cache
 def exact_ratio(alpha: float) -> tuple[int, int]:
     """Numerator and denominator of the decimal number that was written: 0.3 is 3/10."""

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rvelens.hooks.rows import MASK_ENFORCED, scores_of
+from rvelens.hooks.selection import is_visible
 from rvelens.layers import chosen_layers
 from rvelens.tokens import TokenMap, tokens_of
 
@@ -30,6 +31,7 @@ class VAFHook:
     enhance: float
     suppress: float
     query_rows: ClassVar[str] = "all"
+    in_place: ClassVar[bool] = False
 
     def __call__(
         self, scores: Float[Tensor, "batch head query key"], hook: Any
@@ -49,7 +51,7 @@ class VAFHook:
             )
         rows = behind_image(tokens, n_query).to(scores.device)[:, None, :, None]
         if not hook.ctx.get(MASK_ENFORCED):
-            rows = rows & (scores > torch.finfo(scores.dtype).min)
+            rows = rows & is_visible(scores)
         image = tokens.image_keys(n_key, scores.device)[:, None, None]
         system = tokens.align(before_image(tokens).to(scores.device), n_key)[:, None, None]
         factor = torch.where(rows & image, self.enhance, 1.0)

@@ -11,6 +11,7 @@ scores -> mask -> hook_attn_scores -> mask -> softmax -> hook_pattern -> values 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint, LensHandle
 
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED
-from rvelens.run import Run
+from rvelens.masks import hidden_by
+from rvelens.run import Forward, Run
 
 # Where an attention module keeps what stands in for its attention function.
 _ATTRIBUTE = "_rvelens_hooks"
@@ -46,18 +48,31 @@ class Point(HookPoint):
     Attributes:
         on: whether any hook is on.
         plain: the forward hooks in order, if there are no others; a graph runs these by itself. None
-            where a backward hook, a torch hook or a conversion is on, which break the graph.
+            where a backward hook, a torch hook, an alias or a conversion is on, which break the graph.
+        several: whether a hook may see what another one made.
+        in_place: whether a hook may edit what it is given; a class of hooks that returns a copy, or
+            looks only, says `in_place = False`.
         flag: on the device, true once a hook made NaN or infinity inside a graph.
     """
 
     finds_tokens: ClassVar[bool] = True
     on: bool
     plain: tuple[Any, ...] | None
+    several: bool
+    in_place: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.flag: Tensor | None = None
+        self._user_hooks: dict[int, Any] = {}  # by the number of their torch hook
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            setattr(self, name, Watched(self))
         self.refresh()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "hook_conversion" and "_user_hooks" in self.__dict__:
+            self.refresh()
 
     @property
     def in_use(self) -> bool:
@@ -67,21 +82,36 @@ class Point(HookPoint):
     def refresh(self) -> None:
         """Read off what is on."""
         self.on = self.in_use
-        others = len(self._forward_hooks) - len(self.fwd_hooks)
-        simple = not (others or self._backward_hooks or self._forward_pre_hooks)
-        simple = simple and self.hook_conversion is None
-        self.plain = tuple(h.user_hook for h in self.fwd_hooks) if simple else None
+        hooks = [self._user_hooks.get(number, self) for number in self._forward_hooks]
+        simple = self not in hooks and self.hook_conversion is None
+        simple = simple and not (self._backward_hooks or self._forward_pre_hooks)
+        self.plain = tuple(hooks) if simple else None
+        self.several = len(hooks) + len(self._forward_pre_hooks) > 1
+        self.in_place = not simple or any(getattr(hook, "in_place", True) for hook in hooks)
 
     def add_hook(self, *args: Any, **kwargs: Any) -> LensHandle:
         """As in TransformerLens."""
         handle = super().add_hook(*args, **kwargs)
+        if kwargs.get("alias_names") is None and len(args) < 6:
+            self._user_hooks[handle.hook.id] = handle.user_hook
         self.refresh()
         return handle
 
-    def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """As in TransformerLens."""
-        super().remove_hooks(*args, **kwargs)
-        self.refresh()
+
+class Watched(OrderedDict[int, Any]):
+    """The torch hooks of a point, which hears of each that comes or goes."""
+
+    def __init__(self, point: Point) -> None:
+        super().__init__()
+        self.point = point
+
+    def __setitem__(self, number: int, hook: Any) -> None:
+        super().__setitem__(number, hook)
+        self.point.refresh()
+
+    def __delitem__(self, number: int) -> None:
+        super().__delitem__(number)
+        self.point.refresh()
 
 
 class AttentionHooks(nn.Module):
@@ -104,6 +134,9 @@ class AttentionHooks(nn.Module):
         self.hook_z = Point()
         self.layer = layer
         self.run: Run = run
+        self.checked: Any = None  # the code of the attention function that the self-check saw
+        disable: Any = torch.compiler.disable
+        self._attend_uncompiled = disable(self._attend)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """Hooks belong to the model that was wrapped: its copies and pickles hold None instead."""
@@ -119,18 +152,17 @@ class AttentionHooks(nn.Module):
         """Whether any hook is on the scores or the pattern."""
         return _has_hooks(self.hook_attn_scores) or _has_hooks(self.hook_pattern)
 
-    def fire(self, point: Point, x: Tensor) -> Tensor:
+    def fire(self, point: Point, x: Tensor, forward: Forward) -> Tensor:
         """Run the hooks of a point; what comes back must have the shape and dtype of what went in."""
-        run = self.run
-        before, point.ctx["tokens"] = point.ctx.get("tokens"), run.tokens
-        point.ctx[MASK_ENFORCED] = run.enforce_mask
+        before, point.ctx["tokens"] = point.ctx.get("tokens"), forward.tokens
         if is_compiling():
             return _run_plain(point, x)
-        run.firing += 1
+        run = self.run
+        run.here.firing += 1
         try:
             y = point(x)
         finally:
-            run.firing -= 1
+            run.here.firing -= 1
             if run.depth > 1:  # a hook of this point may have started the forward
                 point.ctx["tokens"] = before
         return check_returned(point, None, y, x)
@@ -142,35 +174,54 @@ class AttentionHooks(nn.Module):
             NotImplementedError: attention that the opened rows do not compute.
             RuntimeError: the layer runs outside of a forward of the model.
         """
-        run = self.run
+        if is_compiling() and not self.run.in_step:
+            return self._attend_uncompiled(call)
+        return self._attend(call)
+
+    def _attend(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        forward = self.run.forward_at(self.hook_z.name)
+        if not forward.hooked:
+            return call.original()
         if not is_compiling():
-            run.check_running(self.hook_z.name)
-            if self.layer in run.fired:
-                raise RuntimeError(
-                    f"{self.hook_z.name} runs twice in a forward: expected one attention module a "
-                    "layer; wrap the model again after its layers were changed."
-                )
-            run.fired.add(self.layer)
+            self._check(call, forward)
         call.refuse_paged(self.hook_z.name)
         if not self.rows_in_use:
             z, weights = call.original()
-            return self._fire_z(z), weights
+            return self._fire_z(z, forward), weights
         call.refuse_inexact(self.hook_attn_scores.name)
-        z, weights = self._open(call, run)
-        return (self._fire_z(z) if _has_hooks(self.hook_z) else z), weights
+        z, weights = self._open(call, forward)
+        return (self._fire_z(z, forward) if _has_hooks(self.hook_z) else z), weights
 
-    def _open(self, call: Call, run: Run) -> tuple[Tensor, Tensor | None]:
+    def _check(self, call: Call, forward: Forward) -> None:
+        """Raise RuntimeError for a layer that runs again, or otherwise than the self-check saw it."""
+        if self.layer in forward.fired:
+            raise RuntimeError(
+                f"{self.hook_z.name} runs twice in a forward: expected one attention module a "
+                "layer; wrap the model again after its layers were changed."
+            )
+        forward.fired.add(self.layer)
+        if self.checked is not None and code_of(call.function) is not self.checked:
+            self.run.is_changed = True
+            raise RuntimeError(
+                f"{self.hook_z.name} would run with another attention function than the self-check "
+                f"saw under {call.name!r}: expected the same; turn the hooks on again to check it."
+            )
+
+    def _open(self, call: Call, forward: Forward) -> tuple[Tensor, Tensor | None]:
+        run, point = self.run, self.hook_attn_scores
         n_rows = call.query.shape[2]
-        row = run.row_of(n_rows, self.hook_attn_scores.name)
+        row = run.row_of(forward, n_rows, point.name)
         every = run.query_rows == "all" or n_rows == 1
         with call.full_precision():
             scores, hidden = call.scores(every, row)
-            self.hook_attn_scores.ctx[MASKED] = hidden is not None
-            edited, scores_edited = self._fire_and_compare(self.hook_attn_scores, scores)
+            # A hook before another one may hide keys as well, and no mask hides those again.
+            point.ctx[MASKED] = hidden is not None or point.several
+            point.ctx[MASK_ENFORCED] = run.enforce_mask and not point.several
+            edited, scores_edited = self._fire_and_compare(point, scores, forward)
             if scores_edited and hidden is not None:
                 edited = _masked_again(edited, hidden, run.enforce_mask)
             pattern, pattern_edited = self._fire_and_compare(
-                self.hook_pattern, edited.softmax(dim=-1)
+                self.hook_pattern, edited.softmax(dim=-1), forward
             )
         if not (scores_edited or pattern_edited or pattern.requires_grad):
             return call.original()  # the hooks only looked: the model's own rows stay
@@ -185,20 +236,23 @@ class AttentionHooks(nn.Module):
             weights = _put_row(weights.transpose(1, 2), shown, row).transpose(1, 2)
         return _put_row(whole, z.to(whole.dtype), row), weights
 
-    def _fire_and_compare(self, point: Point, x: Tensor) -> tuple[Tensor, bool]:
-        """What the hooks of a point made of `x`, and whether they edited it, in place included."""
-        version = None if is_compiling() or x.is_inference() else x._version
-        y = self.fire(point, x)
-        return y, y is not x or version is None or y._version != version
+    def _fire_and_compare(self, point: Point, x: Tensor, forward: Forward) -> tuple[Tensor, bool]:
+        """What the hooks of a point made of `x`, and whether they edited it, by whatever means."""
+        compare = point.in_place and not is_compiling()
+        before = x.detach().clone() if compare else None
+        y = self.fire(point, x, forward)
+        if y is not x:
+            return y, True
+        return y, point.in_place if before is None else not torch.equal(before, y)
 
     def _fire_z(
-        self, z: Float[Tensor, "batch query head d_value"]
+        self, z: Float[Tensor, "batch query head d_value"], forward: Forward
     ) -> Float[Tensor, "batch query head d_value"]:
-        z, edited = self._fire_and_compare(self.hook_z, z)
-        if edited:
-            run = self.run
-            run.keep(self.hook_z, z)
-        return z
+        version = None if is_compiling() or z.is_inference() else z._version
+        edited = self.fire(self.hook_z, z, forward)
+        if edited is not z or version is None or edited._version != version:
+            self.run.keep(self.hook_z, edited)
+        return edited
 
 
 @dataclass(eq=False)
@@ -299,8 +353,7 @@ class Call:
         scores = scores.view(batch, head, n_row, n_key)
         if mask is None:
             return scores, None
-        # The lowest number of a narrower dtype hides a key as well.
-        hidden = ~mask if mask.dtype == torch.bool else mask <= torch.finfo(mask.dtype).min
+        hidden = hidden_by(mask)
         scores = scores if mask.dtype == torch.bool else scores + mask
         return scores.masked_fill(hidden, torch.finfo(self._wide).min), hidden
 
@@ -398,6 +451,11 @@ def attention(
         return function(module, query, key, value, attention_mask, *args, **kwargs)
     call = Call(function, name, module, query, key, value, attention_mask, args, kwargs)
     return hooks.attend(call)
+
+
+def code_of(function: Any) -> Any:
+    """What tells an attention function from another: its code, where it is made anew at each call."""
+    return getattr(function, "__code__", function)
 
 
 def hooks_of(module: nn.Module) -> Any:

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
+from torch import nn
 
 # Options of generate under which a step has more rows than the one that hooks see.
 _SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
 
 
-def check_options(
-    hf_model: transformers.PreTrainedModel, inputs: dict[str, Any], hooked: bool
-) -> None:
-    """Raise ValueError for arguments of generate that it would not carry out as asked.
+def check_prompt(hf_model: transformers.PreTrainedModel, inputs: Mapping[str, Any]) -> None:
+    """Raise ValueError for a cache that does not go with the prompt of a generation.
 
     Args:
         hf_model: the model; its own generation configuration counts too.
         inputs: arguments of generate.
-        hooked: whether hooks are on.
     """
-    configs = (inputs.get("generation_config"), hf_model.generation_config)
-    asked = [inputs, *(vars(c) for c in configs if isinstance(c, transformers.GenerationConfig))]
-    _check_cache_of_prompt(inputs, asked)
-    several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in asked)]
-    several += ["use_cache=False"] if any(x.get("use_cache") is False for x in asked) else []
-    if several and hooked:
+    _check_cache_of_prompt(inputs, _options(hf_model, inputs))
+
+
+def _options(hf_model: Any, inputs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where generate reads its options: arguments, a configuration among them, the model's own."""
+    configs = (inputs.get("generation_config"), getattr(hf_model, "generation_config", None))
+    return [inputs, *(vars(c) for c in configs if isinstance(c, transformers.GenerationConfig))]
+
+
+def guard_generate(hf_model: nn.Module, has_hooks: Callable[[], bool]) -> None:
+    """Let every `generate` of a model and its parts refuse, under hooks, steps of several rows."""
+    for module in hf_model.modules():
+        if callable(getattr(type(module), "generate", None)):
+            module.__dict__["generate"] = GuardedGenerate(module, has_hooks)
+
+
+class GuardedGenerate:
+    """A model's own `generate`, which refuses what hooks would see wrongly while some are on."""
+
+    def __init__(self, module: nn.Module, has_hooks: Callable[[], bool]) -> None:
+        self.module = weakref.ref(module)  # weak: the module holds this in the method's place
+        self.has_hooks = has_hooks
+        method: Any = getattr(type(module), "generate")  # noqa: B009  # not every module has it
+        self.__doc__, self.__name__ = method.__doc__, method.__name__
+        self.__signature__ = inspect.signature(method.__get__(module))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the method returns.
+
+        Raises:
+            ValueError: a way of decoding that runs several rows a step, with hooks on.
+        """
+        module: Any = self.module()
+        if self.has_hooks():
+            named = dict(zip(("inputs", "generation_config"), args, strict=False))
+            _check_rows(module, {**named, **kwargs})
+        return type(module).generate(module, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of the model have their own method again."""
+        return getattr, (self.module(), "generate")
+
+
+def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
+    options = _options(hf_model, inputs)
+    several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in options)]
+    several += ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
+    if several:
         raise ValueError(
             f"{several[0]} runs several rows at a step and hooks see the last one only: expected "
             "one token a step; leave it out, or take the hooks off."
@@ -41,7 +84,7 @@ def check_behind_cache(n_past: int, n_new: int, n_mask: int) -> None:
         )
 
 
-def _check_cache_of_prompt(inputs: dict[str, Any], asked: list[dict[str, Any]]) -> None:
+def _check_cache_of_prompt(inputs: Mapping[str, Any], asked: list[Mapping[str, Any]]) -> None:
     """A cache that is handed to generate holds less than the prompt, and is of as many rows."""
     cache, ids = inputs.get("past_key_values"), inputs.get("input_ids")
     n_past = int(cache.get_seq_length()) if cache is not None else 0

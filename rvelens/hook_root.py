@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +13,7 @@ from transformer_lens import HookedRootModule
 
 from rvelens.attention import name_of
 from rvelens.layers import format_layers
-from rvelens.seam import Seam
+from rvelens.seam import Seam, layer_of
 
 
 class HookRoot(HookedRootModule):
@@ -30,7 +30,6 @@ class HookRoot(HookedRootModule):
     attention_layers: tuple[int, ...]
     query_rows: Any
     _seam: Seam
-    _self_check: bool
 
     @contextmanager
     def hooks(
@@ -50,11 +49,12 @@ class HookRoot(HookedRootModule):
         with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
             try:
                 yield self
-                if not run.firing:
+                if (
+                    not run.here.firing
+                ):  # else a hook entered it, in a forward that is checked later
                     run.check()
             finally:
-                if not run.firing:  # else a hook entered it, in a forward that is checked later
-                    run.unchecked = []
+                run.drop_interrupted()
 
     def _enable_hook(
         self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any
@@ -91,15 +91,11 @@ class HookRoot(HookedRootModule):
                 f"the attention modules of {type(decoder).__name__} are not those that were wrapped: "
                 "expected no layer to be replaced or removed; wrap the model again."
             )
-        problems = self._seam.check_layers(decoder) if self._self_check else {}
-        for name in names:
-            problem = problems.get(layer_of(name))
-            if problem is not None and not (problem.rows_only and name.endswith("hook_z")):
-                raise ValueError(
-                    f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
-                    f"{problem.reason}: expected softmax attention whose output reaches the logits; "
-                    "hook another point or layer."
-                )
+        self._seam.check_points(decoder, names)
+        run = self._seam.run
+        run.hooking = threading.current_thread()
+        for name in names:  # compiled steps raise a flag, which has to be there before them
+            run.flag(self.hook_dict[name], self._seam.device_of(layer_of(name)))
 
     def _unknown(self, name: str) -> str:
         layer = layer_of(name)
@@ -135,7 +131,8 @@ class HookRoot(HookedRootModule):
                 "incl_bwd=True needs a loss, and a HookedLVLM returns logits: expected False; use "
                 "model.hooks(bwd_hooks=...) and call backward on your own loss."
             )
-        names = self._cached_names(kwargs.get("names_filter"))
+        kwargs["names_filter"] = self._checked_filter(kwargs.get("names_filter"))
+        names = kwargs["names_filter"] or list(self.hook_dict)
         rows = [name for name in names if not name.endswith("hook_z")]
         if pos_slice is not None and self.query_rows == "last" and rows:
             raise ValueError(
@@ -152,15 +149,6 @@ class HookRoot(HookedRootModule):
             *model_args, pos_slice=pos_slice, remove_batch_dim=remove_batch_dim, **kwargs
         )
 
-    def _cached_names(self, names_filter: Any) -> list[str]:
-        """The hook points that a filter of run_with_cache names."""
-        names_filter = self._checked_filter(names_filter)
-        if callable(names_filter):
-            return list(filter(names_filter, self.hook_dict))
-        if names_filter is None:
-            return list(self.hook_dict)
-        return [names_filter] if isinstance(names_filter, str) else list(names_filter)
-
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerLens; raises ValueError where the filter names nothing."""
         return super().get_caching_hooks(self._checked_filter(names_filter), *args, **kwargs)
@@ -169,20 +157,20 @@ class HookRoot(HookedRootModule):
         """As in TransformerLens; raises ValueError where the filter names nothing."""
         return super().add_caching_hooks(self._checked_filter(names_filter), *args, **kwargs)
 
-    def _checked_filter(self, names_filter: Any) -> Any:
-        names = [names_filter] if isinstance(names_filter, str) else names_filter
-        for name in names if isinstance(names, list | tuple | set) else ():
+    def _checked_filter(self, names_filter: Any) -> list[str] | None:
+        """The hook points that a filter of names, of any kind, matches; None stands for all."""
+        if names_filter is None:
+            return None
+        if callable(names_filter):
+            names = list(filter(names_filter, self.hook_dict))
+        else:
+            names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        for name in names:
             if name not in self.hook_dict:
                 raise ValueError(self._unknown(name))
-        if callable(names_filter) and not any(map(names_filter, self.hook_dict)):
+        if not names:
             raise ValueError(
                 f"names_filter matches none of the {len(self.hook_dict)} hook points: expected names "
-                f"such as {next(iter(self.hook_dict))!r}."
+                f"such as {next(iter(self.hook_dict))!r}; pass one, or None for all."
             )
-        return list(names) if isinstance(names, tuple | set) else names_filter
-
-
-def layer_of(name: str) -> int:
-    """The layer in a hook name such as "blocks.3.attn.hook_z"; -1 if there is none."""
-    match = re.match(r"blocks\.(\d+)\.", name)
-    return int(match[1]) if match else -1
+        return names

@@ -74,13 +74,14 @@ class Merge:
         arguments = inspect.signature(method).bind(module, *args, **kwargs)
         arguments.apply_defaults()
         if self.name == "get_placeholder_mask":
-            placed = self.run.prompt.has_visual is not False
+            placed = self.run.here.coming.has_visual is not False
             visual = _visual_of_masks(result, arguments.arguments, self.ids, placed)
         else:
             visual = _visual_of_inputs(arguments.arguments, self.ids, module)
         if visual is not None:
-            before = self.run.prompt.visual  # images come before videos
-            self.run.prompt.visual = visual if before is None else before | visual
+            coming = self.run.here.coming
+            before = coming.visual  # images come before videos
+            coming.visual = visual if before is None else before | visual
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from rvelens.calls import check_arguments, known_arguments
 from rvelens.carried import carry_map, map_behind
 from rvelens.device import execution_device
 from rvelens.families import Family, family_of
-from rvelens.generation import check_behind_cache, check_options
+from rvelens.generation import check_behind_cache, check_prompt
 from rvelens.grid import ImageGrid, VideoGrid
 from rvelens.hook_root import HookRoot
 from rvelens.hub import TINY, embedded
@@ -73,7 +73,7 @@ class HookedLVLM(HookRoot):
         self.processor = processor
         self._seam = open_seam(hf_model)
         self._run = self._seam.run
-        self._self_check = self_check
+        self._seam.self_check = self_check
         self._arguments = known_arguments(hf_model)
         if query_rows is not None:
             self.query_rows = query_rows
@@ -197,7 +197,7 @@ class HookedLVLM(HookRoot):
     @property
     def tokens(self) -> TokenMap | None:
         """The token map of the latest forward."""
-        return self._run.tokens
+        return self._run.latest
 
     def forward(
         self, *args: Any, tokens: TokenMap | None = None, **kwargs: Any
@@ -236,12 +236,12 @@ class HookedLVLM(HookRoot):
     @contextmanager
     def _following(self, tokens: TokenMap | None) -> Iterator[None]:
         """Around calls of the model: a given map, and the check that hooks could run at all."""
-        n_before = self._run.n_forwards
+        n_before = self._run.here.n_forwards
         with self._run.giving(tokens):
             yield
-            unused = self._run.given
+            unused = self._run.here.given
         compiled = self.tokens is not None and self.tokens.length is not None
-        if self._run.n_forwards == n_before and not compiled and self.list_hooks():
+        if self._run.here.n_forwards == n_before and not compiled and self.list_hooks():
             raise RuntimeError(
                 f"the decoder of {type(self.hf_model).__name__} did not run, so no hook did: expected "
                 "the decoder that was wrapped; wrap the model again after its parts were replaced."
@@ -309,7 +309,7 @@ class HookedLVLM(HookRoot):
             ValueError: a way of decoding that runs several rows a step, with hooks on; or a cache that
                 does not go with the prompt.
         """
-        check_options(self.hf_model, inputs, hooked=bool(self.list_hooks()))
+        check_prompt(self.hf_model, inputs)
         prompt = inputs.get("input_ids", inputs.get("inputs_embeds"))
         if tokens is None:
             tokens = self._map_of_prompt(inputs)

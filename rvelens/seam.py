@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -14,8 +16,11 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from rvelens import attention, carried, marks
-from rvelens.attention import AttentionHooks
-from rvelens.run import Prompt, Run
+from rvelens.attention import AttentionHooks, Point
+from rvelens.device import execution_device
+from rvelens.generation import guard_generate
+from rvelens.new_tokens import NewTokens
+from rvelens.run import Forward, Run
 from rvelens.self_check import Problem, find_problems
 
 _ATTRIBUTE = "_rvelens_seam"
@@ -31,7 +36,9 @@ class Seam:
         n_layers: layers of the decoder.
         problems: why the hook points of a layer cannot be used, as the self-check finds; None before.
         checked: the attention implementation that the self-check saw.
+        self_check: whether it runs, as the newest wrapper of the model wants it.
         handles: of the torch hooks that follow the model.
+        modules: the attention modules by layer.
     """
 
     run: Run
@@ -39,7 +46,9 @@ class Seam:
     n_layers: int
     problems: Mapping[int, Problem] | None = None
     checked: str | None = None
+    self_check: bool = True
     handles: list[Any] = field(default_factory=list)
+    modules: Mapping[int, nn.Module] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """The seam belongs to the model that was wrapped: copies and pickles hold None instead."""
@@ -49,33 +58,71 @@ class Seam:
         """Whether the decoder's attention modules are still those that carry the hook points."""
         return _attached(decoder) == list(self.layers.values())
 
-    def check_layers(self, decoder: nn.Module) -> Mapping[int, Problem]:
+    def device_of(self, layer: int) -> torch.device:
+        """Where the attention of a layer computes."""
+        return execution_device(self.modules[layer])
+
+    def check_points(self, decoder: Any, names: Iterable[str]) -> None:
+        """Refuse hook points that would not run as the model computes them.
+
+        Raises:
+            ValueError: one of them is of such a layer, as the self-check says.
+        """
+        problems = self.check_layers(decoder) if self.self_check else {}
+        for name in names if problems else ():
+            problem = problems.get(layer_of(name))
+            if problem is not None and not (problem.rows_only and name.endswith("hook_z")):
+                raise ValueError(
+                    f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
+                    f"{problem.reason}: expected softmax attention whose output reaches the logits; "
+                    "hook another point or layer."
+                )
+
+    def check_layers(self, decoder: Any) -> Mapping[int, Problem]:
         """Problems of the layers, from one short forward at the first call."""
-        config: Any = decoder.config
-        name = str(config._attn_implementation)
-        if self.problems is None or self.checked != name:
-            self.checked = name
+        name = str(decoder.config._attn_implementation)
+        if self.problems is None or self.checked != name or self.run.is_changed:
+            self.checked, self.run.is_changed = name, False
             self.problems = find_problems(decoder, attention_modules(decoder))
         return self.problems
 
-    def raise_if_missed(self) -> None:
+    def points_in_use(self) -> list[tuple[int, Point]]:
+        """The hook points with hooks on, and their layers."""
+        return [
+            (layer, point)
+            for layer, hooks in self.layers.items()
+            if hooks.in_use
+            for point in (hooks.hook_attn_scores, hooks.hook_pattern, hooks.hook_z)
+            if point.in_use
+        ]
+
+    def raise_if_missed(self, forward: Forward) -> None:
         """Name the hooked points that did not run in the forward that ends.
 
         Raises:
             RuntimeError: some did not.
         """
+        if not (forward.hooked or self.run.hooking is threading.current_thread()):
+            return  # hooks that another thread turned on meanwhile
         missed = [
-            str(point.name)
-            for layer, hooks in self.layers.items()
-            if layer not in self.run.fired and hooks.in_use
-            for point in (hooks.hook_attn_scores, hooks.hook_pattern, hooks.hook_z)
-            if point.in_use
+            str(point.name) for layer, point in self.points_in_use() if layer not in forward.fired
         ]
-        if missed:
+        if missed and forward.hooked:
             raise RuntimeError(
                 f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; wrap "
                 "the model again after its layers were replaced or removed."
             )
+        if missed:
+            raise RuntimeError(
+                f"hooks on {', '.join(missed)} were turned on within a forward that had begun without "
+                "any: expected hooks that are on before it; turn them on around the forward."
+            )
+
+
+def layer_of(name: str) -> int:
+    """The layer in a hook name such as "blocks.3.attn.hook_z"; -1 if there is none."""
+    match = re.match(r"blocks\.(\d+)\.", name)
+    return int(match[1]) if match else -1
 
 
 def open_seam(hf_model: Any) -> Seam:
@@ -104,7 +151,7 @@ def open_seam(hf_model: Any) -> Seam:
                 handle.remove()
     run = Run()
     layers = {layer: AttentionHooks(run, layer) for layer in modules}
-    seam = Seam(run, layers, _n_layers(decoder, modules))
+    seam = Seam(run, layers, _n_layers(decoder, modules), modules=modules)
     for layer, module in modules.items():
         attention.attach(module, layers[layer])
     follow(hf_model, decoder, seam)
@@ -116,13 +163,20 @@ def attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
     """The decoder's attention modules by layer: those whose code asks for an attention function.
 
     Raises:
-        ValueError: two of them in one layer.
+        ValueError: two of them in one layer, or one in another place than its number says.
     """
     modules: dict[int, nn.Module] = {}
-    for module in decoder.modules():
+    for path, module in decoder.named_modules():
         layer = getattr(module, "layer_idx", None)
         if layer is None or not _asks_for_attention(type(module)):
             continue
+        place = next((int(part) for part in path.split(".") if part.isdigit()), int(layer))
+        if place != int(layer):
+            raise ValueError(
+                f"layer {place} of {type(decoder).__name__} has layer_idx {layer}: expected layers in "
+                "the order of their numbers, by which hooks and caches name them; set layer_idx anew "
+                "in every layer after you move or remove some."
+            )
         if int(layer) in modules:
             raise ValueError(
                 f"layer {layer} of {type(decoder).__name__} has two attention modules: expected one, "
@@ -158,10 +212,12 @@ def _attached(decoder: nn.Module) -> list[Any]:
 def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     """Let a run follow every forward of a Hugging Face model, `generate`'s included."""
     run = seam.run
+    guard_generate(hf_model, lambda: bool(seam.points_in_use()))
     marked = marks.watch(hf_model, run)
     ids = None if marked else marks.visual_ids(hf_model.config)
     seam.handles = [
         hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True),
+        hf_model.register_forward_hook(Forget(run), with_kwargs=True, always_call=True),
         decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True),
         decoder.register_forward_hook(End(seam), with_kwargs=True, always_call=True),
     ]
@@ -207,7 +263,7 @@ class Announce(_Follower):
     def _note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
         visual = marks.has_visual_inputs(named)
-        self.run.prompt = Prompt(
+        self.run.here.coming = NewTokens(
             named.get("input_ids"),
             named.get("attention_mask"),
             None,
@@ -222,6 +278,20 @@ class Announce(_Follower):
         cache = named.get("past_key_values")
         fresh = cache is None or not int(cache.get_seq_length())
         return self.ids if visual or fresh else ()
+
+
+class Forget(_Follower):
+    """Behind the model, also when it failed: what was announced is of no other forward."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """Drop what the decoder did not ask for."""
+        if not is_compiling():
+            self.run.forget_coming()
 
 
 class Begin(_Follower):
@@ -250,15 +320,17 @@ class Begin(_Follower):
         x = ids if x is None else x
         if not isinstance(x, Tensor):
             return
-        prompt, mask = self.run.prompt, kwargs.get("attention_mask")
-        if prompt.input_ids is None and ids is not None:
-            prompt.input_ids = ids  # the decoder alone reads text
-        if prompt.attention_mask is None:
-            prompt.attention_mask = mask
-        hooked = any(hooks.in_use for hooks in self.seam.layers.values())
-        if hooked and torch.is_grad_enabled():
+        coming = self.run.here.coming
+        if coming.input_ids is None and ids is not None:
+            coming.input_ids = ids  # a decoder by itself reads text
+        if coming.attention_mask is None:
+            coming.attention_mask = kwargs.get("attention_mask")
+        points = self.seam.points_in_use()
+        if points and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
-        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked)
+        self.seam.check_points(module, (str(point.name) for _, point in points))
+        self.run.in_step = False
+        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), bool(points))
 
     def _refuse_checkpointing(self, decoder: nn.Module) -> None:
         if any(
@@ -289,14 +361,15 @@ class End(_Follower):
 
     def _end(self, kwargs: dict[str, Any], output: Any) -> None:
         run = self.seam.run
-        if not run.is_mine():
+        forward = run.ending()
+        if forward is None:
             return
         try:
             if output is None:  # it failed, and says so itself
                 return
             run.end(_cache_of(kwargs, output))
-            self.seam.raise_if_missed()
-            if run.is_check_due():
+            self.seam.raise_if_missed(forward)
+            if run.is_check_due(forward.n_query):
                 run.check()
         finally:
             run.leave()
@@ -306,8 +379,7 @@ def _is_static_step(x: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether one token comes behind a static cache with a map: a step that can be compiled."""
     if not isinstance(x, Tensor) or x.shape[1] != 1:
         return False
-    tokens = carried.carried_map(kwargs.get("past_key_values"))
-    return tokens is not None and tokens.length is not None
+    return carried.static_map(kwargs.get("past_key_values")) is not None
 
 
 def _cache_of(kwargs: Mapping[str, Any], output: Any) -> Any:

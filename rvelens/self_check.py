@@ -1,9 +1,9 @@
 """The self-check: one short forward that tells which layers can be hooked exactly.
 
 The decoder reads one short text as many times as it has attention layers, and once more. In each copy
-half of one layer's output is scaled. A layer can be hooked if three things hold: its attention function
-was called, the rows that rvelens opens equal the model's own, and the scaled output changes what the
-decoder returns.
+half of one layer's output is scaled. A layer can be hooked if four things hold: its attention function
+was called, layers ran in their order, the rows that rvelens opens equal the model's own, and the scaled
+output changes what the decoder returns.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ class Probe:
 
     Attributes:
         sample: the copy of the text in which this layer's output is scaled.
+        order: numbers of the samples whose layers ran, shared by all probes.
         plain: whether the opened rows equal the model's own; None before the layer ran, a reason
             where they cannot be opened.
+        function: the code of the layer's attention function.
     """
 
     sample: int
+    order: list[int]
     plain: bool | str | None = field(default=None)
+    function: Any = None
     thread: int = field(default_factory=threading.get_ident)
     in_use = True
 
@@ -48,6 +52,8 @@ class Probe:
         z, weights = call.original()
         if threading.get_ident() != self.thread:
             return z, weights  # another thread's own forward
+        self.order.append(self.sample)
+        self.function = attention.code_of(call.function)
         try:
             call.refuse_inexact("hook_attn_scores")
         except NotImplementedError as error:
@@ -88,6 +94,8 @@ class Problem:
 def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, Problem]:
     """Why layers cannot be hooked exactly, by layer; layers without a problem are not in it.
 
+    The hook points learn the attention functions that were checked, and run with no others.
+
     Args:
         decoder: the language model that embeds its input_ids.
         modules: its attention modules by layer.
@@ -95,7 +103,8 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
     Raises:
         ValueError: the short forward fails.
     """
-    probes = {layer: Probe(sample) for sample, layer in enumerate(modules)}
+    order: list[int] = []
+    probes = {layer: Probe(sample, order) for sample, layer in enumerate(modules)}
     n_vocab = int(decoder.get_input_embeddings().weight.shape[0])
     ids = torch.linspace(1, n_vocab - 2, N_TOKENS).long().repeat(len(probes) + 1, 1)
     with _probing(decoder, modules, probes):
@@ -107,16 +116,24 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
                 f"the self-check's short forward failed ({error}): expected a decoder that reads "
                 "input_ids; pass self_check=False to hook it unchecked."
             ) from error
+    for layer, module in modules.items():
+        attention.hooks_of(module).checked = probes[layer].function
     last: Tensor = output[0][:, -1].float()
     threshold = 16 * torch.finfo(output[0].dtype).eps * float(last[-1].abs().max())
     moved = (last - last[-1]).abs().amax(dim=-1) > threshold
-    found = {layer: _problem(probe, bool(moved[probe.sample])) for layer, probe in probes.items()}
-    return {layer: problem for layer, problem in found.items() if problem is not None}
+    problems = {
+        layer: _problem(probe, bool(moved[probe.sample])) for layer, probe in probes.items()
+    }
+    return {layer: problem for layer, problem in problems.items() if problem is not None}
 
 
 def _problem(probe: Probe, moved: bool) -> Problem | None:
     if probe.plain is None:
         return Problem("its attention function was not called")
+    if probe.order.count(probe.sample) > 1:
+        return Problem("its attention function was called more than once")
+    if probe.order != sorted(probe.order):
+        return Problem("the layers do not run in the order of their layer_idx")
     if not moved:
         return Problem("what its attention function returns does not change the logits")
     if isinstance(probe.plain, str):

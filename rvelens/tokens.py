@@ -10,9 +10,39 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.compiler import is_compiling
 
 # Keys by which buffers are longer than a sequence, so that few steps of a generation make new ones.
 SLACK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Buffers:
+    """What maps with one image mask share: the mask and its bias on each device, longer than it.
+
+    Attributes:
+        image: the image mask.
+        version: torch's count of the edits in place that it had seen.
+        by_device: image keys and bias.
+    """
+
+    image: Bool[Tensor, "batch known"]
+    version: int | None
+    by_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, image: Bool[Tensor, "batch known"]) -> Buffers:
+        """No buffers yet."""
+        return cls(image, None if image.is_inference() else image._version)
+
+    def __reduce__(self) -> Any:
+        """Copies count their own edits, from none on."""
+        return Buffers.of, (self.image,)
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the mask was edited in place since."""
+        return self.version is not None and self.image._version != self.version
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +65,19 @@ class TokenMap:
     real: Bool[Tensor, "batch known"]
     n_seen: int
     n_image: tuple[int, ...]
-    _buffers: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _buffers: Buffers | None = field(default=None, repr=False)
     blank: bool = False
     length: Int[Tensor, ""] | None = None
     n_slots: int = 0
+
+    def __post_init__(self) -> None:
+        if self._buffers is None:
+            object.__setattr__(self, "_buffers", Buffers.of(self.image))
+        elif self._buffers.image is not self.image:
+            raise ValueError(
+                "a token map was given another image mask than its counts are of: expected a map made "
+                "of two masks; call TokenMap.from_masks(image, real)."
+            )
 
     @classmethod
     def from_inputs(
@@ -121,14 +160,21 @@ class TokenMap:
 
     def _buffers_of(self, n_keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Image mask and bias over at least that many keys."""
-        keys, bias = self._buffers.get(device, (None, None))
+        buffers = self._buffers
+        assert buffers is not None  # __post_init__ makes them
+        if not is_compiling() and buffers.is_edited:
+            raise ValueError(
+                "the image mask of a token map was edited in place: expected masks that stay as they "
+                "are; call TokenMap.from_masks(image, real) with the edited one."
+            )
+        keys, bias = buffers.by_device.get(device, (None, None))
         if keys is None or bias is None or keys.shape[1] < n_keys:
             n_slots = self.n_slots or n_keys + SLACK
             keys = torch.nn.functional.pad(
                 self.image.to(device), (0, max(n_slots - self.n_known, 0))
             )
             bias = torch.where(keys, 0.0, -torch.inf)
-            self._buffers[device] = keys, bias
+            buffers.by_device[device] = keys, bias
         return keys, bias
 
     def align(
@@ -172,7 +218,7 @@ class TokenMap:
         # Compiled steps count in place; without the mark they could not use CUDA graphs.
         torch._dynamo.mark_static_address(length)
         tokens = TokenMap(
-            self.image, self.real, self.n_keys, self.n_image, {}, self.blank, length, n_slots
+            self.image, self.real, self.n_keys, self.n_image, None, self.blank, length, n_slots
         )
         tokens._buffers_of(n_slots, device)
         return tokens

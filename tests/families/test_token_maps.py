@@ -894,7 +894,7 @@ def test_a_map_that_does_not_fit(name):
         with pytest.raises(ValueError, match=message), model.hooks(subject.hooks):
             model(**prompts, tokens=tokens)
         assert model._run.depth == 0
-        assert model._run.given is None
+        assert model._run.here.given is None
     for tokens, message in wrong.values():
         if tokens is not more:
             with pytest.raises(ValueError, match=message), model.hooks(subject.hooks):

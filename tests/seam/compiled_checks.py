@@ -213,3 +213,80 @@ def test_a_static_cache_does_not_change_what_a_hook_reads(model):
         dynamic, pages = pages, []
         generate(model, inputs, compile_it=False)
     assert pages == dynamic
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["rve", "vaf", "own"])
+def test_a_compiled_prompt_runs_its_hooks(model, kind):
+    """The whole model compiled: hooked layers of a prompt or behind a growing cache break the graph."""
+    torch._dynamo.reset()
+    hooks = {**settings(model), "own": [(SCORES, lambda scores, hook: scores * 2)]}[kind]
+    model.query_rows = "all" if kind == "vaf" else "last"
+    inputs = batch(model)
+    call = compiled(model.hf_model.__call__)
+    plain = call(**inputs).logits
+    with model.hooks(hooks):
+        expected = model.hf_model(**inputs)
+        got = call(**inputs)
+        torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-5)
+        for _ in range(3):
+            token = expected.logits[:, -1:].argmax(dim=-1)
+            expected = model.hf_model(input_ids=token, past_key_values=expected.past_key_values)
+            got = call(input_ids=token, past_key_values=got.past_key_values)
+            torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(call(**inputs).logits, plain, rtol=0, atol=1e-5)
+    assert not torch.allclose(plain, model.run_with_hooks(**inputs, fwd_hooks=hooks), atol=1e-4)
+
+
+@torch.no_grad()
+def test_every_way_to_turn_a_hook_on_or_off_is_noticed(model):
+    """Torch's own hooks, handles, conversions and aliases: eager and compiled stay the same."""
+    torch._dynamo.reset()
+    call = compiled(model.hf_model.__call__)
+    step = decode_step(model)
+    point = model.hook_dict["blocks.1.attn.hook_z"]
+    names = []
+
+    def same() -> torch.Tensor:
+        expected = model.hf_model(**fork(step)).logits
+        torch.testing.assert_close(call(**fork(step)).logits, expected, rtol=0, atol=1e-5)
+        return expected
+
+    plain = same()
+    own = point.register_forward_hook(lambda module, args, z: z * 2)
+    assert not torch.allclose(same(), plain, atol=1e-4)
+    own.remove()
+    assert torch.equal(same(), plain)
+    before = point.register_forward_pre_hook(lambda module, args: (args[0] * 3,))
+    assert not torch.allclose(same(), plain, atol=1e-4)
+    before.remove()
+    assert torch.equal(same(), plain)
+    handle = point.add_hook(lambda z, hook: z * 2)
+    assert not torch.allclose(same(), plain, atol=1e-4)
+    handle.hook.remove()
+    assert torch.equal(same(), plain)
+    point.fwd_hooks.clear()
+    point.add_hook(lambda z, hook: names.append(hook.name), alias_names=["one", "other"])
+    assert torch.equal(same(), plain)
+    assert names == ["one", "other"] * 2
+    model.reset_hooks()
+    twice = point.add_hook(lambda z, hook: z * 2)
+    first = point.add_hook(lambda z, hook: z + 1, prepend=True)
+    same()
+    first.hook.remove()
+    same()
+    twice.hook.remove()
+    assert torch.equal(same(), plain)
+    model.reset_hooks()
+
+
+@torch.no_grad()
+def test_nan_is_named_where_only_compiled_steps_were_hooked(model):
+    """The prompt runs without hooks, so no hooked step was eager before the compiled ones."""
+    torch._dynamo.reset()
+    step = decode_step(model)
+    with (
+        pytest.raises(ValueError, match=r"the attention of blocks\.1\.attn is not finite"),
+        model.hooks([("blocks.1.attn.hook_z", lambda z, hook: z / 0)]),
+    ):
+        compiled(model.hf_model.__call__)(**step)

@@ -16,6 +16,7 @@ from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ContrastivePair, HookedLVLM, attach_tokens, score_heads
 from rvelens.hooks import rve_hooks
+from rvelens.run import Forward
 
 SCORES = "blocks.1.attn.hook_attn_scores"
 
@@ -319,7 +320,7 @@ def test_paged_generation_is_refused_under_hooks(model, monkeypatch):
     heads = torch.randn(1, 8, 5, 8)
     attend = look_up("sdpa", None)
     with model.hooks([("blocks.0.attn.hook_z", lambda z, hook: None)]):
-        monkeypatch.setattr(model._run, "_outer", [None])  # as inside a forward
+        monkeypatch.setattr(model._run.here, "forwards", [Forward()])  # as inside a forward
         with pytest.raises(NotImplementedError, match=r"a paged cache .* before generate_batch"):
             attend(attention, heads, heads, heads, None, cache=object())
 

@@ -346,16 +346,40 @@ class Call:
         scaling = self.kwargs.get("scaling")
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         # Query heads that share a key head lie side by side: their rows become one matrix.
-        grouped = self._widened(query).reshape(batch * kv_head, -1, query.shape[3])
-        keys = self._widened(self.key).flatten(0, 1).transpose(1, 2)
-        # Product and scaling at once; with beta 0 the first argument is not read.
-        scores = torch.baddbmm(grouped[:, :1, :1], grouped, keys, beta=0, alpha=scaling)
-        scores = scores.view(batch, head, n_row, n_key)
+        grouped = query.reshape(batch * kv_head, -1, query.shape[3])
+        keys = self.key.flatten(0, 1).transpose(1, 2)
+        scores = self._products(grouped, keys, scaling).view(batch, head, n_row, n_key)
         if mask is None:
             return scores, None
         hidden = hidden_by(mask)
         scores = scores if mask.dtype == torch.bool else scores + mask
         return scores.masked_fill(hidden, torch.finfo(self._wide).min), hidden
+
+    def _products(
+        self,
+        query: Float[Tensor, "group row d_head"],
+        key: Float[Tensor, "group d_head key"],
+        scaling: float,
+    ) -> Float[Tensor, "group row key"]:
+        """scaling * q.k in float32 at least."""
+        if self._multiplies_narrow:
+            return torch.bmm(query, key, out_dtype=torch.float32).mul_(scaling)
+        query, key = self._widened(query), self._widened(key)
+        # Product and scaling at once; with beta 0 the first argument is not read.
+        return torch.baddbmm(query[:, :1, :1], query, key, beta=0, alpha=scaling)
+
+    @property
+    def _multiplies_narrow(self) -> bool:
+        """Whether one kernel makes float32 of 16 bits, so that no wide copy of the keys is needed.
+
+        CUDA alone has it, since torch 2.8; no gradient is documented. See `out_dtype` in
+        https://docs.pytorch.org/docs/stable/generated/torch.bmm.html
+        """
+        recorded = torch.is_grad_enabled() and (self.query.requires_grad or self.key.requires_grad)
+        narrow = self.query.dtype in (torch.float16, torch.bfloat16)
+        plain = self._narrow is None and self.query.dtype == self.key.dtype
+        known = hasattr(torch.ops.aten.bmm, "dtype") and not is_compiling()
+        return self.query.is_cuda and narrow and plain and known and not recorded
 
     def mixed(
         self, pattern: Float[Tensor, "batch head row key"]

@@ -99,6 +99,7 @@ HIDES: dict[str, Callable[[torch.dtype], float]] = {
 
 
 @torch.no_grad()
+@pytest.mark.slow
 @pytest.mark.parametrize("number", HIDES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)

@@ -1,12 +1,20 @@
-"""rvelens: see and steer attention in vision-language models."""
+"""rvelens: see and steer attention in vision-language models.
+
+Names are imported when they are first used: torch, transformers and TransformerLens take seconds.
+"""
 
 from __future__ import annotations
 
-from rvelens.contrastive import ContrastivePair
-from rvelens.model import HookedLVLM
-from rvelens.profile import ARSProfile
-from rvelens.scores import score_heads
-from rvelens.tokens import TokenMap, attach_tokens
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rvelens.contrastive import ContrastivePair
+    from rvelens.model import HookedLVLM
+    from rvelens.profile import ARSProfile
+    from rvelens.scores import score_heads
+    from rvelens.tokens import TokenMap, attach_tokens
 
 __all__ = [
     "ARSProfile",
@@ -17,3 +25,30 @@ __all__ = [
     "score_heads",
 ]
 __version__ = "0.1.0"
+
+# Where each public name is defined.
+_MODULES = {
+    "ARSProfile": "rvelens.profile",
+    "ContrastivePair": "rvelens.contrastive",
+    "HookedLVLM": "rvelens.model",
+    "TokenMap": "rvelens.tokens",
+    "attach_tokens": "rvelens.tokens",
+    "score_heads": "rvelens.scores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a module of the package, when it is first used."""
+    if name in _MODULES:
+        value = getattr(import_module(_MODULES[name]), name)
+    elif not name.startswith("_") and find_spec(f"rvelens.{name}") is not None:
+        return import_module(f"rvelens.{name}")
+    else:
+        raise AttributeError(f"module 'rvelens' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})

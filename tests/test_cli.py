@@ -288,6 +288,7 @@ P = ("--profile", "p.safetensors")
 MISTAKES = [
     (("ask",), "Missing argument"),
     (("frobnicate",), "No such command 'frobnicate': see `rvelens --help`."),
+    (("aks",), "No such command 'aks'; did you mean 'ask': see `rvelens --help`."),
     ((*ASK, "--frob"), "No such option"),
     (("ask", "no-such-folder/model", "1.png", QUESTION, *P), "cannot be loaded"),
     (("ask", "empty", "1.png", QUESTION, *P), "'empty' cannot be loaded"),

@@ -67,16 +67,68 @@ print(json.dumps([
 """
 
 
+EVERY_NAME = "\nfrom rvelens import *"
+
+
+def test_importing_rvelens_alone_loads_no_library():
+    code = (
+        "import sys, time; a = time.process_time(); import rvelens; b = time.process_time() - a\n"
+        "heavy = {'torch', 'transformers', 'transformer_lens', 'numpy', 'typer'} & set(sys.modules)\n"
+        "print(b < 0.1, sorted(heavy), 'HookedLVLM' in dir(rvelens))"
+    )
+    assert python(code) == "True [] True"
+
+
+def test_modules_and_names_come_when_they_are_used():
+    code = """
+import rvelens
+assert rvelens.hooks.rve_hooks.__module__ == "rvelens.hooks.rve"
+assert rvelens.HookedLVLM is rvelens.model.HookedLVLM
+try:
+    rvelens.HookedLVML
+except AttributeError as error:
+    print(error)
+"""
+    assert python(code) == "module 'rvelens' has no attribute 'HookedLVML'"
+
+
+def test_every_public_name_says_where_it_is():
+    assert set(rvelens._MODULES) == set(rvelens.__all__)
+    for name in rvelens.__all__:
+        assert getattr(rvelens, name).__module__.startswith(rvelens._MODULES[name])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["aks"], ["-h"], []])
+def test_the_first_words_of_a_new_user_load_no_library(words):
+    code = (
+        "import sys; from rvelens.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    assert python(code).splitlines()[-1] == "[]"
+
+
+def test_the_help_lists_what_each_command_says_of_itself():
+    """Read off the sources, so that no library is loaded; here against the commands themselves."""
+    from rvelens.cli import COMMANDS, _first_line, _imported
+
+    for name in COMMANDS:
+        text = _first_line(name)
+        assert text
+        assert (_imported(name).help or "").startswith(text)
+
+
 def test_importing_rvelens_leaves_what_the_three_libraries_leave():
     alone = json.loads(python(STATE.format(imports=THREE)))
-    with_it = json.loads(python(STATE.format(imports=THREE + "\nimport rvelens")))
+    with_it = json.loads(python(STATE.format(imports=THREE + EVERY_NAME)))
     assert with_it[:-2] == alone[:-2]
 
 
 def test_importing_rvelens_loads_little_more_than_the_three_libraries():
     """So that it takes little longer: what a model needs is loaded with the model."""
     alone = json.loads(python(STATE.format(imports=THREE)))
-    with_it = json.loads(python(STATE.format(imports=THREE + "\nimport rvelens")))
+    with_it = json.loads(python(STATE.format(imports=THREE + EVERY_NAME)))
     new = set(with_it[-2]) - set(alone[-2])
     assert new <= {"rvelens", "safetensors", "colorsys", "_colorsys", "tempfile"}, new
     inside = {m for m in set(with_it[-1]) - set(alone[-1]) if not m.startswith("PIL.")}
@@ -86,7 +138,8 @@ def test_importing_rvelens_loads_little_more_than_the_three_libraries():
 def test_importing_rvelens_takes_little_longer():
     """The ratio that is promised is 1.15; this bound fails where a heavy library comes along."""
     code = (
-        f"import time; a = time.process_time(); {THREE}; b = time.process_time(); import rvelens; "
+        f"import time; a = time.process_time(); {THREE}; b = time.process_time(); "
+        "import rvelens.model; "
         "print((time.process_time() - a) / (b - a))"
     )
     assert statistics.median(float(python(code)) for _ in range(3)) < 1.15

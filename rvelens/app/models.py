@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from rvelens.cli.common import load_model
 from rvelens.cli.profiles import check_shape, find_profile
 from rvelens.contrastive import ContrastivePair
+from rvelens.loading import load_model
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.scores import score_heads

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import rvelens
 from rvelens.cli.common import fail
@@ -36,15 +39,41 @@ USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 
 class Commands(TyperGroup):
-    """Imports a command when it is run or listed: some bring libraries that no other waits for."""
+    """Imports a command when it is run: most bring libraries that take seconds to load."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; None if there is none."""
-        return _imported(cmd_name) if cmd_name in COMMANDS else None
+        """The command of that name as the help lists it; None if there is none."""
+        return TyperCommand(cmd_name, help=_first_line(cmd_name)) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name, imported, and its own arguments."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}" if near else ""
+            raise USAGE_ERROR(f"No such command {args[0]!r}{hint}")
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _imported(str(name)), rest
+
+
+def _first_line(name: str) -> str:
+    """What the help says of a command, read off its source: importing its module takes seconds.
+
+    The first line of its function's docstring, or `help` of its `typer.Typer`.
+    """
+    module, variable = COMMANDS[name]
+    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == variable:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == variable:
+            keywords = node.value.keywords if isinstance(node.value, ast.Call) else []
+            texts = [ast.literal_eval(k.value) for k in keywords if k.arg == "help"]
+            return "".join(texts)
+    raise AssertionError(f"{module}.py does not define {variable}")
 
 
 def _imported(name: str) -> Any:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import torch
-import transformers
 import typer
-from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
-from safetensors import SafetensorError
 
-from rvelens.model import HookedLVLM
+if TYPE_CHECKING:
+    from rvelens.model import HookedLVLM
 
 
 class Dtype(StrEnum):
@@ -116,49 +112,8 @@ def status(message: str) -> Iterator[None]:
 def load_model(
     name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
 ) -> HookedLVLM:
-    """Load a model without a word from the libraries below.
+    """`rvelens.loading.load_model` behind a spinner."""
+    from rvelens.loading import load_model as load
 
-    Raises:
-        ValueError: the model cannot be found or read.
-    """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    disable_progress_bars()
-    if device_map is None and torch.cuda.is_available():
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes, one GPU each
-        device_map = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several else "auto"
-    options: dict[str, Any] = {"device_map": device_map} if device_map else {}
-    try:
-        with status(f"loading {name}"):
-            model = HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
-    # AssertionError is torch's answer to a device that it was not built for.
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-        ImportError,
-        AssertionError,
-    ) as error:
-        if _is_ours(error):
-            raise
-        # The first sentence: what follows tells how to repair it in Python.
-        reason = re.split(r"\.\s+(?=[A-Z])", " ".join(str(error).split()))[0].rstrip(".")
-        raise ValueError(
-            f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
-            "weights, rvelens/tiny, or a name on a hub that can be reached; check it."
-        ) from error
-    if model.device.type == "meta":
-        raise ValueError(
-            f"--device-map {device_map} leaves the weights of {name} out: expected a device that "
-            "computes; say auto, cpu or cuda."
-        )
-    return model
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether rvelens raised the error: its messages are written for the user already."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("rvelens.")
+    with status(f"loading {name}"):
+        return load(name, family=family, dtype=dtype, device_map=device_map)

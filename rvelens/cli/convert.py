@@ -10,12 +10,15 @@ import typer
 from rvelens.cli.common import Dtype, Json, bar, emit_json, out
 from rvelens.convert import convert_sharegpt4v
 
-convert = typer.Typer(add_completion=False)
+convert = typer.Typer(
+    add_completion=False,
+    help="Turn checkpoints of other formats into folders that transformers loads.",
+)
 
 
 @convert.callback()
 def root() -> None:
-    """Turn checkpoints of other formats into folders that transformers loads."""
+    """Let `sharegpt4v` be a subcommand, though there is no other yet."""
 
 
 @convert.command()

@@ -6,6 +6,7 @@ import ast
 import difflib
 import re
 import sys
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,25 +39,38 @@ _LISTS = ("eval", "study", "tune")  # take several values behind one option
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 
-class Commands(TyperGroup):
-    """Imports a command when it is run: most bring libraries that take seconds to load."""
+class Listing(TyperGroup):
+    """The commands as the help lists them, without importing any."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name as the help lists it; None if there is none."""
-        return TyperCommand(cmd_name, help=_first_line(cmd_name)) if cmd_name in COMMANDS else None
+        """A command with its help and nothing else."""
+        return TyperCommand(cmd_name, help=_first_line(cmd_name))
+
+
+class Commands(Listing):
+    """Imports a command when it is run: most bring libraries that take seconds to load."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; None if there is none."""
+        return _imported(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help of the program."""
+        listing = copy(self)
+        listing.__class__ = Listing  # type: ignore[assignment]
+        TyperGroup.format_help(listing, ctx, formatter)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the arguments name, imported, and its own arguments."""
+        """The command that the arguments name, and its own arguments."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}" if near else ""
             raise USAGE_ERROR(f"No such command {args[0]!r}{hint}")
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, _imported(str(name)), rest
+        return super().resolve_command(ctx, args)
 
 
 def _first_line(name: str) -> str:

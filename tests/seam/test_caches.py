@@ -59,6 +59,7 @@ def crop_and_refill(cache: DynamicCache) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [reorder, select, assign, assign_one, crop_and_refill])
 @every_family
 def test_keys_that_were_exchanged_have_no_map(name, edit):

@@ -81,6 +81,7 @@ def moved(layers: Any) -> dict[str, Any]:
 
 
 @every_family
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["swapped", "pruned"])
 def test_layers_out_of_place_are_refused(name, how):
     model = hooked(name)
@@ -105,6 +106,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @torch.no_grad()
 @every_family
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_models_own_generate_refuses_several_rows_a_step(name, option):
     model = hooked(name)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rvelens.families import FAMILIES
+from rvelens.filling import fill, roomy_cache
 from rvelens.model import HookedLVLM
 from rvelens.prompts import Images, pair_up
 
@@ -87,13 +88,14 @@ def prepare_shared(
     heads = _heads(model, inputs, [tails[n] for n in chosen], prompt)
     head, head_mask = _left_padded(heads, model.device)
     rest = {k: v for k, v in inputs.items() if k not in PER_KEY}
-    output = model.hf_model(
-        **rest, input_ids=head, attention_mask=head_mask, position_ids=positions(head_mask),
-        use_cache=True, logits_to_keep=1,
+    cache = roomy_cache(model)
+    fill(
+        model, cache, **rest, input_ids=head, attention_mask=head_mask,
+        position_ids=positions(head_mask),
     )  # fmt: skip
     of_question = torch.tensor([order[key] for key in keys], device=model.device)
-    cache = output.past_key_values
-    cache.batch_select_indices(of_question)
+    if len(order) < len(keys):  # else each question has an image of its own
+        cache.batch_select_indices(of_question)
     tail, tail_mask = _left_padded(tails, model.device)
     whole = torch.cat([head_mask[of_question], tail_mask], dim=1)
     return {

@@ -27,6 +27,7 @@ from torch.nn.functional import pad
 
 from rvelens.attention import check_returned, name_of
 from rvelens.carried import carried_map, carry_map
+from rvelens.filling import fill, roomy_cache
 from rvelens.model import HookedLVLM
 from rvelens.prefix import PER_KEY, check_replays, positions
 from rvelens.tokens import TokenMap, tokens_of
@@ -382,16 +383,16 @@ def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
     cache = inputs.get("past_key_values")
     n_past = 0 if cache is None else int(cache.get_seq_length())
     if n_past < mask.shape[1] - 1:
-        per_key = (*PER_KEY, "position_ids")
-        output = model.hf_model(
+        per_key = (*PER_KEY, "position_ids", "past_key_values")
+        cache = roomy_cache(model) if cache is None else cache
+        fill(
+            model,
+            cache,
             **{k: v for k, v in inputs.items() if k not in per_key},
             **{k: v[:, n_past:-1] for k, v in by_key.items()},
             attention_mask=mask[:, :-1],
             position_ids=positions(mask)[:, n_past:-1],
-            use_cache=True,
-            logits_to_keep=1,
         )
-        cache = output.past_key_values
     assert cache is not None  # else the prompt is one token long, without an image
     prefilled = carried_map(cache)
     if prefilled is None:  # the cache is not of this package: the ids tell what it holds

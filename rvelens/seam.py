@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -62,14 +62,14 @@ class Seam:
         """Where the attention of a layer computes."""
         return execution_device(self.modules[layer])
 
-    def check_points(self, decoder: Any, names: Iterable[str]) -> None:
+    def check_points(self, decoder: Any, names: Sequence[str]) -> None:
         """Refuse hook points that would not run as the model computes them.
 
         Raises:
             ValueError: one of them is of such a layer, as the self-check says.
         """
-        problems = self.check_layers(decoder) if self.self_check else {}
-        for name in names if problems else ():
+        problems = self.check_layers(decoder) if self.self_check and names else {}
+        for name in names:
             problem = problems.get(layer_of(name))
             if problem is not None and not (problem.rows_only and name.endswith("hook_z")):
                 raise ValueError(
@@ -328,7 +328,7 @@ class Begin(_Follower):
         points = self.seam.points_in_use()
         if points and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
-        self.seam.check_points(module, (str(point.name) for _, point in points))
+        self.seam.check_points(module, [str(point.name) for _, point in points])
         self.run.in_step = False
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), bool(points))
 

@@ -184,3 +184,11 @@ def test_a_map_with_another_mask_than_its_counts_is_refused(model, inputs):
     with pytest.raises(ValueError, match=r"was edited in place: .* call TokenMap\.from_masks"):
         tokens.image_keys(90, torch.device("cpu"))
     assert TokenMap.from_masks(tokens.image, tokens.real).image_keys(90, torch.device("cpu")).any()
+
+
+@torch.no_grad()
+def test_a_forward_without_hooks_runs_no_self_check(model, inputs):
+    model(**inputs)
+    assert model._seam.problems is None
+    model.run_with_cache(**inputs)
+    assert model._seam.problems == {}

@@ -62,7 +62,8 @@ class RoomyLayer(DynamicLayer):
         if self.on_filled is not None:
             self.on_filled()
             raise Filled
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         return self.keys, self.values
 
     def _append(

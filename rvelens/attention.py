@@ -83,6 +83,8 @@ class Point(HookPoint):
         """Read off what is on."""
         self.on = self.in_use
         hooks = [self._user_hooks.get(number, self) for number in self._forward_hooks]
+        for gone in self._user_hooks.keys() - self._forward_hooks.keys():
+            del self._user_hooks[gone]  # with whatever tensors it holds
         simple = self not in hooks and self.hook_conversion is None
         simple = simple and not (self._backward_hooks or self._forward_pre_hooks)
         self.plain = tuple(hooks) if simple else None

@@ -49,10 +49,7 @@ class HookRoot(HookedRootModule):
         with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
             try:
                 yield self
-                if (
-                    not run.here.firing
-                ):  # else a hook entered it, in a forward that is checked later
-                    run.check()
+                run.check_outermost()
             finally:
                 run.drop_interrupted()
 

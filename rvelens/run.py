@@ -132,8 +132,7 @@ class Run:
         self.forget_coming()
         try:
             yield
-            if not self.here.firing:
-                self.check()
+            self.check_outermost()
         finally:
             self.here.given = before
             self.forget_coming()
@@ -307,6 +306,11 @@ class Run:
         if n_query > 1:
             return bool(self.unchecked)
         return sum(x.numel() for _, x in self.unchecked) > MOST_UNCHECKED
+
+    def check_outermost(self) -> None:
+        """`check`, but not inside a hook, whose own forward is checked later."""
+        if not self.here.firing:
+            self.check()
 
     def check(self) -> None:
         """Name the first layer in which a hook put NaN or infinity; waits for the device once.

@@ -30,6 +30,17 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+def loaded_by(words: list[str], libraries: tuple[str, ...]) -> str:
+    """Those of the libraries that a command line loads, as a printed list."""
+    code = (
+        "import sys; from rvelens.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: pass\n"
+        f"print([m for m in {libraries!r} if m in sys.modules])"
+    )
+    return python(code).splitlines()[-1]
+
+
 def test_importing_changes_nobodys_settings():
     code = """
 import logging, sys, warnings
@@ -100,13 +111,7 @@ def test_every_public_name_says_where_it_is():
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["aks"], ["-h"], []])
 def test_the_first_words_of_a_new_user_load_no_library(words):
-    code = (
-        "import sys; from rvelens.cli import main\n"
-        f"try: main({words!r})\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'transformers', 'numpy', 'pandas') if m in sys.modules])"
-    )
-    assert python(code).splitlines()[-1] == "[]"
+    assert loaded_by(words, ("torch", "transformers", "numpy", "pandas")) == "[]"
 
 
 def test_the_help_lists_what_each_command_says_of_itself():
@@ -147,13 +152,8 @@ def test_importing_rvelens_takes_little_longer():
 
 @pytest.mark.parametrize("command", ["families", "ask"])
 def test_a_command_brings_along_what_it_needs_alone(command):
-    code = (
-        "import sys; from rvelens.cli import main\n"
-        f"try: main([{command!r}, '--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('matplotlib', 'scipy', 'gradio', 'spacy', 'openai') if m in sys.modules])"
-    )
-    assert python(code).splitlines()[-1] == "[]"
+    others = ("matplotlib", "scipy", "gradio", "spacy", "openai")
+    assert loaded_by([command, "--help"], others) == "[]"
 
 
 def test_the_citation_is_of_this_version():

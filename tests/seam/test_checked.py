@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import inspect
+import weakref
 from typing import Any
 
 import pytest
@@ -184,6 +186,21 @@ def test_a_map_with_another_mask_than_its_counts_is_refused(model, inputs):
     with pytest.raises(ValueError, match=r"was edited in place: .* call TokenMap\.from_masks"):
         tokens.image_keys(90, torch.device("cpu"))
     assert TokenMap.from_masks(tokens.image, tokens.real).image_keys(90, torch.device("cpu")).any()
+
+
+@torch.no_grad()
+def test_hooks_that_are_gone_are_held_no_longer(model, inputs):
+    class Hook:
+        def __call__(self, z, hook):
+            return z
+
+    hook = Hook()
+    gone = weakref.ref(hook)
+    with model.hooks([(Z, hook)]):
+        model(**inputs)
+    del hook
+    gc.collect()
+    assert gone() is None
 
 
 @torch.no_grad()

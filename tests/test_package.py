@@ -22,10 +22,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(code: str) -> str:
-    """Run code in a fresh interpreter, away from the repository."""
+    """Run code in a fresh interpreter, away from the repository.
+
+    Under -P, since a clone named rvelens in the current folder would stand for the package.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=False
-    )
+        [sys.executable, "-P", "-c", code],
+        capture_output=True, text=True, cwd=ROOT.parent, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

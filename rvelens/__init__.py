@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rvelens.bridge import follow_bridge
     from rvelens.contrastive import ContrastivePair
     from rvelens.model import HookedLVLM
     from rvelens.profile import ARSProfile
@@ -22,6 +23,7 @@ __all__ = [
     "HookedLVLM",
     "TokenMap",
     "attach_tokens",
+    "follow_bridge",
     "score_heads",
 ]
 __version__ = "0.1.0"
@@ -33,6 +35,7 @@ _MODULES = {
     "HookedLVLM": "rvelens.model",
     "TokenMap": "rvelens.tokens",
     "attach_tokens": "rvelens.tokens",
+    "follow_bridge": "rvelens.bridge",
     "score_heads": "rvelens.scores",
 }
 

@@ -20,7 +20,7 @@ from textwrap import shorten
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint, LensHandle
@@ -52,10 +52,12 @@ class Point(HookPoint):
         several: whether a hook may see what another one made.
         in_place: whether a hook may edit what it is given; a class of hooks that returns a copy, or
             looks only, says `in_place = False`.
+        on_change: called when hooks come or go.
         flag: on the device, true once a hook made NaN or infinity inside a graph.
     """
 
     finds_tokens: ClassVar[bool] = True
+    on_change: Callable[[Any], None] | None = None
     on: bool
     plain: tuple[Any, ...] | None
     several: bool
@@ -90,6 +92,8 @@ class Point(HookPoint):
         self.plain = tuple(hooks) if simple else None
         self.several = len(hooks) + len(self._forward_pre_hooks) > 1
         self.in_place = not simple or any(getattr(hook, "in_place", True) for hook in hooks)
+        if self.on_change is not None:
+            self.on_change(self)
 
     def add_hook(self, *args: Any, **kwargs: Any) -> LensHandle:
         """As in TransformerLens."""
@@ -98,6 +102,10 @@ class Point(HookPoint):
             self._user_hooks[handle.hook.id] = handle.user_hook
         self.refresh()
         return handle
+
+    def layer(self) -> int:
+        """The layer that the name tells, "vision.blocks.3.attn.hook_z" too."""
+        return int((self.name or "").rpartition("blocks.")[2].split(".")[0])
 
 
 class Watched(OrderedDict[int, Any]):
@@ -119,6 +127,8 @@ class Watched(OrderedDict[int, Any]):
 class AttentionHooks(nn.Module):
     """The hook points of one layer, `blocks.{layer}.attn`.
 
+    - `hook_rot_q` [batch query head d_head] and `hook_rot_k` [batch key kv_head d_head]: what the
+      attention function gets.
     - `hook_attn_scores` [batch head query key]: scaled q.k, after the mask (masked keys hold the
       lowest finite number), before softmax. The mask is applied again after the hooks, unless
       `HookedLVLM.enforce_mask` is False.
@@ -126,11 +136,14 @@ class AttentionHooks(nn.Module):
     - `hook_z` [batch query head d_head]: each head's output for every row, before the output
       projection.
 
-    Under `query_rows="last"` the query axis of the first two has length 1.
+    Under `query_rows="last"` the query axis of scores and pattern has length 1. `rvelens.points` lists
+    the points of a layer that are read elsewhere.
     """
 
     def __init__(self, run: Run, layer: int) -> None:
         super().__init__()
+        self.hook_rot_q = Point()
+        self.hook_rot_k = Point()
         self.hook_attn_scores = Point()
         self.hook_pattern = Point()
         self.hook_z = Point()
@@ -147,7 +160,13 @@ class AttentionHooks(nn.Module):
     @property
     def in_use(self) -> bool:
         """Whether any hook is on."""
-        return self.rows_in_use or _has_hooks(self.hook_z)
+        return any(_has_hooks(point) for point in self.points)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points that are read in the attention function's place."""
+        first = self.hook_rot_q, self.hook_rot_k
+        return *first, self.hook_attn_scores, self.hook_pattern, self.hook_z
 
     @property
     def rows_in_use(self) -> bool:
@@ -155,19 +174,8 @@ class AttentionHooks(nn.Module):
         return _has_hooks(self.hook_attn_scores) or _has_hooks(self.hook_pattern)
 
     def fire(self, point: Point, x: Tensor, forward: Forward) -> Tensor:
-        """Run the hooks of a point; what comes back must have the shape and dtype of what went in."""
-        before, point.ctx["tokens"] = point.ctx.get("tokens"), forward.tokens
-        if is_compiling():
-            return _run_plain(point, x)
-        run = self.run
-        run.here.firing += 1
-        try:
-            y = point(x)
-        finally:
-            run.here.firing -= 1
-            if run.depth > 1:  # a hook of this point may have started the forward
-                point.ctx["tokens"] = before
-        return check_returned(point, None, y, x)
+        """Run the hooks of a point; see `fire`."""
+        return fire(self.run, point, x, forward)
 
     def attend(self, call: Call) -> tuple[Tensor, Tensor | None]:
         """Attention of one layer with the hooks that are on.
@@ -187,9 +195,11 @@ class AttentionHooks(nn.Module):
         if not is_compiling():
             self._check(call, forward)
         call.refuse_paged(self.hook_z.name)
+        call.query = self._fire_rotated(self.hook_rot_q, call.query, forward)
+        call.key = self._fire_rotated(self.hook_rot_k, call.key, forward)
         if not self.rows_in_use:
             z, weights = call.original()
-            return self._fire_z(z, forward), weights
+            return (self._fire_z(z, forward) if _has_hooks(self.hook_z) else z), weights
         call.refuse_inexact(self.hook_attn_scores.name)
         z, weights = self._open(call, forward)
         return (self._fire_z(z, forward) if _has_hooks(self.hook_z) else z), weights
@@ -246,6 +256,18 @@ class AttentionHooks(nn.Module):
         if y is not x:
             return y, True
         return y, point.in_place if before is None else not torch.equal(before, y)
+
+    def _fire_rotated(
+        self, point: Point, x: Float[Tensor, "batch head query d_head"], forward: Forward
+    ) -> Float[Tensor, "batch head query d_head"]:
+        if not _has_hooks(point):
+            return x
+        # A copy: the cache holds keys for the steps to come, and a projection may show the same tensor.
+        shown = x.transpose(1, 2).clone()
+        y, edited = self._fire_and_compare(point, shown, forward)
+        if edited:
+            self.run.keep(point, y)
+        return y.transpose(1, 2) if edited or y.requires_grad else x
 
     def _fire_z(
         self, z: Float[Tensor, "batch query head d_value"], forward: Forward
@@ -562,6 +584,27 @@ def _masked_again(
         return edited.masked_fill(padding, lowest)
     floor = torch.full_like(padding, -torch.inf, dtype=edited.dtype).masked_fill(padding, lowest)
     return torch.where(hidden, floor, edited)
+
+
+def fire(
+    run: Run, point: Point, x: Shaped[Tensor, "*any"], forward: Forward
+) -> Shaped[Tensor, "*any"]:
+    """Run the hooks of a point; what comes back must have the shape and dtype of what went in.
+
+    Raises:
+        ValueError: it has another one.
+    """
+    before, point.ctx["tokens"] = point.ctx.get("tokens"), forward.tokens
+    if is_compiling():
+        return _run_plain(point, x)
+    run.here.firing += 1
+    try:
+        y = point(x)
+    finally:
+        run.here.firing -= 1
+        if run.depth > 1:  # a hook of this point may have started the forward
+            point.ctx["tokens"] = before
+    return check_returned(point, None, y, x)
 
 
 def _run_plain(point: Point, x: Tensor) -> Tensor:

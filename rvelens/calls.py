@@ -12,9 +12,7 @@ from torch import nn
 
 # Arguments of TransformerLens' forward, and of transformers' that change what is returned.
 _NOT_HERE = {
-    "stop_at_layer": "a HookedLVLM runs every layer",
-    "start_at_layer": "a HookedLVLM runs every layer",
-    "return_type": "a HookedLVLM returns logits",
+    "start_at_layer": "a HookedLVLM runs from the embeddings on; hook hook_resid_pre of that layer",
     "output_attentions": "a HookedLVLM returns logits; run_with_cache returns every hook_pattern",
     "output_hidden_states": "a HookedLVLM returns logits; call model.hf_model for hidden states",
 }

@@ -9,18 +9,17 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rvelens.attention import AttentionHooks
 from rvelens.calls import check_arguments, known_arguments
 from rvelens.carried import carry_map, map_behind
 from rvelens.device import execution_device
 from rvelens.families import Family, family_of
 from rvelens.generation import check_behind_cache, check_prompt
 from rvelens.grid import ImageGrid, VideoGrid
-from rvelens.hook_root import HookRoot
 from rvelens.hub import TINY, embedded
+from rvelens.lens_model import LensModel
 from rvelens.marks import has_visual_inputs, visual_ids
 from rvelens.prompts import (
     ImageLike,
@@ -30,24 +29,17 @@ from rvelens.prompts import (
     prepare,
     text_around_image,
 )
+from rvelens.returns import Output, StoppedError, check_return, loss_of, stopping
 from rvelens.seam import open_seam
+from rvelens.stream import FinalNorm
 from rvelens.tokens import TokenMap
 
 
-class Block(nn.Module):
-    """`blocks.{layer}`: holds the hook points of a layer, no weights; `attn` if it has attention."""
-
-    def __init__(self, attn: AttentionHooks | None) -> None:
-        super().__init__()
-        if attn is not None:
-            self.attn = attn
-
-
-class HookedLVLM(HookRoot):
-    """A vision-language model whose language model's attention can be seen and edited.
+class HookedLVLM(LensModel):
+    """A vision-language model whose residual stream and attention can be seen and edited.
 
     Hook names, `hooks`, `run_with_hooks`, `run_with_cache`, `add_hook` and `reset_hooks` mean what
-    they mean in TransformerLens; `rvelens.attention.AttentionHooks` lists the hook points.
+    they mean in TransformerLens; `rvelens.points` lists the hook points.
     The model keeps the attention implementation that it was loaded with, "sdpa" or "eager" for hooks on
     scores and pattern. Without hooks, logits and generations are those of the model, bit by bit.
 
@@ -80,9 +72,16 @@ class HookedLVLM(HookRoot):
         self.n_layers = self._seam.n_layers
         self.n_heads = int(hf_model.config.get_text_config(decoder=True).num_attention_heads)
         self.attention_layers = tuple(self._seam.layers)
-        self.blocks = nn.ModuleList(
-            Block(self._seam.layers.get(layer)) for layer in range(self.n_layers)
+        points = self._seam.stream.points
+        self.hook_image_features, self.hook_embed = (
+            points[name] for name in ("hook_image_features", "hook_embed")
         )
+        self.blocks = self._seam.blocks
+        self.ln_final = FinalNorm(points["ln_final.hook_scale"], self._seam.stream)
+        if self._seam.tower is not None:
+            self.vision = self._seam.tower.vision
+        for module in self.modules():
+            module.training = hf_model.training
         # setup() names every module below it, so the Hugging Face model joins only afterwards.
         self.setup()
         self.hf_model = hf_model
@@ -200,21 +199,34 @@ class HookedLVLM(HookRoot):
         return self._run.latest
 
     def forward(
-        self, *args: Any, tokens: TokenMap | None = None, **kwargs: Any
-    ) -> Float[Tensor, "batch query vocab"]:
-        """Logits of the model for the inputs that `prepare` made.
+        self,
+        *args: Any,
+        tokens: TokenMap | None = None,
+        return_type: str | None = "logits",
+        loss_per_token: bool = False,
+        stop_at_layer: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Logits of the model [batch query vocab] for the inputs that `prepare` made.
 
         Args:
-            args, kwargs: the Hugging Face model's own.
+            args, kwargs: the Hugging Face model's own; a text, or several, in the place of ids.
+            return_type: "logits"; "loss", the mean cross-entropy of the next tokens that are text;
+                "both", a pair of them; or None, for the hooks alone.
+            loss_per_token: the loss of each next token, [batch query-1]; 0 where it is no text.
+            stop_at_layer: return the residual stream [batch query d_model] before this layer, and run
+                no more; negative numbers count from the end, `n_layers` is before the final norm.
             tokens: roles of every token up to the end of this forward, those in the cache included;
                 needed where hooks ask for them and neither ids nor the model tell, as with embeddings.
 
         Raises:
             TypeError: an argument that neither the model nor this method has.
-            ValueError: tokens that the given cache holds already are given again, or a map of another
-                length.
+            ValueError: tokens that the given cache holds already are given again, a map of another
+                length, an unknown return type or layer, or a loss of tokens whose ids are not known.
         """
         check_arguments(self._arguments, type(self.hf_model).__name__, kwargs)
+        check_return(return_type, kwargs)
+        args, kwargs = self._with_ids(args, self._with_beside(kwargs))
         ids, mask, cache = (
             kwargs.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
@@ -227,11 +239,56 @@ class HookedLVLM(HookRoot):
             )
         if n_past and ids is not None and mask is not None and mask.dim() == 2:
             check_behind_cache(n_past, ids.shape[1], mask.shape[1])
+        if stop_at_layer is not None:
+            return self._stopped(stop_at_layer, args, kwargs, tokens)
         with self._following(tokens):
             output = self.hf_model(*args, **kwargs)
-        if not isinstance(output, tuple):  # else return_dict=False, where a loss may come first
-            return output.logits
-        return next(x for x in output if isinstance(x, Tensor) and x.dim() == 3)
+        # A tuple under return_dict=False, where a loss may come first.
+        parts = output if isinstance(output, tuple) else (output.logits,)
+        logits = next(x for x in parts if isinstance(x, Tensor) and x.dim() == 3)
+        if return_type in ("logits", None):
+            return logits if return_type else None
+        loss = loss_of(logits, args[0] if args else ids, self._text(logits), loss_per_token)
+        return Output(logits, loss) if return_type == "both" else loss
+
+    def _with_ids(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with ids and a mask in the place of texts."""
+        if not args or isinstance(args[0], Tensor):
+            return args, kwargs
+        texts = [args[0]] if isinstance(args[0], str) else list(args[0])
+        batch = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+        ids, mask = (batch[n].to(self.device) for n in ("input_ids", "attention_mask"))
+        return (ids, *args[1:]), {"attention_mask": mask, **kwargs}
+
+    def _text(
+        self, logits: Float[Tensor, "batch query vocab"]
+    ) -> Bool[Tensor, "batch query"] | None:
+        """Which tokens of the forward are text; None where nothing tells."""
+        tokens = self.tokens
+        if tokens is None or tokens.n_known != logits.shape[1]:
+            return None
+        return tokens.text
+
+    def _stopped(
+        self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: TokenMap | None
+    ) -> Float[Tensor, "batch query d_model"]:
+        stack = self._seam.stream.stack
+        if stack is None or kwargs.get("past_key_values") is not None:
+            raise ValueError(
+                f"stop_at_layer={layer} with a cache, or of a model whose layers are in no list: "
+                "expected a forward without a cache; leave one of them out."
+            )
+        with self._following(tokens), stopping(stack.blocks, layer, self.hook_embed):
+            try:
+                self.hf_model(*args, **{**kwargs, "use_cache": False})
+            except StoppedError as stopped:
+                return stopped.residual
+        raise RuntimeError(
+            f"the forward did not come to layer {layer}: expected every layer to run; wrap the model "
+            "again after its layers were replaced."
+        )
 
     @contextmanager
     def _following(self, tokens: TokenMap | None) -> Iterator[None]:
@@ -293,11 +350,12 @@ class HookedLVLM(HookRoot):
 
     @torch.no_grad()
     def generate(
-        self, *, tokens: TokenMap | None = None, **inputs: Any
+        self, input: Any = None, *, tokens: TokenMap | None = None, **inputs: Any
     ) -> Int[Tensor, "batch key"] | transformers.utils.ModelOutput:
         """The model's own `generate`, under whatever hooks are on; arguments are transformers'.
 
         Args:
+            input: ids of the prompt [batch key], or its text.
             tokens: roles of the prompt's tokens; needed where hooks ask for them and neither ids nor
                 the model tell, as with embeddings.
             **inputs: for `generate` of transformers.
@@ -309,6 +367,10 @@ class HookedLVLM(HookRoot):
             ValueError: a way of decoding that runs several rows a step, with hooks on; or a cache that
                 does not go with the prompt.
         """
+        if input is not None:
+            (ids,), inputs = self._with_ids((input,), inputs)
+            inputs = {**inputs, "input_ids": ids}
+        inputs = self._with_beside(inputs)
         check_prompt(self.hf_model, inputs)
         prompt = inputs.get("input_ids", inputs.get("inputs_embeds"))
         if tokens is None:

@@ -33,14 +33,14 @@ class Forward:
         tokens: its token map; None if the roles of its tokens are unknown.
         hooked: whether hooks were on when it began; else its layers run as if there were none.
         row: index of the last real token on the query axis; None where it is the final row for all.
-        fired: layers whose hook points have run.
+        fired: layers whose hook points have run, and points that are read at modules.
     """
 
     n_query: int = 1
     tokens: TokenMap | None = None
     hooked: bool = True
     row: Int[Tensor, " batch"] | None = None
-    fired: set[int] = field(default_factory=set)
+    fired: set[Any] = field(default_factory=set)
 
 
 class ThreadState(threading.local):
@@ -329,8 +329,10 @@ class Run:
             point = tests[int(finite.int().argmin())][0]
             for flagged in self.flagged.values():
                 flagged.flag.zero_()
+            where, _, _ = (point.name or "").rpartition(".attn.")
+            what = f"the attention of {where}.attn" if where else str(point.name)
+            shown = "scores, pattern and z" if where else "numbers"
             raise ValueError(
-                f"the attention of {(point.name or '').rpartition('.')[0]} is not finite after its "
-                "hooks: expected finite scores, pattern and z; look for a division by zero or an "
-                "overflow in the hooks on this layer."
+                f"{what} is not finite after its hooks: expected finite {shown}; look for a division "
+                "by zero or an overflow in the hooks on this layer."
             )

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,11 +17,18 @@ from torch.compiler import is_compiling
 
 from rvelens import attention, carried, marks
 from rvelens.attention import AttentionHooks, Point
+from rvelens.blocks import Found
 from rvelens.device import execution_device
 from rvelens.generation import guard_generate
+from rvelens.lens_attention import LensAttention
 from rvelens.new_tokens import NewTokens
+from rvelens.places import places_of_decoder
 from rvelens.run import Forward, Run
 from rvelens.self_check import Problem, find_problems
+from rvelens.stream import Stream, blocks_of, points_of_model, refusal
+from rvelens.taps import Idle, VisualEmbeds
+from rvelens.vision import Tower, find_tower
+from rvelens.watching import Stack, find_stack
 
 _ATTRIBUTE = "_rvelens_seam"
 
@@ -34,6 +41,9 @@ class Seam:
         run: the forward in progress.
         layers: attention hooks by layer of the decoder; layers without attention have none.
         n_layers: layers of the decoder.
+        stream: hook points that are read at the decoder's modules.
+        blocks: the hook points of each layer.
+        tower: those of the vision tower, if its attention can be looked up.
         problems: why the hook points of a layer cannot be used, as the self-check finds; None before.
         checked: the attention implementation that the self-check saw.
         self_check: whether it runs, as the newest wrapper of the model wants it.
@@ -42,8 +52,11 @@ class Seam:
     """
 
     run: Run
-    layers: dict[int, AttentionHooks]
+    layers: Mapping[int, AttentionHooks]
     n_layers: int
+    stream: Stream
+    blocks: nn.ModuleList
+    tower: Tower | None = None
     problems: Mapping[int, Problem] | None = None
     checked: str | None = None
     self_check: bool = True
@@ -68,15 +81,29 @@ class Seam:
         Raises:
             ValueError: one of them is of such a layer, as the self-check says.
         """
-        problems = self.check_layers(decoder) if self.self_check and names else {}
         for name in names:
-            problem = problems.get(layer_of(name))
-            if problem is not None and not (problem.rows_only and name.endswith("hook_z")):
-                raise ValueError(
-                    f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
-                    f"{problem.reason}: expected softmax attention whose output reaches the logits; "
-                    "hook another point or layer."
-                )
+            refused = self.refused(decoder, name)
+            if refused is not None:
+                raise ValueError(refused)
+
+    def refused(self, decoder: Any, name: str) -> str | None:
+        """Why a point cannot be hooked, as a sentence; None where it can, or in the vision tower."""
+        key = name.removeprefix("blocks.")
+        if name.startswith("vision."):
+            return None  # whose first forward tells
+        if key in self.stream.points:
+            reason = self.stream.reason(key)
+            return None if reason is None else refusal(name, self.stream.name, reason)
+        problems = self.check_layers(decoder) if self.self_check else {}
+        problem = problems.get(layer_of(name))
+        rows = name.endswith(("hook_attn_scores", "hook_pattern"))
+        if problem is None or (problem.rows_only and not rows):
+            return None
+        return (
+            f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
+            f"{problem.reason}: expected softmax attention whose output reaches the logits; "
+            "hook another point or layer."
+        )
 
     def check_layers(self, decoder: Any) -> Mapping[int, Problem]:
         """Problems of the layers, from one short forward at the first call."""
@@ -92,9 +119,14 @@ class Seam:
             (layer, point)
             for layer, hooks in self.layers.items()
             if hooks.in_use
-            for point in (hooks.hook_attn_scores, hooks.hook_pattern, hooks.hook_z)
+            for point in hooks.points
             if point.in_use
         ]
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any hook of the decoder is on."""
+        return bool(self.stream.on) or bool(self.points_in_use())
 
     def raise_if_missed(self, forward: Forward) -> None:
         """Name the hooked points that did not run in the forward that ends.
@@ -106,7 +138,7 @@ class Seam:
             return  # hooks that another thread turned on meanwhile
         missed = [
             str(point.name) for layer, point in self.points_in_use() if layer not in forward.fired
-        ]
+        ] + self.stream.missed(forward)
         if missed and forward.hooked:
             raise RuntimeError(
                 f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; wrap "
@@ -150,13 +182,24 @@ def open_seam(hf_model: Any) -> Seam:
             for handle in earlier.handles:
                 handle.remove()
     run = Run()
-    layers = {layer: AttentionHooks(run, layer) for layer in modules}
-    seam = Seam(run, layers, _n_layers(decoder, modules), modules=modules)
+    n_layers, stack = _n_layers(decoder, modules), find_stack(decoder, modules)
+    stream = Stream(run, type(decoder).__name__, partial(_places, decoder, stack, run), stack)
+    layers = {layer: LensAttention(run, layer, stream) for layer in modules}
+    points_of_model(stream)
+    tower = find_tower(hf_model, decoder, _asks_for_attention)
+    blocks = blocks_of(stream, n_layers, layers)
+    seam = Seam(run, layers, n_layers, stream, blocks, tower, modules=modules)
     for layer, module in modules.items():
         attention.attach(module, layers[layer])
     follow(hf_model, decoder, seam)
     hf_model.__dict__[_ATTRIBUTE] = decoder.__dict__[_ATTRIBUTE] = seam
     return seam
+
+
+def _places(decoder: nn.Module, stack: Stack | None, run: Run) -> dict[str, Found]:
+    """Where the points of a decoder are."""
+    found = {} if stack is None else places_of_decoder(stack, run)
+    return {"hook_image_features": VisualEmbeds(decoder, run), **found}
 
 
 def attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
@@ -212,7 +255,7 @@ def _attached(decoder: nn.Module) -> list[Any]:
 def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     """Let a run follow every forward of a Hugging Face model, `generate`'s included."""
     run = seam.run
-    guard_generate(hf_model, lambda: bool(seam.points_in_use()))
+    guard_generate(hf_model, lambda: seam.in_use)
     marked = marks.watch(hf_model, run)
     ids = None if marked else marks.visual_ids(hf_model.config)
     seam.handles = [
@@ -238,13 +281,6 @@ class _Follower:
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return Idle, ()
-
-
-class Idle(_Follower):
-    """A torch hook that does nothing, in a copy of a wrapped model."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Leave everything as it is."""
 
 
 class Announce(_Follower):
@@ -311,6 +347,8 @@ class Begin(_Follower):
         x = kwargs.get("input_ids") if x is None else x
         if is_compiling() and _is_static_step(x, kwargs):
             self.run.advance(kwargs["past_key_values"])
+            if self.seam.stream.on:  # a guard: torch's hooks on modules have none
+                return
             return
         self._begin_outside(module, args, kwargs)
 
@@ -326,11 +364,12 @@ class Begin(_Follower):
         if coming.attention_mask is None:
             coming.attention_mask = kwargs.get("attention_mask")
         points = self.seam.points_in_use()
-        if points and torch.is_grad_enabled():
+        hooked = self.seam.in_use
+        if hooked and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
         self.seam.check_points(module, [str(point.name) for _, point in points])
         self.run.in_step = False
-        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), bool(points))
+        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked)
 
     def _refuse_checkpointing(self, decoder: nn.Module) -> None:
         if any(

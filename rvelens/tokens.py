@@ -276,10 +276,11 @@ class TokenMap:
         return TokenMap(image, real, self.n_keys, n_image, blank=self.blank)
 
 
-def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap) -> None:
+def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap | None) -> None:
     """Hand a token map to hook points of another model, so that rvelens' hooks run there.
 
-    For a TransformerLens bridge, `attach_tokens(bridge.hook_dict.values(), tokens)` before the forward.
+    For a TransformerLens bridge, `attach_tokens(bridge.hook_dict.values(), tokens)` before the forward;
+    `rvelens.follow_bridge` does so at every one. None takes the map away again.
     `HookedLVLM` finds the map by itself, or takes it as `model(..., tokens=tokens)`.
 
     Raises:

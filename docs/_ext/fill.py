@@ -4,6 +4,7 @@ A line of a page that is one of these is replaced by what it names:
 
     %% api rvelens.hooks     everything public in a module
     %% errors                every message that the package raises, from `error_page.py`
+    %% points                every hook point, from the table that registers them
     %% cli                   every command of `rvelens`, with its arguments and options
     %% pages                 the pages of this page's folder, one line each
     %% pages a.md b/c.md     these pages, one line each; `*` stands for the rest of the folder
@@ -31,8 +32,10 @@ import typer
 from public import comment_above, defined_in, home, public_names, written
 from sphinx.application import Sphinx
 
+from rvelens.points import ROWS
+
 LINE = re.compile(
-    r"^%% (api|errors|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE
+    r"^%% (api|errors|points|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE
 )
 
 
@@ -49,6 +52,7 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
     makers = {
         "api": api,
         "errors": lambda _: error_page.messages(),
+        "points": lambda _: points(),
         "cli": lambda _: cli(),
         "pages": lambda rest: pages(here, rest.split()),
         "studies": lambda _: studies(),
@@ -57,6 +61,15 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
         "paper": lambda _: paper(),
     }
     source[0] = LINE.sub(lambda found: makers[found[1]](found[2]), source[0])
+
+
+def points() -> str:
+    """A table of the hook points."""
+    rows = ["| hook point | tensor | what | read at |", "|---|---|---|---|"]
+    for row in ROWS:
+        name = row.full_name.replace("LAYER", "{layer}")
+        rows.append(f"| `{name}` | `[{row.axes}]` | {row.meaning} | {row.read} |")
+    return "\n".join(rows) + "\n"
 
 
 def api(name: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.hooks import rve_hooks
 from rvelens.layers import parse_layers
+from rvelens.points import ROWS
 
 POINTS = ("hook_attn_scores", "hook_pattern", "hook_z")
 HYBRIDS = ["qwen3_5", "minicpmv4_6", "nemotron_h_omni", "lfm2_vl"]
@@ -65,8 +66,12 @@ def test_layers(name):
     assert model.n_layers == len(attentions)
     assert model.attention_layers == expected
     assert (len(expected) < model.n_layers) == (name in HYBRIDS)
-    points = {point(layer, kind) for layer in expected for kind in POINTS}
-    assert {name for name in model.hook_dict if ".attn." in name} == points
+    kinds = [row.name.removeprefix("attn.") for row in ROWS if row.name.startswith("attn.")]
+    points = {point(layer, kind) for layer in expected for kind in kinds}
+    names = {name for name in model.hook_dict if name.startswith("blocks.")}
+    assert {name for name in names if ".attn." in name} == points
+    streams = {name for name in names if name.endswith("hook_resid_post")}
+    assert streams == {f"blocks.{n}.hook_resid_post" for n in range(model.n_layers)}
 
 
 @pytest.mark.parametrize("name", HYBRIDS)

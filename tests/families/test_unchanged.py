@@ -14,7 +14,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -301,13 +301,25 @@ def halve(x: Tensor, hook: Any) -> Tensor:
     return x * 0.5
 
 
+def points_of(model: HookedLVLM) -> list[str]:
+    """Every point of the decoder that can be hooked exactly."""
+    points = []
+    for name in model.hook_dict:
+        with suppress(ValueError):
+            if not name.startswith("vision."):
+                model.add_hook(name, look)
+                points.append(name)
+    model.reset_hooks()
+    assert len(points) > 6 * len(model.attention_layers) + 2 * model.n_layers
+    return points
+
+
 @torch.no_grad()
 def hook_and_unhook(model: HookedLVLM, name: str) -> None:
     """Put hooks that edit on every point, inside a context and without one, and take them off."""
     two, _ = inputs_of(name)
     unhooked = model(**two)
-    points = [point for point in model.hook_dict if ".attn." in point]
-    assert len(points) == 3 * len(model.attention_layers)
+    points = points_of(model)
     with model.hooks([(point, halve) for point in points]):
         assert not torch.equal(model(**two)[:, -1], unhooked[:, -1])
     for point in points:
@@ -422,7 +434,7 @@ def look(x: Tensor, hook: Any) -> None:
 
 def recorders(model: HookedLVLM) -> list[tuple[str, Any]]:
     """A hook on every point, that looks only."""
-    return [(point, look) for point in model.hook_dict if ".attn." in point]
+    return [(point, look) for point in points_of(model)]
 
 
 @every_model
@@ -435,11 +447,12 @@ def test_hooks_that_look_change_nothing(name, implementation):
     with nothing_installed():
         expected = plain(**two)
         generated = plain.generate(**two, **HOW)
+    hooks = recorders(model)
     for rows in ("last", "all"):
         model.query_rows = rows
-        with model.hooks(recorders(model)):
+        with model.hooks(hooks):
             assert same(model.hf_model(**two), expected), rows
-            seen = [point.ctx.get("seen") for point in model.hook_dict.values()]
+            seen = [model.hook_dict[point].ctx.get("seen") for point, _ in hooks]
             assert all(seen), "every hook ran"
     model.query_rows = "last"
     with model.hooks(recorders(model)):
@@ -537,7 +550,7 @@ def test_other_models_are_unaffected(name, implementation):
         inside.append(ask())
         return x * 0.5
 
-    points = [point for point in model.hook_dict if ".attn." in point]
+    points = points_of(model)
     with model.hooks([(points[0], ask_others), *[(point, halve) for point in points[1:]]]):
         model(**two)
         assert same(ask(), expected)

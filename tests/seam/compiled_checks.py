@@ -161,6 +161,69 @@ def test_one_compiled_function_notices_hooks_that_come_and_go(model):
             torch.testing.assert_close(call(**fork(step)).logits, expected, rtol=0, atol=1e-5)
 
 
+def doubled(x: torch.Tensor, hook: Any) -> torch.Tensor:
+    return x * 2
+
+
+def halved(x: torch.Tensor, hook: Any) -> torch.Tensor:
+    return x / 2
+
+
+STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out",
+          "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_rot_q", "attn.hook_result",
+          "ln1.hook_scale")  # fmt: skip
+
+
+@torch.no_grad()
+def test_one_compiled_function_notices_hooks_of_the_stream(model):
+    torch._dynamo.reset()
+    call = compiled(model.hf_model.__call__)
+    step = decode_step(model)
+    plain = model.hf_model(**fork(step)).logits
+    orders = [[], *[[(f"blocks.1.{p}", doubled)] for p in STREAM[:4]], [],
+              [("blocks.1.hook_resid_mid", halved)], [("blocks.1.hook_resid_mid", doubled)],
+              [("blocks.2.hook_mlp_out", doubled), ("blocks.1.attn.hook_z", halved)], []]  # fmt: skip
+    for hooks in orders:
+        with model.hooks(hooks):
+            expected = model.hf_model(**fork(step)).logits
+            assert torch.equal(expected, plain) == (not hooks)
+            torch.testing.assert_close(call(**fork(step)).logits, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("point", STREAM)
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_a_step_with_a_hook_of_the_stream_is_one_graph(name, point):
+    model = hooked(name)
+    with model.hooks([(f"blocks.1.{point}", doubled)]):
+        step = decode_step(model)
+        expected = model.hf_model(**fork(step)).logits
+        got, n_graphs, breaks = count_graphs(model.hf_model.__call__, fork(step))
+    assert (n_graphs, breaks) == (1, [])
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hooks_of_the_stream_come_back_to_the_same_graphs(model):
+    torch._dynamo.reset()
+    graphs: list[Any] = []
+
+    def backend(graph: Any, example_inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    call = torch.compile(model.hf_model.__call__, backend=backend)
+    step = decode_step(model)
+    counts = []
+    for _ in range(6):
+        for hooks in ([], [("blocks.1.hook_resid_mid", doubled)]):
+            with model.hooks(hooks):
+                call(**fork(step))
+        counts.append(len(graphs))
+    # Once more, since the first trace finds the point without a token map.
+    assert counts == [2, 3, 3, 3, 3, 3]
+
+
 @torch.no_grad()
 def test_a_hook_of_ones_own_breaks_the_graph_at_its_own_layer_only(model):
     seen = []

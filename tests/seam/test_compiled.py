@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("graph", "generations", "notices or noticed or own or nan or static or prompt")
+PARTS = (
+    "graph",
+    "generations",
+    "notices or noticed or own or nan or static or prompt or come_back",
+)
 
 
 @pytest.mark.slow
@@ -32,5 +36,5 @@ def test_compiled_steps(part):
 def test_every_check_is_in_a_part():
     text = Path(__file__).with_name("compiled_checks.py").read_text()
     names = [line[4:].split("(")[0] for line in text.splitlines() if line.startswith("def test_")]
-    words = ["one_graph", "generations", "noti", "own", "nan", "static", "prompt"]
+    words = ["one_graph", "generations", "noti", "own", "nan", "static", "prompt", "come_back"]
     assert [name for name in names if not any(word in name for word in words)] == []

@@ -1,0 +1,168 @@
+"""The hook points of a model that are read at its own modules, and the modules that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rvelens.attention import AttentionHooks
+from rvelens.blocks import Found
+from rvelens.points import rows_of
+from rvelens.run import Forward, Run
+from rvelens.taps import Scale, Source, TapPoint
+from rvelens.watching import Stack
+
+
+@dataclass(eq=False)
+class Stream:
+    """The points of a decoder or of a vision tower that have sources.
+
+    Attributes:
+        run: the forward in progress.
+        name: of the class of the decoder or tower, for messages.
+        search: finds all sources, by one short forward; what it raises, the first hook raises.
+        stack: the model's own blocks; None where no list holds them.
+        found: what it found; None before.
+        points: by key, such as "3.hook_resid_mid".
+        on: keys of the points in use, in one text: a compiled graph is compiled again for others.
+    """
+
+    run: Run
+    name: str
+    search: Callable[[], Mapping[str, Found]] | None
+    stack: Stack | None = None
+    found: Mapping[str, Found] | None = None
+    points: dict[str, TapPoint] = field(default_factory=dict)
+    on: str = ""
+
+    def point(self, key: str) -> TapPoint:
+        """A new point."""
+        point = self.points[key] = TapPoint(self.run, key, self.find)
+        point.on_change = self._note
+        return point
+
+    def _note(self, point: TapPoint) -> None:
+        self.on = " ".join(key for key, p in self.points.items() if p.in_use)
+
+    def look(self) -> Mapping[str, Found] | None:
+        """What was found, of one search; None where the first forward has to come before."""
+        if self.found is None and self.search is not None:
+            self.found = self.search()
+        return self.found
+
+    def find(self, key: str) -> Source | None:
+        """The source of a point; None where the first forward has to come before.
+
+        Raises:
+            ValueError: it cannot be shown exactly, or the short forward fails.
+        """
+        found = self.look()
+        if found is None:
+            return None
+        reason = self.reason(key)
+        if reason is not None:
+            raise ValueError(refusal(self.points[key].name or key, self.name, reason))
+        source = found[key]
+        assert not isinstance(source, str)
+        return source
+
+    def reason(self, key: str) -> str | None:
+        """Why a point has no source; None where it has one, or where that is not known yet."""
+        found = self.look()
+        source = None if found is None else found.get(key, "no list of blocks holds its attention")
+        return source if isinstance(source, str) else None
+
+    def missed(self, forward: Forward) -> list[str]:
+        """Names of the points in use that did not run in the forward that ends."""
+        return [
+            str(point.name)
+            for key, point in self.points.items()
+            if point.in_use and point not in forward.fired and key != "hook_image_features"
+        ]
+
+
+def refusal(point: str, name: str, reason: str) -> str:
+    """The sentence for a point that cannot be hooked."""
+    return (
+        f"{point} of {name} cannot be hooked exactly, since {reason}: expected a tensor that one "
+        "module of the model gets or returns; hook another point or layer."
+    )
+
+
+class Norm(nn.Module):
+    """`ln1` and `ln2` of a block: hold `hook_scale`."""
+
+    def __init__(self, scale: TapPoint) -> None:
+        super().__init__()
+        self.hook_scale = scale
+
+
+class FinalNorm(Norm):
+    """`ln_final`: the model's own final norm, with `hook_scale`."""
+
+    def __init__(self, scale: TapPoint, stream: Stream) -> None:
+        super().__init__(scale)
+        self._stream = stream
+
+    @property
+    def source(self) -> Scale:
+        """The norm and how it scales.
+
+        Raises:
+            ValueError: no norm follows the last block.
+        """
+        source: Any = self._stream.find(self.hook_scale.key)
+        return source
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """What the model's final norm makes of `x`; no hook runs."""
+        return self.source.module.forward(x)
+
+    @property
+    def w(self) -> Float[Tensor, " d_model"]:
+        """What the norm multiplies by, behind the scale."""
+        source = self.source
+        weight: Any = next(source.module.parameters())
+        if source.centred:
+            return weight
+        # Of one number everywhere, the norm divides by that number.
+        x = torch.full((1, 1, len(weight)), 1e3, dtype=weight.dtype, device=weight.device)
+        return source.module.forward(x)[0, 0] - self.b
+
+    @property
+    def b(self) -> Float[Tensor, " d_model"]:
+        """What the norm adds; zeros if it adds nothing."""
+        bias = getattr(self.source.module, "bias", None)
+        weight: Any = next(self.source.module.parameters())
+        return torch.zeros_like(weight) if bias is None else bias
+
+
+class Block(nn.Module):
+    """`blocks.{layer}`: holds the hook points of a layer, no weights; `attn` if it has attention."""
+
+    def __init__(self, stream: Stream, layer: int, attn: AttentionHooks | None) -> None:
+        super().__init__()
+        for row in rows_of("layer", *([] if attn is None else ["attention"])):
+            owner, _, name = row.name.rpartition(".")
+            if owner != "attn":
+                point = stream.point(f"{layer}.{row.name}")
+                setattr(self, owner or name, Norm(point) if owner else point)
+        if attn is not None:
+            self.attn = attn
+
+
+def points_of_model(stream: Stream) -> dict[str, TapPoint]:
+    """The points beside the blocks, by name."""
+    return {row.name: stream.point(row.name) for row in rows_of("model")}
+
+
+def blocks_of(
+    stream: Stream, n_layers: int, attentions: Mapping[int, AttentionHooks]
+) -> nn.ModuleList:
+    """The blocks of a stream with all points of the table."""
+    return nn.ModuleList(Block(stream, n, attentions.get(n)) for n in range(n_layers))

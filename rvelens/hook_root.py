@@ -101,10 +101,11 @@ class HookRoot(HookedRootModule):
 
     def _device_of(self, name: str) -> Any:
         """Where a point of the decoder is computed."""
-        point = self.hook_dict[name]
-        if isinstance(point, TapPoint):
-            return execution_device(point.find(point.key).module)
-        return self._seam.device_of(layer_of(name))
+        layer, stack = layer_of(name), self._seam.stream.stack
+        if not isinstance(self.hook_dict[name], TapPoint):
+            return self._seam.device_of(layer)
+        in_block = stack is not None and layer >= 0
+        return execution_device(stack.blocks[layer] if in_block else self.hf_model.get_decoder())
 
     def _unknown(self, name: str) -> str:
         layer = layer_of(name)

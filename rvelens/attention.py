@@ -159,7 +159,11 @@ class AttentionHooks(nn.Module):
 
     @property
     def in_use(self) -> bool:
-        """Whether any hook is on."""
+        """Whether any hook is on in the attention function's place."""
+        return self.has_hooks()
+
+    def has_hooks(self) -> bool:
+        """The same, for a subclass to ask."""
         return any(_has_hooks(point) for point in self.points)
 
     @property

@@ -142,7 +142,7 @@ class Seam:
         if missed and forward.hooked:
             raise RuntimeError(
                 f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; wrap "
-                "the model again after its layers were replaced or removed."
+                "the model again after its layers were replaced or removed, or run prompts uncompiled."
             )
         if missed:
             raise RuntimeError(

@@ -279,11 +279,15 @@ def test_a_static_cache_does_not_change_what_a_hook_reads(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["rve", "vaf", "own"])
+@pytest.mark.parametrize("kind", ["rve", "vaf", "own", "features"])
 def test_a_compiled_prompt_runs_its_hooks(model, kind):
     """The whole model compiled: hooked layers of a prompt or behind a growing cache break the graph."""
     torch._dynamo.reset()
-    hooks = {**settings(model), "own": [(SCORES, lambda scores, hook: scores * 2)]}[kind]
+    known = settings(model) | {
+        "own": [(SCORES, lambda scores, hook: scores * 2)],
+        "features": [("hook_image_features", doubled)],
+    }
+    hooks = known[kind]
     model.query_rows = "all" if kind == "vaf" else "last"
     inputs = batch(model)
     call = compiled(model.hf_model.__call__)
@@ -292,6 +296,7 @@ def test_a_compiled_prompt_runs_its_hooks(model, kind):
         expected = model.hf_model(**inputs)
         got = call(**inputs)
         torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-5)
+        assert (got.logits - plain).abs().max() > 1e-3
         for _ in range(3):
             token = expected.logits[:, -1:].argmax(dim=-1)
             expected = model.hf_model(input_ids=token, past_key_values=expected.past_key_values)
@@ -353,3 +358,24 @@ def test_nan_is_named_where_only_compiled_steps_were_hooked(model):
         model.hooks([("blocks.1.attn.hook_z", lambda z, hook: z / 0)]),
     ):
         compiled(model.hf_model.__call__)(**step)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("point", ["hook_resid_mid", "attn.hook_k", "hook_resid_post"])
+def test_a_compiled_prompt_with_hooks_of_the_stream_is_right_or_refused(model, point):
+    """torch keeps no guard on hooks of modules: a graph of another prompt may leave them out."""
+    torch._dynamo.reset()
+    inputs = batch(model)
+    call = compiled(model.hf_model.__call__)
+    plain = call(**inputs).logits
+    with model.hooks([(f"blocks.1.{point}", doubled)]):
+        expected = model.hf_model(**inputs).logits
+        for _ in range(2):
+            try:
+                got = call(**inputs).logits
+            except RuntimeError as error:
+                assert "did not run" in str(error)
+                assert "run prompts uncompiled" in str(error)
+            else:
+                torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(call(**inputs).logits, plain, rtol=0, atol=1e-5)

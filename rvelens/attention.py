@@ -147,6 +147,10 @@ class AttentionHooks(nn.Module):
         self.hook_attn_scores = Point()
         self.hook_pattern = Point()
         self.hook_z = Point()
+        self.on = False
+        self.on_change: Callable[[Point], None] | None = None
+        for point in self.points:
+            point.on_change = self._note
         self.layer = layer
         self.run: Run = run
         self.checked: Any = None  # the code of the attention function that the self-check saw
@@ -160,11 +164,12 @@ class AttentionHooks(nn.Module):
     @property
     def in_use(self) -> bool:
         """Whether any hook is on in the attention function's place."""
-        return self.has_hooks()
+        return self.on
 
-    def has_hooks(self) -> bool:
-        """The same, for a subclass to ask."""
-        return any(_has_hooks(point) for point in self.points)
+    def _note(self, point: Point) -> None:
+        self.on = any(point.on for point in self.points)
+        if self.on_change is not None:
+            self.on_change(point)
 
     @property
     def points(self) -> tuple[Point, ...]:

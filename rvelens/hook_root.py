@@ -203,7 +203,7 @@ class HookRoot(HookedRootModule):
     def _kept(self, name: str) -> bool:
         """Whether run_with_cache keeps a point where no filter is given."""
         decoder = self.hf_model.get_decoder()
-        if name.startswith("vision.") or self._seam.refused(decoder, name) is not None:
+        if name.startswith("vision.") or self._seam.reason(decoder, name) is not None:
             return False
         return not name.endswith("hook_result") or bool(self.cfg.use_attn_result)
 

@@ -40,8 +40,8 @@ class LensAttention(AttentionHooks):
         """Whether any hook in the attention function's place is on."""
         # A guard: torch's hooks on modules have none in a compiled graph, and every graph comes here.
         if is_compiling() and self._stream.on:
-            return self.has_hooks()
-        return self.has_hooks()
+            return self.on
+        return self.on
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:  # noqa: N802

@@ -49,8 +49,8 @@ def places_of_decoder(stack: Stack, run: Run) -> dict[str, Found]:
         wrong = _nudged(stack, found, lambda: forward(len(stack.blocks) + 1))
     except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise ValueError(
-            f"the self-check's short forward failed ({error}): expected a decoder that reads "
-            "input_ids; hook scores, pattern and z, which need none with self_check=False."
+            f"hook points were looked for by a short forward, which failed ({error}): expected a "
+            "decoder that reads input_ids; hook scores, pattern or z, under self_check=False."
         ) from error
     finally:
         run.here.forwards.pop()

@@ -102,10 +102,10 @@ def stopping(blocks: tuple[nn.Module, ...], layer: int | None, embed: TapPoint) 
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = hidden_of(args, kwargs)
-        raise StoppedError(embed.show(x)[0] if n == 0 and embed.in_use else x)
+        raise StoppedError(residual=embed.show(x)[0] if n == 0 and embed.in_use else x)
 
     def behind(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        raise StoppedError(first_of(output))
+        raise StoppedError(residual=first_of(output))
 
     if n < len(blocks):
         handle = blocks[n].register_forward_pre_hook(before, prepend=True, with_kwargs=True)

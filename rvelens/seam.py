@@ -25,7 +25,7 @@ from rvelens.new_tokens import NewTokens
 from rvelens.places import places_of_decoder
 from rvelens.run import Forward, Run
 from rvelens.self_check import Problem, find_problems
-from rvelens.stream import Stream, blocks_of, points_of_model, refusal
+from rvelens.stream import Stream, blocks_of, points_of_model
 from rvelens.taps import Idle, VisualEmbeds
 from rvelens.vision import Tower, find_tower
 from rvelens.watching import Stack, find_stack
@@ -82,28 +82,29 @@ class Seam:
             ValueError: one of them is of such a layer, as the self-check says.
         """
         for name in names:
-            refused = self.refused(decoder, name)
-            if refused is not None:
-                raise ValueError(refused)
+            reason, key = self.reason(decoder, name), name.removeprefix("blocks.")
+            if reason is not None and key in self.stream.points:
+                self.stream.refuse(key, name)
+            if reason is not None:
+                raise ValueError(
+                    f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
+                    f"{reason}: expected softmax attention whose output reaches the logits; "
+                    "hook another point or layer."
+                )
 
-    def refused(self, decoder: Any, name: str) -> str | None:
-        """Why a point cannot be hooked, as a sentence; None where it can, or in the vision tower."""
+    def reason(self, decoder: Any, name: str) -> str | None:
+        """Why a point cannot be hooked; None where it can, or in the vision tower."""
         key = name.removeprefix("blocks.")
         if name.startswith("vision."):
             return None  # whose first forward tells
         if key in self.stream.points:
-            reason = self.stream.reason(key)
-            return None if reason is None else refusal(name, self.stream.name, reason)
+            return self.stream.reason(key)
         problems = self.check_layers(decoder) if self.self_check else {}
         problem = problems.get(layer_of(name))
         rows = name.endswith(("hook_attn_scores", "hook_pattern"))
         if problem is None or (problem.rows_only and not rows):
             return None
-        return (
-            f"{name} of {type(decoder).__name__} cannot be hooked exactly, since "
-            f"{problem.reason}: expected softmax attention whose output reaches the logits; "
-            "hook another point or layer."
-        )
+        return problem.reason
 
     def check_layers(self, decoder: Any) -> Mapping[int, Problem]:
         """Problems of the layers, from one short forward at the first call."""

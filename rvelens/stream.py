@@ -64,12 +64,19 @@ class Stream:
         found = self.look()
         if found is None:
             return None
-        reason = self.reason(key)
-        if reason is not None:
-            raise ValueError(refusal(self.points[key].name or key, self.name, reason))
+        self.refuse(key, self.points[key].name or key)
         source = found[key]
         assert not isinstance(source, str)
         return source
+
+    def refuse(self, key: str, point: str) -> None:
+        """Raise ValueError for a point that cannot be shown exactly."""
+        reason = self.reason(key)
+        if reason is not None:
+            raise ValueError(
+                f"{point} of {self.name} cannot be shown exactly, since {reason}: expected a tensor "
+                "that one module of the model gets or returns; hook another point or layer."
+            )
 
     def reason(self, key: str) -> str | None:
         """Why a point has no source; None where it has one, or where that is not known yet."""
@@ -84,14 +91,6 @@ class Stream:
             for key, point in self.points.items()
             if point.in_use and point not in forward.fired and key != "hook_image_features"
         ]
-
-
-def refusal(point: str, name: str, reason: str) -> str:
-    """The sentence for a point that cannot be hooked."""
-    return (
-        f"{point} of {name} cannot be hooked exactly, since {reason}: expected a tensor that one "
-        "module of the model gets or returns; hook another point or layer."
-    )
 
 
 class Norm(nn.Module):

@@ -282,8 +282,8 @@ class _OnVisualEmbeds(_Tap):
             return None
         if tokens is None:
             raise ValueError(
-                "hook_image_features has no token map: expected input_ids of the whole prompt; pass "
-                "tokens=TokenMap.from_masks(image, real)."
+                "hook_image_features runs without a token map: expected input_ids of the whole "
+                "prompt; pass tokens=TokenMap.from_masks(image, real)."
             )
         visual = tokens.image_keys(tokens.n_keys, embeds.device)[:, -embeds.shape[1] :]
         if not bool(visual.any()):

@@ -17,7 +17,7 @@ from rvelens.attention import Point
 from rvelens.lens_attention import LensAttention
 from rvelens.places import places_of_tower
 from rvelens.run import Run
-from rvelens.stream import Stream, blocks_of, refusal
+from rvelens.stream import Stream, blocks_of
 from rvelens.taps import Idle, TapPoint
 from rvelens.watching import Stack
 
@@ -48,8 +48,8 @@ class Tower:
         self.vision = Vision(blocks_of(self.stream, len(self.stack.blocks), self.layers))
         for n, module in self.stack.attentions.items():
             attention.attach(module, self.layers[n])
-        for point in self.points():
-            point.on_change = self._changed
+        for hooks in (*self.layers.values(), *self.stream.points.values()):
+            hooks.on_change = self._changed
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """The points belong to the model that was wrapped: copies and pickles hold None instead."""
@@ -92,9 +92,8 @@ class Tower:
             self.stream.found = places_of_tower(self.stack, self.run, forward)
         for point, key in self.points().items():
             if point.in_use:
-                reason = self.stream.found.get(key)
-                if isinstance(reason, str):
-                    raise ValueError(refusal(str(point.name), self.stream.name, reason))
+                if key in self.stream.found:
+                    self.stream.refuse(key, str(point.name))
                 point.refresh()
         self.run.begin(1, 2, None, True)
 

@@ -46,7 +46,7 @@ def test_what_is_refused_and_what_is_not(name):
     refused = REFUSED.get(name, {})
     for (layer, point), reason in refused.items():
         whole = f"blocks.{layer}.{point}"
-        message = rf"{whole} of \w+ cannot be hooked exactly, since {re.escape(reason)}: expected"
+        message = rf"{whole} of \w+ cannot be shown exactly, since {re.escape(reason)}: expected"
         with pytest.raises(ValueError, match=message):
             model.add_hook(whole, look)
         with pytest.raises(ValueError, match=message):
@@ -246,7 +246,7 @@ def test_slices_of_positions(model, inputs):
 def test_image_features_without_a_map(model, inputs):
     embeds = model.hf_model.get_input_embeddings()(inputs["input_ids"])
     with (
-        pytest.raises(ValueError, match="hook_image_features has no token map: expected input_ids"),
+        pytest.raises(ValueError, match="hook_image_features runs without a token map: expected"),
         model.hooks([("hook_image_features", look)]),
         torch.no_grad(),
     ):

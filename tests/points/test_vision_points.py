@@ -84,7 +84,7 @@ def test_patterns_are_those_of_eager_attention(name):
 def test_attention_by_pieces_is_refused(name):
     model = hooked(name)
     inputs = batch(model)
-    message = r"cannot be hooked exactly, since it calls its attention function \d+ times"
+    message = r"cannot be shown exactly, since it calls its attention function \d+ times"
     for point in ("attn.hook_pattern", "attn.hook_z", "attn.hook_rot_q"):
         with (
             pytest.raises(ValueError, match=message),
@@ -99,7 +99,7 @@ def test_scaled_branches_of_a_tower_are_refused():
     model = hooked("internvl")
     for point in ("hook_attn_out", "hook_resid_mid"):
         with (
-            pytest.raises(ValueError, match=r"InternVLVisionModel cannot be hooked exactly, since"),
+            pytest.raises(ValueError, match=r"InternVLVisionModel cannot be shown exactly, since"),
             model.hooks([(of(point), lambda x, hook: None)]),
         ):
             model(**batch(model))

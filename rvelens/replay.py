@@ -11,55 +11,36 @@ A hook that is shown every row of the prompt cannot be replayed, and is refused.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import transformers
-from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
-from rvelens.attention import check_returned, name_of
+from rvelens.attention import name_of
 from rvelens.carried import carried_map, carry_map
 from rvelens.filling import fill, roomy_cache
+from rvelens.greedy import Greedy, Step, check_greedy
 from rvelens.model import HookedLVLM
 from rvelens.prefix import PER_KEY, check_replays, positions
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.side_by_side import (
+    Hooks,
+    SideBySide,
+    groups_of,
+    is_row_local,
+    merged,
+    points_of,
+)
+from rvelens.tokens import TokenMap
 
 # Settings that run in one forward; each is a query row behind the prompt.
 ROWS = 32
 
-Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
-# One token of every setting, [batch setting], to the logits of the next, [batch setting vocab].
-Step = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
-
-# What a generation configuration may ask for that greedy decoding alone does not do, and the values
-# that ask for nothing.
-_NOT_GREEDY: Mapping[str, tuple[Any, ...]] = {
-    "repetition_penalty": (None, 1, 1.0),
-    "encoder_repetition_penalty": (None, 1, 1.0),
-    "guidance_scale": (None, 1, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "num_beams": (None, 1),
-    **dict.fromkeys(
-        (
-            "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "sequence_bias",
-            "begin_suppress_tokens", "exponential_decay_length_penalty", "stop_strings",
-            "watermarking_config", "max_time",
-        ),
-        (None,),
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +92,7 @@ class Prefix:
         Raises:
             ValueError: no settings, hooks that are on already, or one that cannot be replayed.
         """
-        return _merged(self._under_each(settings, lambda step, ids: step(ids)))
+        return merged(self._under_each(settings, lambda step, ids: step(ids)))
 
     def generate_each(
         self, settings: Sequence[Hooks], max_new_tokens: int = 16
@@ -129,46 +110,12 @@ class Prefix:
             ValueError: as `replay_each`; or a model whose own generation configuration asks for
                 more than greedy decoding.
         """
-        check_greedy(self.model.hf_model.generation_config)  # type: ignore[arg-type]
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1.")
-        ends, never, filler = self._special_tokens()
-
-        def generate(step: Step, ids: Int[Tensor, "batch setting"]) -> tuple[Tensor, Tensor]:
-            new: list[Tensor] = []
-            first = None
-            done = torch.zeros_like(ids, dtype=torch.bool)
-            while len(new) < max_new_tokens and not bool(done.all()):
-                logits = step(ids)
-                first = logits if first is None else first
-                ids = logits.index_fill(-1, never, -torch.inf).argmax(dim=-1)
-                ids = ids.masked_fill(done, filler)
-                done = done | torch.isin(ids, ends)
-                new.append(ids)
-            assert first is not None  # there was at least one step
-            return torch.stack(new, dim=-1), first
-
-        groups = self._under_each(settings, generate)
-        longest = max(new.shape[-1] for _, (new, _) in groups)
-        ids = [
-            (group, pad(new, (0, longest - new.shape[-1]), value=filler))
-            for group, (new, _) in groups
-        ]
-        return _merged(ids), _merged([(group, first) for group, (_, first) in groups])
-
-    def _special_tokens(self) -> tuple[Int[Tensor, " end"], Int[Tensor, " never"], int]:
-        """Tokens that end a generation, tokens that it never takes, and what fills it up."""
         config: Any = self.model.hf_model.generation_config
-        ends, never = (
-            torch.as_tensor(
-                [] if x is None else x, dtype=torch.long, device=self.mask.device
-            ).flatten()
-            for x in (config.eos_token_id, config.suppress_tokens)
-        )
-        filler = config.pad_token_id
-        if filler is None:
-            filler = int(ends[0]) if len(ends) else 0
-        return ends, never, filler
+        greedy = Greedy(config, max_new_tokens, self.mask.device)
+        groups = self._under_each(settings, greedy.generate)
+        longest = max(new.shape[-1] for _, (new, _) in groups)
+        ids = [(group, greedy.filled_up(new, longest)) for group, (new, _) in groups]
+        return merged(ids), merged([(group, first) for group, (_, first) in groups])
 
     @torch.no_grad()
     def _under_each(
@@ -187,7 +134,7 @@ class Prefix:
             check_replayable(self.model, hooks)
         ids = self.last["input_ids"]
         results = []
-        for group in _groups(settings):
+        for group in groups_of(settings):
             if len(group) > 1:
                 with self._branches([settings[n] for n in group]) as step:
                     results.append((group, run(step, ids.expand(-1, len(group)))))
@@ -215,27 +162,23 @@ class Prefix:
     @contextmanager
     def _branches(self, settings: Sequence[Hooks]) -> Iterator[Step]:
         """One step of every setting at once: tokens [batch setting] to logits [batch setting vocab]."""
-        n, before = len(settings), self.model.query_rows
-        # Of keys behind the prompt a row sees its own: every n-th.
-        own = torch.eye(n, dtype=torch.bool, device=self.mask.device)
-        seen = repeat(self.mask[:, :-1].bool(), "batch key -> batch 1 row key", row=n)
-        position = repeat(positions(self.mask)[:, -1], "batch -> batch row", row=n)
-        others = {k: v.expand(-1, n) for k, v in self.last.items() if k != "input_ids"}
+        before, position = self.model.query_rows, positions(self.mask)[:, -1:]
+        rows = SideBySide(self.model, settings, self.mask[:, :-1].bool())
 
         def step(ids: Int[Tensor, "batch setting"]) -> Float[Tensor, "batch setting vocab"]:
-            nonlocal seen, position
-            seen = torch.cat([seen, own.expand(self.batch, 1, n, n)], dim=-1)
+            nonlocal position
+            ids, seen = rows.place(ids)
+            others = {k: v.expand_as(ids) for k, v in self.last.items() if k != "input_ids"}
             logits = self.model(
-                input_ids=ids, **others, attention_mask=seen, position_ids=position,
+                input_ids=ids, **others, attention_mask=seen, position_ids=position.expand_as(ids),
                 past_key_values=self.cache, use_cache=True,
             )  # fmt: skip
             position = position + 1
-            return logits
+            return rows.of_settings(logits)
 
-        hooks = _by_point(self.model, settings)
         try:
             self.model.query_rows = "all"
-            with self._kept(), self.model.hooks(hooks):
+            with self._kept(), self.model.hooks(rows.hooks()), rows.widening():
                 yield step
         finally:
             self.model.query_rows = before
@@ -255,30 +198,19 @@ class Prefix:
             carry_map(self.cache, tokens)
 
 
-def is_row_local(hook: Callable[..., Any]) -> bool:
-    """Whether a hook's own class declares that it looks at the last row and its image tokens alone.
-
-    A subclass may look at more, so it has to declare it again.
-    """
-    return bool(vars(type(hook)).get("row_local", False))
-
-
 def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
     """Raise ValueError for a hook that sees less in a replay than in `generate`.
 
     `generate` shows hook_z, and under `query_rows="all"` scores and pattern too, every row of the
     prompt; a replay runs the last one alone.
     """
-    for name, hook in hooks:
-        points = [name] if isinstance(name, str) else list(filter(name, model.hook_dict))
-        for point in points:
-            every = model.query_rows == "all" or point.endswith("hook_z")
-            if every and point in model.hook_dict and not is_row_local(hook):
-                raise ValueError(
-                    f"{name_of(hook)} on {point} sees every row of a prompt, and a replay runs only "
-                    "the last one: expected hooks on scores or pattern of the last row; run whole "
-                    "forwards."
-                )
+    for point, hook in points_of(model, hooks):
+        every = model.query_rows == "all" or point.endswith("hook_z")
+        if every and point in model.hook_dict and not is_row_local(hook):
+            raise ValueError(
+                f"{name_of(hook)} on {point} sees every row of a prompt, and a replay runs only the "
+                "last one: expected hooks on scores or pattern of the last row; run whole forwards."
+            )
 
 
 def can_replay(model: HookedLVLM, hooks: Hooks) -> bool:
@@ -288,77 +220,6 @@ def can_replay(model: HookedLVLM, hooks: Hooks) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _groups(settings: Sequence[Hooks]) -> list[list[int]]:
-    """Numbers of the settings that run together: those of row-local hooks, and each other one."""
-    local = [n for n, hooks in enumerate(settings) if all(is_row_local(hook) for _, hook in hooks)]
-    return [*([local] if local else []), *([n] for n in range(len(settings)) if n not in local)]
-
-
-def _merged(groups: Sequence[tuple[list[int], Tensor]]) -> Tensor:
-    """[batch setting ...] of all settings, in their order."""
-    order = torch.tensor([n for group, _ in groups for n in group])
-    return torch.cat([x for _, x in groups], dim=1)[:, order.argsort()]
-
-
-@dataclass(frozen=True, eq=False)
-class EachRow:
-    """The settings' own hooks at one hook point, each on its setting's row as if it were alone.
-
-    Hooks that say what makes them `alike` run `side_by_side`, since calling hundreds of them one by
-    one would take longer than the model.
-    """
-
-    axis: int
-    by_row: dict[int, list[Callable[..., Any]]] = field(default_factory=lambda: defaultdict(list))
-
-    def __call__(self, x: Float[Tensor, "*any"], hook: Any) -> Float[Tensor, "*any"]:
-        """What each row's hooks make of it."""
-        x = x.clone()
-        for rows in self._groups:
-            hooks = self.by_row[rows[0]]
-            if len(rows) > 1:
-                alike: Any = [self.by_row[row][0] for row in rows]
-                # A slice where that is possible: picking rows out of a large tensor copies them.
-                adjacent = rows == list(range(rows[0], rows[-1] + 1))
-                at = slice(rows[0], rows[-1] + 1) if adjacent else rows
-                x[:, :, at] = alike[0].side_by_side(alike, x[:, :, at], tokens_of(hook))
-                continue
-            row = x.narrow(self.axis, rows[0], 1)
-            for row_hook in hooks:
-                row = check_returned(hook, row_hook, row_hook(row, hook), row)
-            x.narrow(self.axis, rows[0], 1).copy_(row)
-        return x
-
-    @cached_property
-    def _groups(self) -> list[list[int]]:
-        groups: dict[Any, list[int]] = defaultdict(list)
-        for row, hooks in self.by_row.items():
-            # A subclass may edit otherwise, so it has to declare `side_by_side` again.
-            declared = len(hooks) == 1 and "side_by_side" in vars(type(hooks[0]))
-            alike = getattr(hooks[0], "alike", None) if declared else None
-            groups[row if alike is None else (type(hooks[0]), alike)].append(row)
-        return list(groups.values())
-
-    def check(self, n_layers: int, n_heads: int) -> None:
-        """Raise ValueError where a hook is for a model of another shape."""
-        for hook in (hook for hooks in self.by_row.values() for hook in hooks):
-            check = getattr(hook, "check", None)
-            if check is not None:
-                check(n_layers, n_heads)
-
-
-def _by_point(model: HookedLVLM, settings: Sequence[Hooks]) -> list[tuple[str, EachRow]]:
-    """All settings' hooks as one hook a point."""
-    points: dict[str, EachRow] = {}
-    for row, hooks in enumerate(settings):
-        for name, hook in hooks:
-            named = [name] if isinstance(name, str) else list(filter(name, model.hook_dict))
-            for point in named:
-                axis = 1 if point.endswith("hook_z") else 2
-                points.setdefault(point, EachRow(axis)).by_row[row].append(hook)
-    return list(points.items())
 
 
 @torch.no_grad()
@@ -410,14 +271,3 @@ def replays_exactly(model: HookedLVLM) -> bool:
     except ValueError:
         return False
     return model.family.replays
-
-
-def check_greedy(config: transformers.GenerationConfig) -> None:
-    """Raise ValueError for a generation configuration that asks for more than greedy decoding."""
-    for name, neutral in _NOT_GREEDY.items():
-        value = getattr(config, name, None)
-        if value not in neutral:
-            raise ValueError(
-                f"the model's generation configuration has {name}={value!r}: expected plain greedy "
-                "decoding to run settings side by side; generate under each setting alone."
-            )

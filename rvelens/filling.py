@@ -23,8 +23,8 @@ from transformers.cache_utils import DynamicLayer
 
 from rvelens.model import HookedLVLM
 
-# Keys that a layer has room for behind those it holds: an eighth more, and at least this many.
-LEAST_ROOM = 64
+# Keys that a layer has room for behind those it holds: an eighth more, and this many.
+ROOM = 64
 
 
 class Filled(Exception):  # noqa: N818  # it ends a forward that has done its work
@@ -118,7 +118,7 @@ def _room_for(
     n_keys: int,
 ) -> Float[Tensor, "batch kv_head slot d_any"]:
     """Memory for `n_keys` keys and some more, with what a layer holds at its beginning."""
-    n_slots = n_keys + max(n_keys // 8, LEAST_ROOM)
+    n_slots = n_keys + n_keys // 8 + ROOM
     room = new.new_empty(*new.shape[:2], n_slots, new.shape[3])
     if held is not None:
         room[:, :, : held.shape[2]] = held

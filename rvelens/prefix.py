@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rvelens.families import FAMILIES
 from rvelens.filling import fill, roomy_cache
 from rvelens.model import HookedLVLM
-from rvelens.prompts import Images, pair_up
+from rvelens.prompts import ImageLike, Images, pair_up
 
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
 PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -75,7 +75,7 @@ def prepare_shared(
     image_list, question_list = pair_up(images, questions)
     around = model.text_around_image(question_list, prompt)
     keys = [
-        (str(image) if isinstance(image, str | Path) else id(image), tuple(before.tolist()))
+        (identity(image), tuple(before.tolist()))
         for image, (before, _) in zip(image_list, around, strict=True)
     ]
     order = {key: n for n, key in enumerate(dict.fromkeys(keys))}
@@ -104,6 +104,11 @@ def prepare_shared(
         "position_ids": positions(whole),
         "past_key_values": cache,
     }
+
+
+def identity(image: ImageLike) -> str | int:
+    """The same for the same path, and for the same object."""
+    return str(image) if isinstance(image, str | Path) else id(image)
 
 
 def positions(mask: Int[Tensor, "batch key"]) -> Int[Tensor, "batch key"]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rvelens.attention import check_returned
@@ -186,6 +186,9 @@ class SideBySide:
             if start < model.n_layers
         ]
         self._said = [[0] * len(settings) for _ in mask]
+        config: Any = model.hf_model.get_decoder().config
+        # Eager attention adds its mask; SDPA takes bits.
+        self._adds = config._attn_implementation == "eager"
         self._widening: list[Int[Tensor, "batch row"]] = []
 
     def hooks(self) -> list[tuple[str, EachRow]]:
@@ -204,7 +207,7 @@ class SideBySide:
 
     def place(
         self, ids: Int[Tensor, "batch setting"]
-    ) -> tuple[Int[Tensor, "batch row"], Bool[Tensor, "batch 1 row key"]]:
+    ) -> tuple[Int[Tensor, "batch row"], Shaped[Tensor, "batch 1 row key"]]:
         """Rows of the coming forward: the tokens and the mask that the model is given."""
         numbers: dict[tuple[int, int], int] = {}
         self._said = [
@@ -216,9 +219,17 @@ class SideBySide:
             below.at.gather(1, of_row)
             for below, of_row in zip(self._parts, settings[1:], strict=False)
         ]
-        mask = self._parts[0].mask
+        return ids.gather(1, settings[0]), self._mask_of(self._parts[0])
+
+    def _mask_of(self, part: Part) -> Shaped[Tensor, "batch 1 row key"]:
+        """What the layers of a part may see, as the model's attention takes it."""
+        mask = part.mask
         assert mask is not None
-        return ids.gather(1, settings[0]), mask
+        if not self._adds:
+            return mask
+        dtype = self._model.hf_model.dtype
+        added = torch.zeros_like(mask, dtype=dtype)
+        return added.masked_fill(~mask, torch.finfo(dtype).min)
 
     def of_settings(
         self, logits: Float[Tensor, "batch row vocab"]
@@ -252,8 +263,7 @@ class SideBySide:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Before a layer: the rows, mask and positions of its part."""
         named = {"hidden_states": args[0], **kwargs} if args else dict(kwargs)
-        x, mask = named["hidden_states"], self._parts[n_part].mask
-        assert mask is not None
+        x, mask = named["hidden_states"], self._mask_of(self._parts[n_part])
         if is_first:
             index = self._widening[n_part - 1].to(x.device)[:, :, None]
             x = x.gather(1, index.expand(-1, -1, x.shape[2]))

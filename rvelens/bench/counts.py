@@ -1,13 +1,14 @@
-"""Kernels and graph breaks of one decode step: counted, not timed."""
+"""Kernels and graph breaks of one decode step, arithmetic of any call: counted, not timed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import Cache, DynamicCache, StaticCache
 
 # Operations that give other shapes, strides or names to memory that is there already. They run on the
@@ -50,6 +51,21 @@ class _Kernels(TorchDispatchMode):
         """Count the operation and run it."""
         self.n += str(func.overloadpacket) not in VIEWS
         return func(*args, **(kwargs or {}))
+
+
+def count_arithmetic(call: Callable[[], Any]) -> int:
+    """Multiplications of matrix products, convolutions and attention in a call.
+
+    Attention counts the keys that a causal mask hides, as torch counts them on a GPU.
+    """
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    with FlopCounterMode(display=False, custom_mapping={attention: _attention}) as count:
+        call()
+    return count.get_total_flops() // 2  # torch counts an addition beside each
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
 
 
 def decode_step(model: Any, inputs: Mapping[str, Tensor], cache: Cache) -> dict[str, Any]:

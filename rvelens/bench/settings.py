@@ -1,4 +1,8 @@
-"""Time of many settings of RVE side by side, against one plain evaluation of the same questions."""
+"""Time of many settings of RVE side by side, against one plain evaluation of the same questions.
+
+The plain evaluation is that of this package, whose prompts end early in their last layer. The plain
+`generate` of whole prompts, as a model is evaluated without this package, is timed as well.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 from PIL import Image
 
 from rvelens.bench.clock import interleaved, quartiles
+from rvelens.bench.counts import count_arithmetic
 from rvelens.bench.shapes import IMAGE_TOKEN, processor_of
 from rvelens.evaluate.answering import Decoding, answer, answer_each
 from rvelens.hooks import rve_hooks
@@ -20,7 +25,7 @@ from rvelens.profile import ARSProfile
 
 N_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS = 4, 12, 2
 ALPHAS, BETAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7), (0.5, 1.0, 1.5, 2.0)
-PLAIN, SETTINGS = "plain", "32 settings"
+PLAIN, WHOLE, SETTINGS = "plain", "plain generate", "32 settings"
 PROMPT = "w11 w12 w13 w14 {image} {question} w15"
 
 
@@ -33,8 +38,9 @@ def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str
         device: "cpu" or "cuda".
 
     Returns:
-        seconds of each way, the median of the ratios within rounds with its quartiles, and whether
-        four of the settings gave the answers that each gives alone.
+        seconds of each way; of the settings over each plain way the median of the ratios within
+        rounds, its quartiles and the ratio of arithmetic; and whether four of the settings gave the
+        answers that each gives alone.
     """
     asked = HookedLVLM(model.hf_model, processor_of())
     rng = np.random.default_rng(0)
@@ -59,20 +65,35 @@ def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str
     def each() -> None:
         found[:] = answer_each(asked, settings, images, questions, decoding)
 
-    seconds = interleaved({PLAIN: plain, SETTINGS: each}, runs, device)
-    ratios = [b / a for a, b in zip(seconds[PLAIN], seconds[SETTINGS], strict=True)]
+    def whole() -> None:
+        _alone(asked, [], images, questions, names, decoding)
+
+    ways = {PLAIN: plain, WHOLE: whole, SETTINGS: each}
+    seconds = interleaved(ways, runs, device)
+    counts = {name: count_arithmetic(way) for name, way in ways.items()}
+    over = {name: _over(seconds, counts, name) for name in (PLAIN, WHOLE)}
     return {
         "settings": len(settings),
         "questions": N_QUESTIONS,
         "answer_tokens": ANSWER_TOKENS,
         "seconds": {way: statistics.median(times) for way, times in seconds.items()},
-        "ratio": statistics.median(ratios),
-        "quartiles": quartiles(ratios),
+        **over[PLAIN],
+        "whole": over[WHOLE],
         "same_answers": all(
             _alone(asked, settings[n], images, questions, names, decoding)
             == [each[n][0] for each in found]
             for n in range(0, len(settings), 8)
         ),
+    }
+
+
+def _over(seconds: dict[str, list[float]], counts: dict[str, int], plain: str) -> dict[str, Any]:
+    """Time and arithmetic of the settings over those of a plain way."""
+    ratios = [b / a for a, b in zip(seconds[plain], seconds[SETTINGS], strict=True)]
+    return {
+        "ratio": statistics.median(ratios),
+        "quartiles": quartiles(ratios),
+        "arithmetic": counts[SETTINGS] / counts[plain],
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from rvelens.bench.clock import interleaved, quartiles
+from rvelens.bench.counts import count_arithmetic
 from rvelens.bench.shapes import IMAGE_TOKEN, processor_of
 from rvelens.model import HookedLVLM
 from rvelens.prefix import prepare_shared
@@ -29,7 +30,7 @@ def sharing(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
 
     Returns:
         questions a second of each way, the median of the ratios within rounds with its quartiles,
-        and whether both gave the same answers.
+        the ratio of their arithmetic, and whether both gave the same answers.
     """
     asking = HookedLVLM(model.hf_model, processor_of())
     rng = np.random.default_rng(0)
@@ -60,5 +61,6 @@ def sharing(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
         "per_second": {way: N_QUESTIONS / statistics.median(t) for way, t in seconds.items()},
         "ratio": statistics.median(ratios),
         "quartiles": quartiles(ratios),
+        "arithmetic": count_arithmetic(alone) / count_arithmetic(shared),
         "same_answers": said[ALONE] == said[SHARED],
     }

@@ -180,16 +180,18 @@ def _scoring(result: dict[str, Any]) -> str:
 
 def _settings(result: dict[str, Any]) -> str:
     times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
+    whole = f"; to plain generate {_ratio(result['whole'])}" if "whole" in result else ""
     return (
         f"\n{result['questions']} questions, {result['answer_tokens']} tokens each, answered under "
-        f"{result['settings']} settings side by side, seconds: {times}; {_ratio(result)}, answers "
+        f"{result['settings']} settings side by side, seconds: {times}; {_ratio(result)}{whole}, answers "
         f"{'the same as alone' if result['same_answers'] else 'NOT the same as alone'}"
     )
 
 
 def _ratio(result: dict[str, Any]) -> str:
     low, high = result["quartiles"]
-    return f"ratio {result['ratio']:.2f}x (quartiles {low:.2f} to {high:.2f})"
+    counted = f", of arithmetic {result['arithmetic']:.2f}x" if "arithmetic" in result else ""
+    return f"ratio {result['ratio']:.2f}x (quartiles {low:.2f} to {high:.2f}){counted}"
 
 
 def _size(n_bytes: int) -> str:

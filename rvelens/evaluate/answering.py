@@ -22,7 +22,7 @@ from rvelens.decoding import ContrastProcessor, icd_negative, text_negative, vcd
 from rvelens.decoding.icd import disturbed_prompt
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
-from rvelens.prefix import can_share, prepare_shared
+from rvelens.prefix import can_share, identity, prepare_shared
 from rvelens.prompts import ImageLike
 from rvelens.replay import (
     ROWS,
@@ -277,8 +277,12 @@ def answer_each(
         for each question, for each setting, text and log-odds as in `answer`.
     """
     decoding = decoding or Decoding()
+    images, questions = list(images), list(questions)
     hooks = [hook for setting in settings for hook in setting]
-    inputs = _prepared(model, list(images), list(questions), decoding.prompt, hooks)
+    if len({identity(image) for image in images}) < len(images):
+        inputs = _prepared(model, images, questions, decoding.prompt, hooks)
+    else:  # nothing to share before the image: one forward for all of the prompts
+        inputs = model.prepare(images, questions, decoding.prompt)
     prefix = prefill(model, inputs)
     found: list[list[tuple[str, float | None]]] = [[] for _ in questions]
     for start in range(0, len(settings), ROWS):

@@ -96,8 +96,13 @@ def count_kernels(model: Any, inputs: Mapping[str, Tensor]) -> int:
     """
     cache = DynamicCache(config=model.config.get_text_config())
     step = decode_step(model, inputs, cache)
+    return count_operations(lambda: model(**step))
+
+
+def count_operations(call: Callable[[], Any]) -> int:
+    """Operations of a call that are no views."""
     with _Kernels() as count:
-        model(**step)
+        call()
     return count.n
 
 

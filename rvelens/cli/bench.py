@@ -183,8 +183,8 @@ def _settings(result: dict[str, Any]) -> str:
     whole = f"; to plain generate {_ratio(result['whole'])}" if "whole" in result else ""
     return (
         f"\n{result['questions']} questions, {result['answer_tokens']} tokens each, answered under "
-        f"{result['settings']} settings side by side, seconds: {times}; {_ratio(result)}{whole}, answers "
-        f"{'the same as alone' if result['same_answers'] else 'NOT the same as alone'}"
+        f"{result['settings']} settings side by side, seconds: {times}; {_ratio(result)}{whole}, "
+        f"answers {'the same as alone' if result['same_answers'] else 'NOT the same as alone'}"
     )
 
 

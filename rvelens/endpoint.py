@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from rvelens.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,11 @@ def cached(path: Path | None, ask: Callable[[], Reply | str], **about: Any) -> R
     if path is None:
         return ask()
     try:
-        return Reply(**json.loads(path.read_text(encoding="utf-8"))["reply"])
+        return Reply(**read_json(path)["reply"])
     except (OSError, ValueError, KeyError, TypeError):
         reply = ask()
     if isinstance(reply, Reply):
-        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        partial.write_text(json.dumps({"reply": asdict(reply), **about}) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_json(path, {"reply": asdict(reply), **about})
     return reply
 
 

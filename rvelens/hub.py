@@ -11,6 +11,8 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from rvelens.files import is_scratch
+
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
 FILES = (MANIFEST, PROFILE, ABOUT, CARD)
 # The folder of the embedded model, "rvelens/tiny", and of its head profile.
@@ -94,7 +96,11 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder, new or empty; name another.")
-    others = [p.name for p in folder.iterdir() if p.name not in ours] if folder.is_dir() else []
+    others = (
+        [p.name for p in folder.iterdir() if p.name not in ours and not is_scratch(p)]
+        if folder.is_dir()
+        else []
+    )
     if others:
         raise ValueError(
             f"{folder} holds other files ({sorted(others)[0]} is one): expected a folder that is new, "

@@ -6,7 +6,6 @@ pushed to the Hugging Face Hub. What `rvelens eval` wrote is read too, its profi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -17,7 +16,7 @@ from rvelens import hub
 from rvelens.benchmarks.files import sha256
 from rvelens.evaluate import manifest as runs
 from rvelens.evaluate.answering import Decoding
-from rvelens.evaluate.store import write_json
+from rvelens.files import read_json, write_json, write_text
 from rvelens.layers import parse_layers
 from rvelens.methods import Method, make_method
 from rvelens.model import HookedLVLM
@@ -162,7 +161,7 @@ class Intervention:
             self.profile.save(folder / hub.PROFILE)
             data["profile"] = {"file": hub.PROFILE, "sha256": sha256(folder / hub.PROFILE)}
         write_json(folder / hub.MANIFEST, data)
-        (folder / hub.CARD).write_text(self.card(), encoding="utf-8")
+        write_text(folder / hub.CARD, self.card())
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
         """Upload what `save` writes to the Hugging Face Hub; returns the address.
@@ -196,7 +195,7 @@ class Intervention:
                 "--save-manifest` writes it."
             )
         try:
-            found, stored = _read(json.loads(path.read_text(encoding="utf-8")))
+            found, stored = _read(read_json(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is not an intervention: expected the {hub.MANIFEST} that `rvelens ask "

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from rvelens.endpoint import Ask, Endpoint, Reply, cached, connect
+from rvelens.files import read_lines
 from rvelens.metrics import bootstrap
 
 # Part of the cache's key: count up when PROMPT changes.
@@ -227,22 +228,21 @@ def _of_run(folder: Path) -> list[Path]:
 
 def _add_items(path: Path, items: dict[str, Item], of_run: bool) -> None:
     """Add the answers of a file; of a run's file the first to a question, and no line cut short."""
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1] if of_run else lines, start=1):
-        if not line.strip():
+    for line in read_lines(path, drop_torn=of_run):
+        if line.is_blank:
             continue
         try:
-            row = json.loads(line)
+            row = line.value()
             if isinstance(row, dict) and row.get("error") and row.get("answer") is None:
                 continue
             item = _item(row)
-        except ValueError as error:  # JSON and UTF-8 errors are ValueErrors too
+        except ValueError as error:
             reason = str(error).rstrip(".")
-            raise ValueError(f"{path} line {number}: {reason}; correct the line.") from error
+            raise ValueError(f"{line}: {reason}; correct the line.") from error
         if item.id in items and of_run:
             continue
         if item.id in items:
-            raise ValueError(f"{path} line {number}: id {item.id!r} is there twice: expected once.")
+            raise ValueError(f"{line}: id {item.id!r} is there twice: expected once.")
         items[item.id] = item
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from rvelens import hub
+from rvelens import files, hub
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 FORMAT = "rvelens-ars-1"
@@ -77,8 +77,7 @@ class ARSProfile:
                 f"no published ranking for {model!r}: expected one of {', '.join(PUBLISHED)}; "
                 "measure one with score_heads."
             )
-        text = (resources.files("rvelens") / "data" / PUBLISHED[model]).read_text()
-        data = json.loads(text)
+        data = files.read_json(resources.files("rvelens") / "data" / PUBLISHED[model])
         return cls(torch.tensor(data.pop("ranking")), about=data)
 
     @property
@@ -153,7 +152,8 @@ class ARSProfile:
         tensors = {name: t.contiguous() for name, t in tensors.items() if t is not None}
         if len(self.attention_layers) < self.n_layers:
             tensors["attention_layers"] = torch.tensor(self.attention_layers)
-        save_file(tensors, path, {"format": FORMAT, "about": json.dumps(self.about)})
+        content = save(tensors, {"format": FORMAT, "about": json.dumps(self.about)})
+        files.write_bytes(path, content)
 
     def save_folder(self, folder: str | Path) -> None:
         """Write a folder to share: profile.safetensors, profile.json to read, and a README.md.
@@ -171,8 +171,8 @@ class ARSProfile:
             "ranking": self.ranking.tolist(),
             "mean": None if self.mean is None else self.mean.tolist(),
         }
-        (folder / hub.ABOUT).write_text(json.dumps(readable, indent=1) + "\n", encoding="utf-8")
-        (folder / hub.CARD).write_text(profile_card(self), encoding="utf-8")
+        files.write_json(folder / hub.ABOUT, readable)
+        files.write_text(folder / hub.CARD, profile_card(self))
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
         """Upload what `save_folder` writes to the Hugging Face Hub; returns the address.
@@ -216,7 +216,7 @@ class ARSProfile:
             )
         layers = tensors.pop("attention_layers", torch.tensor([])).tolist()
         _check_tensors(path, tensors, layers)
-        about = json.loads(header.get("about", "{}"))
+        about = files.parse_json(header.get("about", "{}"))
         return cls(**tensors, about=about, attention_layers=tuple(layers))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rvelens.benchmarks import Benchmark
+from rvelens.files import read_json
 
 By = Literal["auc", "accuracy", "balanced_accuracy", "f1"]
 FORMAT = "rvelens-tuned-1"
@@ -75,7 +75,7 @@ class Tuned:
         path = Path(path)
         path = path / "tune.json" if path.is_dir() else path
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
             data = data if data.get("format") == FORMAT else data["models"][0]["measured"]["tuned"]
             found = {k: data[k] for k in ("setting", "by", "model", "profile", "benchmark")}
             return cls(**found, photographs=tuple(data["photographs"]))

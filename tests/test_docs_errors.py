@@ -21,18 +21,23 @@ EXPLAINED = error_page.explained()
 FORMED = ("ValueError", "TypeError", "RuntimeError", "NotImplementedError")
 # Raised with a text that is made elsewhere: (file, what is raised) to where its words come from.
 ELSEWHERE = {
+    (
+        "rvelens/files.py",
+        "OSError(error.errno, error.strerror or str(error), str(path))",
+    ): "of the operating system",
     ("rvelens/intervention.py", "ValueError(data['format'])"): "caught by `load`, which says it",
     ("rvelens/lmms/model.py", "ValueError(failed)"): "why a question could not be asked: an image",
     ("rvelens/pairs/ask_model.py", "NotMadeError(str(error))"): "of `load_image`",
-    ("rvelens/pairs/file.py", "ValueError(error.msg)"): "of the parser of JSON",
 }
 # Not of the form "given: expected; do": what is put round or into another message, or follows it.
 OTHER_FORM = {
     "half of a character",
     "nested too deeply",
     "a number that is too long",
+    "not UTF-8 text",
+    "{} at {}column {}",
     "{} line {}: {}",
-    "{} line {}: {}; correct the line.",
+    "{}: {}; correct the line.",
     "pair {}: {}, or score them as they are with any_text (--any-text).",
     "{}: {} is not of shape {}, as its ranking is.",
 }

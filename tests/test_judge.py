@@ -413,7 +413,7 @@ def test_no_items(tmp_path):
     with pytest.raises(ValueError, match=r"pope-random holds answers of rve, which rules read"):
         load_items(tmp_path / "run" / "pope-random")
     (tmp_path / "answers.jsonl").write_bytes(b'{"id": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"line 1: .*utf-8"):
+    with pytest.raises(ValueError, match=r"line 1: not UTF-8 text; correct the line\."):
         load_items(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,7 +14,8 @@ from rvelens.benchmarks import Benchmark, Item, load_benchmark
 from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.scoring import read_answers
-from rvelens.evaluate.store import read
+from rvelens.evaluate.store import answer_lines, read
+from rvelens.files import read_json
 from rvelens.studies.cases.study import flip
 from rvelens.studies.kit.asking import asked
 
@@ -86,7 +86,7 @@ def open_run(folder: str, data: str = "") -> Run:
             "its end; name the folder given as --out."
         )
     try:
-        report = json.loads(report_file.read_text(encoding="utf-8"))
+        report = read_json(report_file)
         benchmarks, first = report["benchmarks"], next(iter(report["methods"]), None)
         names = [name for name, one in benchmarks.items() if one["rules"]]
         if first is None or not isinstance(report["model"]["name"], str):
@@ -112,13 +112,12 @@ def _items(folder: Path, benchmark: str, data: Path | None) -> dict[str, Item]:
     if data is not None and not benchmark.startswith("action-scenes"):
         known = {item.id: item for item in load_benchmark(benchmark, data).items}
     found: dict[str, Item] = {}
-    for path in sorted(folder.glob("answers*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-            try:
-                row = json.loads(line)
-                found[row["id"]] = known.get(row["id"]) or _item(row)
-            except (ValueError, KeyError, TypeError):
-                continue  # `read` names such a line
+    for line in answer_lines(folder):
+        try:
+            row = line.value()
+            found[row["id"]] = known.get(row["id"]) or _item(row)
+        except (ValueError, KeyError, TypeError):
+            continue  # `read` names such a line
     return found
 
 

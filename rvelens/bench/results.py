@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypedDict, cast
+
+from rvelens.files import parse_json
 
 # What is measured, by the names that the tables show.
 PLAIN, UNHOOKED, RVE, BRIDGE = "transformers SDPA", "HookedLVLM", "HookedLVLM + RVE", "Bridge + RVE"
@@ -81,7 +82,7 @@ def read_result(path: Path) -> Result:
         ValueError: the file is missing, or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as JSON ({error}): expected a file that holds what `rvelens bench "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import defaultdict
@@ -16,6 +15,7 @@ from typing import Any
 
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rules import strict
+from rvelens.files import Line, parse_json, read_lines
 from rvelens.prompts import load_image
 
 # Names that every folder of answers of `rvelens.evaluate` holds.
@@ -146,9 +146,8 @@ class Folder:
             array = enumerate(_array(path, text), start=1)
             rows = [Row(path, f"{name} row {n}", value) for n, value in array]
         else:
-            # Not splitlines: JSON text may hold other line separators than the newline.
-            lines = enumerate(text.split("\n"), start=1)
-            rows = [Row(path, f"{name} line {n}", _line(line)) for n, line in lines if line.strip()]
+            lines = [line for line in read_lines(path) if not line.is_blank]
+            rows = [Row(path, f"{name} line {line.number}", _line(line)) for line in lines]
         if not rows:
             raise ValueError(f"{path} is empty: expected JSON lines or an array of rows.")
         return rows
@@ -238,17 +237,17 @@ def yes_or_no(label: Any, key: str) -> bool:
 
 def _array(path: Path, text: str) -> list[Any]:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{path} is not JSON ({error}): expected an array of rows; get the file anew."
         ) from error
 
 
-def _line(line: str) -> Any:
+def _line(line: Line) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return line.value()
+    except ValueError as error:
         return ValueError(f"not JSON ({error}): expected one object a line.")
 
 

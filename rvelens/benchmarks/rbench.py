@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, Row, collect, photograph
 from rvelens.benchmarks.relation import relation_of
+from rvelens.files import read_json
 from rvelens.prompts import load_image
 
 PUBLISHED = {"image": 7883, "instance": 3768}
@@ -85,10 +85,7 @@ def _id_lists(folder: Folder, near: Path, names: Sequence[str]) -> dict[Path, fr
 
 
 def _ids(path: Path) -> frozenset[str]:
-    try:
-        ids = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): expected an array of ids.") from error
+    ids = read_json(path, "an array of ids; get the file anew")
     if not isinstance(ids, list):
         raise ValueError(f"{path} holds a {type(ids).__name__}: expected an array of ids.")
     return frozenset(map(str, ids))

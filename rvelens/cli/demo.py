@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rvelens.cli.common import Json, bar, emit_json, load_model, out
+from rvelens.files import write_json, write_text
 
 
 def demo(
@@ -38,8 +38,8 @@ def demo(
     hooked = load_model(model, dtype="float32")
     result = report.run(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
     if save is not None:
-        (save / "report.json").write_text(json_format.dumps(result.to_json(), indent=1) + "\n")
-        (save / "report.md").write_text(report.to_markdown(result))
+        write_json(save / "report.json", result.to_json())
+        write_text(save / "report.md", report.to_markdown(result))
         report.pictures(hooked, result, save)
     if json:
         emit_json(result.to_json())

@@ -33,6 +33,7 @@ from rvelens.cli.common import (
     status,
 )
 from rvelens.cli.profiles import find_profile
+from rvelens.files import write_text
 from rvelens.methods import METHODS, make_method
 from rvelens.tuned import Tuned
 
@@ -116,7 +117,7 @@ def evaluate(
     if report is None:  # another process reports
         return
     with status("scoring"):
-        (output / "report.md").write_text(harness.to_markdown(report), encoding="utf-8")
+        write_text(output / "report.md", harness.to_markdown(report))
     if json:
         emit_json(report)
     else:

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from rvelens.convert.shards import read_json
+from rvelens.convert.shards import read_object
 
 # Rows of the vocabulary are padded to a multiple of this, as in transformers' own LLaVA weights.
 VOCAB_MULTIPLE = 64
@@ -96,7 +96,7 @@ def read_vision_config(tower: Path | None, file: str | Path | None) -> CLIPVisio
     path = Path(file) if file is not None else beside
     if path is None or (file is None and not path.is_file()):
         return LlavaConfig().vision_config  # type: ignore[return-value]  # CLIP ViT-L/14, 336 px
-    raw = read_json(path)
+    raw = read_object(path)
     raw = raw.get("vision_config", raw)
     known = ("clip", "clip_vision_model")
     if not isinstance(raw, dict) or raw.get("model_type", known[0]) not in known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rvelens import files
+
 # (index, files without an index), in the order of preference that transformers has.
 _LAYOUTS = (
     ("model.safetensors.index.json", "model*.safetensors"),
@@ -20,7 +21,7 @@ _LAYOUTS = (
 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
@@ -28,10 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: expected a JSON object there; check the folder.")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): expected a JSON object.") from error
+    data = files.read_json(path, "a JSON object; check the file")
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}: expected a JSON object.")
     return data
@@ -50,7 +48,7 @@ def find_shards(path: Path) -> list[Path]:
         return [path]
     for index, pattern in _LAYOUTS:
         if (path / index).is_file():
-            weight_map = read_json(path / index).get("weight_map")
+            weight_map = read_object(path / index).get("weight_map")
             named = weight_map.values() if isinstance(weight_map, dict) else ()
             shards = [path / Path(name).name for name in sorted({str(name) for name in named})]
         else:
@@ -122,7 +120,6 @@ def write_shards(shards: Iterator[dict[str, Tensor]], n_shards: int, folder: Pat
         weight_map |= dict.fromkeys(tensors, name)
         n_bytes += sum(tensor.nbytes for tensor in tensors.values())
         tensors.clear()  # before the next shard is read
-    index = {"metadata": {"total_size": n_bytes}, "weight_map": weight_map}
-    path = folder / "model.safetensors.index.json"
-    path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    index = {"metadata": {"total_size": n_bytes}, "weight_map": dict(sorted(weight_map.items()))}
+    files.write_json(folder / "model.safetensors.index.json", index, indent=2)
     return n_bytes

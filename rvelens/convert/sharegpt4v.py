@@ -29,7 +29,7 @@ from rvelens.convert.original import (
     read_tokenizer,
     read_vision_config,
 )
-from rvelens.convert.shards import find_shards, read_json, read_shard, write_shards
+from rvelens.convert.shards import find_shards, read_object, read_shard, write_shards
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DROPPED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|embeddings\.position_ids)$")
@@ -106,7 +106,7 @@ def convert_sharegpt4v(
     src, dst = Path(src), Path(dst)
     tower = None if vision_tower is None else Path(vision_tower)
     _check_target(dst, dtype)
-    raw = read_json(src / "config.json")
+    raw = read_object(src / "config.json")
     check_config(raw, src)
     tokenizer = read_tokenizer(src)
     config = llava_config(raw, read_vision_config(tower, vision_config), tokenizer)

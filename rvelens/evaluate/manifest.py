@@ -17,7 +17,7 @@ import torch
 import rvelens
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Decoding
-from rvelens.evaluate.store import write_json
+from rvelens.files import as_json, read_json, write_json
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.prompts import render
@@ -123,7 +123,7 @@ def settle(folder: Path, made_with: Mapping[str, Any]) -> None:
         ValueError: the folder holds a run that was made with something else, which is named.
     """
     path = folder / "manifest.json"
-    made_with = json.loads(json.dumps(made_with))
+    made_with = as_json(made_with)
     if not path.exists() and any(folder.glob("answers*.jsonl")):
         raise ValueError(
             f"{folder} holds answers without a manifest: expected to know what they were made with; "
@@ -134,8 +134,8 @@ def settle(folder: Path, made_with: Mapping[str, Any]) -> None:
         write_json(path, made_with)
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
+        there = read_json(path)
+    except ValueError as error:
         raise ValueError(
             f"{path} cannot be read: expected the manifest of a run; name another folder."
         ) from error

@@ -25,14 +25,8 @@ from rvelens.evaluate.answering import (
 )
 from rvelens.evaluate.manifest import about_model, manifest, settle
 from rvelens.evaluate.scoring import score
-from rvelens.evaluate.store import (
-    AnswerFile,
-    answers_file,
-    cut_torn_line,
-    locked,
-    read,
-    write_json,
-)
+from rvelens.evaluate.store import AnswerFile, answers_file, read
+from rvelens.files import cut_torn_line, locked, write_json
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from rvelens.benchmarks import Item
 from rvelens.evaluate.answering import Answer
+from rvelens.files import Line, append_lines, read_lines
 
 
 def answers_file(folder: Path, rank: int) -> Path:
@@ -53,14 +49,7 @@ class AnswerFile:
 
 def append(path: Path, items: Sequence[Item], answers: Sequence[Answer]) -> None:
     """Add a batch of answers in one write, each with its question, to be read without more."""
-    rows = [
-        json.dumps(_row(item, said), ensure_ascii=False, allow_nan=False)
-        for item, said in zip(items, answers, strict=True)
-    ]
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(row + "\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(path, [_row(item, said) for item, said in zip(items, answers, strict=True)])
 
 
 def _row(item: Item, said: Answer) -> dict[str, Any]:
@@ -124,64 +113,29 @@ def _first_of_each(answers: Iterable[Answer]) -> dict[str, Answer]:
 
 def _lines(folder: Path) -> Iterator[tuple[str, Answer]]:
     """Questions and answers of every process."""
+    return map(_answer, answer_lines(folder))
+
+
+def answer_lines(folder: Path) -> Iterator[Line]:
+    """The whole lines of every process' file of answers."""
     for path in sorted(folder.glob("answers*.jsonl")):
-        # What follows the last line end was cut off while it was written.
-        whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-        for number, line in enumerate(whole, start=1):
-            yield _answer(line, f"{path} line {number}")
+        yield from read_lines(path, drop_torn=True)
 
 
-def _answer(line: str, where: str) -> tuple[str, Answer]:
+def _answer(line: Line) -> tuple[str, Answer]:
     """The question and the answer of a line."""
     try:
-        row: Mapping[str, Any] = json.loads(line)
+        row: Mapping[str, Any] = line.value()
         question = row["question"]
         said = Answer(row["id"], row["answer"], row.get("margin"), row.get("error"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         question, said = None, Answer("")
     margin, error = said.margin, said.error
     fits = isinstance(question, str) and isinstance(said.id, str)
     fits &= isinstance(said.text if error is None else error, str)
     if not fits or not isinstance(margin, int | float | None):
         raise ValueError(
-            f"{where} is no answer of a run: expected a JSON object with id, question and answer; "
+            f"{line} is no answer of a run: expected a JSON object with id, question and answer; "
             "remove the line to have the question asked again."
         )
     return str(question), said
-
-
-@contextmanager
-def locked(lock: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock file while a folder is written.
-
-    Raises:
-        ValueError: another run holds it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout as error:
-        raise ValueError(
-            f"{folder} is being written by another run: expected one at a time; wait for it, or name "
-            "another folder."
-        ) from error
-
-
-def cut_torn_line(path: Path) -> None:
-    """Remove what an interrupted write left after the last line end."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(
-        json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    scratch.replace(path)

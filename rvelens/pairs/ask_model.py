@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.endpoint import Ask, Endpoint, Reply, cached, data_url
-from rvelens.pairs.file import loads
+from rvelens.pairs.file import parse_writable
 from rvelens.pairs.find import Finder, NotMadeError, Verb, by_rules, verb_at
 from rvelens.pairs.generate import MAX_ATTEMPTS, Generator, Made, Question, Verdict, finish, verify
 from rvelens.pairs.lexicon import readings
@@ -189,7 +189,7 @@ def read_reply(reply: Reply, fields: Fields) -> dict[str, Any]:
     if reply.finish_reason == "length":
         raise BadReplyError("unreadable: the reply was cut off")
     try:
-        found = loads(reply.text)
+        found = parse_writable(reply.text)
     except ValueError as error:
         raise BadReplyError(f"unreadable: the reply is not JSON ({error})") from error
     if not isinstance(found, dict) or {k: type(v) for k, v in found.items()} != dict(fields):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.contrastive import ContrastivePair
+from rvelens.files import parse_json, read_lines
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
 # subject and verb. Anything looser would sometimes put the verb in the place of a noun.
@@ -80,7 +81,7 @@ def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
         ValueError: no such file, no pairs, or a malformed line, which is named.
     """
     rows = []
-    for number, row in read_lines(path, "pair"):
+    for number, row in read_objects(path, "pair"):
         try:
             rows.append((number, _row(row, f"line {number}")))
         except ValueError as error:
@@ -88,7 +89,7 @@ def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def read_lines(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
+def read_objects(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file with their line numbers; empty lines are skipped.
 
     Raises:
@@ -97,52 +98,36 @@ def read_lines(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
     if not Path(path).is_file():
         raise ValueError(f"no {what}s at {path}: expected a file with one JSON object a line.")
     rows = []
-    for number, line in enumerate(_lines(Path(path)), start=1):
-        if not line.strip():
+    for line in read_lines(path):
+        if line.is_blank:
             continue
         try:
-            row = loads(line)
+            row = parse_writable(line.content)
         except ValueError as error:
             raise ValueError(
-                f"{path} line {number} is not JSON ({error}): expected one object a line."
+                f"{line} is not JSON ({error}): expected one object a line."
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(
-                f"{path} line {number}: a {type(row).__name__}: expected a JSON object."
-            )
-        rows.append((number, row))
+            raise ValueError(f"{line}: a {type(row).__name__}: expected a JSON object.")
+        rows.append((line.number, row))
     if not rows:
         raise ValueError(f"{path} is empty: expected at least one {what}.")
     return rows
 
 
-def loads(text: str) -> Any:
+def parse_writable(text: str | bytes) -> Any:
     """JSON that somebody else wrote, of which every text can be written again.
 
     Raises:
         ValueError: what is wrong with it, in a few words.
     """
+    found = parse_json(text)
     try:
-        found = json.loads(text)
         # JSON can name halves of a surrogate pair, of which no UTF-8 can be made.
         json.dumps(found, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(error.msg) from error
     except UnicodeEncodeError as error:
         raise ValueError("half of a character") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    except ValueError as error:  # Python's limit on digits
-        raise ValueError("a number that is too long") from error
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        # Not splitlines: it also breaks at characters that JSON allows inside a text.
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: expected one JSON object a line.") from error
 
 
 def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from rvelens.benchmarks import Benchmark
+from rvelens.files import append_lines, cut_torn_line, end_last_line, locked, parse_json, torn_line
 from rvelens.pairs.ask_model import RequestFailedError
-from rvelens.pairs.file import name_of, read_lines, read_rows, text_of
+from rvelens.pairs.file import name_of, read_objects, read_rows, text_of
 from rvelens.pairs.find import NotMadeError
 from rvelens.pairs.generate import Generator, Made, Question
-from rvelens.pairs.review import locked
+from rvelens.pairs.review import changing
 
 # What each line that is written here begins with.
 _LINE_BEGINS = b'{"id": "'
@@ -58,7 +55,7 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
     if not images.is_dir():
         raise ValueError(f"no folder {images}: expected the folder that holds the images.")
     questions: dict[str, Question] = {}
-    for number, row in read_lines(path, "question"):
+    for number, row in read_objects(path, "question"):
         try:
             image = text_of(row, "image")
             text = text_of(row, "question" if "question" in row or "text" not in row else "text")
@@ -166,25 +163,16 @@ def _make(
     return Report(len(questions) - len(todo), len(todo) - len(not_made), tuple(not_made))
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> AbstractContextManager[None]:
     """Refuse, before anything is asked or paid for, a file that cannot be written or that another
     run adds to; a review may change it all the same."""
     if not path.parent.is_dir():
         raise ValueError(f"no folder {path.parent}: expected one for {path.name}; make it first.")
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file: expected one for the pairs; name another.")
-    lock = path.with_name(f"{path.name}.making.lock")
-    lock.touch()  # says why it cannot be written, where FileLock would wait for ever
     if path.exists():
         path.open("ab").close()
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout as error:
-        raise ValueError(
-            f"{path} is being made by another run: expected one at a time; wait, or name another file."
-        ) from error
+    return locked(path.with_name(f"{path.name}.making.lock"), path)
 
 
 def _todo(questions: Sequence[Question], path: Path) -> list[Question]:
@@ -204,7 +192,7 @@ def _known(path: Path) -> dict[str, tuple[str, str]]:
     """Image and question of the pairs in a file by their ids; a line cut short is dropped first."""
     if not path.exists():
         return {}
-    with locked(path):
+    with changing(path):
         _mend(path)
     if not path.read_bytes().strip():
         return {}
@@ -214,23 +202,19 @@ def _known(path: Path) -> dict[str, tuple[str, str]]:
 
 def _mend(path: Path) -> None:
     """Drop a last line that an interruption cut short; of a file that was not made here, nothing."""
-    content = path.read_bytes()
-    whole, newline, last = content.rpartition(b"\n")
+    content, last = path.read_bytes(), torn_line(path)
     if not last:
         return
     if _is_json(last):
-        with path.open("ab") as file:
-            file.write(b"\n")
-    elif content.startswith(_LINE_BEGINS[: len(content)]) and last.startswith(
-        _LINE_BEGINS[: len(last)]
-    ):
-        os.truncate(path, len(whole + newline))
+        end_last_line(path)
+    elif all(text.startswith(_LINE_BEGINS[: len(text)]) for text in (content, last)):
+        cut_torn_line(path)
 
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
-    except (ValueError, RecursionError):
+        parse_json(line)
+    except ValueError:
         return False
     return True
 
@@ -266,7 +250,5 @@ def _row(question: Question, made: Made, generator: str) -> dict[str, Any]:
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
-    with locked(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with changing(path):
+        append_lines(path, [row])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from rvelens.contrastive import swapped_word
+from rvelens.files import locked, write_bytes
 from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_rows
 
 # What a person does, to what the file then says.
@@ -71,7 +70,7 @@ def decide(path: str | Path, id: str, decision: str, text: str | None = None) ->
             "with 'edit' alone."
         )
     path = Path(path)
-    with locked(path):
+    with changing(path):
         found = [(number, row) for number, row in read_rows(path) if row["id"] == id]
         if len(found) != 1:
             raise ValueError(f"{path} has {len(found)} pairs of id {id!r}: expected one.")
@@ -93,14 +92,9 @@ def _replace_line(path: Path, number: int, row: Row) -> None:
     lines = path.read_bytes().split(b"\n")
     end = b"\r" if lines[number - 1].endswith(b"\r") else b""
     lines[number - 1] = json.dumps(row, ensure_ascii=False).encode() + end
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(b"\n".join(lines))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_bytes(path, b"\n".join(lines))
 
 
-def locked(path: Path) -> FileLock:
-    """Held while a file of pairs is changed, by whoever changes it; a file beside it, .lock."""
-    return FileLock(path.with_name(f"{path.name}.lock"))
+def changing(path: Path) -> AbstractContextManager[None]:
+    """Wait for the lock that everyone holds who changes a file of pairs; it is named .lock."""
+    return locked(path.with_name(f"{path.name}.lock"), path, wait=True)

@@ -96,7 +96,7 @@ def test_rows_of_an_array_are_counted_from_one(tmp_path):
     [
         (b"", "is empty: expected JSON lines or an array"),
         (b"[]", "is empty: expected JSON lines or an array"),
-        (b'[{"question_id": 1},', r"is not JSON \(.*line 1.*expected an array of rows"),
+        (b'[{"question_id": 1},', r"is not JSON \(.*column 21\): expected an array of rows"),
         (b"\xff\xfe", "is not UTF-8 text: expected JSON lines or an array"),
         (b"{\n", f"no usable question below .*{FILE} line 1: not JSON"),
     ],

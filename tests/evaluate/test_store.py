@@ -11,7 +11,8 @@ from PIL import Image
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate import Answer
-from rvelens.evaluate.store import answers_file, append, cut_torn_line, load_answers, read
+from rvelens.evaluate.store import answers_file, append, load_answers, read
+from rvelens.files import cut_torn_line
 
 ITEMS = [
     Item(str(n), "a.jpg", "a.jpg", "Où ?\u2028", n == 0, None, "", lambda: Image.new("RGB", (1, 1)))

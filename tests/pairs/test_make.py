@@ -226,7 +226,7 @@ def test_two_runs_at_once_are_refused_before_anything_is_asked(folder, questions
     path = folder / "pairs.jsonl"
 
     def generate(question):
-        with pytest.raises(ValueError, match=r"pairs\.jsonl is being made by another run"):
+        with pytest.raises(ValueError, match=r"pairs\.jsonl is being written by another run"):
             make(questions, path, lambda question: pytest.fail("asked"))
         return by_lexicon()(question)
 

@@ -7,7 +7,6 @@ them, and in "figures" what each metric says. Nothing is corrected: what cannot 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections import defaultdict
@@ -18,6 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from rvelens.files import read_json
 from rvelens.metrics import Estimate
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table7", "figures")
@@ -89,7 +89,7 @@ def load(table: str) -> tuple[Cell, ...]:
     if table not in TABLES:
         raise ValueError(_unknown("table", table, TABLES))
     path = resources.files("rvelens") / "data" / "paper" / f"{table}.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     cells = [_noted(_cell(table, row), content["notes"]) for row in content["rows"]]
     pairs: dict[Cell, dict[str, float]] = defaultdict(dict)
     for cell in cells:

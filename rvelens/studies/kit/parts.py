@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate.manifest import settle
-from rvelens.evaluate.store import cut_torn_line, write_json
+from rvelens.files import append_lines, as_json, cut_torn_line, parse_json, read_lines, write_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Parts:
         path = self.folder / f"{name}.json"
         if not path.exists():
             write_json(path, compute())
-        return _json(path.read_text(encoding="utf-8", errors="replace"), path)
+        return _json(path.read_bytes(), path)
 
     def by_item(
         self,
@@ -64,30 +62,25 @@ class Parts:
         path = self.folder / f"{name}.jsonl"
         cut_torn_line(path)
         found: dict[str, Any] = {}
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            for number, line in enumerate(lines, start=1):
-                found |= _json(line, f"{path} line {number}", dict)
+        for line in read_lines(path, drop_torn=True) if path.exists() else ():
+            found |= _json(line.content, line, dict)
         left = [b for b in batches if any(found.get(item.id) is None for item in b)]
         for batch in progress(left) if left else left:
             ids = [item.id for item in batch]
-            new = json.dumps(dict(zip(ids, compute(batch), strict=True)), allow_nan=False)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(new + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            found |= json.loads(new)
+            new = dict(zip(ids, compute(batch), strict=True))
+            append_lines(path, [new])
+            found |= as_json(new)
         return {item.id: found[item.id] for batch in batches for item in batch}
 
 
-def _json(text: str, where: Any, kind: type = object) -> Any:
+def _json(text: bytes, where: Any, kind: type = object) -> Any:
     """What was kept.
 
     Raises:
         ValueError: something else than this class writes.
     """
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         found = None
     if found is None or not isinstance(found, kind):

@@ -15,7 +15,7 @@ from rvelens.contrastive import ContrastivePair, check_pair
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
-from rvelens.evaluate.store import locked
+from rvelens.files import locked
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from rvelens.evaluate.store import write_json
+from rvelens.files import write_json, write_text
 from rvelens.plots import save_figure
 from rvelens.studies.kit.base import Cell, Shown, Study, Table
 
@@ -50,9 +50,9 @@ def write(
             save_figure(figure, files[-1])
     for name, page in shown.pages.items():
         files.append(out / f"{_stem(study, name)}.html")
-        files[-1].write_text(page, encoding="utf-8")
+        write_text(files[-1], page)
     files.append(out / f"{study.name}.md")
-    files[-1].write_text(to_markdown(study, shown), encoding="utf-8")
+    write_text(files[-1], to_markdown(study, shown))
     return files
 
 

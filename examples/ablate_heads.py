@@ -20,7 +20,7 @@ from rvelens.benchmarks.action_scenes import make_questions
 from rvelens.benchmarks.rules import strict
 from rvelens.hooks import head_mask_hooks
 from rvelens.layers import parse_layers
-from rvelens.metrics import bootstrap
+from rvelens.stats import bootstrap
 
 
 def main(argv: Sequence[str] | None = None) -> None:

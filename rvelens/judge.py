@@ -25,7 +25,7 @@ import numpy as np
 
 from rvelens.endpoint import Ask, Endpoint, Reply, cached, connect
 from rvelens.files import read_lines
-from rvelens.metrics import bootstrap
+from rvelens.stats import bootstrap
 
 # Part of the cache's key: count up when PROMPT changes.
 PROMPT_VERSION = "2"

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from rvelens.stats import auc_of_sides
+
 
 def region_auc(
     attention: Float[Tensor, "question layer head image"], region: Bool[Tensor, "question image"]
@@ -16,11 +18,12 @@ def region_auc(
 
     0.5 is chance; ties count half. NaN for a question whose region is empty or the whole image.
     """
-    inside = region[:, None, None].to(attention.dtype)
-    n_in, n_out = inside.sum(-1), (1 - inside).sum(-1)
-    ranks = _average_ranks(attention)
-    rank_sum = (ranks * inside).sum(-1)
-    return (rank_sum - n_in * (n_in + 1) / 2) / (n_in * n_out)
+    return torch.stack(
+        [
+            auc_of_sides(shown[..., inside], shown[..., ~inside])
+            for shown, inside in zip(attention, region, strict=True)
+        ]
+    )
 
 
 def enrichment(
@@ -46,11 +49,3 @@ def rank_correlations(
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return (a * b).sum(1) / np.where(norm > 0, norm, 1)
-
-
-def _average_ranks(x: Float[Tensor, "*any image"]) -> Float[Tensor, "*any image"]:
-    """Ranks from 1 along the last axis; equal values share the mean of their ranks."""
-    ordered = x.sort(dim=-1).values.contiguous()
-    low = torch.searchsorted(ordered, x.contiguous(), side="left")
-    high = torch.searchsorted(ordered, x.contiguous(), side="right")
-    return (low + 1 + high).to(x.dtype) / 2

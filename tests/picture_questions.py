@@ -10,7 +10,7 @@ from tiny_models import IMAGES, QUESTIONS
 
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.benchmarks.rules import strict
-from rvelens.metrics import bootstrap_each
+from rvelens.stats import bootstrap_each
 
 
 def item(n: int, picture: int, **changes: Any) -> Item:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.scores import SCORES
-from rvelens.studies.kit.estimates import above, ends
+from rvelens.stats import above, format_change
 from rvelens.studies.kit.settings import pair, value
 
 STUDY = "head-scores"
@@ -139,7 +139,7 @@ def _cell(estimate: Estimate, lower: float = 0.0, upper: float = 0.0) -> str:
 
 def _shown(estimate: Estimate) -> str:
     """As sentences have it, but that a cell breaks before the bracket alone."""
-    return ends(estimate).replace(", ", ",\u00a0")
+    return format_change(estimate).replace(", ", ",\u00a0")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest
 
 from rvelens.benchmarks import Benchmark
 from rvelens.benchmarks.rules import Rule, strict
 from rvelens.evaluate.answering import Answer
-from rvelens.metrics import auc, interval
+from rvelens.stats import FEW, Estimate, above, auc, auc_of_draws, draw_counts, mcnemar
 
 # Columns of a table of counts: truth, then answer (x is unparsed).
 YES_YES, YES_NO, YES_X, NO_YES, NO_NO, NO_X = range(6)
@@ -157,8 +156,7 @@ def score(
     source = np.array([benchmark.items[n].source for n in asked])
     _, cluster = np.unique(source, return_inverse=True)
     n_clusters = int(cluster.max()) + 1
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=N_DRAWS)
+    drawn = draw_counts(n_clusters, N_DRAWS, seed)
     groups = _groups(benchmark, asked)
     for name, rule in (("official", benchmark.rule), ("strict", strict)):
         scored = {m: read_answers(benchmark, said, asked, rule) for m, said in answers.items()}
@@ -230,7 +228,10 @@ def _resample(scored: Scored, cluster: Int[np.ndarray, " question"], drawn: Draw
     area, areas = np.nan, np.full(len(drawn), np.nan)
     if not np.isnan(scored.margin).any():  # else the AUC is unknown
         area = auc(scored.truth, scored.margin)
-        areas = np.array([_weighted_auc(scored, weights[cluster]) for weights in drawn])
+        parts = np.array_split(drawn.T, 20, axis=1)  # all draws at once take too much memory
+        areas = np.concatenate(
+            [auc_of_draws(scored.truth, scored.margin, part[cluster]) for part in parts]
+        )
     total = scored.cells.sum(axis=0)
     return Resampled(scored, drawn.shape[1], total, drawn @ by_cluster, area, areas)
 
@@ -254,17 +255,6 @@ def _figures(method: Resampled, positives: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _weighted_auc(scored: Scored, weight: Int[np.ndarray, " question"]) -> float:
-    """Probability that a true yes has the larger margin than a true no, with repeated questions."""
-    _, level = np.unique(scored.margin, return_inverse=True)
-    size = int(level.max()) + 1
-    yes = np.bincount(level, weight * scored.truth, size)
-    no = np.bincount(level, weight * ~scored.truth, size)
-    pairs = yes.sum() * no.sum()
-    below = np.cumsum(no) - no
-    return float((yes * (below + no / 2)).sum() / pairs) if pairs else np.nan
-
-
 def _compare(before: Resampled, after: Resampled) -> dict[str, Any]:
     """Paired differences, after minus before, on the same draws; and McNemar's exact test."""
     changes = {
@@ -277,7 +267,7 @@ def _compare(before: Resampled, after: Resampled) -> dict[str, Any]:
     changes["auc"] = _estimate(after.auc - before.auc, after.aucs - before.aucs)
     was, is_now = before.scored.right, after.scored.right
     gained, lost = int((is_now & ~was).sum()), int((was & ~is_now).sum())
-    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    p = mcnemar(gained, lost)
     said = verdict(changes, p, before.n_clusters)
     return {"gained": gained, "lost": lost, "mcnemar_p": p, "change": changes, "verdict": said}
 
@@ -291,9 +281,9 @@ def verdict(changes: Mapping[str, Any], p: float, n_photographs: int) -> str:
     Args:
         changes: estimates by metric, None where undefined.
         p: of McNemar's test.
-        n_photographs: what was resampled; below 20 an interval says little.
+        n_photographs: what was resampled; below `FEW` an interval says little.
     """
-    if n_photographs < 20:
+    if n_photographs < FEW:
         return "too few photographs to say"
     more = {
         "accuracy": ("less accurate", "more accurate"),
@@ -312,17 +302,12 @@ def verdict(changes: Mapping[str, Any], p: float, n_photographs: int) -> str:
 
 def _sign(estimate: Mapping[str, float] | None) -> int:
     """1 or -1 where the whole interval lies on one side of 0."""
-    if estimate is None:
-        return 0
-    return int(estimate["low"] > 0) - int(estimate["high"] < 0)
+    return 0 if estimate is None else {True: 1, False: -1, None: 0}[above(estimate)]
 
 
 def _estimate(value: Any, draws: Any) -> dict[str, float] | None:
     """Value with its interval; None where it is undefined."""
-    if not np.isfinite(value):
-        return None
-    low, high = interval(list(draws))
-    return {"value": round(float(value), 6), "low": round(low, 6), "high": round(high, 6)}
+    return Estimate.from_draws(float(value), draws).to_json_or_none()
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
-from rvelens.metrics import Estimate
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -29,6 +28,7 @@ from rvelens.plots.style import (
     role,
     wrapped,
 )
+from rvelens.stats import Estimate
 
 Log = Literal["", "x", "y", "xy"]
 _FEW = 12  # Up to so many points have a marker and an error bar each; more have a line and a band.
@@ -74,7 +74,7 @@ class Series:
 
         Args:
             x: the settings, as in `Series`.
-            estimates: one a point, from `rvelens.metrics` or as JSON keeps it, {"value", "low",
+            estimates: one a point, from `rvelens.stats` or as JSON keeps it, {"value", "low",
                 "high"}; None where there is none.
             role: as in `Series`.
 

@@ -16,7 +16,12 @@ from scipy.stats import spearmanr
 from rvelens.benchmarks.action_scenes import GROUPS, contrastive_pairs, make_questions
 from rvelens.hooks import dilution_hooks
 from rvelens.localisation import enrichment, rank_correlations, region_auc
-from rvelens.metrics import (
+from rvelens.model import HookedLVLM
+from rvelens.profile import ARSProfile
+from rvelens.report.questions import Progress, QuestionSet, prefill_questions
+from rvelens.report.settings import CONTROL_TUNED, TUNED, Hooks, K, choose
+from rvelens.scores import score_heads
+from rvelens.stats import (
     Metric,
     accuracy,
     auc,
@@ -26,11 +31,6 @@ from rvelens.metrics import (
     f1,
     yes_ratio,
 )
-from rvelens.model import HookedLVLM
-from rvelens.profile import ARSProfile
-from rvelens.report.questions import Progress, QuestionSet, prefill_questions
-from rvelens.report.settings import CONTROL_TUNED, TUNED, Hooks, K, choose
-from rvelens.scores import score_heads
 
 # The injected faults, in every layer, last token's row: image scores scaled, or lowered.
 DILUTIONS = {"scaled by 0.35": (0.35, 0.0), "lowered by 9": (1.0, -9.0)}

@@ -11,9 +11,9 @@ import numpy as np
 from rvelens.hooks import region_hooks, rve_hooks
 from rvelens.hooks.rve import mask_hooks
 from rvelens.layers import format_layers, parse_layers
-from rvelens.metrics import auc
 from rvelens.profile import ARSProfile
 from rvelens.report.questions import HooksOf, Progress, QuestionSet
+from rvelens.stats import auc
 
 Hooks = list[tuple[str, Any]]
 K, ALPHA, BETA = 5, 0.05, 1.0

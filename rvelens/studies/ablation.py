@@ -8,9 +8,9 @@ from typing import Any
 
 from rvelens.evaluate.scoring import score
 from rvelens.hooks import rve_hooks
-from rvelens.metrics import Estimate
 from rvelens.plots import Row, dots
 from rvelens.replay import Hooks
+from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
 from rvelens.studies.kit.beside import beside

@@ -12,11 +12,10 @@ from PIL import Image
 
 from rvelens.benchmarks import Item
 from rvelens.layers import format_layers
-from rvelens.metrics import Estimate, bootstrap_each
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
+from rvelens.stats import FEW, Estimate, bootstrap_each, clusters, means
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
 from rvelens.studies.kit.beside import beside
-from rvelens.studies.kit.estimates import FEW, clusters, kept, means
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 
@@ -101,7 +100,7 @@ def _estimates(
         ends = [f(x[later]) for x in (a, sink, sums, per_token) for f in (np.min, np.max)]
         return np.concatenate([a, b, sink, a - mean[-2], sums, per_token, ends, mean[-2:]])
 
-    flat = [kept(one) for one in bootstrap_each(statistic, cluster, seed=seed)]
+    flat = [one.to_json_or_none() for one in bootstrap_each(statistic, cluster, seed=seed)]
     names = (*KINDS, "image_minus_tokens", "sums", "per_token")
     by_layer = {name: flat[n * n_layers : (n + 1) * n_layers] for n, name in enumerate(names)}
     ends = flat[6 * n_layers :]

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.stats import binomtest
 
 from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.generation import twin
 from rvelens.evaluate.answering import answer
 from rvelens.methods import Method
-from rvelens.metrics import Estimate
 from rvelens.model import HookedLVLM
 from rvelens.plots import timing_bars
+from rvelens.stats import Estimate, mcnemar
 from rvelens.studies.kit.base import Setup, Shown, Study, Table, iterate
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup, model_key
@@ -252,7 +251,7 @@ def _says(ratios: Mapping[str, Sequence[float]]) -> list[str]:
             f"{one['value']:.2f} times vanilla, quartiles {one['low']:.2f} to {one['high']:.2f}"
         )
         slower = sum(ratio > 1 for ratio in each)
-        if binomtest(slower, len(each)).pvalue < 0.05:
+        if mcnemar(slower, len(each) - slower) < 0.05:
             side, rounds = (
                 ("slower", slower) if one["value"] > 1 else ("faster", len(each) - slower)
             )

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 
 from rvelens.layers import PRESET, format_layers, scaled_layers
 from rvelens.localisation import rank_correlations
-from rvelens.metrics import bootstrap_each
 from rvelens.plots import Series, lines, scatter
 from rvelens.profile import ARSProfile
+from rvelens.stats import FEW, above, bootstrap_each, format_change, means
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
-from rvelens.studies.kit.estimates import FEW, above, ends, kept, means
 from rvelens.studies.kit.regions import each_region, grid_of
 
 MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
@@ -103,7 +102,9 @@ def _groups(
     columns = [
         np.column_stack([x, _mean(x.T), _mean(x[:, list(preset)].T)]) for x in by_group.values()
     ]
-    found = [kept(x) for x in bootstrap_each(means(np.hstack(columns)), cluster, seed=seed)]
+    found = [
+        x.to_json_or_none() for x in bootstrap_each(means(np.hstack(columns)), cluster, seed=seed)
+    ]
     width = n_layers + 2
     return {name: found[n * width : (n + 1) * width] for n, name in enumerate(by_group)}
 
@@ -132,7 +133,7 @@ def _correlation(
         over_all = rank_correlations(scores.reshape(1, -1), found.reshape(1, -1))
         return np.concatenate([within, [within.mean()], over_all if known else [np.nan]])
 
-    found = [kept(one) for one in bootstrap_each(statistic, cluster, seed=seed)]
+    found = [one.to_json_or_none() for one in bootstrap_each(statistic, cluster, seed=seed)]
     return {"by_layer": found[:-2], "within_layers": found[-2], "all_heads": found[-1]}
 
 
@@ -206,7 +207,7 @@ def _scatter(data: Mapping[str, Any]) -> Figure:
         x_label="ARS of the head" if scored else "rank in its layer (1: most sensitive)",
         y_label="region AUC of the head",
         reference=("chance", 0.5),
-        title=f"rank correlation within layers\n{ends(within)}" if within else "",
+        title=f"rank correlation within layers\n{format_change(within)}" if within else "",
     )
 
 
@@ -243,12 +244,13 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     better, worse = layers.count(True), layers.count(False)
     return [
         f"Does ARS find the region? Over all layers {verdict}: AUC of sensitive minus insensitive "
-        f"heads {ends(overall)}, rank correlation of ARS and AUC within layers {ends(within)}.",
+        f"heads {format_change(overall)}, rank correlation of ARS and AUC within layers "
+        f"{format_change(within)}.",
         f"By layer, sensitive heads find it better than insensitive ones in {better} of {n_layers} and "
         f"worse in {worse}; in RVE's preset layers {format_layers(data['preset'])} together, "
-        f"{_claim(preset, 'insensitive ones')} ({ends(preset)}).",
-        f"Against the mean of all heads, {_claim(over_all, 'all')} ({ends(over_all)}); by mass over "
-        f"area, {_claim(mass, 'all')} ({ends(mass)}).",
+        f"{_claim(preset, 'insensitive ones')} ({format_change(preset)}).",
+        f"Against the mean of all heads, {_claim(over_all, 'all')} ({format_change(over_all)}); by "
+        f"mass over area, {_claim(mass, 'all')} ({format_change(mass)}).",
         f"The {data['k']} most sensitive heads have a mean AUC of {most['value']:.3f}, which is "
         f"{_against_chance(most)}.",
         "Intervals are over scenes, for these heads and this ranking.",

@@ -12,11 +12,10 @@ from jaxtyping import Bool, Real
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate import Answer, evaluate
 from rvelens.evaluate.store import read
-from rvelens.metrics import bootstrap
 from rvelens.plots import Row, dots
+from rvelens.stats import FEW, bootstrap
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
 from rvelens.studies.kit.beside import beside
-from rvelens.studies.kit.estimates import FEW
 from rvelens.studies.kit.paper import lookup
 
 KINDS = ("object", "action")

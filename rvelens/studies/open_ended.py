@@ -16,8 +16,8 @@ from rvelens.endpoint import Endpoint, connect
 from rvelens.evaluate.answering import Answer
 from rvelens.judge import PROMPT_VERSION, judge
 from rvelens.judge import Item as Judged
-from rvelens.metrics import Estimate, bootstrap
 from rvelens.plots import Row, dots
+from rvelens.stats import Estimate, bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
 from rvelens.studies.kit.base import Cell, Setup, Shown, Study, Table, iterate
 from rvelens.studies.kit.beside import beside

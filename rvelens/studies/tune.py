@@ -18,8 +18,8 @@ from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, read_answers, score
 from rvelens.hooks import rve_hooks
 from rvelens.layers import contiguous_bands
-from rvelens.metrics import auc
 from rvelens.replay import Hooks
+from rvelens.stats import auc
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study, Table
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row

@@ -15,8 +15,8 @@ from scipy.stats import binomtest
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.benchmarks.rules import pope, strict
 from rvelens.evaluate import Answer, score
-from rvelens.evaluate.scoring import _weighted_auc, read_answers, verdict
-from rvelens.metrics import auc
+from rvelens.evaluate.scoring import read_answers, verdict
+from rvelens.stats import auc, auc_of_draws
 
 SAYINGS = ["Yes", "No", "maybe", "", "yes, he is", "No, not at all."]
 
@@ -105,7 +105,7 @@ def test_auc_with_repeated_questions(data):
     scored = read_answers(benchmark(truths), answers(["Yes"] * n, margins), range(n), pope)
     repeated = np.repeat(np.arange(n), weights)
     expected = auc(scored.truth[repeated], scored.margin[repeated])
-    got = _weighted_auc(scored, weights)
+    (got,) = auc_of_draws(scored.truth, scored.margin, weights[:, None])
     assert (math.isnan(got) and math.isnan(expected)) or math.isclose(got, expected)
 
 

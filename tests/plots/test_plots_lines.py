@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from figure_checks import check_words, label, words
 
-from rvelens.metrics import Estimate
 from rvelens.plots import Series, lines
+from rvelens.stats import Estimate
 
 ALPHA = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
 Y = np.array([0.70, 0.72, 0.75, 0.74, 0.73, 0.71])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvelens import metrics
-from rvelens.studies.kit.margins import METRICS, draw_figures, estimate
+from rvelens import stats
+from rvelens.studies.kit.margins import METRICS, draw_figures, to_estimate
 
 
 def literal(truth, margin):
@@ -44,7 +44,7 @@ def test_every_draw_against_counting(rows, seed):
     margin = np.array([[row[1] for row in rows], [row[2] for row in rows]], dtype=float)
     cluster = np.array([row[3] for row in rows])
     found = draw_figures(truth, margin, cluster, n_resamples=4, seed=seed)
-    draws = [np.arange(len(rows)), *metrics.resamples(cluster, 4, seed)]
+    draws = [np.arange(len(rows)), *stats.resamples(cluster, 4, seed)]
     for n, draw in enumerate(draws):
         for setting in (0, 1):
             expected = literal(truth[draw].tolist(), margin[setting, draw].tolist())
@@ -60,13 +60,13 @@ def test_intervals_are_those_of_the_metrics():
     truth, margin, cluster = rng.random(60) < 0.5, rng.normal(size=60), np.arange(60) // 2
     found = draw_figures(truth, margin[None], cluster)
     for name in ("accuracy", "auc", "yes_ratio"):
-        whole = metrics.estimate(getattr(metrics, name), truth, margin, cluster)
-        assert estimate(found[name][:, 0]) == pytest.approx(whole.to_json(), abs=1e-6)
+        whole = stats.estimate(getattr(stats, name), truth, margin, cluster)
+        assert to_estimate(found[name][:, 0]) == pytest.approx(whole.to_json(), abs=1e-6)
 
 
 def test_what_is_undefined_has_no_estimate():
     found = draw_figures(np.array([True, True]), np.array([[1.0, -1.0]]), np.array([0, 1]))
-    assert estimate(found["auc"][:, 0]) is None
-    assert estimate(found["balanced_accuracy"][:, 0]) is None
-    assert estimate(found["accuracy"][:, 0])["value"] == 0.5
-    assert str(estimate(np.array([-1e-17, -1e-17]))["low"]) == "0.0"
+    assert to_estimate(found["auc"][:, 0]) is None
+    assert to_estimate(found["balanced_accuracy"][:, 0]) is None
+    assert to_estimate(found["accuracy"][:, 0])["value"] == 0.5
+    assert str(to_estimate(np.array([-1e-17, -1e-17]))["low"]) == "0.0"

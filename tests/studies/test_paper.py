@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rvelens.benchmarks import BENCHMARKS
-from rvelens.metrics import Estimate
+from rvelens.stats import Estimate
 from rvelens.studies.kit.paper import (
     COUNTED,
     TABLES,

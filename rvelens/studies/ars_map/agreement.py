@@ -10,11 +10,10 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from rvelens.localisation import rank_correlations
-from rvelens.metrics import bootstrap_each
 from rvelens.model import HookedLVLM
 from rvelens.plots import Series, lines
 from rvelens.profile import PUBLISHED, ARSProfile
-from rvelens.studies.kit.estimates import ends, kept, means
+from rvelens.stats import bootstrap_each, format_change, means
 from rvelens.studies.kit.paper import model_key
 
 N_PERMUTATIONS = 999
@@ -65,7 +64,7 @@ def agreement(
         by_layer = rank_correlations(mean_of(drawn).reshape(theirs.shape), theirs)
         return np.append(by_layer, by_layer.mean())
 
-    found = [kept(one) for one in bootstrap_each(statistic, cluster, seed=seed)]
+    found = [one.to_json_or_none() for one in bootstrap_each(statistic, cluster, seed=seed)]
     whole = per_pair.mean(axis=0)
     rng = np.random.default_rng(seed)
     mixed = [
@@ -95,6 +94,6 @@ def says_agreement(data: Mapping[str, Any]) -> str:
     mean, p = found["mean"], found["p"]
     claim = "agree more than by chance" if p < 0.05 else "do not agree more than chance confirms"
     return (
-        f"These heads and {found['with']} {claim}: mean rank correlation {ends(mean)}, "
+        f"These heads and {found['with']} {claim}: mean rank correlation {format_change(mean)}, "
         f"permutation p = {p:.3f}."
     )

@@ -13,9 +13,9 @@ from PIL import Image
 
 from rvelens.contrastive import ContrastivePair
 from rvelens.layers import format_layers
-from rvelens.metrics import bootstrap_each
 from rvelens.plots import Series, ars_heatmap, lines
 from rvelens.profile import ARSProfile
+from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, means
 from rvelens.studies.ars_map.agreement import (
     agreement,
     agreement_figure,
@@ -24,7 +24,6 @@ from rvelens.studies.ars_map.agreement import (
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
 from rvelens.studies.kit.base import Setup, Shown, Study, Table
-from rvelens.studies.kit.estimates import FEW, above, clusters, ends, kept, means
 from rvelens.studies.kit.pairs import by_pair
 
 
@@ -71,7 +70,7 @@ def _by_layer(
     if middle:
         gap = layers[:, middle].mean(axis=1) - layers[:, outer].mean(axis=1)
         columns = np.column_stack([layers, gap])
-    found = [kept(one) for one in bootstrap_each(means(columns), cluster, seed=seed)]
+    found = [one.to_json_or_none() for one in bootstrap_each(means(columns), cluster, seed=seed)]
     quartiles = np.quantile(layers, [0.25, 0.5, 0.75], axis=0)
     return {
         "by_layer": found[: layers.shape[1]],
@@ -198,7 +197,7 @@ def _says_middle(data: Mapping[str, Any]) -> str:
         False: "Middle layers are less sensitive",
         None: "That middle layers are more sensitive is not shown",
     }[above(gap)]
-    return f"{claim}: {what} is {ends(gap)}."
+    return f"{claim}: {what} is {format_change(gap)}."
 
 
 def _says_pairs(data: Mapping[str, Any]) -> str:

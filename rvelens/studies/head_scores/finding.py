@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rvelens.localisation import rank_correlations
-from rvelens.metrics import bootstrap, bootstrap_each
 from rvelens.profile import ARSProfile
+from rvelens.stats import bootstrap, bootstrap_each, means
 from rvelens.studies.kit.base import Setup
-from rvelens.studies.kit.estimates import kept, means
 from rvelens.studies.kit.regions import each_region, has_regions
 
 N_ORDERS = 1000
@@ -45,7 +44,7 @@ def findings(
 
     return {
         "questions": len(cluster),
-        "image_attention": kept(bootstrap(every_head, cluster, seed=setup.seed)),
+        "image_attention": bootstrap(every_head, cluster, seed=setup.seed).to_json_or_none(),
         "random_orders": _random_orders(np.nanmean(auc, axis=0), layers, k, setup.seed),
         **{
             name: _of_score(profile, auc, mass, layers, k, cluster, setup.seed)
@@ -102,4 +101,4 @@ def _of_score(
 
     names = ("auc", "auc_over_all", "enrichment", "within", "overall")
     estimates = bootstrap_each(statistic, cluster, seed=seed)
-    return {name: kept(one) for name, one in zip(names, estimates, strict=True)}
+    return {name: one.to_json_or_none() for name, one in zip(names, estimates, strict=True)}

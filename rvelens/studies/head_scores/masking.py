@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
-from rvelens.studies.kit.margins import METRICS, Draws, estimate
+from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
 from rvelens.studies.masking.masks import RANDOM, SENSITIVE, choose, settled_counts
 from rvelens.studies.masking.study import figures_of, margins_under
 
@@ -83,7 +83,7 @@ def _by_score(
             chance = found[metric][:, random].mean(axis=1)
             mine = chance if columns is None else found[metric][:, columns]
             result[name][metric] = {
-                "curve": [estimate(one) for one in mine.T],
-                "less_random": estimate((mine - chance)[:, matters].mean(axis=1)),
+                "curve": [to_estimate(one) for one in mine.T],
+                "less_random": to_estimate((mine - chance)[:, matters].mean(axis=1)),
             }
     return result

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from rvelens.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
+from rvelens.stats import FEW, above, format_change
 from rvelens.studies.head_scores.finding import N_ORDERS
 from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
 from rvelens.studies.head_scores.ways import ALL_HEADS, ORACLE, SWAPPED
 from rvelens.studies.kit.base import Setup, Shown, Table
-from rvelens.studies.kit.estimates import FEW, above, ends
 from rvelens.studies.kit.settings import pair, value
 from rvelens.studies.sweep import describe
 
@@ -263,9 +263,10 @@ def _of_controls(data: Estimates, scores: Sequence[str]) -> list[str]:
     for name, change in controls.items():
         if change is not None:
             does = {
-                True: f"raises accuracy ({ends(change)})",
-                False: f"lowers accuracy ({ends(change)})",
-                None: f"does not change accuracy ({ends(change)}), as far as these questions tell",
+                True: f"raises accuracy ({format_change(change)})",
+                False: f"lowers accuracy ({format_change(change)})",
+                None: f"does not change accuracy ({format_change(change)}), as far as these "
+                "questions tell",
             }
             says.append(f"{_upper(name)}, tuned: {does[above(change)]}.")
     for control, by_name in data["gains"]["over"].items():
@@ -293,7 +294,11 @@ def _claim(
         claim += f" ({low:+.3f} to {high:+.3f})"
     side = {name: above(estimate, low, high) for name, estimate in known.items()}
     yes, no = (
-        [f"{name} ({ends(known[name])})" for name, where in side.items() if where is wanted]
+        [
+            f"{name} ({format_change(known[name])})"
+            for name, where in side.items()
+            if where is wanted
+        ]
         for wanted in (wants, not wants)
     )
     said = f"Scores that {claim}: {', '.join(yes) or 'none is confirmed'}"

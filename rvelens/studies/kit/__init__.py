@@ -5,5 +5,5 @@
 - `paper.py`, `beside.py`: the paper's numbers, alone and beside measured ones.
 - `asking.py`, `rows.py`, `margins.py`, `regions.py`: answers, attention, margins and ground truth of
   questions; `pairs.py`: head scores of contrastive pairs.
-- `settings.py`, `estimates.py`: rows and intervals of tables.
+- `settings.py`: rows of tables.
 """

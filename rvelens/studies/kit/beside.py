@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rvelens.metrics import Estimate
+from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Table
 from rvelens.studies.kit.paper import Cell, compare
 

@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from rvelens.files import read_json
-from rvelens.metrics import Estimate
+from rvelens.stats import Estimate
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table7", "figures")
 # Questions of the published files, and how many of them have the answer yes.

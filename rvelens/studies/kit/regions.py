@@ -14,8 +14,8 @@ from rvelens.benchmarks import Item
 from rvelens.grid import ImageGrid
 from rvelens.localisation import enrichment, region_auc
 from rvelens.model import HookedLVLM
+from rvelens.stats import clusters
 from rvelens.studies.kit.base import Setup
-from rvelens.studies.kit.estimates import clusters
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 
 REGION = "verb"  # Where one must look to answer, in benchmarks that know it.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rvelens.metrics import Estimate
+from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Cell as Value
 from rvelens.studies.kit.base import Table
 from rvelens.studies.kit.beside import beside

@@ -13,8 +13,8 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
 from rvelens.methods import METHODS
-from rvelens.metrics import Estimate, interval
 from rvelens.plots import Row, dots
+from rvelens.stats import Estimate, draw_counts
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths
 from rvelens.studies.kit.base import Cell, Setup, Shown, Study, Table
 from rvelens.studies.kit.run import slug
@@ -70,7 +70,7 @@ def over_lists(
     among = among[among.any(axis=1)]
     photographs, cluster = np.unique([item.source for item in items], return_inverse=True)
     n = len(photographs)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_DRAWS)
+    drawn = draw_counts(n, N_DRAWS, seed)
     found: dict[str, Any] = {"lists": len(among)}
     for method, one in said.items():
         cells = read_answers(benchmark, one, numbers, benchmark.rule).cells
@@ -97,8 +97,7 @@ def _mean_over_lists(
         return np.where(known, each, 0).sum(axis=-1) / np.where(n, n, np.nan)
 
     value = float(mean(metric(total)[None])[0])
-    low, high = interval(mean(metric(totals)).tolist())
-    return Estimate(value, low, high).to_json() if np.isfinite(value) else None
+    return Estimate.from_draws(value, mean(metric(totals))).to_json_or_none()
 
 
 def show(setup: Setup, measured: Sequence[Data]) -> Shown:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rvelens.profile import ARSProfile
-from rvelens.studies.kit.margins import METRICS, Draws, estimate
+from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
 
 SENSITIVE, LEAST, RANDOM = "most sensitive", "least sensitive", "random"
 # Heads that are masked, by layer; hashable, so that equal masks are run once.
@@ -93,7 +93,9 @@ def summary(
     matters = np.not_equal(at[SENSITIVE][0], at[LEAST][0])
     return {
         "curves": {
-            who: {metric: [estimate(one) for one in draws.T] for metric, draws in by_metric.items()}
+            who: {
+                metric: [to_estimate(one) for one in draws.T] for metric, draws in by_metric.items()
+            }
             for who, by_metric in means.items()
         },
         "draws": {
@@ -103,7 +105,7 @@ def summary(
         "differences": {
             who: {
                 metric: [
-                    estimate(one) if there else None
+                    to_estimate(one) if there else None
                     for one, there in zip(draws.T, matters, strict=True)
                 ]
                 for metric, draws in by_metric.items()
@@ -112,7 +114,7 @@ def summary(
         },
         "means": {
             who: {
-                metric: estimate(draws[:, matters].mean(axis=1)) if matters.any() else None
+                metric: to_estimate(draws[:, matters].mean(axis=1)) if matters.any() else None
                 for metric, draws in by_metric.items()
             }
             for who, by_metric in gaps.items()

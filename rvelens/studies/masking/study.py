@@ -14,8 +14,8 @@ from rvelens.benchmarks import Item
 from rvelens.hooks import head_mask_hooks
 from rvelens.layers import format_layers, parse_layers
 from rvelens.plots import Series, lines
+from rvelens.stats import FEW
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Table
-from rvelens.studies.kit.estimates import FEW
 from rvelens.studies.kit.margins import METRICS, Draws, draw_figures
 from rvelens.studies.masking.masks import (
     LEAST,

@@ -6,17 +6,25 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rvelens.metrics import (
+from rvelens.stats import (
+    Estimate,
     accuracy,
     auc,
+    auc_of_draws,
+    auc_of_sides,
     bootstrap,
     bootstrap_each,
+    draw_counts,
     estimate,
     estimate_gain,
     f1,
+    format_change,
+    format_estimate,
+    mcnemar,
     resamples,
     yes_ratio,
 )
@@ -86,3 +94,49 @@ def test_several_statistics_at_once_are_each_alone():
     for n, one in enumerate(together):
         alone = bootstrap(lambda i, n=n: float(values[i, n].mean()), cluster, 200, 7)
         assert (one.value, one.low, one.high) == pytest.approx((alone.value, alone.low, alone.high))
+
+
+@given(answers, st.integers(0, 99))
+def test_auc_of_draws_is_the_auc_of_the_questions_repeated(pairs, seed):
+    truth = np.array([t for t, _ in pairs])
+    margin = np.array([-math.inf if m == -3 else float(m) for _, m in pairs])
+    times = np.random.default_rng(seed).integers(0, 3, size=(len(pairs), 4))
+    found = auc_of_draws(truth, margin, times)
+    for draw, number in zip(times.T, found, strict=True):
+        repeated = np.repeat(np.arange(len(pairs)), draw)
+        assert number == pytest.approx(auc(truth[repeated], margin[repeated]), nan_ok=True)
+
+
+def test_auc_of_rows_is_that_of_each_row():
+    scores = torch.randint(0, 5, (2, 3, 9), generator=torch.Generator().manual_seed(0)).float()
+    found = auc_of_sides(scores[..., :4], scores[..., 4:])
+    truth = np.arange(9) < 4
+    for row, number in zip(scores.reshape(6, 9), found.flatten(), strict=True):
+        assert float(number) == pytest.approx(auc(truth, row.numpy()))
+    scores[0, 0, 0] = math.nan
+    assert auc_of_sides(scores[..., :4], scores[..., 4:]).isnan().sum() == 1
+    assert auc_of_sides(scores[..., :0], scores).isnan().all()
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (3, 9), (40, 41)])
+def test_mcnemar_against_the_sum_of_the_binomial(gained, lost):
+    n, few = gained + lost, min(gained, lost)
+    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(few + 1)) / 2**n)
+    assert mcnemar(gained, lost) == pytest.approx(p)
+
+
+def test_counts_of_draws_are_of_whole_draws():
+    drawn = draw_counts(7, 50, seed=3)
+    assert drawn.shape == (50, 7)
+    assert set(drawn.sum(axis=1)) == {7}
+    assert np.array_equal(drawn, draw_counts(7, 50, seed=3))
+
+
+def test_an_estimate_is_printed_in_one_way():
+    estimate = Estimate.from_draws(0.5, np.array([0.25, 0.75, np.nan]))
+    assert str(estimate) == format_estimate(estimate.to_json()) == "0.500 [0.263, 0.738]"
+    assert format_change(estimate) == "+0.500 [+0.263, +0.738]"
+    undefined = Estimate.from_draws(0.5, np.array([np.nan]))
+    assert math.isnan(undefined.low)
+    assert math.isnan(undefined.high)
+    assert str(Estimate(-1e-9, 0.0, 0.0).to_json()["value"]) == "0.0"

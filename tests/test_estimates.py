@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rvelens.metrics import Estimate
-from rvelens.studies.kit.estimates import above, clusters, ends, kept, means
+from rvelens.stats import Estimate, above, clusters, format_change, means
 
 numbers = st.lists(
     st.lists(st.one_of(st.floats(-5, 5), st.just(np.nan)), min_size=2, max_size=2),
@@ -31,8 +30,8 @@ def test_photographs_are_numbered_as_they_come():
 
 
 def test_what_is_no_number_is_none():
-    assert kept(Estimate(float("nan"), 0.0, 1.0)) is None
-    assert kept(Estimate(0.5, 0.25, 0.75)) == {"value": 0.5, "low": 0.25, "high": 0.75}
+    assert Estimate(float("nan"), 0.0, 1.0).to_json_or_none() is None
+    assert Estimate(0.5, 0.25, 0.75).to_json_or_none() == {"value": 0.5, "low": 0.25, "high": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -43,4 +42,4 @@ def test_what_is_no_number_is_none():
 def test_a_level_inside_the_interval_is_not_excluded(low, high, level, says):
     estimate = {"value": (low + high) / 2, "low": low, "high": high}
     assert above(estimate, level) is says
-    assert ends(estimate).endswith(f"[{low:+.3f}, {high:+.3f}]")
+    assert format_change(estimate).endswith(f"[{low:+.3f}, {high:+.3f}]")

@@ -12,6 +12,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rvelens.files import is_scratch
+from rvelens.tables import Table
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
 FILES = (MANIFEST, PROFILE, ABOUT, CARD)
@@ -126,9 +127,8 @@ def card(title: str, body: str, base_model: str) -> str:
 
 def rows(pairs: Mapping[str, Any], first: str, second: str) -> str:
     """A Markdown table of two columns."""
-    lines = [f"| {first} | {second} |", "|---|---|"]
-    cell = {k: str(v).replace("|", "\\|").replace("\n", " ") for k, v in pairs.items()}
-    return "\n".join([*lines, *(f"| {k} | {v} |" for k, v in cell.items())])
+    cells = [(name, str(value)) for name, value in pairs.items()]
+    return Table("", (first, second), cells).to_markdown()
 
 
 def _is_local(model: str) -> bool:

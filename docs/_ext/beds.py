@@ -10,6 +10,7 @@ from typing import Any
 from rvelens.scores import SCORES
 from rvelens.stats import above, format_change
 from rvelens.studies.kit.settings import pair, value
+from rvelens.tables import markdown_row
 
 STUDY = "head-scores"
 Estimate = Mapping[str, float]
@@ -144,4 +145,4 @@ def _shown(estimate: Estimate) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     marks = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
+    return "\n".join(map(markdown_row, (head, marks, *rows)))

@@ -124,14 +124,15 @@ def head_marks(shown: str, chosen: Iterable[str]) -> str:
 def report_tables(report: Mapping[str, Any], benchmark: str) -> str:
     """The tables of one benchmark of a run."""
     parts = []
-    for heading, header, rows, notes in tables(report):
-        if heading.partition(",")[0] == benchmark:
-            top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    for table in tables(report):
+        if table.title.partition(",")[0] == benchmark:
+            top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.columns)
             parts.append(
-                f'<h3>{escape(heading)}</h3><div class="rv-wide"><table><thead><tr>{top}</tr></thead>'
-                f"<tbody>{''.join(map(_row, rows))}</tbody></table></div>"
+                f"<h3>{escape(table.title)}</h3>"
+                f'<div class="rv-wide"><table><thead><tr>{top}</tr></thead>'
+                f"<tbody>{''.join(map(_row, table.text()))}</tbody></table></div>"
             )
-            parts += [note(one) for one in notes]
+            parts += map(note, table.notes)
     return "".join([*parts, *(note(one) for one in report.get("notes", ()))])
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rvelens.cli.common import (
     DeviceMap,
@@ -29,6 +28,7 @@ from rvelens.hub import check_folder
 from rvelens.layers import format_layers, parse_layers
 from rvelens.model import HookedLVLM
 from rvelens.prompts import load_image
+from rvelens.tables import Table
 
 if TYPE_CHECKING:
     from rvelens.intervention import Intervention
@@ -258,14 +258,14 @@ def _settings(method: Method, n_layers: int) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any], method: Method, n_layers: int) -> None:
-    table = Table("", "answer", "P(yes)", "P(no)", box=None)
+    rows = []
     label = "RVE" if method.name == "rve" else method.name
     for name, shown in (("plain", "plain"), (method.name, label)):
         row = result[name]
         shares = ["-" if row[x] is None else f"{row[x]:.3f}" for x in ("yes", "no")]
-        table.add_row(shown, row["answer"] or "(nothing)", *shares)
+        rows.append((shown, row["answer"] or "(nothing)", *shares))
     console = out()
-    console.print(table)
+    console.print(Table("", ("", "answer", "P(yes)", "P(no)"), rows))
     console.print(_described(result, method, label, n_layers), highlight=False)
     for name in ("overlay", "manifest"):
         if result[name]:

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from rvelens import bench as measure
 from rvelens.bench import PLAIN, PLAIN_COMPILED, Result
 from rvelens.cli.common import Json, bar, emit_json, out
 from rvelens.layers import format_layers
+from rvelens.tables import Table
 
 
 def bench(
@@ -86,14 +85,14 @@ def _print(result: Result) -> None:
     console.print(_settings(result["settings"]), highlight=False)
 
 
-# Columns of the table of generation; a line of Markdown has them without the line breaks.
+# Columns of the table of generation.
 COLUMNS = (
     "generation",
     "ratio",
     "quartiles",
-    "kernels\na token",
-    "ratio of\nkernels",
-    "graph\nbreaks",
+    "kernels a token",
+    "ratio of kernels",
+    "graph breaks",
 )
 
 
@@ -115,20 +114,12 @@ def _rows(result: Result) -> list[tuple[str, ...]]:
 
 
 def _generation(result: Result) -> Table:
-    first, *others = COLUMNS
-    table = Table(first, box=None, pad_edge=False)
-    for column in others:
-        table.add_column(column, justify="right")
-    for row in _rows(result):
-        table.add_row(*map(escape, row))
-    return table
+    return Table("", COLUMNS, _rows(result))
 
 
 def as_markdown(result: Result) -> str:
     """The table of generation as Markdown, as the README has it."""
-    lines = [[column.replace("\n", " ") for column in COLUMNS], *_rows(result)]
-    head, *rows = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|---" + "|--:" * (len(COLUMNS) - 1) + "|", *rows])
+    return _generation(result).to_markdown()
 
 
 def _notes(result: Result) -> Iterator[str]:
@@ -151,13 +142,12 @@ def _notes(result: Result) -> Iterator[str]:
 
 
 def _memory(result: Result) -> Table:
-    table = Table(
-        "ARS capture, all layers", "forward alone", "+ last row", "+ all rows", "kept", box=None
-    )
-    for row in result["capture"]:
-        sizes = (_size(row[name]) for name in ("forward", "last", "all", "kept"))
-        table.add_row(f"{row['keys']} keys", *sizes)
-    return table
+    columns = ("ARS capture, all layers", "forward alone", "+ last row", "+ all rows", "kept")
+    rows = [
+        (f"{row['keys']} keys", *(_size(row[name]) for name in ("forward", "last", "all", "kept")))
+        for row in result["capture"]
+    ]
+    return Table("", columns, rows)
 
 
 def _sharing(result: dict[str, Any]) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-
 from rvelens.cli.common import Json, emit_json, out
 from rvelens.families import FAMILIES, Family
+from rvelens.tables import Table
 
 
 def families(json: Json = False) -> None:
@@ -18,17 +17,18 @@ def families(json: Json = False) -> None:
         return
     checks = list(dict.fromkeys(check for row in rows for check in row["verified"]))
     numbers = {check: str(n) for n, check in enumerate(checks, start=1)}
-    table = Table("family", "prompts", "alpha", "verified", "note", box=None)
-    for row in rows:
-        table.add_row(
+    cells = [
+        (
             row["name"],
             " ".join(row["prompts"]),
             str(row["alpha"]),
             "".join(n if check in row["verified"] else "-" for check, n in numbers.items()),
             row["note"],
         )
+        for row in rows
+    ]
     console = out()
-    console.print(table)
+    console.print(Table("", ("family", "prompts", "alpha", "verified", "note"), cells))
     legend = ", ".join(f"{n} {check}" for check, n in numbers.items())
     console.print(f"\nverified on small random models: {legend}", highlight=False)
 

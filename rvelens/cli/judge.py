@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from rvelens.cli.common import Json, bar, emit_json, out
 from rvelens.endpoint import Endpoint
 from rvelens.judge import PROMPT_VERSION, by_group, load_items, summarise
 from rvelens.judge import judge as score_answers
+from rvelens.tables import Table
 
 
 def judge(
@@ -72,12 +71,12 @@ def judge(
 
 def _table(summary: dict) -> Table:
     columns = ("mean score", "95% interval", "scored", "unreadable", "failed")
-    table = Table("judge", "group", *columns, box=None)
+    rows = []
     for name, row in {"all": summary, **summary["groups"]}.items():
         mean = row["mean"]
         shown = ("-", "-")
         if mean is not None:
             shown = (f"{mean['value']:.2f}", f"{mean['low']:.2f} to {mean['high']:.2f}")
         counts = (str(row[key]) for key in ("scored", "unreadable", "failed"))
-        table.add_row(escape(summary["model"]), escape(name), *shown, *counts)
-    return table
+        rows.append((summary["model"], name, *shown, *counts))
+    return Table("", ("judge", "group", *columns), rows)

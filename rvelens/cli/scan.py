@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from rvelens.cli.common import (
     AnyText,
@@ -29,6 +28,7 @@ from rvelens.pairs import load_pairs
 from rvelens.plots import ars_heatmap, check_figure_path, save_figure
 from rvelens.profile import ARSProfile, check_profile_path
 from rvelens.scores import SCORES, find_score, score_heads
+from rvelens.tables import Table
 
 
 def scan(
@@ -85,14 +85,17 @@ def scan(
 
 def _table(profile: ARSProfile) -> Table:
     name = profile.score_name
-    table = Table("layer", f"mean {name}", "heads that rank first", f"their {name}", box=None)
+    rows = []
     for layer in range(profile.n_layers):
         heads = profile.top(layer, min(5, profile.n_heads))
         scores = profile.scores[layer]
-        table.add_row(
-            str(layer),
-            f"{float(scores.mean()):.3g}",
-            " ".join(map(str, heads)),
-            " ".join(f"{float(scores[head]):.3g}" for head in heads),
+        rows.append(
+            (
+                layer,
+                f"{float(scores.mean()):.3g}",
+                " ".join(map(str, heads)),
+                " ".join(f"{float(scores[head]):.3g}" for head in heads),
+            )
         )
-    return table
+    columns = ("layer", f"mean {name}", "heads that rank first", f"their {name}")
+    return Table("", columns, rows)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
+
+from rvelens.tables import Cell, Table
 
 COLUMNS = (
     ("accuracy", "accuracy"),
@@ -23,28 +24,18 @@ COLUMNS = (
 
 def render(report: Mapping[str, Any]) -> Group:
     """Tables for a rich console."""
-    parts: list[Any] = [Text(_conditions(report)), Text()]
-    for heading, header, rows, notes in tables(report):
-        table = Table(*header, box=None, title=heading, title_justify="left", title_style="bold")
-        for row in rows:
-            table.add_row(*row)
-        # A table without rows is as narrow as its header, and would break its title.
-        parts += [
-            table if rows else Text(heading, style="bold"),
-            *(Text(note) for note in notes),
-            Text(),
-        ]
-    return Group(*parts, *(Text(note) for note in report["notes"]))
+    parts = [part for table in tables(report) for part in (table, Text())]
+    notes = map(Text, report["notes"])
+    return Group(Text(_conditions(report)), Text(), *parts, *notes)
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The same tables in Markdown."""
     parts = [_conditions(report)]
-    for heading, header, rows, notes in tables(report):
-        lines = [f"**{heading}**", "", _line(header), _line(["---"] + ["--:"] * (len(header) - 1))]
-        parts.append("\n".join([*lines, *map(_line, rows)]))
-        if notes:
-            parts.append("\n".join(f"- {note}" for note in notes))
+    for table in tables(report):
+        parts.append(f"**{table.title}**\n\n{table.to_markdown()}")
+        if table.notes:
+            parts.append("\n".join(f"- {note}" for note in table.notes))
     return "\n\n".join([*parts, *report["notes"]]) + "\n"
 
 
@@ -59,20 +50,14 @@ def _conditions(report: Mapping[str, Any]) -> str:
     return f"{report['model']['name']}: {'; '.join(sorted(each))}."
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-Part = tuple[str, list[str], list[list[str]], list[str]]
-
-
-def tables(report: Mapping[str, Any]) -> list[Part]:
-    """Heading, header, rows and notes of each table, as text."""
-    found: list[Part] = []
+def tables(report: Mapping[str, Any]) -> list[Table]:
+    """Every table of a run."""
+    found: list[Table] = []
     for name, result in report["benchmarks"].items():
         if not result["rules"]:
             notes = _input_notes(report["input"][name])
-            found.append((f"{name}: no question could be asked", ["question"], [], notes))
+            title = f"{name}: no question could be asked"
+            found.append(Table(title, ("question",), (), notes=notes))
         for rule, scored in _rules(result).items():
             found.append(_metrics(name, rule, result, scored, report["input"][name]))
             if any("positive_no" in m for m in scored["methods"].values()):
@@ -82,9 +67,10 @@ def tables(report: Mapping[str, Any]) -> list[Part]:
             found += [_comparison(name, rule, x) for rule, x in _rules(result).items()]
     for name, given in report["input"].items():
         if name not in report["benchmarks"]:
-            notes = [*_input_notes(given), "Open-ended: score the answers with `rvelens judge`."]
-            found.append((f"{name}: no yes/no questions", ["method", "empty answers"],
-                          [[m, str(n)] for m, n in given["empty"].items()], notes))  # fmt: skip
+            notes = (*_input_notes(given), "Open-ended: score the answers with `rvelens judge`.")
+            rows = list(given["empty"].items())
+            title = f"{name}: no yes/no questions"
+            found.append(Table(title, ("method", "empty answers"), rows, notes=notes))
     return found
 
 
@@ -98,41 +84,41 @@ def _rules(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metrics(
     name: str, rule: str, result: Mapping[str, Any], scored: Mapping[str, Any], given: Any
-) -> Part:
-    header = ["method", *(title for _, title in COLUMNS), "unparsed"]
+) -> Table:
+    columns = ("method", *(title for _, title in COLUMNS), "unparsed")
     rows = [
-        [method, *(_cell(row[key], key == "accuracy") for key, _ in COLUMNS), str(row["unparsed"])]
+        [method, *(_cell(row[key], key == "accuracy") for key, _ in COLUMNS), row["unparsed"]]
         for method, row in scored["methods"].items()
-    ]  # fmt: skip
+    ]
     heading = f"{name}, {result['questions']} questions, {rule} rule, yes is positive"
     notes = []
     if rule != "strict":
         if result["left_out"]:
             notes.append(f"{result['left_out']} questions could not be asked and are left out.")
         notes += _input_notes(given)
-    return heading, header, rows, notes
+    return Table(heading, columns, rows, notes=tuple(notes))
 
 
-def _input_notes(given: Mapping[str, Any]) -> list[str]:
+def _input_notes(given: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
     for key, what in (("malformed", "malformed rows"), ("unreadable", "unreadable images")):
         if given[key]:
             notes.append(f"{len(given[key])} {what}, the first: {given[key][0]}")
-    return notes
+    return tuple(notes)
 
 
-def _positive_no(name: str, rule: str, scored: Mapping[str, Any]) -> Part:
+def _positive_no(name: str, rule: str, scored: Mapping[str, Any]) -> Table:
     keys = ("f1", "precision", "recall", "specificity")
     titles = dict(COLUMNS)
     rows = [
         [method, *(_cell(row["positive_no"][key], key == "f1") for key in keys)]
         for method, row in scored["methods"].items()
     ]
-    header = ["method", *(titles[key] for key in keys)]
-    return f"{name}, {rule} rule, no is positive (official)", header, rows, []
+    columns = ("method", *(titles[key] for key in keys))
+    return Table(f"{name}, {rule} rule, no is positive (official)", columns, rows)
 
 
-def _groups(name: str, rule: str, scored: Mapping[str, Any]) -> list[Part]:
+def _groups(name: str, rule: str, scored: Mapping[str, Any]) -> list[Table]:
     by_group = {method: row["by_group"] for method, row in scored["methods"].items()}
     first = next(iter(by_group.values()))
     if len(first) < 2:
@@ -141,11 +127,11 @@ def _groups(name: str, rule: str, scored: Mapping[str, Any]) -> list[Part]:
         [method, *(_share(groups[group]["accuracy"]) for group in first)]
         for method, groups in by_group.items()
     ]
-    header = ["method", *(f"{group} ({row['n']})" for group, row in first.items())]
-    return [(f"{name}, {rule} rule, accuracy by group", header, rows, [])]
+    columns = ("method", *(f"{group} ({row['n']})" for group, row in first.items()))
+    return [Table(f"{name}, {rule} rule, accuracy by group", columns, rows)]
 
 
-def _subsets(name: str, rule: str, scored: Mapping[str, Any]) -> list[Part]:
+def _subsets(name: str, rule: str, scored: Mapping[str, Any]) -> list[Table]:
     names = {subset for row in scored["methods"].values() for subset in row["subsets"]}
     keys = ("accuracy", "f1", "precision", "recall", "yes_ratio")
     titles = dict(COLUMNS)
@@ -157,35 +143,34 @@ def _subsets(name: str, rule: str, scored: Mapping[str, Any]) -> list[Part]:
         ]
         n = next(iter(scored["methods"].values()))["subsets"][subset]["lists"]
         heading = f"{name}, {rule} rule, mean over {n} published lists of {subset}"
-        parts.append((heading, ["method", *(titles[key] for key in keys)], rows, []))
+        parts.append(Table(heading, ("method", *(titles[key] for key in keys)), rows))
     return parts
 
 
-def _comparison(name: str, rule: str, scored: Mapping[str, Any]) -> Part:
+def _comparison(name: str, rule: str, scored: Mapping[str, Any]) -> Table:
     first = next(iter(scored["methods"]))
-    header = ["method", "accuracy", "yes-ratio", "AUC", "gained / lost", "McNemar p", "verdict"]
+    columns = ("method", "accuracy", "yes-ratio", "AUC", "gained / lost", "McNemar p", "verdict")
     rows = []
     for pair in scored["pairs"]:
         if pair["before"] == first:
-            change = [_change(pair["change"][key]) for key in ("accuracy", "yes_ratio", "auc")]
+            change = [_or_dash(pair["change"][key]) for key in ("accuracy", "yes_ratio", "auc")]
             counts = f"{pair['gained']} / {pair['lost']}"
             p = pair["mcnemar_p"]
             shown = f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
             rows.append([pair["after"], *change, counts, shown, pair["verdict"]])
-    return f"{name}, against {first} on the same questions, {rule} rule", header, rows, []
+    title = f"{name}, against {first} on the same questions, {rule} rule"
+    return Table(title, columns, rows, frozenset({"accuracy", "yes-ratio", "AUC"}))
 
 
-def _cell(estimate: Mapping[str, float] | None, interval: bool) -> str:
-    if estimate is None:
-        return "-"
-    ends = f" [{estimate['low']:.3f}, {estimate['high']:.3f}]" if interval else ""
-    return f"{estimate['value']:.3f}{ends}"
+def _cell(estimate: Mapping[str, float] | None, interval: bool) -> Cell:
+    """An estimate, or its value alone, which is text so that no share is written as a power."""
+    if estimate is None or interval:
+        return _or_dash(estimate)
+    return f"{estimate['value']:.3f}"
 
 
-def _change(estimate: Mapping[str, float] | None) -> str:
-    if estimate is None:
-        return "-"
-    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
+def _or_dash(cell: Cell) -> Cell:
+    return "-" if cell is None else cell
 
 
 def _share(value: float | None) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
 from rvelens.answers import yes_no_probabilities
 from rvelens.benchmarks.action_scenes import Question, make_questions
@@ -17,6 +16,7 @@ from rvelens.model import HookedLVLM
 from rvelens.plots import ars_heatmap, overlay_enhanced, save_figure
 from rvelens.report.build import Report
 from rvelens.report.settings import ALPHA, BETA, K
+from rvelens.tables import Table
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,22 @@ def default_hooks(model: HookedLVLM, report: Report) -> list:
 
 
 def examples_table(rows: list[Example]) -> Table:
-    """For a rich console."""
-    title = "Test questions, answered without and with RVE (paper's defaults)"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("question", "group", "truth", "plain", "RVE", "P(yes) plain", "P(yes) RVE"):
-        table.add_column(column, justify="right" if column.startswith("P") else "left")
-    for row in rows:
-        truth = "Yes" if row.question.answer else "No"
-        table.add_row(
+    """Each question with its answers."""
+    columns = ("question", "group", "truth", "plain", "RVE", "P(yes) plain", "P(yes) RVE")
+    cells = [
+        (
             row.question.text,
             row.question.group,
-            truth,
+            "Yes" if row.question.answer else "No",
             row.plain,
             row.steered,
             f"{row.p_plain:.3f}",
             f"{row.p_steered:.3f}",
         )
-    return table
+        for row in rows
+    ]
+    title = "Test questions, answered without and with RVE (paper's defaults)"
+    return Table(title, columns, cells, notes=("",))
 
 
 def pictures(model: HookedLVLM, report: Report, folder: Path) -> None:

@@ -3,74 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from rvelens.report.build import Report
 from rvelens.report.settings import DEFAULT, ORACLE, TUNED
+from rvelens.stats import format_change
+from rvelens.tables import Table
 
 Number = Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """One table: a title, column heads, rows of text, and sentences below."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
-
-
-def sheets(report: Report) -> list[Sheet]:
+def tables(report: Report) -> list[Table]:
     """The report's tables."""
     data = report.data
-    tables = [
+    found = [
         _groups(data),
         _layers(data),
         _steering("Steering", data["steering"], data["n_validation"]),
     ]
     for name, part in data["injected_faults"].items():
         title = f"Injected fault: image scores {name}, every layer, last token's row"
-        tables.append(_steering(title, part, data["n_validation"]))
-    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_in_short(data)))
-    return tables
+        found.append(_steering(title, part, data["n_validation"]))
+    found[-1] = replace(found[-1], notes=(*found[-1].notes, *_in_short(data)))
+    return found
 
 
 def render(report: Report) -> Group:
     """For a rich console."""
-    parts: list[Any] = []
-    for sheet in sheets(report):
-        table = Table(title=sheet.title, title_justify="left", title_style="bold")
-        for i, column in enumerate(sheet.columns):
-            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0)
-        for row in sheet.rows:
-            table.add_row(*row)
-        parts += [table, *(Text(note) for note in sheet.notes), Text("")]
-    return Group(*parts)
+    return Group(*(part for table in tables(report) for part in (table, Text())))
 
 
 def to_markdown(report: Report) -> str:
     """For a model card."""
     lines: list[str] = []
-    for sheet in sheets(report):
-        lines += [f"### {sheet.title}", "", "| " + " | ".join(sheet.columns) + " |"]
-        lines.append("|---" + "|--:" * (len(sheet.columns) - 1) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in sheet.rows]
-        lines += ["", *sheet.notes, ""]
+    for table in tables(report):
+        lines += [f"### {table.title}", "", table.to_markdown(), "", *table.notes, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _groups(data: Mapping[str, Any]) -> Sheet:
+def _groups(data: Mapping[str, Any]) -> Table:
     rows = [
         (
             name,
-            str(group["n"]),
-            *(_interval(group.get(metric)) for metric in ("accuracy", "f1", "auc", "yes_ratio")),
+            group["n"],
+            *(group.get(metric) for metric in ("accuracy", "f1", "auc", "yes_ratio")),
         )
         for name, group in data["groups"]["rows"].items()
     ]
@@ -78,12 +58,12 @@ def _groups(data: Mapping[str, Any]) -> Sheet:
     gap = data["groups"]["cp_no_gap"]
     note = (
         "PC: the person does what the object's prior says; CP: something else. CP-no asks for the "
-        f"prior verb where it is false; its accuracy is {_gain(gap)} below that of PC-no."
+        f"prior verb where it is false; its accuracy is {format_change(gap)} below that of PC-no."
     )
-    return Sheet(title, ("group", "n", "accuracy", "F1", "AUC", "yes-ratio"), rows, (note,))
+    return Table(title, ("group", "n", "accuracy", "F1", "AUC", "yes-ratio"), rows, notes=(note,))
 
 
-def _layers(data: Mapping[str, Any]) -> Sheet:
+def _layers(data: Mapping[str, Any]) -> Table:
     heads = data["heads_and_region"]
     rho = heads["rank_correlation"]
     rows = [
@@ -115,21 +95,22 @@ def _layers(data: Mapping[str, Any]) -> Sheet:
         found = "these questions do not show that ARS tells which heads find the true region"
     signs = [one > 0 for one in rho["by_layer"]]
     note = (
-        f"Rank correlation of ARS with finding the true region, mean within layers: {_gain(within)}, "
-        f"above 0 in {sum(signs)} of {len(signs)}; over all heads {rho['all_heads']:+.2f}. So {found}."
+        "Rank correlation of ARS with finding the true region, mean within layers: "
+        f"{format_change(within)}, above 0 in {sum(signs)} of {len(signs)}; over all "
+        f"heads {rho['all_heads']:+.2f}. So {found}."
     )
-    return Sheet(title, columns, rows, (note,))
+    return Table(title, columns, rows, notes=(note,))
 
 
-def _steering(title: str, part: Mapping[str, Any], n_validation: int) -> Sheet:
+def _steering(title: str, part: Mapping[str, Any], n_validation: int) -> Table:
     rows = part["rows"]
     table = [
         (
             f"{name}: {row['setting']}" if row["setting"] else name,
-            _interval(row["accuracy"]),
-            _gain(row.get("accuracy_gain")),
-            _interval(row["auc"]),
-            _gain(row.get("auc_gain")),
+            row["accuracy"],
+            row.get("accuracy_gain"),
+            row["auc"],
+            row.get("auc_gain"),
             f"{row['yes_ratio']['value']:.2f}",
         )
         for name, row in rows.items()
@@ -142,7 +123,7 @@ def _steering(title: str, part: Mapping[str, Any], n_validation: int) -> Sheet:
     ]
     notes += [_verdict(name, row, "gain") for name, row in rows.items() if name != "plain"]
     notes.append(_verdict("RVE, tuned, over the tuned control", rows[TUNED], "over_control"))
-    return Sheet(title, columns, table, tuple(notes))
+    return Table(title, columns, table, frozenset({"gain"}), tuple(notes))
 
 
 def _in_short(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -170,15 +151,3 @@ def _claim(metric: str, gain: Number) -> str:
     if gain["high"] < 0:
         return f"{label} falls by {-gain['value']:.3f}"
     return f"no change in {label} that these questions confirm ({gain['value']:+.3f})"
-
-
-def _interval(number: Number | None) -> str:
-    if number is None:
-        return ""
-    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
-
-
-def _gain(number: Number | None) -> str:
-    if number is None:
-        return ""
-    return f"{number['value']:+.3f} [{number['low']:+.3f}, {number['high']:+.3f}]"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from importlib import import_module
 
-from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 
-__all__ = ["NAMES", "Batch", "Setup", "Shown", "Study", "Table", "find_study"]
+__all__ = ["NAMES", "Batch", "Setup", "Shown", "Study", "find_study"]
 
 # Each is a module of this package, with hyphens for underscores.
 NAMES = (

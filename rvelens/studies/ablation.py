@@ -12,10 +12,11 @@ from rvelens.plots import Row, dots
 from rvelens.replay import Hooks
 from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
+from rvelens.tables import Table
 
 # Rows of the tables: the scope that is enhanced, and whether the denoising mask is subtracted.
 ROWS: Mapping[str, tuple[str, bool] | None] = {

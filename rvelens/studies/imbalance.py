@@ -14,10 +14,11 @@ from rvelens.benchmarks import Item
 from rvelens.layers import format_layers
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
 from rvelens.stats import FEW, Estimate, bootstrap_each, clusters, means
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
+from rvelens.tables import Table
 
 # The paper leaves the two layers closest to the input out of what it says of all others.
 NEAR_INPUT = 2

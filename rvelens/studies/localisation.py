@@ -14,8 +14,9 @@ from rvelens.localisation import rank_correlations
 from rvelens.plots import Series, lines, scatter
 from rvelens.profile import ARSProfile
 from rvelens.stats import FEW, above, bootstrap_each, format_change, means
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.regions import each_region, grid_of
+from rvelens.tables import Table
 
 MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
 GROUPS = {

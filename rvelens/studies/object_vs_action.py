@@ -14,9 +14,10 @@ from rvelens.evaluate import Answer, evaluate
 from rvelens.evaluate.store import read
 from rvelens.plots import Row, dots
 from rvelens.stats import FEW, bootstrap
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup
+from rvelens.tables import Table
 
 KINDS = ("object", "action")
 # A question's kind, and the benchmark that it is of.

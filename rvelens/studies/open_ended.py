@@ -19,10 +19,11 @@ from rvelens.judge import Item as Judged
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
-from rvelens.studies.kit.base import Cell, Setup, Shown, Study, Table, iterate
+from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import load, model_key
 from rvelens.studies.kit.run import slug
+from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
 # Scores of the answers to a benchmark's questions; NaN where there is none.

@@ -20,10 +20,11 @@ from rvelens.layers import contiguous_bands, format_layers, parse_layers
 from rvelens.plots import Series, bands, lines, surface
 from rvelens.replay import Hooks
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
+from rvelens.tables import Table
 
 PLAIN = "vanilla"
 CONFIDENT = "most confident band"

@@ -54,7 +54,8 @@ def test_a_row_of_the_table_is_a_line_of_80_columns(file, show):
     assert code == 0
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "HookedLVLM + RVE             1.021x  1.010 to 1.031     1506    1.142x       0" in lines
+    cells = r"HookedLVLM \+ RVE +1\.021x +1\.010 to 1\.031 +1506 +1\.142x +0"
+    assert any(re.fullmatch(cells, line) for line in lines)
     assert any(
         re.fullmatch(r"HookedLVLM \+ RVE, compiled +1\.021x  1\.010 to 1\.031 *", x) for x in lines
     )
@@ -70,8 +71,8 @@ def test_a_kept_run_is_shown_again_in_every_form(file, show):
 
 def test_markdown_has_the_columns_and_rows_of_the_table(file):
     head, marks, *rows = as_markdown(read_result(file)).splitlines()
-    assert head == "| " + " | ".join(c.replace("\n", " ") for c in COLUMNS) + " |"
-    assert marks == "|---|--:|--:|--:|--:|--:|"
+    assert head == "| " + " | ".join(COLUMNS) + " |"
+    assert marks == "| --- | --: | --: | --: | --: | --: |"
     assert rows[2] == "| HookedLVLM + RVE | 1.021x | 1.010 to 1.031 | 1506 | 1.142x | 0 |"
     assert len(rows) == 6
 

@@ -20,10 +20,11 @@ from rvelens.benchmarks import load_benchmark, rules
 from rvelens.evaluate import Answer
 from rvelens.model import TINY, HookedLVLM
 from rvelens.studies import find_study
-from rvelens.studies.kit.base import Shown, Table
+from rvelens.studies.kit.base import Shown
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.kit.write import render, write
 from rvelens.studies.main_table.study import confirmed_best, over_lists
+from rvelens.tables import Table
 
 METHODS = ("rve", "vanilla", "pai")
 

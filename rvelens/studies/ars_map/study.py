@@ -23,8 +23,9 @@ from rvelens.studies.ars_map.agreement import (
     says_agreement,
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
-from rvelens.studies.kit.base import Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.pairs import by_pair
+from rvelens.tables import Table
 
 
 def measure(setup: Setup) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from rvelens.methods import Method
 from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import pictures
 from rvelens.studies.kit.asking import answers, ask, asked, labels, need_truths
-from rvelens.studies.kit.base import Batch, Cell, Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Batch, Setup, Shown, Study
+from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
 DIRECTIONS = ("gained", "lost")

@@ -18,30 +18,7 @@ from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.replay import Hooks, can_replay, replays_exactly
 from rvelens.studies.kit.parts import Parts
-
-# A cell of a table: text, a number, or an estimate {"value", "low", "high"}; None where there is none.
-Cell = str | int | float | Mapping[str, float] | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Numbers as they are measured; rounded only where they are shown.
-
-    Attributes:
-        title: one line above it.
-        columns: names, the first one of what a row is about.
-        rows: cells by row.
-        signed: columns of differences, shown with their sign.
-        notes: sentences below it.
-        aside: for its files alone; a terminal shows the title.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]
-    signed: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-    aside: bool = False
+from rvelens.tables import Table
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.base import Table
 from rvelens.studies.kit.paper import Cell, compare
+from rvelens.tables import Table
 
 _NUMBERS = ("table", "metric", "paper", "measured", "low", "high", "difference", "note")
 _PLAIN = ("model", "benchmark", "relation", "method")

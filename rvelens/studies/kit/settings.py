@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvelens.layers import parse_layers
-from rvelens.studies.kit.base import Cell, Setup
+from rvelens.studies.kit.base import Setup
+from rvelens.tables import Cell
 
 COLUMNS = ("accuracy", "change", "F1", "AUC", "yes-ratio", "against vanilla")
 SIGNED = frozenset({"change"})

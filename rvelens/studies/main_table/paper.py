@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.base import Cell as Value
-from rvelens.studies.kit.base import Table
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import COUNTED, Cell, load, model_key
+from rvelens.tables import Cell as Value
+from rvelens.tables import Table
 
 Data = Mapping[str, Any]
 ABOUT = {

@@ -16,9 +16,10 @@ from rvelens.methods import METHODS
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, draw_counts
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths
-from rvelens.studies.kit.base import Cell, Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.run import slug
 from rvelens.studies.main_table.paper import beside_tables, paper_value
+from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
 # What is told of each method besides accuracy and F1, and how it is called.

@@ -15,7 +15,7 @@ from rvelens.hooks import head_mask_hooks
 from rvelens.layers import format_layers, parse_layers
 from rvelens.plots import Series, lines
 from rvelens.stats import FEW
-from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Table
+from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 from rvelens.studies.kit.margins import METRICS, Draws, draw_figures
 from rvelens.studies.masking.masks import (
     LEAST,
@@ -26,6 +26,7 @@ from rvelens.studies.masking.masks import (
     settled_counts,
     summary,
 )
+from rvelens.tables import Table
 
 MIN_DRAWS = 10
 _NOTES = (

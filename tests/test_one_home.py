@@ -1,0 +1,34 @@
+"""Files, statistics and tables each have one home in the package; no module does their work again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "rvelens"
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8")
+    for path in PACKAGE.rglob("*.py")
+    if "hooks" not in path.relative_to(PACKAGE).parts
+}
+WORK = {
+    "files.py": r"os\.replace|os\.fsync|FileLock|NamedTemporaryFile|(?<!files)\.write_(text|bytes)\("
+    r"|json\.load\(|json\.dump\(",
+    "stats.py": r"binomtest|\.multinomial\(|rng\.integers\(len\(|roc_auc",
+    "tables.py": r"rich\.table|csv\.writer|\" \| \"\.join|' \| '\.join",
+}
+
+
+@pytest.mark.parametrize("home", WORK)
+def test_work_is_done_in_its_home_alone(home):
+    assert re.search(WORK[home], SOURCES[home])
+    others = [name for name, text in SOURCES.items() if re.search(WORK[home], text)]
+    assert others == [home], f"call rvelens/{home} instead"
+
+
+@pytest.mark.parametrize("home", WORK)
+def test_a_home_knows_nothing_of_what_is_built_on_it(home):
+    imported = re.findall(r"^from (rvelens\S*) import", SOURCES[home], re.MULTILINE)
+    assert set(imported) <= {"rvelens.stats"}

@@ -104,8 +104,9 @@ class HookRoot(HookedRootModule):
         layer, stack = layer_of(name), self._seam.stream.stack
         if not isinstance(self.hook_dict[name], TapPoint):
             return self._seam.device_of(layer)
-        in_block = stack is not None and layer >= 0
-        return execution_device(stack.blocks[layer] if in_block else self.hf_model.get_decoder())
+        if stack is not None and layer >= 0:
+            return execution_device(stack.blocks[layer])
+        return execution_device(self.hf_model.get_decoder())
 
     def _unknown(self, name: str) -> str:
         layer = layer_of(name)

@@ -44,6 +44,7 @@ class LastRowHeadMask(HeadMask):
     """Zeroes heads of one layer at each last real token only, through `hook_z`."""
 
     row_local: ClassVar[bool] = True
+    in_place: ClassVar[bool] = False
 
     def __call__(
         self, z: Float[Tensor, "batch query head d_head"], hook: Any

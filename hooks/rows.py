@@ -15,6 +15,8 @@ from rvelens.tokens import TokenMap, tokens_of
 MASK_ENFORCED = "mask_enforced"
 # In the ctx of a hook point: whether any key may be hidden. None is in most decode steps.
 MASKED = "masked"
+# In the ctx of a hook point: rows that the layer computes, of which the hook may see only the last.
+N_ROWS = "n_rows"
 
 
 def last_row(
@@ -55,10 +57,11 @@ class LastRowHook:
         """The scores with the edited row in its place."""
         tokens = tokens_of(hook)
         row = last_row(scores, tokens)
+        if hook.ctx.get(MASK_ENFORCED):
+            return with_last_row(scores, self.edited_at(hook, row, tokens), tokens)
+        before = row.clone()  # a subclass may edit its row in place
         edited = self.edited_at(hook, row, tokens)
-        if not hook.ctx.get(MASK_ENFORCED):
-            edited = torch.where(is_visible(row), edited, row)
-        return with_last_row(scores, edited, tokens)
+        return with_last_row(scores, torch.where(is_visible(before), edited, before), tokens)
 
     def edited_at(
         self, hook: Any, row: Float[Tensor, "batch head key"], tokens: TokenMap

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rvelens.device import outlasting
 from rvelens.hooks.rows import LastRowHook, scores_of, sees_whole_image, visible_image
 from rvelens.hooks.selection import (
     HIDDEN,
@@ -152,9 +153,12 @@ class RVEHook(LastRowHook):
     ) -> tuple[Float[Tensor, "2 head"], Bool[Tensor, " head"] | None]:
         """What each head counts in the two means, and the heads that are edited, on a device."""
         if device not in self._placed:
-            shares = torch.zeros(2, self.n_heads).scatter_(1, self.heads, 1 / self.heads.shape[1])
-            edited = None if self.edited is None else self.edited.to(device)
-            self._placed[device] = (shares.to(device), edited)
+            with outlasting():
+                shares = torch.zeros(2, self.n_heads).scatter_(
+                    1, self.heads, 1 / self.heads.shape[1]
+                )
+                edited = None if self.edited is None else self.edited.to(device)
+                self._placed[device] = (shares.to(device), edited)
         return self._placed[device]
 
     def check(self, n_layers: int, n_heads: int) -> None:
@@ -255,10 +259,11 @@ def rve_hooks(
     edited = None
     hooks = []
     for layer in layers:
-        heads = torch.tensor([profile.top(layer, k), profile.bottom(layer, k)])
-        if scope == "sensitive":
-            edited = torch.zeros(profile.n_heads, dtype=torch.bool)
-            edited[profile.top(layer, profile.n_heads // 2)] = True
+        with outlasting():
+            heads = torch.tensor([profile.top(layer, k), profile.bottom(layer, k)])
+            if scope == "sensitive":
+                edited = torch.zeros(profile.n_heads, dtype=torch.bool)
+                edited[profile.top(layer, profile.n_heads // 2)] = True
         shape = (profile.n_layers, profile.n_heads)
         strength = float(alpha), float(beta)
         hook = RVEHook(layer, heads, edited, *shape, *strength, denoise, float(max_entropy))
@@ -290,22 +295,17 @@ def mask_hooks(
                 f"layer {layer}: heads {list(some)} of {n_heads}: expected at least one, each from 0 "
                 f"to {n_heads - 1}."
             )
-    return [
-        (
-            scores_of(layer),
-            RVEHook(
-                layer,
-                torch.tensor([list(some)] * 2),
-                None,
-                None,
-                n_heads,
-                float(alpha),
-                float(beta),
-                False,
-            ),
-        )
-        for layer, some in sorted(heads.items())
-    ]
+    strength = float(alpha), float(beta)
+    with outlasting():
+        return [
+            (
+                scores_of(layer),
+                RVEHook(
+                    layer, torch.tensor([list(some)] * 2), None, None, n_heads, *strength, False
+                ),
+            )
+            for layer, some in sorted(heads.items())
+        ]
 
 
 def _check_strength(alpha: float, beta: float) -> None:

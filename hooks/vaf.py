@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.hooks.rows import MASK_ENFORCED, scores_of
+from rvelens.hooks.rows import MASK_ENFORCED, N_ROWS, scores_of
 from rvelens.hooks.selection import is_visible
 from rvelens.layers import chosen_layers
 from rvelens.tokens import TokenMap, tokens_of
@@ -43,10 +43,10 @@ class VAFHook:
         """
         tokens = tokens_of(hook)
         n_query, n_key = scores.shape[2:]
-        # A single row over a longer map is a decode step or the last token behind a cached prefix.
-        if tokens.length is None and n_query == 1 < tokens.n_keys == tokens.n_known:
+        n_rows = hook.ctx.get(N_ROWS, n_query)
+        if n_query < n_rows:
             raise ValueError(
-                f"{hook.name} shows one of the prompt's {tokens.n_keys} rows: expected all of them, "
+                f"{hook.name} shows one of the prompt's {n_rows} rows: expected all of them, "
                 'which VAF edits; set model.query_rows = "all".'
             )
         rows = behind_image(tokens, n_query).to(scores.device)[:, None, :, None]

@@ -12,11 +12,12 @@ scores -> mask -> hook_attn_scores -> mask -> softmax -> hook_pattern -> values 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from textwrap import shorten
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -25,10 +26,12 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint, LensHandle
 
-from rvelens.hooks.rows import MASK_ENFORCED, MASKED
+from rvelens.hooks.rows import MASK_ENFORCED, MASKED, N_ROWS
 from rvelens.masks import hidden_by
 from rvelens.run import Forward, Run
 
+# Where torch keeps the hooks of a module.
+_TORCH_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 # Where an attention module keeps what stands in for its attention function.
 _ATTRIBUTE = "_rvelens_hooks"
 # Arguments that change the scores in ways which the opened rows do not compute.
@@ -50,8 +53,7 @@ class Point(HookPoint):
         plain: the forward hooks in order, if there are no others; a graph runs these by itself. None
             where a backward hook, a torch hook, an alias or a conversion is on, which break the graph.
         several: whether a hook may see what another one made.
-        in_place: whether a hook may edit what it is given; a class of hooks that returns a copy, or
-            looks only, says `in_place = False`.
+        in_place: whether a hook may edit what it is given; see `edits_in_place`.
         on_change: called when hooks come or go.
         flag: on the device, true once a hook made NaN or infinity inside a graph.
     """
@@ -66,14 +68,16 @@ class Point(HookPoint):
     def __init__(self) -> None:
         super().__init__()
         self.flag: Tensor | None = None
-        self._user_hooks: dict[int, Any] = {}  # by the number of their torch hook
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+        for name in _TORCH_HOOKS:
             setattr(self, name, Watched(self))
+        self._user_hooks: dict[int, Any] = {}  # by the number of their torch hook
         self.refresh()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "hook_conversion" and "_user_hooks" in self.__dict__:
+        is_new = name in _TORCH_HOOKS and not isinstance(value, Watched)
+        stored: Any = Watched(self, value) if is_new else value
+        super().__setattr__(name, stored)
+        if name in ("hook_conversion", *_TORCH_HOOKS) and "_user_hooks" in self.__dict__:
             self.refresh()
 
     @property
@@ -91,7 +95,7 @@ class Point(HookPoint):
         simple = simple and not (self._backward_hooks or self._forward_pre_hooks)
         self.plain = tuple(hooks) if simple else None
         self.several = len(hooks) + len(self._forward_pre_hooks) > 1
-        self.in_place = not simple or any(getattr(hook, "in_place", True) for hook in hooks)
+        self.in_place = not simple or any(map(edits_in_place, hooks))
         if self.on_change is not None:
             self.on_change(self)
 
@@ -109,19 +113,48 @@ class Point(HookPoint):
 
 
 class Watched(OrderedDict[int, Any]):
-    """The torch hooks of a point, which hears of each that comes or goes."""
+    """The torch hooks of a point, which is refreshed by every method that adds or removes one."""
 
-    def __init__(self, point: Point) -> None:
-        super().__init__()
+    def __init__(self, point: Point, hooks: Mapping[int, Any] = MappingProxyType({})) -> None:
         self.point = point
+        self.ready = False  # OrderedDict adds its first items by __setitem__
+        super().__init__(hooks)
+        self.ready = True
 
-    def __setitem__(self, number: int, hook: Any) -> None:
-        super().__setitem__(number, hook)
-        self.point.refresh()
 
-    def __delitem__(self, number: int) -> None:
-        super().__delitem__(number)
-        self.point.refresh()
+def _refreshing(name: str) -> Callable[..., Any]:
+    method = getattr(OrderedDict, name)
+
+    @wraps(method)
+    def change(self: Watched, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            if self.ready:
+                self.point.refresh()
+
+    return change
+
+
+for _name in (
+    "__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update",
+    "move_to_end",
+):  # fmt: skip
+    setattr(Watched, _name, _refreshing(_name))
+
+
+def edits_in_place(hook: Any) -> bool:
+    """Whether a hook may edit the tensor that it is given.
+
+    A class of hooks that returns a copy, or only reads, declares `in_place = False`. The declaration
+    holds for its own `__call__`: a subclass that overrides `__call__` has to declare it again.
+    """
+    for kind in type(hook).__mro__:
+        if "in_place" in vars(kind):
+            return bool(vars(kind)["in_place"])
+        if "__call__" in vars(kind):
+            return True
+    return True
 
 
 class AttentionHooks(nn.Module):
@@ -238,6 +271,7 @@ class AttentionHooks(nn.Module):
             # A hook before another one may hide keys as well, and no mask hides those again.
             point.ctx[MASKED] = hidden is not None or point.several
             point.ctx[MASK_ENFORCED] = run.enforce_mask and not point.several
+            point.ctx[N_ROWS] = n_rows
             edited, scores_edited = self._fire_and_compare(point, scores, forward)
             if scores_edited and hidden is not None:
                 edited = _masked_again(edited, hidden, run.enforce_mask)

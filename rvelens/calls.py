@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
@@ -36,6 +36,27 @@ def check_arguments(known: frozenset[str], model: str, kwargs: Mapping[str, Any]
         raise TypeError(
             f"unknown argument {name!r}: expected arguments of {model}.forward; did you mean {near!r}?"
         )
+
+
+def name_arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a call by name; those that its signature takes as `*args` are left out.
+
+    Args:
+        function: a method, or a module, whose `forward` tells the names. Adapters of PEFT that take
+            `*args` hand them to the model below.
+    """
+    if not args:
+        return dict(kwargs)
+    module = function if isinstance(function, nn.Module) else None
+    parameters = inspect.signature(function if module is None else module.forward).parameters
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, parameter in parameters.items() if parameter.kind in by_place]
+    base = getattr(module, "get_base_model", None)
+    if not names and base is not None:
+        return name_arguments(base(), args, kwargs)
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def known_arguments(hf_model: nn.Module) -> frozenset[str]:

@@ -72,7 +72,8 @@ def release_keys(cache: Any) -> None:
     """Let a forward replace the keys of a cache without holding the earlier ones in memory."""
     carried: Carried | None = getattr(cache, _ATTRIBUTE, None)
     if carried is not None and static_map(cache) is None:
-        carried.keys = None
+        # Anew: a shallow copy of the cache may hold the same one.
+        setattr(cache, _ATTRIBUTE, Carried(carried.tokens, None))
 
 
 def install() -> None:

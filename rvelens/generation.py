@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import transformers
 from torch import nn
+
+from rvelens.calls import name_arguments
+from rvelens.wrapping import wrap_method
 
 # Options of generate under which a step has more rows than the one that hooks see.
 _SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
@@ -33,35 +35,31 @@ def _options(hf_model: Any, inputs: Mapping[str, Any]) -> list[Mapping[str, Any]
 def guard_generate(hf_model: nn.Module, has_hooks: Callable[[], bool]) -> None:
     """Let every `generate` of a model and its parts refuse, under hooks, steps of several rows."""
     for module in hf_model.modules():
-        if callable(getattr(type(module), "generate", None)):
-            module.__dict__["generate"] = GuardedGenerate(module, has_hooks)
+        if callable(getattr(module, "generate", None)):
+            wrap_method(module, "generate", GuardedGenerate(has_hooks))
 
 
+@dataclass(frozen=True, eq=False)
 class GuardedGenerate:
-    """A model's own `generate`, which refuses what hooks would see wrongly while some are on."""
+    """Runs around `generate`; refuses what hooks would see wrongly while some are on."""
 
-    def __init__(self, module: nn.Module, has_hooks: Callable[[], bool]) -> None:
-        self.module = weakref.ref(module)  # weak: the module holds this in the method's place
-        self.has_hooks = has_hooks
-        method: Any = getattr(type(module), "generate")  # noqa: B009  # not every module has it
-        self.__doc__, self.__name__ = method.__doc__, method.__name__
-        self.__signature__ = inspect.signature(method.__get__(module))
+    has_hooks: Callable[[], bool]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        module: Any,
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
         """What the method returns.
 
         Raises:
             ValueError: a way of decoding that runs several rows a step, with hooks on.
         """
-        module: Any = self.module()
         if self.has_hooks():
-            named = dict(zip(("inputs", "generation_config"), args, strict=False))
-            _check_rows(module, {**named, **kwargs})
-        return type(module).generate(module, *args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles of the model have their own method again."""
-        return getattr, (self.module(), "generate")
+            _check_rows(module, name_arguments(method, args, kwargs))
+        return method(*args, **kwargs)
 
 
 def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:

@@ -10,16 +10,17 @@ number of an image token, but no image behind it, is text.
 from __future__ import annotations
 
 import inspect
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
 from rvelens.run import Run
+from rvelens.wrapping import wrap_method
 
 _MERGES = ("get_placeholder_mask", "inputs_merger")
 # Names by which configurations call the tokens that stand for images and video frames.
@@ -35,10 +36,15 @@ def visual_ids(config: Any) -> tuple[int, ...]:
 def has_visual_inputs(arguments: Mapping[str, Any]) -> bool:
     """Whether images or videos are among a forward's arguments, as pixels or as features of them."""
     kinds = ("pixel", "image", "video", "vision", "mm_encoder")
-    given = [
-        name for name, x in arguments.items() if isinstance(x, Tensor) or x
-    ]  # {} gives nothing
+    given = [name for name, x in arguments.items() if _is_given(x)]
     return any(kind in name for name in given for kind in kinds)
+
+
+def _is_given(x: Any) -> bool:
+    """Whether an argument holds anything; {} and None hold nothing."""
+    if isinstance(x, Tensor | np.ndarray):
+        return True
+    return len(x) > 0 if isinstance(x, Sized) else bool(x)
 
 
 def watch(hf_model: Any, run: Run) -> bool:
@@ -46,32 +52,35 @@ def watch(hf_model: Any, run: Run) -> bool:
     ids = visual_ids(hf_model.config)
     owners = list(_owners(hf_model))
     for module, name in owners:
-        module.__dict__[name] = Merge(weakref.ref(module), name, run, ids)
+        wrap_method(module, name, Merge(name, run, ids))
     return bool(owners)
 
 
 def _owners(hf_model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for module in hf_model.modules():
         for name in _MERGES:
-            if callable(getattr(type(module), name, None)):
+            if callable(getattr(module, name, None)):
                 yield module, name
 
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """A method of the model that says where its features go; notes what it says."""
+    """Runs around the method that says where visual features go, and notes what it says."""
 
-    module: weakref.ref[nn.Module]  # weak: the module holds this in the method's place
     name: str
     run: Run
     ids: tuple[int, ...]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        module: Any,
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
         """What the method returns."""
-        module: Any = self.module()
-        method = getattr(type(module), self.name)
-        result = method(module, *args, **kwargs)
-        arguments = inspect.signature(method).bind(module, *args, **kwargs)
+        result = method(*args, **kwargs)
+        arguments = inspect.signature(method).bind(*args, **kwargs)
         arguments.apply_defaults()
         if self.name == "get_placeholder_mask":
             placed = self.run.here.coming.has_visual is not False
@@ -83,10 +92,6 @@ class Merge:
             before = coming.visual  # images come before videos
             coming.visual = visual if before is None else before | visual
         return result
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles of the model have their own method again."""
-        return getattr, (self.module(), self.name)
 
 
 def _visual_of_masks(

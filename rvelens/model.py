@@ -12,7 +12,7 @@ import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rvelens.calls import check_arguments, known_arguments
+from rvelens.calls import check_arguments, known_arguments, name_arguments
 from rvelens.carried import carry_map, map_behind
 from rvelens.device import execution_device
 from rvelens.families import Family, family_of
@@ -227,11 +227,12 @@ class HookedLVLM(LensModel):
         check_arguments(self._arguments, type(self.hf_model).__name__, kwargs)
         check_return(return_type, kwargs)
         args, kwargs = self._with_ids(args, self._with_beside(kwargs))
+        named = name_arguments(self.hf_model, args, kwargs)
         ids, mask, cache = (
-            kwargs.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
+            named.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
         n_past = int(cache.get_seq_length()) if cache is not None else 0
-        prompt = kwargs.get("inputs_embeds", args[0] if args else ids)
+        prompt = named.get("inputs_embeds", ids)
         if tokens is not None and prompt is not None and tokens.batch != len(prompt):
             raise ValueError(
                 f"a token map of {tokens.batch} samples for a forward of {len(prompt)}: expected one "
@@ -248,19 +249,24 @@ class HookedLVLM(LensModel):
         logits = next(x for x in parts if isinstance(x, Tensor) and x.dim() == 3)
         if return_type in ("logits", None):
             return logits if return_type else None
-        loss = loss_of(logits, args[0] if args else ids, self._text(logits), loss_per_token)
+        loss = loss_of(logits, ids, self._text(logits), loss_per_token)
         return Output(logits, loss) if return_type == "both" else loss
 
     def _with_ids(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with ids and a mask in the place of texts."""
-        if not args or isinstance(args[0], Tensor):
+        """The arguments with ids by name, and with ids and a mask in the place of texts."""
+        if not args:
             return args, kwargs
+        if isinstance(args[0], Tensor):
+            # Some models take pixels first; ids alone are ids to all of them.
+            is_ids = len(args) == 1 and not args[0].is_floating_point()
+            return ((), {"input_ids": args[0], **kwargs}) if is_ids else (args, kwargs)
         texts = [args[0]] if isinstance(args[0], str) else list(args[0])
         batch = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
         ids, mask = (batch[n].to(self.device) for n in ("input_ids", "attention_mask"))
-        return (ids, *args[1:]), {"attention_mask": mask, **kwargs}
+        others = dict(list(name_arguments(self.hf_model, args, {}).items())[1:])
+        return (), {**others, "input_ids": ids, "attention_mask": mask, **kwargs}
 
     def _text(
         self, logits: Float[Tensor, "batch query vocab"]
@@ -275,7 +281,8 @@ class HookedLVLM(LensModel):
         self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: TokenMap | None
     ) -> Float[Tensor, "batch query d_model"]:
         stack = self._seam.stream.stack
-        if stack is None or kwargs.get("past_key_values") is not None:
+        named = name_arguments(self.hf_model, args, kwargs)
+        if stack is None or named.get("past_key_values") is not None:
             raise ValueError(
                 f"stop_at_layer={layer} with a cache, or of a model whose layers are in no list: "
                 "expected a forward without a cache; leave one of them out."
@@ -368,8 +375,10 @@ class HookedLVLM(LensModel):
                 does not go with the prompt.
         """
         if input is not None:
-            (ids,), inputs = self._with_ids((input,), inputs)
-            inputs = {**inputs, "input_ids": ids}
+            is_ids = isinstance(input, Tensor)
+            inputs = (
+                {**inputs, "input_ids": input} if is_ids else self._with_ids((input,), inputs)[1]
+            )
         inputs = self._with_beside(inputs)
         check_prompt(self.hf_model, inputs)
         prompt = inputs.get("input_ids", inputs.get("inputs_embeds"))

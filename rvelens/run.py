@@ -15,6 +15,7 @@ from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint
 
 from rvelens.carried import carry_map, map_behind, release_keys, static_map
+from rvelens.device import outlasting
 from rvelens.masks import real_tokens
 from rvelens.new_tokens import NewTokens
 from rvelens.tokens import TokenMap
@@ -203,10 +204,12 @@ class Run:
 
     def _map(self, new: NewTokens, batch: int, n_query: int, cache: Any) -> TokenMap | None:
         n_past = int(cache.get_seq_length()) if cache is not None else 0
-        past = map_behind(cache, n_past, batch)
-        release_keys(cache)
+        past, given = map_behind(cache, n_past, batch), None
         if self.here.given is not None:
-            return self._given_map(self.here.given, batch, n_past + n_query)
+            given = self._given_map(self.here.given, batch, n_past + n_query)
+        release_keys(cache)
+        if given is not None:
+            return given
         generated = past is not None and n_query == 1 and new.visual is None
         if generated and past is not None and past.blank:
             real = real_tokens(new.attention_mask, n_past, 1)
@@ -266,14 +269,14 @@ class Run:
         Raises:
             NotImplementedError: a sample's last real token is not among them.
         """
-        if forward.row is None or n_rows == forward.n_query:
-            return forward.row
+        if forward.row is None:
+            return None
         row = forward.row - (forward.n_query - n_rows)
         if bool((row < 0).any()):
             raise NotImplementedError(
-                f"{point} computes the newest {n_rows} of {forward.n_query} rows, and some prompts "
-                "end in padding before them: expected left-padded prompts; make them with "
-                "model.prepare."
+                f"{point} computes the newest {n_rows} of {forward.tokens.n_keys} rows, and some "  # type: ignore[union-attr]
+                "prompts have padding alone there: expected a real token of every prompt among them; "
+                "make left-padded prompts with model.prepare, and run them in one forward."
             )
         return row
 
@@ -295,7 +298,8 @@ class Run:
     def flag(self, point: Any, device: torch.device) -> None:
         """Give a hook point the flag that compiled steps raise."""
         if point.flag is None or point.flag.device != device:
-            point.flag = torch.zeros((), dtype=torch.bool, device=device)
+            with outlasting():
+                point.flag = torch.zeros((), dtype=torch.bool, device=device)
             self.flagged[id(point)] = point
 
     def is_check_due(self, n_query: int) -> bool:

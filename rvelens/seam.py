@@ -18,6 +18,7 @@ from torch.compiler import is_compiling
 from rvelens import attention, carried, marks
 from rvelens.attention import AttentionHooks, Point
 from rvelens.blocks import Found
+from rvelens.calls import name_arguments
 from rvelens.device import execution_device
 from rvelens.generation import guard_generate
 from rvelens.lens_attention import LensAttention
@@ -295,10 +296,10 @@ class Announce(_Follower):
         """Note ids and mask of the coming forward."""
         if is_compiling() and _is_static_step(kwargs.get("input_ids"), kwargs):
             return  # nothing is read off generated tokens
-        self._note_outside(args, kwargs)
+        self._note_outside(module, args, kwargs)
 
-    def _note(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = {"input_ids": args[0], **kwargs} if args and "input_ids" not in kwargs else kwargs
+    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = name_arguments(module, args, kwargs)
         visual = marks.has_visual_inputs(named)
         self.run.here.coming = NewTokens(
             named.get("input_ids"),
@@ -354,8 +355,8 @@ class Begin(_Follower):
         self._begin_outside(module, args, kwargs)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        x = kwargs.get("inputs_embeds")
+        kwargs = name_arguments(module, args, kwargs)
+        ids, x = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
         x = ids if x is None else x
         if not isinstance(x, Tensor):
             return
@@ -397,9 +398,11 @@ class End(_Follower):
         x = kwargs.get("input_ids") if x is None else x
         if is_compiling() and _is_static_step(x, kwargs):
             return
-        self._end_outside(kwargs, output)
+        self._end_outside(module, args, kwargs, output)
 
-    def _end(self, kwargs: dict[str, Any], output: Any) -> None:
+    def _end(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
         run = self.seam.run
         forward = run.ending()
         if forward is None:
@@ -407,7 +410,7 @@ class End(_Follower):
         try:
             if output is None:  # it failed, and says so itself
                 return
-            run.end(_cache_of(kwargs, output))
+            run.end(_cache_of(name_arguments(module, args, kwargs), output))
             self.seam.raise_if_missed(forward)
             if run.is_check_due(forward.n_query):
                 run.check()

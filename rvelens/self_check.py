@@ -3,7 +3,8 @@
 The decoder reads one short text as many times as it has attention layers, and once more. In each copy
 half of one layer's output is scaled. A layer can be hooked if four things hold: its attention function
 was called, layers ran in their order, the rows that rvelens opens equal the model's own, and the scaled
-output changes what the decoder returns.
+output changes what the decoder returns. The first of two forwards scales nothing. Both round alike, so
+that the smallest change counts in any dtype.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ N_TOKENS = 6
 # Half of one layer's output is scaled by this: far from 1, and small enough for float16. A norm behind
 # the layer would undo a scaling of all of it.
 SCALE = 4.0
+# A layer's change counts if it is this many times what changes a copy that is not scaled: mostly 0.
+NOISE = 16.0
 
 
 @dataclass(eq=False)
@@ -105,8 +108,34 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
     """
     order: list[int] = []
     probes = {layer: Probe(sample, order) for sample, layer in enumerate(modules)}
+    plain = _last_states(decoder, modules, dict.fromkeys(modules))
+    if not bool(plain.isfinite().all()):
+        raise ValueError(
+            "the self-check's short forward returned NaN or infinity: expected finite hidden states; "
+            "load the model in another dtype, or pass self_check=False to hook it unchecked."
+        )
+    scaled = _last_states(decoder, modules, probes)
+    for layer, module in modules.items():
+        attention.hooks_of(module).checked = probes[layer].function
+    change = (scaled - plain).abs().amax(dim=-1)
+    # The last copy is scaled nowhere: what changes it comes from other copies, as in experts' queues.
+    moved = ~(change <= NOISE * change[-1])  # a scaled layer may overflow
+    problems = {
+        layer: _problem(probe, bool(moved[probe.sample])) for layer, probe in probes.items()
+    }
+    return {layer: problem for layer, problem in problems.items() if problem is not None}
+
+
+def _last_states(
+    decoder: Any, modules: Mapping[int, nn.Module], probes: Mapping[int, Probe | None]
+) -> Float[Tensor, "copy d_model"]:
+    """The last token's hidden state of each copy; None in a probe's place is the layer by itself.
+
+    Raises:
+        ValueError: the forward fails.
+    """
     n_vocab = int(decoder.get_input_embeddings().weight.shape[0])
-    ids = torch.linspace(1, n_vocab - 2, N_TOKENS).long().repeat(len(probes) + 1, 1)
+    ids = torch.linspace(1, n_vocab - 2, N_TOKENS).long().repeat(len(modules) + 1, 1)
     with _probing(decoder, modules, probes):
         try:
             # Not through the module's call: torch hooks on the decoder are not of this forward.
@@ -116,15 +145,7 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
                 f"the self-check's short forward failed ({error}): expected a decoder that reads "
                 "input_ids; pass self_check=False to hook it unchecked."
             ) from error
-    for layer, module in modules.items():
-        attention.hooks_of(module).checked = probes[layer].function
-    last: Tensor = output[0][:, -1].float()
-    threshold = 16 * torch.finfo(output[0].dtype).eps * float(last[-1].abs().max())
-    moved = (last - last[-1]).abs().amax(dim=-1) > threshold
-    problems = {
-        layer: _problem(probe, bool(moved[probe.sample])) for layer, probe in probes.items()
-    }
-    return {layer: problem for layer, problem in problems.items() if problem is not None}
+    return output[0][:, -1].float()
 
 
 def _problem(probe: Probe, moved: bool) -> Problem | None:
@@ -145,7 +166,7 @@ def _problem(probe: Probe, moved: bool) -> Problem | None:
 
 @contextmanager
 def _probing(
-    decoder: nn.Module, modules: Mapping[int, nn.Module], probes: Mapping[int, Probe]
+    decoder: nn.Module, modules: Mapping[int, nn.Module], probes: Mapping[int, Probe | None]
 ) -> Iterator[None]:
     """Probes in the place of hook points, without dropout; afterwards everything is as before."""
     training = [module for module in decoder.modules() if module.training]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rvelens.attention import check_returned
+from rvelens.hooks.rows import MASK_ENFORCED, MASKED
 from rvelens.model import HookedLVLM
 from rvelens.tokens import tokens_of
 
@@ -84,8 +85,9 @@ class EachRow:
                 x[:, :, at] = alike[0].side_by_side(alike, x[:, :, at], tokens_of(hook))
                 continue
             row = x.narrow(self.axis, rows[0], 1)
-            for row_hook in hooks:
-                row = check_returned(hook, row_hook, row_hook(row, hook), row)
+            with _chained(hook) if len(hooks) > 1 else nullcontext():
+                for row_hook in hooks:
+                    row = check_returned(hook, row_hook, row_hook(row, hook), row)
             x.narrow(self.axis, rows[0], 1).copy_(row)
         return x
 
@@ -105,6 +107,17 @@ class EachRow:
             check = getattr(hook, "check", None)
             if check is not None:
                 check(n_layers, n_heads)
+
+
+@contextmanager
+def _chained(hook: Any) -> Iterator[None]:
+    """Tell each of several hooks of one setting that an earlier one may have hidden keys."""
+    before = {name: hook.ctx.get(name) for name in (MASKED, MASK_ENFORCED)}
+    hook.ctx.update({MASKED: True, MASK_ENFORCED: False})
+    try:
+        yield
+    finally:
+        hook.ctx.update(before)
 
 
 @dataclass(eq=False)

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from rvelens.device import outlasting
+
 # Keys by which buffers are longer than a sequence, so that few steps of a generation make new ones.
 SLACK = 256
 
@@ -170,10 +172,11 @@ class TokenMap:
         keys, bias = buffers.by_device.get(device, (None, None))
         if keys is None or bias is None or keys.shape[1] < n_keys:
             n_slots = self.n_slots or n_keys + SLACK
-            keys = torch.nn.functional.pad(
-                self.image.to(device), (0, max(n_slots - self.n_known, 0))
-            )
-            bias = torch.where(keys, 0.0, -torch.inf)
+            with outlasting():
+                keys = torch.nn.functional.pad(
+                    self.image.to(device), (0, max(n_slots - self.n_known, 0))
+                )
+                bias = torch.where(keys, 0.0, -torch.inf)
             buffers.by_device[device] = keys, bias
         return keys, bias
 
@@ -214,7 +217,8 @@ class TokenMap:
         device = self.image.device
         # One slot behind the prompt at least: what is generated is text, wherever it is looked up.
         n_slots = max(n_slots, self.n_keys + 1)
-        length = torch.tensor(self.n_keys, device=device)
+        with outlasting():
+            length = torch.tensor(self.n_keys, device=device)
         # Compiled steps count in place; without the mark they could not use CUDA graphs.
         torch._dynamo.mark_static_address(length)
         tokens = TokenMap(

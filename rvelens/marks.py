@@ -47,13 +47,13 @@ def _is_given(x: Any) -> bool:
     return len(x) > 0 if isinstance(x, Sized) else bool(x)
 
 
-def watch(hf_model: Any, run: Run) -> bool:
-    """Let `run` know what the model marks as visual tokens; False if it has no method that does."""
+def watch(hf_model: Any, run: Run) -> list[nn.Module]:
+    """Let `run` know what the model marks as visual tokens; the modules that have methods which do."""
     ids = visual_ids(hf_model.config)
     owners = list(_owners(hf_model))
     for module, name in owners:
         wrap_method(module, name, Merge(name, run, ids))
-    return bool(owners)
+    return [module for module, _ in owners]
 
 
 def _owners(hf_model: nn.Module) -> Iterator[tuple[nn.Module, str]]:

@@ -134,7 +134,7 @@ class Prefix:
             check_replayable(self.model, hooks)
         ids = self.last["input_ids"]
         results = []
-        for group in groups_of(settings):
+        for group in groups_of(self.model, settings):
             if len(group) > 1:
                 with self._branches([settings[n] for n in group]) as step:
                     results.append((group, run(step, ids.expand(-1, len(group)))))
@@ -201,12 +201,19 @@ class Prefix:
 def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
     """Raise ValueError for a hook that sees less in a replay than in `generate`.
 
-    `generate` shows hook_z, and under `query_rows="all"` scores and pattern too, every row of the
-    prompt; a replay runs the last one alone.
+    `generate` shows scores and pattern of the last row under `query_rows="last"`, and everything else
+    of every row of the prompt. A replay runs the last row alone, behind an image that was read before.
     """
     for point, hook in points_of(model, hooks):
-        every = model.query_rows == "all" or point.endswith("hook_z")
-        if every and point in model.hook_dict and not is_row_local(hook):
+        if point not in model.hook_dict:
+            continue  # refused where it is put on
+        if point.startswith("vision.") or point == "hook_image_features":
+            raise ValueError(
+                f"{name_of(hook)} on {point} runs while the image is read, and a replay comes behind "
+                "it: expected hooks on points of the decoder; run whole forwards."
+            )
+        rows = point.endswith(("hook_attn_scores", "hook_pattern"))
+        if not (rows and model.query_rows == "last") and not is_row_local(hook):
             raise ValueError(
                 f"{name_of(hook)} on {point} sees every row of a prompt, and a replay runs only the "
                 "last one: expected hooks on scores or pattern of the last row; run whole forwards."

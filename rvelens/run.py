@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint
 
@@ -20,6 +21,8 @@ from rvelens.masks import real_tokens
 from rvelens.new_tokens import NewTokens
 from rvelens.tokens import TokenMap
 
+# What torch runs for a call of any module.
+_CALL = nn.Module._call_impl.__code__
 QueryRows = Literal["last", "all"]
 # Numbers that hooks made, of generated tokens, above which they are checked: 16 MiB in float32.
 MOST_UNCHECKED = 2**22
@@ -61,6 +64,16 @@ class ThreadState(threading.local):
         self.coming = NewTokens()
         self.given: TokenMap | None = None
         self.n_forwards = 0
+
+
+def _is_inside(thread: threading.Thread | None, module: nn.Module) -> bool:
+    """Whether a thread runs a module now. After Ctrl-C it does not, and no torch hook told so."""
+    frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code is _CALL and frame.f_locals.get("self") is module:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @dataclass(eq=False)
@@ -151,13 +164,14 @@ class Run:
             self.unchecked = []
         self._release()
 
-    def begin(self, batch: int, n_query: int, cache: Any, hooked: bool) -> None:
+    def begin(self, batch: int, n_query: int, cache: Any, hooked: bool, decoder: nn.Module) -> None:
         """Find the token map as the decoder starts on `n_query` rows behind what `cache` holds.
 
         Args:
             batch, n_query: samples and rows of the forward.
             cache: its cache, if it has one.
             hooked: whether hooks are on.
+            decoder: the module that starts.
 
         Raises:
             RuntimeError: hooks are on and run in another thread.
@@ -168,7 +182,7 @@ class Run:
         new, here.coming = here.coming, NewTokens()
         here.n_forwards += 1
         if hooked:
-            self._claim()
+            self._claim(decoder)
         forward = Forward(n_query, None, hooked)
         here.forwards.append(forward)
         self.latest = forward.tokens = tokens = self._map(new, batch, n_query, cache)
@@ -176,11 +190,11 @@ class Run:
             row = tokens.last - (tokens.n_keys - n_query)
             forward.row = None if bool((row == n_query - 1).all()) else row
 
-    def _claim(self) -> None:
+    def _claim(self, decoder: nn.Module) -> None:
         """Let this thread's hooks run, and no other's: hook points are shared by all threads."""
         thread = threading.current_thread()
         with self._lock:
-            if self._owner not in (None, thread) and self._owner.is_alive():  # type: ignore[union-attr]
+            if self._owner not in (None, thread) and _is_inside(self._owner, decoder):
                 raise RuntimeError(
                     "a forward starts while another thread runs the same model under hooks: expected "
                     "one forward at a time, since hooks belong to the model; load the model once a "

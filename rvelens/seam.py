@@ -258,9 +258,10 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     """Let a run follow every forward of a Hugging Face model, `generate`'s included."""
     run = seam.run
     guard_generate(hf_model, lambda: seam.in_use)
-    marked = marks.watch(hf_model, run)
-    ids = None if marked else marks.visual_ids(hf_model.config)
+    marking = marks.watch(hf_model, run)
+    ids = None if marking else marks.visual_ids(hf_model.config)
     seam.handles = [
+        *(m.register_forward_pre_hook(ForgetMarks(run)) for m in marking if m is not hf_model),
         hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True),
         hf_model.register_forward_hook(Forget(run), with_kwargs=True, always_call=True),
         decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True),
@@ -332,6 +333,18 @@ class Forget(_Follower):
             self.run.forget_coming()
 
 
+class ForgetMarks(_Follower):
+    """Before a module that marks visual tokens: marks from before its forward are of another one."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Drop what a call of the marking method by itself left."""
+        if not is_compiling():
+            self.run.here.coming.visual = None
+
+
 class Begin(_Follower):
     """Before the decoder: the token map of the forward."""
 
@@ -371,7 +384,7 @@ class Begin(_Follower):
             self._refuse_checkpointing(module)
         self.seam.check_points(module, [str(point.name) for _, point in points])
         self.run.in_step = False
-        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked)
+        self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked, module)
 
     def _refuse_checkpointing(self, decoder: nn.Module) -> None:
         if any(

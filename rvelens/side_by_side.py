@@ -28,6 +28,8 @@ Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 
 # Decoders whose layers take their rows from hidden states, mask and positions, given by these names.
 # Settings share rows in them alone; the tests compare them with each setting alone.
+# Points whose hooks of several settings run side by side, each on its row.
+_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z")
 SHARING = frozenset({"LlamaModel", "MistralModel", "Qwen2Model"})
 
 
@@ -39,9 +41,20 @@ def is_row_local(hook: Callable[..., Any]) -> bool:
     return bool(vars(type(hook)).get("row_local", False))
 
 
-def groups_of(settings: Sequence[Hooks]) -> list[list[int]]:
-    """Numbers of the settings that run together: those of row-local hooks, and each other one."""
-    local = [n for n, hooks in enumerate(settings) if all(is_row_local(hook) for _, hook in hooks)]
+def edits_last_row(model: HookedLVLM, hooks: Hooks) -> bool:
+    """Whether all hooks are row-local, and on scores, pattern or z of the decoder."""
+    return all(
+        is_row_local(hook) and point.startswith("blocks.") and point.endswith(_POINTS)
+        for point, hook in points_of(model, hooks)
+    )
+
+
+def groups_of(model: HookedLVLM, settings: Sequence[Hooks]) -> list[list[int]]:
+    """Numbers of the settings that run together, and each other one by itself.
+
+    Those run together that `edits_last_row`: their hooks can be put on the rows of one forward.
+    """
+    local = [n for n, hooks in enumerate(settings) if edits_last_row(model, hooks)]
     return [*([local] if local else []), *([n] for n in range(len(settings)) if n not in local)]
 
 

@@ -119,7 +119,12 @@ def settings_of(model, profile, inputs):
         region_hooks(region, [0, 1]),
         [("blocks.1.attn.hook_pattern", lambda x, hook: x * 0.5)],
         [("blocks.0.attn.hook_z", LastHeadOut())],
-        [(lambda name: name.endswith("hook_attn_scores"), lambda x, hook: x * 1.5)],
+        [
+            (
+                lambda name: name.startswith("blocks.") and name.endswith("scores"),
+                lambda x, hook: x * 1.5,
+            )
+        ],
         [],
     ]
 

@@ -43,7 +43,7 @@ def settings_of(model, n, first):
     """The plain model, and RVE in all layers from `first` on."""
     layers = range(first, model.n_layers)
     alphas = [0.05 + 0.9 * i / n for i in range(n - 1)]
-    return [[], *(rve_hooks(profile_of(model), layers, 3, alpha, 2.0) for alpha in alphas)]
+    return [[], *(rve_hooks(profile_of(model), layers, 3, alpha, 4.0) for alpha in alphas)]
 
 
 def test_settings_share_a_row_below_their_first_hook(model, inputs):
@@ -136,7 +136,7 @@ def test_each_setting_is_that_of_the_setting_alone(model, attention, shares, mon
     model.hf_model.set_attn_implementation(attention)
     inputs = batch(model)
     prefix = prefill(model, inputs)
-    settings = [s for first in range(model.n_layers) for s in settings_of(model, 3, first)]
+    settings = [s for first in range(model.n_layers) for s in settings_of(model, 4, first)]
     together = prefix.replay_each(settings)
     ids, first = prefix.generate_each(settings, max_new_tokens=5)
     torch.testing.assert_close(first, together, rtol=0, atol=0)

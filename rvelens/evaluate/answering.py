@@ -28,10 +28,10 @@ from rvelens.replay import (
     ROWS,
     Hooks,
     can_replay,
-    is_row_local,
     prefill,
     replays_exactly,
 )
+from rvelens.side_by_side import edits_last_row
 
 Value = TypeVar("Value")
 
@@ -153,7 +153,7 @@ def _prepared(
     A shared prefix has padding behind the image, and runs without hooks. Hooks that may notice either
     get whole prompts.
     """
-    local = all(is_row_local(hook) for _, hook in hooks)
+    local = edits_last_row(model, hooks)
     prepare = prepare_shared if local and can_share(model, prompt) else HookedLVLM.prepare
     return prepare(model, images, questions, prompt)
 

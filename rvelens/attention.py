@@ -180,12 +180,12 @@ class AttentionHooks(nn.Module):
         self.hook_attn_scores = Point()
         self.hook_pattern = Point()
         self.hook_z = Point()
+        self.layer = layer
+        self.run: Run = run
         self.on = False
         self.on_change: Callable[[Point], None] | None = None
         for point in self.points:
             point.on_change = self._note
-        self.layer = layer
-        self.run: Run = run
         self.checked: Any = None  # the code of the attention function that the self-check saw
         disable: Any = torch.compiler.disable
         self._attend_uncompiled = disable(self._attend)
@@ -201,6 +201,7 @@ class AttentionHooks(nn.Module):
 
     def _note(self, point: Point) -> None:
         self.on = any(point.on for point in self.points)
+        self.run.note_use(self, self.on)
         if self.on_change is not None:
             self.on_change(point)
 

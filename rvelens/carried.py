@@ -49,6 +49,12 @@ def carried_map(cache: Any) -> TokenMap | None:
     return carried.tokens if same else None
 
 
+def has_map(cache: Any) -> bool:
+    """Whether a map was put on a cache, be it of the keys that it holds now or not."""
+    carried: Carried | None = getattr(cache, _ATTRIBUTE, None)
+    return carried is not None and carried.tokens is not None
+
+
 def static_map(cache: Any) -> TokenMap | None:
     """The map behind a static cache, which counts on the device; None behind any other."""
     carried: Carried | None = getattr(cache, _ATTRIBUTE, None)

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from rvelens.calls import name_arguments
-from rvelens.wrapping import wrap_method
+from rvelens.wrapping import has_method, wrap_method
 
 # Options of generate under which a step has more rows than the one that hooks see.
 _SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
@@ -35,7 +35,7 @@ def _options(hf_model: Any, inputs: Mapping[str, Any]) -> list[Mapping[str, Any]
 def guard_generate(hf_model: nn.Module, has_hooks: Callable[[], bool]) -> None:
     """Let every `generate` of a model and its parts refuse, under hooks, steps of several rows."""
     for module in hf_model.modules():
-        if callable(getattr(module, "generate", None)):
+        if has_method(module, "generate"):
             wrap_method(module, "generate", GuardedGenerate(has_hooks))
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from rvelens.run import Run
-from rvelens.wrapping import wrap_method
+from rvelens.wrapping import has_method, wrap_method
 
 _MERGES = ("get_placeholder_mask", "inputs_merger")
 # Names by which configurations call the tokens that stand for images and video frames.
@@ -59,7 +59,7 @@ def watch(hf_model: Any, run: Run) -> list[nn.Module]:
 def _owners(hf_model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for module in hf_model.modules():
         for name in _MERGES:
-            if callable(getattr(module, name, None)):
+            if has_method(module, name):
                 yield module, name
 
 
@@ -80,6 +80,8 @@ class Merge:
     ) -> Any:
         """What the method returns."""
         result = method(*args, **kwargs)
+        if self.run.is_idle():
+            return result
         arguments = inspect.signature(method).bind(*args, **kwargs)
         arguments.apply_defaults()
         if self.name == "get_placeholder_mask":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint
 
-from rvelens.carried import carry_map, map_behind, release_keys, static_map
+from rvelens.carried import carry_map, has_map, map_behind, release_keys, static_map
 from rvelens.device import outlasting
 from rvelens.masks import real_tokens
 from rvelens.new_tokens import NewTokens
@@ -90,6 +90,7 @@ class Run:
         step: the forward of a compiled decode step, whose graph reads plain attributes alone.
         in_step: whether that is what runs: inside any other graph hooks run uncompiled.
         hooking: the thread that turned hooks on last.
+        in_use: whether hooks are on; a compiled graph is compiled again for another answer.
         is_changed: whether an attention function is another one than the self-check saw.
         here: this thread's forwards.
     """
@@ -103,8 +104,10 @@ class Run:
     step: Forward = field(default_factory=Forward, repr=False)
     in_step: bool = False
     hooking: threading.Thread | None = field(default=None, repr=False)
+    in_use: bool = False
     is_changed: bool = False
     here: ThreadState = field(default_factory=ThreadState, repr=False)
+    _users: set[int] = field(default_factory=set, repr=False)
     _owner: threading.Thread | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -114,6 +117,18 @@ class Run:
                 f"query_rows is {value!r}: expected 'last' or 'all'; pass one of them."
             )
         super().__setattr__(name, value)
+
+    def note_use(self, owner: Any, on: bool) -> None:
+        """Note whether hooks are on at the points of a layer or stream."""
+        (self._users.add if on else self._users.discard)(id(owner))
+        self.in_use = bool(self._users)
+
+    def is_idle(self, cache: Any = None) -> bool:
+        """Whether a forward that is compiled need not be followed: no hooks, and no map behind it.
+
+        Following breaks the graph. What is not followed leaves a cache without a map.
+        """
+        return is_compiling() and not self.in_use and not has_map(cache)
 
     @property
     def depth(self) -> int:

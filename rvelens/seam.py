@@ -297,6 +297,8 @@ class Announce(_Follower):
         """Note ids and mask of the coming forward."""
         if is_compiling() and _is_static_step(kwargs.get("input_ids"), kwargs):
             return  # nothing is read off generated tokens
+        if self.run.is_idle(kwargs.get("past_key_values")):
+            return
         self._note_outside(module, args, kwargs)
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -365,6 +367,8 @@ class Begin(_Follower):
             if self.seam.stream.on:  # a guard: torch's hooks on modules have none
                 return
             return
+        if self.run.is_idle(kwargs.get("past_key_values")):
+            return
         self._begin_outside(module, args, kwargs)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -410,6 +414,8 @@ class End(_Follower):
         x = kwargs.get("inputs_embeds")
         x = kwargs.get("input_ids") if x is None else x
         if is_compiling() and _is_static_step(x, kwargs):
+            return
+        if self.seam.run.is_idle(kwargs.get("past_key_values")):
             return
         self._end_outside(module, args, kwargs, output)
 

@@ -48,6 +48,7 @@ class Stream:
 
     def _note(self, point: TapPoint) -> None:
         self.on = " ".join(key for key, p in self.points.items() if p.in_use)
+        self.run.note_use(self, bool(self.on))
 
     def look(self) -> Mapping[str, Found] | None:
         """What was found, of one search; None where the first forward has to come before."""

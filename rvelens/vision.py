@@ -95,7 +95,7 @@ class Tower:
                 if key in self.stream.found:
                     self.stream.refuse(key, str(point.name))
                 point.refresh()
-        self.run.begin(1, 2, None, True)
+        self.run.begin(1, 2, None, True, self.stack.whole)
 
     def end(self, failed: bool) -> None:
         """Check what the hooks did.

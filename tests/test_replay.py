@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from family_cases import profile_of
 from tiny_models import IMAGES, QUESTIONS, build
 from transformers import DynamicCache
 
 from rvelens import ARSProfile, HookedLVLM
-from rvelens.hooks import ars_caching_hooks, dilution_hooks, region_hooks, rve_hooks, tokens_of
+from rvelens.hooks import (
+    ars_caching_hooks,
+    devils_hooks,
+    dilution_hooks,
+    pai_hooks,
+    region_hooks,
+    rve_hooks,
+    tokens_of,
+)
 from rvelens.prefix import REPLAYS, prepare_shared
-from rvelens.replay import prefill
+from rvelens.replay import can_replay, prefill
 
 
 def test_replay_equals_a_whole_forward_under_every_setting(model, inputs, profile):
@@ -212,3 +221,66 @@ def test_an_image_token_that_the_model_says_is_no_image():
         model(**inputs, past_key_values=cache, use_cache=True)
         model(input_ids=said, attention_mask=mask, past_key_values=cache, use_cache=True)
     assert seen[0] == seen[1] == model.token_map(inputs).n_image
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("shift", [-torch.inf, -3.4e38, -1e4])
+def test_keys_that_an_earlier_hook_of_a_setting_hid_stay_hidden(model, inputs, shift, attention):
+    model.hf_model.set_attn_implementation(attention)
+    prefix = prefill(model, inputs)
+    hide, profile = dilution_hooks([1], shift=shift), profile_of(model)
+    later = [
+        rve_hooks(profile, [1], k=2, alpha=0.3, beta=3.0),
+        rve_hooks(profile, [1], k=2, alpha=0.3, max_entropy=0.99),
+        pai_hooks(model.n_layers, [1], alpha=2.0),
+        devils_hooks(model.n_layers, [1], alpha=1.0),
+    ]
+    settings = [s for hooks in later for s in ([*hide, *hooks], hooks)]
+    together = prefix.replay_each(settings)
+    for n, hooks in enumerate(settings):
+        with model.hooks(hooks), torch.no_grad():
+            alone = model(**inputs)[:, -1]
+        torch.testing.assert_close(together[:, n], alone, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "point"),
+    [
+        (lambda name: name.endswith("hook_pattern"), "vision.blocks.0.attn.hook_pattern"),
+        ("hook_image_features", "hook_image_features"),
+    ],
+)
+@pytest.mark.parametrize("hook", [lambda x, hook: x * 1.5, LastHeadOut()])
+def test_hooks_that_run_while_the_image_is_read_are_refused(model, inputs, names, point, hook):
+    prefix = prefill(model, inputs)
+    assert not can_replay(model, [(names, hook)])
+    for run in (prefix.replay_each, prefix.generate_each):
+        with pytest.raises(ValueError, match=rf"on {point} runs while the image is read"):
+            run([[], [(names, hook)]])
+    with (
+        model.hooks([(names, lambda x, hook: x)]),
+        pytest.raises(ValueError, match="runs while the image is read"),
+    ):
+        prefix.replay()
+
+
+@pytest.mark.parametrize("point", ["hook_resid_post", "hook_mlp_out", "attn.hook_q", "attn.hook_v"])
+def test_points_of_every_row_are_replayed_for_row_local_hooks_alone(model, inputs, point):
+    class LastRowOut:
+        row_local = True
+
+        def __call__(self, x, hook):
+            x = x.clone()
+            x[:, -1] = 0
+            return x
+
+    prefix = prefill(model, inputs)
+    name = f"blocks.1.{point}"
+    assert not can_replay(model, [(name, lambda x, hook: x * 2)])
+    settings = [[], [(name, LastRowOut())], []]
+    together = prefix.replay_each(settings)
+    for n, hooks in enumerate(settings):
+        with model.hooks(hooks), torch.no_grad():
+            alone = model(**inputs)[:, -1]
+        torch.testing.assert_close(together[:, n], alone, rtol=0, atol=1e-5)
+    assert not torch.allclose(together[:, 0], together[:, 1], atol=1e-4)

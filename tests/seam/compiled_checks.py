@@ -375,3 +375,41 @@ def test_a_compiled_prompt_with_hooks_of_the_stream_is_right_or_refused(model, p
                 got = call(**inputs).logits
                 torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(call(**inputs).logits, plain, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl", "gemma3"])
+def test_a_wrapped_model_without_hooks_compiles_as_one_graph_where_it_did_before(name):
+    """A text prompt, its generation with a compiled forward, and its export."""
+    model = hooked(name)
+    hf_model = model.hf_model
+    ids = torch.randint(40, 60, (2, 9))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    expected = hf_model(**inputs).logits
+    torch._dynamo.reset()
+    whole = torch.compile(hf_model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(whole(**inputs).logits, expected, rtol=0, atol=1e-5)
+    exported = torch.export.export(hf_model, (), inputs, strict=False).module()
+    torch.testing.assert_close(exported(**inputs).logits, expected, rtol=0, atol=1e-5)
+    with model.hooks([("blocks.0.attn.hook_z", lambda z, hook: z * 2)]):
+        hooked_logits = hf_model(**inputs).logits
+        part = torch.compile(hf_model, backend="eager")
+        torch.testing.assert_close(part(**inputs).logits, hooked_logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(whole(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hooks_behind_a_prompt_that_was_compiled_without_any_find_no_map(model):
+    """Nothing followed the prompt, so the cache has no map: refused, never wrong."""
+    inputs = batch(model)
+    torch._dynamo.reset()
+    static = StaticCache(config=model.hf_model.config.get_text_config(), max_cache_len=128)
+    compiled(model.hf_model.__call__)(**inputs, past_key_values=static)
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+    with (
+        model.hooks(settings(model)["rve"]),
+        pytest.raises(ValueError, match="has no token map"),
+    ):
+        model.hf_model(
+            input_ids=inputs["input_ids"][:, -1:], attention_mask=mask, past_key_values=static
+        )

@@ -11,6 +11,7 @@ from family_cases import CASES, batch, hooked, profile_of
 from transformers import DynamicCache
 
 from rvelens import HookedLVLM
+from rvelens.carried import carried_map
 from rvelens.hooks import rve_hooks
 
 ONE_FORWARD = [name for name in CASES if name not in ("instructblip", "paligemma", "gemma3")]
@@ -92,3 +93,53 @@ def test_the_cache_s_own_methods_keep_it(name):
         model.hf_model(**word, past_key_values=cache)
     got = model.tokens.image
     assert torch.equal(got, expected[:, : got.shape[1]])
+
+
+@torch.no_grad()
+def test_a_map_that_does_not_fit_costs_a_cache_nothing(model, inputs, profile):
+    hooks = rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)
+    cache = DynamicCache()
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+    step = {
+        "input_ids": inputs["input_ids"][:, -1:],
+        "attention_mask": mask,
+        "past_key_values": cache,
+    }
+    with model.hooks(hooks):
+        model(**inputs, past_key_values=cache)
+        short = model.tokens.crop(3)
+        with pytest.raises(ValueError, match="a token map of"):
+            model(**step, tokens=short)
+        got = model(**step)
+        again = DynamicCache()
+        model(**inputs, past_key_values=again)
+        assert torch.equal(model(**{**step, "past_key_values": again}), got)
+
+
+@torch.no_grad()
+def test_a_shallow_copy_of_a_cache_loses_no_map(model, inputs, profile):
+    cache = DynamicCache()
+    with model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)):
+        model(**inputs, past_key_values=cache)
+        before = carried_map(cache)
+        other = copy.copy(cache)
+        other.layers = [copy.copy(layer) for layer in cache.layers]
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+        ids = inputs["input_ids"][:, -1:]
+        model(input_ids=ids, attention_mask=mask, past_key_values=other)
+        assert carried_map(cache) is before
+        model(input_ids=ids, attention_mask=mask, past_key_values=cache)
+
+
+@torch.no_grad()
+def test_a_piece_that_is_all_padding_for_a_sample_is_refused(model, inputs, profile):
+    """Right padding as long as a whole piece: none of its rows is the sample's last real one."""
+    new = torch.ones_like(inputs["input_ids"][:, :3])
+    real = torch.ones_like(new)
+    real[0] = 0
+    mask = torch.cat([inputs["attention_mask"], real], dim=1)
+    cache = DynamicCache()
+    with model.hooks(rve_hooks(profile, [1], k=3, alpha=0.3)):
+        model(**inputs, past_key_values=cache)
+        with pytest.raises(NotImplementedError, match="some prompts have padding alone there"):
+            model(input_ids=new * 9, attention_mask=mask, past_key_values=cache)

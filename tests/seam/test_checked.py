@@ -209,3 +209,30 @@ def test_a_forward_without_hooks_runs_no_self_check(model, inputs):
     assert model._seam.problems is None
     model.run_with_cache(**inputs)
     assert model._seam.problems == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@every_family
+def test_good_layers_pass_in_any_dtype_beside_a_massive_activation(name, dtype):
+    """As in pretrained models: a few dimensions of the stream are much larger than the others."""
+    model = hooked(name)
+    hf_model = copy.deepcopy(model.hf_model).to(dtype)
+    with torch.no_grad():
+        hf_model.get_decoder().get_input_embeddings().weight[:, 0] = 1000.0
+    twin = HookedLVLM(hf_model, family=model.family)
+    assert twin._seam.check_layers(hf_model.get_decoder()) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_family
+def test_a_layer_that_reaches_nothing_is_named_in_any_dtype(name, dtype):
+    model = hooked(name)
+    hf_model = copy.deepcopy(model.hf_model).to(dtype)
+    layer = model.attention_layers[-1]
+    twin = HookedLVLM(hf_model, family=model.family)
+    projection = twin._seam.modules[layer]
+    with torch.no_grad():
+        projection.o_proj.weight.zero_()
+    problems = twin._seam.check_layers(hf_model.get_decoder())
+    assert "does not change the logits" in problems[layer].reason
+    assert list(problems) == [layer]

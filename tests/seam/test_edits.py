@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from rvelens.hooks import (
     tokens_of,
     vaf_hooks,
 )
+from rvelens.hooks.rows import LastRowHook
 from rvelens.hooks.rve import mask_hooks
 
 SCORES, PATTERN = "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_pattern"
@@ -156,3 +158,87 @@ def test_rve_selects_among_what_an_earlier_hook_left(model, inputs):
     assert bool(target.any())
     torch.testing.assert_close(after[target], before[target] + before[target].abs())
     assert torch.equal(after[~target], before[~target])
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """Declares that it returns a copy."""
+
+    in_place: ClassVar[bool] = False
+
+    def __call__(self, x, hook):
+        return x * 2.0
+
+
+class Loud(Quiet):
+    """Overrides the call without a word about it."""
+
+    def __call__(self, x, hook):
+        x.mul_(2.0)
+
+
+class LoudRow(LastRowHook):
+    """Edits the row in place that it is given."""
+
+    def edited_row(self, row, tokens):
+        row.mul_(2.0)
+        return row
+
+
+@pytest.mark.parametrize("point", ["hook_attn_scores", "hook_pattern"])
+@pytest.mark.parametrize("rows", ["last", "all"])
+@torch.no_grad()
+def test_a_declaration_holds_for_the_call_of_its_own_class(model, inputs, point, rows):
+    model.query_rows = rows
+    expected, got, plain = (
+        model.run_with_hooks(**inputs, fwd_hooks=[(f"blocks.0.attn.{point}", hook)])
+        for hook in (Quiet(), Loud(), lambda x, hook: None)
+    )
+    assert torch.equal(got, expected)
+    assert not torch.equal(got, plain)
+
+
+@torch.no_grad()
+def test_a_row_that_is_edited_in_place_counts_and_hides_what_was_hidden(model, inputs):
+    hide = dilution_hooks([0], shift=-torch.inf)
+    scores = "blocks.0.attn.hook_attn_scores"
+    seen = {}
+
+    def keep(name):
+        return "blocks.0.attn.hook_pattern", lambda x, hook: seen.__setitem__(name, x.clone())
+
+    for name, hooks in {
+        "loud": [*hide, (scores, LoudRow())],
+        "copy": [*hide, (scores, lambda x, hook: x * 2.0)],
+    }.items():
+        model.run_with_hooks(**inputs, fwd_hooks=[*hooks, keep(name)])
+    assert torch.equal(seen["loud"], seen["copy"])
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda hooks: hooks.clear(),
+        lambda hooks: hooks.popitem(),
+        lambda hooks: hooks.pop(next(iter(hooks))),
+        lambda hooks: hooks.__delitem__(next(iter(hooks))),
+    ],
+)
+def test_a_point_knows_that_its_hooks_are_gone_by_any_method(model, remove):
+    point = model.hook_dict["blocks.0.attn.hook_pattern"]
+    point.add_hook(lambda x, hook: x)
+    assert (point.on, point.plain is not None) == (True, True)
+    remove(point._forward_hooks)
+    assert (point.on, point.plain) == (False, ())
+
+
+def test_a_point_knows_that_its_hooks_were_exchanged(model):
+    point = model.hook_dict["blocks.0.attn.hook_pattern"]
+    point._forward_hooks.update({7: print})
+    assert point.on
+    point._forward_hooks = type(point._forward_hooks)(point)
+    assert not point.on
+    point._forward_hooks = {8: print}
+    assert point.on
+    point._forward_hooks.clear()
+    assert not point.on

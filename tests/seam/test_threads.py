@@ -112,3 +112,20 @@ def test_threads_leave_nothing_behind(model, inputs):
     gc.collect()
     assert len({id(state) for state in states}) == 3
     assert model._run.depth == 0
+
+
+@torch.no_grad()
+def test_an_interrupt_in_a_bare_forward_blocks_no_other_thread(model, inputs):
+    """torch calls no hook behind a forward that Ctrl-C ended, and the thread lives on."""
+
+    def interrupt(z, hook):
+        raise KeyboardInterrupt
+
+    with model.hooks([("blocks.0.attn.hook_z", interrupt)]), suppress(KeyboardInterrupt):
+        model.hf_model(**inputs)
+    with (
+        model.hooks([("blocks.0.attn.hook_z", lambda z, hook: z * 2)]),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other = pool.submit(torch.no_grad()(lambda: model(**inputs))).result()
+        assert torch.equal(other, model(**inputs))

@@ -403,7 +403,9 @@ def test_hooks_behind_a_prompt_that_was_compiled_without_any_find_no_map(model):
     """Nothing followed the prompt, so the cache has no map: refused, never wrong."""
     inputs = batch(model)
     torch._dynamo.reset()
-    static = StaticCache(config=model.hf_model.config.get_text_config(), max_cache_len=128)
+    static = transformers.StaticCache(
+        config=model.hf_model.config.get_text_config(), max_cache_len=128
+    )
     compiled(model.hf_model.__call__)(**inputs, past_key_values=static)
     mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
     with (

@@ -23,13 +23,41 @@ from rvelens.watching import Seen, Step
 Found = Source | str
 
 
-def close(a: Float[Tensor, "*a"], b: Float[Tensor, "*b"], times: int = 8) -> bool:
-    """Whether two tensors are equal up to the rounding of a few operations."""
+def close(
+    a: Float[Tensor, "*shape"],
+    b: Float[Tensor, "*shape"],
+    *terms: Float[Tensor, "*shape"],
+    times: int = 2,
+) -> bool:
+    """Whether each pair of numbers is equal up to the rounding of a few operations.
+
+    Every pair has its own tolerance. One large number in a residual stream hides no difference.
+
+    Args:
+        a, b: what is compared; the precision is that of `b`.
+        terms: numbers that `a` or `b` was computed from, whose rounding counts too.
+        times: units of rounding, of the largest number of a pair and of its terms.
+    """
     if a.shape != b.shape:
         return False
-    eps = max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps)
-    size = max(float(a.abs().max()), float(b.abs().max())) if a.numel() else 0.0
-    return bool((a.float() - b.float()).abs().max() <= times * eps * size) if a.numel() else True
+    eps, wide = torch.finfo(b.dtype).eps, torch.promote_types(b.dtype, torch.float32)
+    a, b = a.to(wide), b.to(wide)
+    size = torch.maximum(a.abs(), b.abs())
+    for term in terms:
+        size = torch.maximum(size, term.to(wide).abs())
+    return bool(((a - b).abs() <= times * eps * size).all())
+
+
+def is_sum(total: Float[Tensor, "*shape"], *terms: Float[Tensor, "*shape"]) -> bool:
+    """Whether a tensor is the sum of others, up to rounding."""
+    wide = torch.promote_types(total.dtype, torch.float32)
+    return close(sum((x.to(wide) for x in terms[1:]), terms[0].to(wide)), total, *terms)
+
+
+def is_lost(x: Float[Tensor, "*shape"], total: Float[Tensor, "*shape"]) -> bool:
+    """Whether nearly all of `x` is lost in the rounding of a sum, so that it proves nothing."""
+    limit = 8 * torch.finfo(total.dtype).eps * total.float().abs()
+    return float((x.float().abs() > limit).float().mean()) < 1 / 32
 
 
 @dataclass(eq=False)
@@ -78,26 +106,25 @@ class Block:
         for j in range(self.start + 1, len(self.steps)):
             mid = self._like(self.steps[j].x)
             for i in reversed(range(self.start, j)):
-                if mid is not None and not self._tiny(i) and close(self.x + self._out(i), mid):
+                if mid is not None and not self._tiny(i) and is_sum(mid, self.x, self._out(i)):
                     return i, j
         return None
 
     def _tiny(self, n: int) -> bool:
         """Whether an output is lost in the rounding of the stream, so that nothing can be told."""
-        eps = torch.finfo(self.x.dtype).eps
-        return float(self._out(n).abs().max()) <= 64 * eps * float(self.x.abs().max())
+        return is_lost(self._out(n), self.x)
 
-    def _last(self, before: Tensor, start: int) -> int | None:
+    def _last(self, start: int, *before: Tensor) -> int | None:
         """The last step from `start` on whose output makes the block's output of `before`."""
         steps = reversed(range(start, len(self.steps)))
         return next(
-            (n for n in steps if not self._tiny(n) and close(before + self._out(n), self.y)), None
+            (n for n in steps if not self._tiny(n) and is_sum(self.y, *before, self._out(n))), None
         )
 
     def _side_by_side(self) -> tuple[int, int] | None:
         """Two steps whose outputs are both added to the block's input."""
         for i in reversed(range(self.start, len(self.steps))):
-            k = None if self._tiny(i) else self._last(self.x + self._out(i), 0)
+            k = None if self._tiny(i) else self._last(0, self.x, self._out(i))
             if k is not None and k != i:
                 return i, k
         return None
@@ -129,7 +156,7 @@ class Block:
             i, j = middle
             mid = self._like(self.steps[j].x)
             assert mid is not None
-            k = self._last(mid, j)
+            k = self._last(j, mid)
             return {
                 "hook_attn_out": self._output(i),
                 "hook_resid_mid": self._in_place(j),
@@ -137,7 +164,7 @@ class Block:
                 if k is None
                 else self._output(k),
             }
-        both, alone = self._side_by_side(), self._last(self.x, self.start)
+        both, alone = self._side_by_side(), self._last(self.start, self.x)
         if both is not None:
             reason = "its branches run side by side, with no sum between them"
             first, second = (self._output(n) for n in both)
@@ -179,9 +206,13 @@ def norm_of(step: Step) -> Found:
         scale = Scale(step.module, centred, float(eps))
         x = step.x.float()
         hat = (x - x.mean(dim=-1, keepdim=True) if centred else x) / scale.of(x)
-        hat, y = hat.flatten(0, -2), y.flatten(0, -2)
+        hat, y, x = hat.flatten(0, -2), y.flatten(0, -2), (x / scale.of(x)).flatten(0, -2)
         weight = (hat * y).sum(dim=0) / hat.pow(2).sum(dim=0).clamp(min=1e-12)
-        if close((hat * weight).to(step.y.dtype), y.to(step.y.dtype), 32):
+        shift = torch.zeros_like(weight) if bias is None else bias.float()
+        terms = [x * weight, shift.expand_as(x)]
+        if centred:  # the rounding of the mean is that of the whole row
+            terms.append(x.abs().amax(dim=-1, keepdim=True) * weight)
+        if close(hat * weight + shift, step.y.flatten(0, -2), *terms, times=8):
             return scale
     return "its norm does not divide by one scale"
 
@@ -291,7 +322,8 @@ def _fitting(
         if x.shape == wanted.shape:
             shown.append((view, x))
     for view, x in shown:
-        if close(x, wanted) or close(x.float().norm(dim=-1), wanted.float().norm(dim=-1), 64):
+        lengths = (x.float().norm(dim=-1).to(x.dtype), wanted.float().norm(dim=-1).to(x.dtype))
+        if close(x, wanted) or close(*lengths, times=8):
             return Part(Output(step.module, view), True)
     if len(shown) == 1:
         return Part(Output(step.module, shown[0][0]), False)

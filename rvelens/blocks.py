@@ -24,9 +24,9 @@ Found = Source | str
 
 
 def close(
-    a: Float[Tensor, "*shape"],
-    b: Float[Tensor, "*shape"],
-    *terms: Float[Tensor, "*shape"],
+    a: Float[Tensor, "*a"],
+    b: Float[Tensor, "*b"],
+    *terms: Float[Tensor, "..."],
     times: int = 2,
 ) -> bool:
     """Whether each pair of numbers is equal up to the rounding of a few operations.
@@ -40,24 +40,28 @@ def close(
     """
     if a.shape != b.shape:
         return False
-    eps, wide = torch.finfo(b.dtype).eps, torch.promote_types(b.dtype, torch.float32)
-    a, b = a.to(wide), b.to(wide)
+    eps = torch.finfo(b.dtype).eps
+    a, b = widen(a), widen(b)
     size = torch.maximum(a.abs(), b.abs())
     for term in terms:
-        size = torch.maximum(size, term.to(wide).abs())
+        size = torch.maximum(size, widen(term).abs())
     return bool(((a - b).abs() <= times * eps * size).all())
+
+
+def widen(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def is_sum(total: Float[Tensor, "*shape"], *terms: Float[Tensor, "*shape"]) -> bool:
     """Whether a tensor is the sum of others, up to rounding."""
-    wide = torch.promote_types(total.dtype, torch.float32)
-    return close(sum((x.to(wide) for x in terms[1:]), terms[0].to(wide)), total, *terms)
+    return close(sum(map(widen, terms[1:]), widen(terms[0])), total, *terms)
 
 
 def is_lost(x: Float[Tensor, "*shape"], total: Float[Tensor, "*shape"]) -> bool:
     """Whether nearly all of `x` is lost in the rounding of a sum, so that it proves nothing."""
-    limit = 8 * torch.finfo(total.dtype).eps * total.float().abs()
-    return float((x.float().abs() > limit).float().mean()) < 1 / 32
+    limit = 8 * torch.finfo(total.dtype).eps * widen(total).abs()
+    return float((widen(x).abs() > limit).float().mean()) < 1 / 32
 
 
 @dataclass(eq=False)
@@ -201,14 +205,14 @@ def norm_of(step: Step) -> Found:
     if step.x is None or step.y is None or step.x.shape != step.y.shape or eps is None:
         return "no norm with a scale is there"
     bias = getattr(step.module, "bias", None)
-    y = step.y.float() if bias is None else step.y.float() - bias.float()
+    y = widen(step.y) if bias is None else widen(step.y) - widen(bias)
     for centred in (False, True):
         scale = Scale(step.module, centred, float(eps))
-        x = step.x.float()
+        x = widen(step.x)
         hat = (x - x.mean(dim=-1, keepdim=True) if centred else x) / scale.of(x)
         hat, y, x = hat.flatten(0, -2), y.flatten(0, -2), (x / scale.of(x)).flatten(0, -2)
         weight = (hat * y).sum(dim=0) / hat.pow(2).sum(dim=0).clamp(min=1e-12)
-        shift = torch.zeros_like(weight) if bias is None else bias.float()
+        shift = torch.zeros_like(weight) if bias is None else widen(bias)
         terms = [x * weight, shift.expand_as(x)]
         if centred:  # the rounding of the mean is that of the whole row
             terms.append(x.abs().amax(dim=-1, keepdim=True) * weight)
@@ -322,7 +326,7 @@ def _fitting(
         if x.shape == wanted.shape:
             shown.append((view, x))
     for view, x in shown:
-        lengths = (x.float().norm(dim=-1).to(x.dtype), wanted.float().norm(dim=-1).to(x.dtype))
+        lengths = (widen(y).norm(dim=-1).to(x.dtype) for y in (x, wanted))
         if close(x, wanted) or close(*lengths, times=8):
             return Part(Output(step.module, view), True)
     if len(shown) == 1:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rvelens.blocks import Block, Found, Part, close, is_sum, norm_of, projections
+from rvelens.blocks import Block, Found, Part, close, is_sum, norm_of, projections, widen
 from rvelens.device import execution_device
 from rvelens.linear import weight_of, why_not_plain
 from rvelens.run import Forward, Run
@@ -130,8 +130,8 @@ def _embedding(embedding: nn.Module, first: Seen, beside: list[Step]) -> Found:
     x = None if first.whole is None else first.whole.x
     if step is None or step.y is None or x is None or step.y.shape != x.shape:
         return "its embeddings do not enter the first block as they are"
-    y = step.y.float()
-    factor = (x.float() * y).sum() / y.pow(2).sum()
+    y = widen(step.y)
+    factor = (widen(x) * y).sum() / y.pow(2).sum()
     if not close(y * factor, x):
         return "positions or a norm come between its embeddings and the first block"
     return Input(first.whole.module, first=True)  # type: ignore[union-attr]
@@ -208,7 +208,7 @@ def _wrong(
 
 def _local(given: Float[Tensor, "batch head query d_head"], n: int) -> bool:
     """Whether the copy differs from the last one, which nobody edited, in the first head alone."""
-    mine, plain = given[n].flatten(1).float(), given[-1].flatten(1).float()
+    mine, plain = (widen(given[i]).flatten(1) for i in (n, -1))
     moved = (mine - plain).norm(dim=1) / torch.maximum(mine.norm(dim=1), plain.norm(dim=1))
     others = moved[1:].max() if len(moved) > 1 else moved.new_zeros(())
     # A change of sign moves a head by twice its length. Rounding of 16 bits in many layers stays below.

@@ -102,7 +102,8 @@ def stopping(blocks: tuple[nn.Module, ...], layer: int | None, embed: TapPoint) 
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = hidden_of(args, kwargs)
-        raise StoppedError(residual=embed.show(x)[0] if n == 0 and embed.in_use else x)
+        # A copy: it may be the caller's own tensor.
+        raise StoppedError(residual=embed.show(x.clone())[0] if n == 0 and embed.in_use else x)
 
     def behind(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         raise StoppedError(residual=first_of(output))

@@ -117,7 +117,11 @@ class Watched(OrderedDict[int, Any]):
 
     def __setitem__(self, number: int, hook: Any) -> None:
         super().__setitem__(number, hook)
-        self.point.refresh()
+        try:
+            self.point.refresh()
+        except ValueError:  # a point that cannot be shown exactly
+            super().__delitem__(number)
+            raise
 
     def __delitem__(self, number: int) -> None:
         super().__delitem__(number)
@@ -613,10 +617,10 @@ def fire(
 def fire_and_compare(
     run: Run, point: Point, x: Shaped[Tensor, "*any"], forward: Forward
 ) -> tuple[Shaped[Tensor, "*any"], bool]:
-    """Run the hooks of a point; what they made of `x`, and whether they edited it, by whatever means.
+    """Run the hooks of a point; return what they made of `x` and whether that is an edit.
 
-    Every hook point has this one test. It compares bits, so that it sees edits in place, through `.data`
-    or `.numpy()`, and in inference mode, and takes no number of the model's own for an edit.
+    Every hook point uses this test. It compares bits. So it sees edits in place, through `.data` or
+    `.numpy()`, and in inference mode, and NaN of the model's own is no edit.
     """
     compare = point.in_place and not is_compiling()
     before = x.detach().clone() if compare else None

@@ -201,12 +201,15 @@ class Prefix:
 def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
     """Raise ValueError for a hook that sees less in a replay than in `generate`.
 
-    `generate` shows hook_z, and under `query_rows="all"` scores and pattern too, every row of the
-    prompt; a replay runs the last one alone.
+    `generate` shows every row of the prompt at all points but scores and pattern under
+    `query_rows="last"`. A replay runs the last row alone, and gives row-local hooks their rows of scores,
+    pattern and z.
     """
     for point, hook in points_of(model, hooks):
-        every = model.query_rows == "all" or point.endswith("hook_z")
-        if every and point in model.hook_dict and not is_row_local(hook):
+        rows = point.endswith(("hook_attn_scores", "hook_pattern"))
+        local = is_row_local(hook) and (rows or point.endswith("hook_z"))
+        shown = rows and model.query_rows == "last"
+        if point in model.hook_dict and not (local or shown):
             raise ValueError(
                 f"{name_of(hook)} on {point} sees every row of a prompt, and a replay runs only the "
                 "last one: expected hooks on scores or pattern of the last row; run whole forwards."

@@ -202,7 +202,7 @@ def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
     """Raise ValueError for a hook that sees less in a replay than in `generate`.
 
     `generate` shows every row of the prompt at all points but scores and pattern under
-    `query_rows="last"`. A replay runs the last row alone, and gives row-local hooks their rows of scores,
+    `query_rows="last"`. A replay runs the last row alone. Row-local hooks get their rows of scores,
     pattern and z.
     """
     for point, hook in points_of(model, hooks):

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.hooks import ars_caching_hooks, dilution_hooks, region_hooks, rve_hooks, tokens_of
 from rvelens.prefix import REPLAYS, prepare_shared
-from rvelens.replay import prefill
+from rvelens.replay import can_replay, prefill
 
 
 def test_replay_equals_a_whole_forward_under_every_setting(model, inputs, profile):
@@ -122,6 +122,22 @@ def settings_of(model, profile, inputs):
         [(lambda name: name.endswith("hook_attn_scores"), lambda x, hook: x * 1.5)],
         [],
     ]
+
+
+@pytest.mark.parametrize(
+    "point", ["hook_resid_mid", "hook_mlp_out", "ln1.hook_scale", "attn.hook_q", "attn.hook_rot_k"]
+)
+def test_points_that_show_every_row_are_not_replayed(model, inputs, point):
+    prefix = prefill(model, inputs)
+    hooks = [(f"blocks.1.{point}", lambda x, hook: x * 0.5)]
+    with pytest.raises(ValueError, match=rf"on blocks\.1\.{point} sees every row of a prompt"):
+        prefix.replay_each([hooks])
+    with (
+        model.hooks(hooks),
+        pytest.raises(ValueError, match=rf"on blocks\.1\.{point} sees every row of a prompt"),
+    ):
+        prefix.replay()
+    assert not can_replay(model, hooks)
 
 
 def test_settings_side_by_side_equal_each_alone(model, inputs, profile):

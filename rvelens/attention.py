@@ -127,11 +127,18 @@ def _refreshing(name: str) -> Callable[..., Any]:
 
     @wraps(method)
     def change(self: Watched, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        finally:
-            if self.ready:
+        before = dict(self)
+        result = method(self, *args, **kwargs)
+        if self.ready:
+            try:
                 self.point.refresh()
+            except ValueError:  # a point that cannot be shown exactly
+                self.ready = False
+                OrderedDict.clear(self)
+                OrderedDict.update(self, before)
+                self.ready = True
+                raise
+        return result
 
     return change
 
@@ -293,13 +300,8 @@ class AttentionHooks(nn.Module):
         return _put_row(whole, z.to(whole.dtype), row), weights
 
     def _fire_and_compare(self, point: Point, x: Tensor, forward: Forward) -> tuple[Tensor, bool]:
-        """What the hooks of a point made of `x`, and whether they edited it, by whatever means."""
-        compare = point.in_place and not is_compiling()
-        before = x.detach().clone() if compare else None
-        y = self.fire(point, x, forward)
-        if y is not x:
-            return y, True
-        return y, point.in_place if before is None else not torch.equal(before, y)
+        """Run the hooks of a point; see `fire_and_compare`."""
+        return fire_and_compare(self.run, point, x, forward)
 
     def _fire_rotated(
         self, point: Point, x: Float[Tensor, "batch head query d_head"], forward: Forward
@@ -316,11 +318,10 @@ class AttentionHooks(nn.Module):
     def _fire_z(
         self, z: Float[Tensor, "batch query head d_value"], forward: Forward
     ) -> Float[Tensor, "batch query head d_value"]:
-        version = None if is_compiling() or z.is_inference() else z._version
-        edited = self.fire(self.hook_z, z, forward)
-        if edited is not z or version is None or edited._version != version:
-            self.run.keep(self.hook_z, edited)
-        return edited
+        y, edited = self._fire_and_compare(self.hook_z, z, forward)
+        if edited:
+            self.run.keep(self.hook_z, y)
+        return y
 
 
 @dataclass(eq=False)
@@ -649,6 +650,31 @@ def fire(
         if run.depth > 1:  # a hook of this point may have started the forward
             point.ctx["tokens"] = before
     return check_returned(point, None, y, x)
+
+
+def fire_and_compare(
+    run: Run, point: Point, x: Shaped[Tensor, "*any"], forward: Forward
+) -> tuple[Shaped[Tensor, "*any"], bool]:
+    """Run the hooks of a point; return what they made of `x` and whether that is an edit.
+
+    Every hook point uses this test. It compares bits. So it sees edits in place, through `.data` or
+    `.numpy()`, and in inference mode, and NaN of the model's own is no edit.
+    """
+    compare = point.in_place and not is_compiling()
+    before = x.detach().clone() if compare else None
+    y = fire(run, point, x, forward)
+    if y is not x:
+        return y, True
+    return y, point.in_place if before is None else not _same_bits(before, y)
+
+
+# NaN differs from itself, so bits are compared as integers, by their bytes.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _same_bits(a: Shaped[Tensor, "*any"], b: Shaped[Tensor, "*any"]) -> bool:
+    kind = _INTEGERS[a.element_size()]
+    return torch.equal(a.view(kind), b.detach().view(kind))
 
 
 def _run_plain(point: Point, x: Tensor) -> Tensor:

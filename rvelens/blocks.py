@@ -1,8 +1,8 @@
-"""Where the hook points of a block are: found by what its modules compute, not by their names.
+"""Which module of a block computes each hook point. What modules compute decides, not their names.
 
-One forward is watched. `hook_attn_out` is the output of the module for which
-`hook_resid_pre + hook_attn_out` is what another module of the block gets: `hook_resid_mid`. So a branch
-that is scaled or normed before it is added shows what is added, or is refused with the reason.
+One forward is recorded. `hook_attn_out` is the output for which `hook_resid_pre + hook_attn_out` is
+the input of a later module of the block. That input is `hook_resid_mid`. So `hook_attn_out` is what is
+added, after any norm. A point of a branch that is scaled as it is added is refused.
 """
 
 from __future__ import annotations
@@ -17,45 +17,78 @@ from torch import Tensor, nn
 
 from rvelens.run import Run
 from rvelens.taps import Input, InputInPlace, Output, Scale, Source
-from rvelens.watching import Seen, Step
+from rvelens.watching import BlockRecord, ModuleCall
 
 # A point's source, or the reason why it has none, as part of a sentence.
-Found = Source | str
+SourceOrReason = Source | str
 
 
-def close(a: Float[Tensor, "*a"], b: Float[Tensor, "*b"], times: int = 8) -> bool:
-    """Whether two tensors are equal up to the rounding of a few operations."""
+def close(
+    a: Float[Tensor, "*a"],
+    b: Float[Tensor, "*b"],
+    *terms: Float[Tensor, ...],
+    times: int = 2,
+) -> bool:
+    """Whether each pair of numbers is equal up to the rounding of a few operations.
+
+    Every pair has its own tolerance. One large number in a residual stream hides no difference.
+
+    Args:
+        a, b: what is compared; the precision is that of `b`.
+        terms: numbers that `a` or `b` was computed from, whose rounding counts too.
+        times: units of rounding, of the largest number of a pair and of its terms.
+    """
     if a.shape != b.shape:
         return False
-    eps = max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps)
-    size = max(float(a.abs().max()), float(b.abs().max())) if a.numel() else 0.0
-    return bool((a.float() - b.float()).abs().max() <= times * eps * size) if a.numel() else True
+    eps = torch.finfo(b.dtype).eps
+    a, b = widen(a), widen(b)
+    size = torch.maximum(a.abs(), b.abs())
+    for term in terms:
+        size = torch.maximum(size, widen(term).abs())
+    return bool(((a - b).abs() <= times * eps * size).all())
+
+
+def widen(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def is_sum(total: Float[Tensor, "*shape"], *terms: Float[Tensor, "*shape"]) -> bool:
+    """Whether a tensor is the sum of others, up to rounding."""
+    return close(sum(map(widen, terms[1:]), widen(terms[0])), total, *terms)
+
+
+def is_lost(x: Float[Tensor, "*shape"], total: Float[Tensor, "*shape"]) -> bool:
+    """Whether nearly all of `x` is lost in the rounding of a sum, so that it proves nothing."""
+    limit = 8 * torch.finfo(total.dtype).eps * widen(total).abs()
+    return float((widen(x).abs() > limit).float().mean()) < 1 / 32
 
 
 @dataclass(eq=False)
 class Block:
-    """A block as a forward showed it.
+    """The residual stream of a block in a recorded forward.
 
     Attributes:
+        record: the block in that forward.
         attention: its attention module; None if it has none.
-        run: the forward in progress, which tells how many rows flat tensors hold a sample.
+        run: the forward in progress, which tells the rows of a sample in flat tensors.
     """
 
-    seen: Seen
+    record: BlockRecord
     attention: nn.Module | None
     run: Run
 
     def __post_init__(self) -> None:
-        whole = self.seen.whole
+        whole = self.record.whole
         assert whole is not None
         assert whole.x is not None
         assert whole.y is not None
         self.x, self.y = whole.x, whole.y
-        self.steps = [step for step in self.seen.steps if self._like(step.y) is not None]
+        self.calls = [call for call in self.record.calls if self._like(call.y) is not None]
         # The branch of attention begins at the module that holds it.
-        holding = (n for n, step in enumerate(self.steps) if self._is_attention(step.module))
+        holding = (n for n, call in enumerate(self.calls) if self._is_attention(call.module))
         self.start = next(holding, 0)
-        self.attends = self.attention is not None and bool(self.steps)
+        self.attends = self.attention is not None and bool(self.calls)
 
     def _is_attention(self, module: nn.Module) -> bool:
         return any(m is self.attention for m in module.modules())
@@ -69,67 +102,66 @@ class Block:
         return x.view(self.x.shape)
 
     def _out(self, n: int) -> Tensor:
-        y = self._like(self.steps[n].y)
+        y = self._like(self.calls[n].y)
         assert y is not None
         return y
 
     def _middle(self) -> tuple[int, int] | None:
-        """The last step whose output plus the block's input is what a later one gets, and that one."""
-        for j in range(self.start + 1, len(self.steps)):
-            mid = self._like(self.steps[j].x)
+        """The last call whose output plus the block's input is a later call's input, and that call."""
+        for j in range(self.start + 1, len(self.calls)):
+            mid = self._like(self.calls[j].x)
             for i in reversed(range(self.start, j)):
-                if mid is not None and not self._tiny(i) and close(self.x + self._out(i), mid):
+                if mid is not None and not self._tiny(i) and is_sum(mid, self.x, self._out(i)):
                     return i, j
         return None
 
     def _tiny(self, n: int) -> bool:
-        """Whether an output is lost in the rounding of the stream, so that nothing can be told."""
-        eps = torch.finfo(self.x.dtype).eps
-        return float(self._out(n).abs().max()) <= 64 * eps * float(self.x.abs().max())
+        """Whether an output is lost in the rounding of the stream, so that its sum proves nothing."""
+        return is_lost(self._out(n), self.x)
 
-    def _last(self, before: Tensor, start: int) -> int | None:
-        """The last step from `start` on whose output makes the block's output of `before`."""
-        steps = reversed(range(start, len(self.steps)))
+    def _last(self, start: int, *before: Tensor) -> int | None:
+        """The last call from `start` on whose output and `before` sum to the block's output."""
+        calls = reversed(range(start, len(self.calls)))
         return next(
-            (n for n in steps if not self._tiny(n) and close(before + self._out(n), self.y)), None
+            (n for n in calls if not self._tiny(n) and is_sum(self.y, *before, self._out(n))), None
         )
 
     def _side_by_side(self) -> tuple[int, int] | None:
-        """Two steps whose outputs are both added to the block's input."""
-        for i in reversed(range(self.start, len(self.steps))):
-            k = None if self._tiny(i) else self._last(self.x + self._out(i), 0)
+        """Two calls whose outputs are both added to the block's input."""
+        for i in reversed(range(self.start, len(self.calls))):
+            k = None if self._tiny(i) else self._last(0, self.x, self._out(i))
             if k is not None and k != i:
                 return i, k
         return None
 
-    def sources(self) -> dict[str, Found]:
+    def sources(self) -> dict[str, SourceOrReason]:
         """Sources of the block's points by name."""
-        found: dict[str, Found] = {
-            "hook_resid_pre": Input(self.seen.whole.module),  # type: ignore[union-attr]
-            "hook_resid_post": Output(self.seen.whole.module),  # type: ignore[union-attr]
+        sources: dict[str, SourceOrReason] = {
+            "hook_resid_pre": Input(self.record.whole.module),  # type: ignore[union-attr]
+            "hook_resid_post": Output(self.record.whole.module),  # type: ignore[union-attr]
         }
-        found |= self._branches()
-        first = next((s for s in self.steps if s.x is not None and self._gets(s, self.x)), None)
-        found["ln1.hook_scale"] = "no norm gets its input" if first is None else norm_of(first)
+        sources |= self._branches()
+        first = next((c for c in self.calls if c.x is not None and self._gets(c, self.x)), None)
+        sources["ln1.hook_scale"] = "no norm gets its input" if first is None else norm_of(first)
         middle = self._middle()
-        found["ln2.hook_scale"] = (
-            "no norm gets hook_resid_mid" if middle is None else norm_of(self.steps[middle[1]])
+        sources["ln2.hook_scale"] = (
+            "no norm gets hook_resid_mid" if middle is None else norm_of(self.calls[middle[1]])
         )
         if not self.attends:
-            del found["hook_attn_out"]
-        return found
+            del sources["hook_attn_out"]
+        return sources
 
-    def _gets(self, step: Step, x: Tensor) -> bool:
-        got = self._like(step.x)
+    def _gets(self, call: ModuleCall, x: Tensor) -> bool:
+        got = self._like(call.x)
         return got is not None and close(got, x)
 
-    def _branches(self) -> dict[str, Found]:
+    def _branches(self) -> dict[str, SourceOrReason]:
         middle = self._middle()
         if middle is not None:
             i, j = middle
-            mid = self._like(self.steps[j].x)
+            mid = self._like(self.calls[j].x)
             assert mid is not None
-            k = self._last(mid, j)
+            k = self._last(j, mid)
             return {
                 "hook_attn_out": self._output(i),
                 "hook_resid_mid": self._in_place(j),
@@ -137,7 +169,7 @@ class Block:
                 if k is None
                 else self._output(k),
             }
-        both, alone = self._side_by_side(), self._last(self.x, self.start)
+        both, alone = self._side_by_side(), self._last(self.start, self.x)
         if both is not None:
             reason = "its branches run side by side, with no sum between them"
             first, second = (self._output(n) for n in both)
@@ -153,14 +185,14 @@ class Block:
         return dict.fromkeys(("hook_attn_out", "hook_resid_mid", "hook_mlp_out"), reason)
 
     def _output(self, n: int) -> Output:
-        y = self.steps[n].y
+        y = self.calls[n].y
         flat = y is not None and y.shape != self.x.shape
-        return Output(self.steps[n].module, partial(by_sample, self.run) if flat else None)
+        return Output(self.calls[n].module, partial(by_sample, self.run) if flat else None)
 
     def _in_place(self, n: int) -> InputInPlace:
-        x = self.steps[n].x
+        x = self.calls[n].x
         flat = x is not None and x.shape != self.x.shape
-        return InputInPlace(self.steps[n].module, partial(by_sample, self.run) if flat else None)
+        return InputInPlace(self.calls[n].module, partial(by_sample, self.run) if flat else None)
 
 
 def by_sample(run: Run, x: Shaped[Tensor, "rows d_model"]) -> Shaped[Tensor, "batch query d_model"]:
@@ -168,20 +200,24 @@ def by_sample(run: Run, x: Shaped[Tensor, "rows d_model"]) -> Shaped[Tensor, "ba
     return x.view(-1, run.forward_at(None).n_query, x.shape[-1])
 
 
-def norm_of(step: Step) -> Found:
+def norm_of(call: ModuleCall) -> SourceOrReason:
     """The scale of a norm, if what it returns is its input over that scale, times fixed weights."""
-    eps = next((getattr(step.module, n) for n in _EPS if hasattr(step.module, n)), None)
-    if step.x is None or step.y is None or step.x.shape != step.y.shape or eps is None:
+    eps = next((getattr(call.module, n) for n in _EPS if hasattr(call.module, n)), None)
+    if call.x is None or call.y is None or call.x.shape != call.y.shape or eps is None:
         return "no norm with a scale is there"
-    bias = getattr(step.module, "bias", None)
-    y = step.y.float() if bias is None else step.y.float() - bias.float()
+    bias = getattr(call.module, "bias", None)
+    y = widen(call.y) if bias is None else widen(call.y) - widen(bias)
     for centred in (False, True):
-        scale = Scale(step.module, centred, float(eps))
-        x = step.x.float()
+        scale = Scale(call.module, centred, float(eps))
+        x = widen(call.x)
         hat = (x - x.mean(dim=-1, keepdim=True) if centred else x) / scale.of(x)
-        hat, y = hat.flatten(0, -2), y.flatten(0, -2)
+        hat, y, x = hat.flatten(0, -2), y.flatten(0, -2), (x / scale.of(x)).flatten(0, -2)
         weight = (hat * y).sum(dim=0) / hat.pow(2).sum(dim=0).clamp(min=1e-12)
-        if close((hat * weight).to(step.y.dtype), y.to(step.y.dtype), 32):
+        shift = torch.zeros_like(weight) if bias is None else widen(bias)
+        terms = [x * weight, shift.expand_as(x)]
+        if centred:  # the rounding of the mean is that of the whole row
+            terms.append(x.abs().amax(dim=-1, keepdim=True) * weight)
+        if close(hat * weight + shift, call.y.flatten(0, -2), *terms, times=8):
             return scale
     return "its norm does not divide by one scale"
 
@@ -196,12 +232,12 @@ _FUSED = ("qkv_proj", "query_key_value", "qkv", "c_attn")
 
 
 def whole_heads(n: int, x: Shaped[Tensor, "*rows d_heads"]) -> Shaped[Tensor, "*rows head d_head"]:
-    """Heads one behind the other."""
+    """Heads in a row: all numbers of the first head, then all of the next."""
     return x.unflatten(-1, (n, -1))
 
 
 def first_half(n: int, x: Shaped[Tensor, "*rows d_heads"]) -> Shaped[Tensor, "*rows head d_head"]:
-    """Of each head the first half; the second is its gate."""
+    """The first half of each head. The second half is its gate."""
     x = x.unflatten(-1, (n, 2, -1))
     return x.select(-2, 0)
 
@@ -223,7 +259,7 @@ def part_of_head(
 def slice_of_all(
     start: int, n: int, d: int, x: Shaped[Tensor, "*rows d_heads"]
 ) -> Shaped[Tensor, "*rows head d_head"]:
-    """Heads one behind the other, from some number on."""
+    """Heads in a row, from a position of the projection on."""
     return x[..., start : start + n * d].unflatten(-1, (n, d))
 
 
@@ -232,67 +268,71 @@ class Part:
     """A view of a projection that may be the queries, keys or values.
 
     Attributes:
-        sure: the attention function gets it as it is, or turned by its position.
+        sure: the attention function gets it unchanged, or rotated by its position.
     """
 
     source: Output
     sure: bool
 
 
-def projections(seen: Seen, attention: nn.Module) -> dict[str, Part | str]:
-    """Where queries, keys and values are projected, as "q", "k" and "v".
+def projections(record: BlockRecord, attention: nn.Module) -> dict[str, Part | str]:
+    """The projections of queries, keys and values, by "q", "k" and "v".
 
-    Of one projection for all three, the values tell the order: they are not turned by their position.
+    Where one projection serves all three, the values tell the order of its parts: positions rotate
+    queries and keys alone.
     """
-    steps = {name: _step_of(seen, module) for name, module in attention.named_children()}
-    values = _projection("v", seen, steps, None)
+    calls = {name: _call_of(record, module) for name, module in attention.named_children()}
+    values = _projection("v", record, calls, None)
     view = values.source.view if isinstance(values, Part) else None
     order = view.func if isinstance(view, partial) else None
-    return {p: _projection(p, seen, steps, order) for p in ("q", "k")} | {"v": values}
+    return {p: _projection(p, record, calls, order) for p in ("q", "k")} | {"v": values}
 
 
-def _step_of(seen: Seen, module: nn.Module) -> Step | None:
-    return next((step for step in seen.inner if step.module is module), None)
+def _call_of(record: BlockRecord, module: nn.Module) -> ModuleCall | None:
+    return next((call for call in record.inner if call.module is module), None)
 
 
-def _projection(part: str, seen: Seen, steps: dict[str, Step | None], order: Any) -> Part | str:
-    given = {"q": seen.query, "k": seen.key, "v": seen.value}[part]
-    if given is None or seen.query is None or seen.key is None:
+def _projection(
+    part: str, record: BlockRecord, calls: dict[str, ModuleCall | None], order: Any
+) -> Part | str:
+    given = {"q": record.query, "k": record.key, "v": record.value}[part]
+    if given is None or record.query is None or record.key is None:
         return "its attention function was not called"
     n, d = given.shape[1], given.shape[3]
-    step = next((steps[name] for name in _SEPARATE[part] if steps.get(name) is not None), None)
+    call = next((calls[name] for name in _SEPARATE[part] if calls.get(name) is not None), None)
     views: list[partial[Tensor]] = []
-    if step is not None:
+    if call is not None:
         views = [partial(whole_heads, n), *([partial(first_half, n)] if part == "q" else [])]
     else:
-        step = next((steps[name] for name in _FUSED if steps.get(name) is not None), None)
+        call = next((calls[name] for name in _FUSED if calls.get(name) is not None), None)
         number = "qkv".index(part)
-        n_query, n_key = seen.query.shape[1], seen.key.shape[1]
+        n_query, n_key = record.query.shape[1], record.key.shape[1]
         start = (0, n_query, n_query + n_key)[number] * d
         views = [partial(part_of_head, number, n), partial(part_of_all, number, n)]
         views.append(partial(slice_of_all, start, n, d))
         views = [view for view in views if order in (None, view.func)]
-    if step is None or step.y is None:
+    if call is None or call.y is None:
         return "it has no projection of its own"
-    return _fitting(step, views, given)
+    return _fitting(call, views, given)
 
 
 def _fitting(
-    step: Step, views: list[partial[Tensor]], given: Float[Tensor, "batch head query d_head"]
+    call: ModuleCall, views: list[partial[Tensor]], given: Float[Tensor, "batch head query d_head"]
 ) -> Part | str:
-    assert step.y is not None
+    assert call.y is not None
     wanted = given.transpose(1, 2).flatten(0, 1)
     shown = []
     for view in views:
         try:
-            x = view(step.y).flatten(0, -3)
+            x = view(call.y).flatten(0, -3)
         except RuntimeError:
             continue
         if x.shape == wanted.shape:
             shown.append((view, x))
     for view, x in shown:
-        if close(x, wanted) or close(x.float().norm(dim=-1), wanted.float().norm(dim=-1), 64):
-            return Part(Output(step.module, view), True)
+        lengths = (widen(y).norm(dim=-1).to(x.dtype) for y in (x, wanted))
+        if close(x, wanted) or close(*lengths, times=8):
+            return Part(Output(call.module, view), True)
     if len(shown) == 1:
-        return Part(Output(step.module, shown[0][0]), False)
+        return Part(Output(call.module, shown[0][0]), False)
     return "its heads are not those of a projection"

@@ -165,7 +165,7 @@ class HookRoot(HookedRootModule):
                 'None; set model.query_rows = "all" to slice positions.'
             )
         inputs = [*model_args[:1], *(kwargs.get(n) for n in ("input_ids", "inputs_embeds"))]
-        batch = next((len(x) for x in inputs if isinstance(x, Tensor)), 1)
+        batch = next((len(x) for x in inputs if isinstance(x, Tensor | list | tuple)), 1)
         if remove_batch_dim and batch > 1:
             raise ValueError(
                 f"remove_batch_dim=True for {batch} samples: expected a single one; leave it out."
@@ -192,7 +192,9 @@ class HookRoot(HookedRootModule):
         """
         names = self._checked_filter(names_filter)
         if names is None:
-            return [n for n in self.hook_dict if self._kept(n) and not (sliced and _unsliced(n))]
+            return [
+                n for n in self.hook_dict if self._is_cached(n) and not (sliced and _unsliced(n))
+            ]
         for name in names:
             if sliced and _unsliced(name):
                 raise ValueError(
@@ -201,8 +203,8 @@ class HookRoot(HookedRootModule):
                 )
         return names
 
-    def _kept(self, name: str) -> bool:
-        """Whether run_with_cache keeps a point where no filter is given."""
+    def _is_cached(self, name: str) -> bool:
+        """Whether run_with_cache caches a point without a filter."""
         decoder = self.hf_model.get_decoder()
         if name.startswith("vision.") or self._seam.reason(decoder, name) is not None:
             return False
@@ -217,7 +219,7 @@ class HookRoot(HookedRootModule):
         return super().add_caching_hooks(self._checked_filter(names_filter), *args, **kwargs)
 
     def _checked_filter(self, names_filter: Any) -> list[str] | None:
-        """The hook points that a filter of names, of any kind, matches; None stands for all."""
+        """The hook points that a filter of any kind matches; None for all."""
         if names_filter is None:
             return None
         if callable(names_filter):

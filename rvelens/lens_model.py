@@ -1,4 +1,4 @@
-"""What TransformerLens' own helpers ask of a model: its shape, its weights, its tokens, its cache."""
+"""What TransformerLens' own helpers read of a model: its shape, its weights and its tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rvelens.linear import weight_of
 from rvelens.stream import FinalNorm
 from rvelens.taps import Scale
 
-# Names by which configurations call what comes between the unembedding and the logits.
+# What configurations apply between the unembedding and the logits.
 _BEHIND_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
@@ -37,13 +37,12 @@ class LensModel(LensTexts, HookRoot):
 
     @property
     def cfg(self) -> LensConfig:
-        """The model's shape; `normalization_type` takes the self-check's short forward once."""
+        """The model's shape. `normalization_type` needs one short forward, once."""
         config = self.__dict__.get("_cfg")
         if config is None:
             config = config_of(str(self.name), self.n_layers, self.hf_model, self.device)
             self.__dict__["_cfg"] = config
-        found = self._seam.stream.look() or {}
-        norm = found.get("ln_final.hook_scale")
+        norm = (self._seam.stream.locate() or {}).get("ln_final.hook_scale")
         if isinstance(norm, Scale):
             config.normalization_type = "LN" if norm.centred else "RMS"
         config.device, config.dtype = self.device, self.hf_model.dtype
@@ -144,20 +143,20 @@ class LensModel(LensTexts, HookRoot):
     def tokens_to_residual_directions(
         self, tokens: str | int | Int[Tensor, "*any"]
     ) -> Float[Tensor, "*any d_model"]:
-        """The direction in which the stream over `ln_final.hook_scale` raises a token's logit.
+        """The direction in which the residual stream raises a token's logit.
 
-        The weights of the final norm are in it. TransformerLens folds them into `W_U`; here the model's
-        own weights stay as they are.
+        The logit is the product of this direction and the stream divided by `ln_final.hook_scale`. The
+        direction includes the weights of the final norm, which TransformerLens folds into `W_U`.
 
         Raises:
-            NotImplementedError: logits that are scaled or capped behind the unembedding.
+            NotImplementedError: logits that are scaled or capped after the unembedding.
         """
         config = self.hf_model.config.get_text_config(decoder=True)
         for name in _BEHIND_LOGITS:
             if getattr(config, name, None) not in (None, 1, 1.0, 0):
                 raise NotImplementedError(
                     f"{type(self.hf_model).__name__} has {name}={getattr(config, name)}: expected "
-                    "logits that are W_U's own; multiply by model.W_U and apply it yourself."
+                    "logits that are W_U's output; multiply by model.W_U and apply it yourself."
                 )
         ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
         rows = weight_of(self.hf_model.get_output_embeddings())[torch.as_tensor(ids)]
@@ -166,42 +165,63 @@ class LensModel(LensTexts, HookRoot):
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
-        """The sum of `b_O` of the layers before `layer`.
+        """The sum of `b_O` of the layers before `layer`; layers without attention add none.
+
+        Args:
+            layer: the layer whose input the biases are in.
+            mlp_input: include `b_O` of `layer` itself.
+            include_mlp_biases: True is refused.
 
         Raises:
-            NotImplementedError: biases of feed-forward parts are asked for.
+            NotImplementedError: biases of feed-forward parts, or a layer that norms what its heads add.
         """
         if include_mlp_biases:
             raise NotImplementedError(
-                "biases of feed-forward parts are asked for: expected include_mlp_biases=False; "
-                "hook_mlp_out holds them."
+                "include_mlp_biases=True, and the biases of feed-forward parts are not read: expected "
+                "False; hook_mlp_out includes them, and get_full_resid_decomposition needs "
+                "expand_neurons=False."
             )
-        n = layer + int(mlp_input)
-        blocks: Any = self.blocks[:n]
-        biases = [block.attn.b_O for block in blocks]
-        return torch.stack(biases).sum(dim=0) if biases else torch.zeros_like(self.W_E[0])
+        total = torch.zeros_like(self.W_E[0])
+        for n in range(layer + int(mlp_input)):
+            block: Any = self.blocks[n]
+            if n in self.attention_layers:
+                self._refuse_normed_heads(n)
+                total = total + block.attn.b_O
+        return total
+
+    def _refuse_normed_heads(self, layer: int) -> None:
+        """Raise NotImplementedError where `hook_attn_out` is not the sum of `hook_result` and `b_O`."""
+        module = self._seam.modules[layer]
+        source = self._seam.stream.find(f"{layer}.hook_attn_out")
+        added: Any = getattr(source, "module", None)
+        if added is None or all(m is not module for m in added.modules()):
+            raise NotImplementedError(
+                f"layer {layer} of {type(self.hf_model).__name__} norms what its heads add: expected "
+                "heads that sum to hook_attn_out; use decompose_resid, with one part for each layer's "
+                "attention."
+            )
 
     # Inputs ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def beside(self, inputs: Mapping[str, Any]) -> Iterator[LensModel]:
-        """Forwards inside take from `inputs` what they are not given: pixels, masks, grids.
+    def default_inputs(self, inputs: Mapping[str, Any]) -> Iterator[LensModel]:
+        """A context in which forwards use these pixels, masks and grids if they get none.
 
-        TransformerLens' patching helpers call the model on token ids alone. Inside of
-        `model.beside(inputs)` those ids have their image.
+        TransformerLens' patching helpers call the model with token ids alone. Inside
+        `model.default_inputs(inputs)`, the image of `inputs` belongs to these ids.
 
         Args:
-            inputs: as `prepare` makes them; ids and embeddings among them are left out.
+            inputs: as `prepare` makes them; ids and embeddings in them are ignored.
         """
-        before = self.__dict__.get("_beside", {})
-        left = ("input_ids", "inputs_embeds")
-        self.__dict__["_beside"] = {k: v for k, v in inputs.items() if k not in left}
+        before = self.__dict__.get("_defaults", {})
+        ignored = ("input_ids", "inputs_embeds")
+        self.__dict__["_defaults"] = {k: v for k, v in inputs.items() if k not in ignored}
         try:
             yield self
         finally:
-            self.__dict__["_beside"] = before
+            self.__dict__["_defaults"] = before
 
-    def _with_beside(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a forward with what they lack; a step behind a cache lacks nothing."""
-        beside = self.__dict__.get("_beside", {})
-        return kwargs if kwargs.get("past_key_values") is not None else {**beside, **kwargs}
+    def _with_defaults(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a forward, with defaults for those that are missing; none with a cache."""
+        defaults = self.__dict__.get("_defaults", {})
+        return kwargs if kwargs.get("past_key_values") is not None else {**defaults, **kwargs}

@@ -211,7 +211,7 @@ class HookedLVLM(LensModel):
 
         Args:
             args, kwargs: the Hugging Face model's own; a text, or several, in the place of ids.
-            return_type: "logits"; "loss", the mean cross-entropy of the next tokens that are text;
+            return_type: "logits"; "loss", the mean cross-entropy of text tokens behind real ones;
                 "both", a pair of them; or None, for the hooks alone.
             loss_per_token: the loss of each next token, [batch query-1]; 0 where it is no text.
             stop_at_layer: return the residual stream [batch query d_model] before this layer, and run
@@ -226,7 +226,7 @@ class HookedLVLM(LensModel):
         """
         check_arguments(self._arguments, type(self.hf_model).__name__, kwargs)
         check_return(return_type, kwargs)
-        args, kwargs = self._with_ids(args, self._with_beside(kwargs))
+        args, kwargs = self._with_ids(args, self._with_defaults(kwargs))
         named = name_arguments(self.hf_model, args, kwargs)
         ids, mask, cache = (
             named.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
@@ -249,7 +249,7 @@ class HookedLVLM(LensModel):
         logits = next(x for x in parts if isinstance(x, Tensor) and x.dim() == 3)
         if return_type in ("logits", None):
             return logits if return_type else None
-        loss = loss_of(logits, ids, self._text(logits), loss_per_token)
+        loss = loss_of(logits, ids, self._predicted(logits), loss_per_token)
         return Output(logits, loss) if return_type == "both" else loss
 
     def _with_ids(
@@ -268,14 +268,16 @@ class HookedLVLM(LensModel):
         others = dict(list(name_arguments(self.hf_model, args, {}).items())[1:])
         return (), {**others, "input_ids": ids, "attention_mask": mask, **kwargs}
 
-    def _text(
+    def _predicted(
         self, logits: Float[Tensor, "batch query vocab"]
     ) -> Bool[Tensor, "batch query"] | None:
-        """Which tokens of the forward are text; None where nothing tells."""
-        tokens = self.tokens
-        if tokens is None or tokens.n_known != logits.shape[1]:
+        """Which tokens are text behind a real token; None where their roles are unknown."""
+        tokens, n = self.tokens, logits.shape[1]
+        if tokens is None or tokens.n_known != tokens.n_keys or n > tokens.n_known:
             return None
-        return tokens.text
+        predicted = tokens.text[:, -n:].clone()
+        predicted[:, 1:] &= tokens.real[:, -n:-1]
+        return predicted
 
     def _stopped(
         self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: TokenMap | None
@@ -379,7 +381,7 @@ class HookedLVLM(LensModel):
             inputs = (
                 {**inputs, "input_ids": input} if is_ids else self._with_ids((input,), inputs)[1]
             )
-        inputs = self._with_beside(inputs)
+        inputs = self._with_defaults(inputs)
         check_prompt(self.hf_model, inputs)
         prompt = inputs.get("input_ids", inputs.get("inputs_embeds"))
         if tokens is None:

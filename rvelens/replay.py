@@ -201,19 +201,22 @@ class Prefix:
 def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
     """Raise ValueError for a hook that sees less in a replay than in `generate`.
 
-    `generate` shows scores and pattern of the last row under `query_rows="last"`, and everything else
-    of every row of the prompt. A replay runs the last row alone, behind an image that was read before.
+    `generate` shows every row of the prompt at all points but scores and pattern under
+    `query_rows="last"`. A replay runs the last row alone, after the image was read. Row-local hooks get
+    their rows of scores, pattern and z.
     """
     for point, hook in points_of(model, hooks):
         if point not in model.hook_dict:
             continue  # refused where it is put on
         if point.startswith("vision.") or point == "hook_image_features":
             raise ValueError(
-                f"{name_of(hook)} on {point} runs while the image is read, and a replay comes behind "
-                "it: expected hooks on points of the decoder; run whole forwards."
+                f"{name_of(hook)} on {point} runs while the image is read, and a replay runs after "
+                "that: expected hooks on points of the decoder; run whole forwards."
             )
         rows = point.endswith(("hook_attn_scores", "hook_pattern"))
-        if not (rows and model.query_rows == "last") and not is_row_local(hook):
+        local = is_row_local(hook) and (rows or point.endswith("hook_z"))
+        shown = rows and model.query_rows == "last"
+        if not (local or shown):
             raise ValueError(
                 f"{name_of(hook)} on {point} sees every row of a prompt, and a replay runs only the "
                 "last one: expected hooks on scores or pattern of the last row; run whole forwards."

@@ -22,7 +22,7 @@ class Output(NamedTuple):
 
 
 class StoppedError(Exception):
-    """Ends a forward before the layer at which it is to stop; holds the residual stream there."""
+    """Ends a forward before a layer; holds the residual stream there."""
 
     def __init__(self, residual: Float[Tensor, "batch query d_model"]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class StoppedError(Exception):
 
 
 def check_return(return_type: Any, kwargs: dict[str, Any]) -> None:
-    """Raise ValueError for a return type that there is not, or that does not go with the arguments."""
+    """Raise ValueError for an unknown return type, or one that the arguments rule out."""
     if return_type not in RETURN_TYPES:
         raise ValueError(
             f"return_type is {return_type!r}: expected 'logits', 'loss', 'both' or None; pass one of "
@@ -54,17 +54,17 @@ def loss_of(
     Args:
         logits: of the model.
         ids: the tokens of the forward.
-        counted: tokens that count as something to predict; None for all. Padding and image tokens
-            do not, and get 0 where the loss of each token is asked for.
-        per_token: the loss of each token rather than their mean.
+        counted: tokens that count; None for all. Padding, image tokens and tokens right behind padding
+            do not count, and get 0 under `per_token`.
+        per_token: return the loss of each token, not their mean.
 
     Raises:
         ValueError: no ids, or logits of some tokens only.
     """
     if ids is None or ids.shape[1] != logits.shape[1]:
         raise ValueError(
-            "a loss of a forward without the ids of its tokens: expected input_ids of as many tokens "
-            "as logits; pass input_ids, or compute it from the logits."
+            "a loss of a forward without the ids of its tokens: expected an id for each row of logits; "
+            "pass input_ids, or compute the loss from the logits."
         )
     target = ids[:, 1:].to(logits.device)
     losses = nn.functional.cross_entropy(
@@ -83,12 +83,12 @@ def stopping(blocks: tuple[nn.Module, ...], layer: int | None, embed: TapPoint) 
 
     Args:
         blocks: the model's own layers.
-        layer: the first that is not run; negative ones count from the end; the number of layers for
-            the residual stream before the final norm.
+        layer: the first that does not run. Negative numbers count from the end. The number of layers
+            gives the residual stream before the final norm.
         embed: `hook_embed`, which runs before layer 0.
 
     Raises:
-        ValueError: a layer that there is not.
+        ValueError: the model has no such layer.
     """
     if layer is None:
         yield
@@ -102,7 +102,8 @@ def stopping(blocks: tuple[nn.Module, ...], layer: int | None, embed: TapPoint) 
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = hidden_of(args, kwargs)
-        raise StoppedError(residual=embed.show(x)[0] if n == 0 and embed.in_use else x)
+        # A copy: it may be the caller's own tensor.
+        raise StoppedError(residual=embed.show(x.clone())[0] if n == 0 and embed.in_use else x)
 
     def behind(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         raise StoppedError(residual=first_of(output))

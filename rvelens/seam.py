@@ -17,13 +17,13 @@ from torch.compiler import is_compiling
 
 from rvelens import attention, carried, marks
 from rvelens.attention import AttentionHooks, Point
-from rvelens.blocks import Found
+from rvelens.blocks import SourceOrReason
 from rvelens.calls import name_arguments
 from rvelens.device import execution_device
 from rvelens.generation import guard_generate
 from rvelens.lens_attention import LensAttention
 from rvelens.new_tokens import NewTokens
-from rvelens.places import places_of_decoder
+from rvelens.places import locate_in_decoder
 from rvelens.run import Forward, Run
 from rvelens.self_check import Problem, find_problems
 from rvelens.stream import Stream, blocks_of, points_of_model
@@ -198,10 +198,10 @@ def open_seam(hf_model: Any) -> Seam:
     return seam
 
 
-def _places(decoder: nn.Module, stack: Stack | None, run: Run) -> dict[str, Found]:
-    """Where the points of a decoder are."""
-    found = {} if stack is None else places_of_decoder(stack, run)
-    return {"hook_image_features": VisualEmbeds(decoder, run), **found}
+def _places(decoder: nn.Module, stack: Stack | None, run: Run) -> dict[str, SourceOrReason]:
+    """Sources of a decoder's points."""
+    sources = {} if stack is None else locate_in_decoder(stack, run)
+    return {"hook_image_features": VisualEmbeds(decoder, run), **sources}
 
 
 def attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:

@@ -1,4 +1,4 @@
-"""The hook points of a model that are read at its own modules, and the modules that hold them."""
+"""Hook points that are read at a model's own modules, and the lens modules that hold them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rvelens.attention import AttentionHooks
-from rvelens.blocks import Found
+from rvelens.blocks import SourceOrReason
 from rvelens.points import rows_of
 from rvelens.run import Forward, Run
 from rvelens.taps import Scale, Source, TapPoint
@@ -20,23 +20,23 @@ from rvelens.watching import Stack
 
 @dataclass(eq=False)
 class Stream:
-    """The points of a decoder or of a vision tower that have sources.
+    """The points of a decoder or of a vision tower that are read at modules.
 
     Attributes:
         run: the forward in progress.
         name: of the class of the decoder or tower, for messages.
-        search: finds all sources, by one short forward; what it raises, the first hook raises.
+        search: locates all sources by one short forward. An error in it is raised at the first hook.
         stack: the model's own blocks; None where no list holds them.
-        found: what it found; None before.
+        sources: the result of the search; None before it ran.
         points: by key, such as "3.hook_resid_mid".
-        on: keys of the points in use, in one text: a compiled graph is compiled again for others.
+        on: keys of the points in use, joined. A compiled graph is compiled again when they change.
     """
 
     run: Run
     name: str
-    search: Callable[[], Mapping[str, Found]] | None
+    search: Callable[[], Mapping[str, SourceOrReason]] | None
     stack: Stack | None = None
-    found: Mapping[str, Found] | None = None
+    sources: Mapping[str, SourceOrReason] | None = None
     points: dict[str, TapPoint] = field(default_factory=dict)
     on: str = ""
 
@@ -50,23 +50,23 @@ class Stream:
         self.on = " ".join(key for key, p in self.points.items() if p.in_use)
         self.run.note_use(self, bool(self.on))
 
-    def look(self) -> Mapping[str, Found] | None:
-        """What was found, of one search; None where the first forward has to come before."""
-        if self.found is None and self.search is not None:
-            self.found = self.search()
-        return self.found
+    def locate(self) -> Mapping[str, SourceOrReason] | None:
+        """All sources, from one search; None in a tower before its first hooked forward."""
+        if self.sources is None and self.search is not None:
+            self.sources = self.search()
+        return self.sources
 
     def find(self, key: str) -> Source | None:
-        """The source of a point; None where the first forward has to come before.
+        """The source of a point; None in a tower before its first hooked forward.
 
         Raises:
             ValueError: it cannot be shown exactly, or the short forward fails.
         """
-        found = self.look()
-        if found is None:
+        sources = self.locate()
+        if sources is None:
             return None
         self.refuse(key, self.points[key].name or key)
-        source = found[key]
+        source = sources[key]
         assert not isinstance(source, str)
         return source
 
@@ -80,9 +80,10 @@ class Stream:
             )
 
     def reason(self, key: str) -> str | None:
-        """Why a point has no source; None where it has one, or where that is not known yet."""
-        found = self.look()
-        source = None if found is None else found.get(key, "no list of blocks holds its attention")
+        """Why a point has no source; None where it has one, or before the search."""
+        sources = self.locate()
+        no_list = "no list of blocks holds its attention"
+        source = None if sources is None else sources.get(key, no_list)
         return source if isinstance(source, str) else None
 
     def missed(self, forward: Forward) -> list[str]:
@@ -120,30 +121,30 @@ class FinalNorm(Norm):
         return source
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """What the model's final norm makes of `x`; no hook runs."""
+        """The output of the model's final norm for `x`; no hook runs."""
         return self.source.module.forward(x)
 
     @property
     def w(self) -> Float[Tensor, " d_model"]:
-        """What the norm multiplies by, behind the scale."""
+        """The weights that the norm multiplies by after it divides by the scale."""
         source = self.source
         weight: Any = next(source.module.parameters())
         if source.centred:
             return weight
-        # Of one number everywhere, the norm divides by that number.
+        # If all inputs are one number, the norm divides by that number.
         x = torch.full((1, 1, len(weight)), 1e3, dtype=weight.dtype, device=weight.device)
         return source.module.forward(x)[0, 0] - self.b
 
     @property
     def b(self) -> Float[Tensor, " d_model"]:
-        """What the norm adds; zeros if it adds nothing."""
+        """The bias of the norm; zeros if it has none."""
         bias = getattr(self.source.module, "bias", None)
         weight: Any = next(self.source.module.parameters())
         return torch.zeros_like(weight) if bias is None else bias
 
 
 class Block(nn.Module):
-    """`blocks.{layer}`: holds the hook points of a layer, no weights; `attn` if it has attention."""
+    """`blocks.{layer}`: the hook points of a layer, with `attn` where it has attention; no weights."""
 
     def __init__(self, stream: Stream, layer: int, attn: AttentionHooks | None) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class Block(nn.Module):
 
 
 def points_of_model(stream: Stream) -> dict[str, TapPoint]:
-    """The points beside the blocks, by name."""
+    """The points that belong to no block, by name."""
     return {row.name: stream.point(row.name) for row in rows_of("model")}
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from rvelens.attention import Point, fire
+from rvelens.attention import Point, fire_and_compare
 from rvelens.run import Run
 
 Fire = Callable[[Tensor], tuple[Tensor, bool]]
@@ -58,7 +58,10 @@ class TapPoint(Point):
         return super().add_hook(*args, **kwargs)
 
     def show(self, x: Shaped[Tensor, "*any"]) -> tuple[Shaped[Tensor, "*any"], bool]:
-        """What the hooks made of `x`, and whether they edited it, in place included."""
+        """What the hooks made of `x`, and whether it has to take the place of `x`.
+
+        It does where they edited it, and where a gradient has to pass through what they were shown.
+        """
         if is_compiling() and not self.run.in_step:
             return self._show_uncompiled(x)
         return self._show(x)
@@ -70,12 +73,10 @@ class TapPoint(Point):
             return x, False
         if not is_compiling():
             forward.fired.add(self)
-        version = None if is_compiling() or x.is_inference() else x._version
-        y = fire(run, self, x, forward)
-        edited = y is not x or version is None or y._version != version
+        y, edited = fire_and_compare(run, self, x, forward)
         if edited:
             run.keep(self, y)
-        return y, edited
+        return y, edited or y.requires_grad
 
 
 class _Tap:
@@ -142,8 +143,9 @@ class _OnInputInPlace(_Tap):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = hidden_of(args, kwargs)
         x = x if self.source.view is None else self.source.view(x)
-        y, _ = self.fire(x.clone())  # what a hook kept must not change with the stream
-        x.copy_(y)
+        y, replaces = self.fire(x.clone())  # what a hook stored must not change with the stream
+        if replaces:
+            x.copy_(y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +168,8 @@ class Output:
 class _OnOutput(_Tap):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         x, view = first_of(output), self.source.view
-        if view is None:
-            y, edited = self.fire(x)
-        else:
-            y, edited = self.fire(view(x))
-        if not edited:
+        y, replaces = self.fire(x if view is None else view(x))
+        if not replaces:
             return None
         if view is not None:
             whole = x.clone()
@@ -205,12 +204,20 @@ class Result:
 
 class _OnResult(_Tap):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Any:
-        y, edited = _compared(self.fire, self.source.of(args[0]))
-        if not (edited or y.requires_grad):
+        results = self.source.of(args[0])
+        wide = torch.promote_types(output.dtype, torch.float32)
+        before = results.detach().sum(dim=-2, dtype=wide)
+        y, replaces = self.fire(results)
+        if not replaces:
             return None
-        whole = y.sum(dim=-2)
-        bias = getattr(module, "bias", None)
-        return whole if bias is None else whole + bias
+        # Added to the model's own sum, so that what hooks leave alone stays as it is, bit by bit.
+        own = output.detach() + _without_value(getattr(module, "bias", None), output)
+        return own + (y.sum(dim=-2, dtype=wide) - before).to(output.dtype)
+
+
+def _without_value(bias: Tensor | None, output: Tensor) -> Tensor | float:
+    """Zeros through which the gradient of a bias passes."""
+    return 0.0 if bias is None else (bias - bias.detach()).to(output.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,13 +249,14 @@ class _OnScale(_Tap):
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Any:
         scale = self.source.of(hidden_of(args, kwargs))
-        y, edited = _compared(self.fire, scale)
-        if not edited:
+        y, replaces = self.fire(scale.clone())
+        if not replaces:
             return None
         bias = getattr(module, "bias", None)
         normed = output if bias is None else output - bias
-        normed = (normed * (scale / y)).to(output.dtype)
-        return normed if bias is None else normed + bias
+        # Added to the model's own output, so that a scale that hooks leave alone changes no bit of it.
+        change = normed.to(scale.dtype) * (scale / y - 1)
+        return output + change.to(output.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,8 +296,8 @@ class _OnVisualEmbeds(_Tap):
         visual = tokens.image_keys(tokens.n_keys, embeds.device)[:, -embeds.shape[1] :]
         if not bool(visual.any()):
             return None
-        y, edited = self.fire(embeds[visual])
-        if not edited:
+        y, replaces = self.fire(embeds[visual])
+        if not replaces:
             return None
         whole = embeds.clone()
         whole[visual] = y
@@ -308,13 +316,6 @@ def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 def with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:
     """The arguments with other hidden states."""
     return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
-
-
-def _compared(fire: Fire, x: Float[Tensor, "*any"]) -> tuple[Float[Tensor, "*any"], bool]:
-    """What hooks made of `x`, and whether they edited it, by whatever means."""
-    before = None if is_compiling() else x.detach().clone()
-    y, edited = fire(x)
-    return y, edited or (before is not None and not torch.equal(before, y))
 
 
 def first_of(output: Any) -> Tensor:

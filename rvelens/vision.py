@@ -1,7 +1,8 @@
 """Hook points of the vision tower, `vision.blocks.{layer}`, where its attention can be looked up.
 
-The tower runs before the decoder. Its points show every row, and its masks are its own. Where they are
-is found on the inputs of the first hooked forward: unlike a decoder's, they cannot be made up.
+The tower runs before the decoder. Its points show every row, and its own masks hold. Its modules are
+located in the first hooked forward, on the inputs of that forward. A decoder needs only made-up ids; a
+tower needs real inputs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import nn
 from rvelens import attention
 from rvelens.attention import Point
 from rvelens.lens_attention import LensAttention
-from rvelens.places import places_of_tower
+from rvelens.places import locate_in_tower
 from rvelens.run import Run
 from rvelens.stream import Stream, blocks_of
 from rvelens.taps import Idle, TapPoint
@@ -35,7 +36,7 @@ class Tower:
     """The hook points of a vision tower.
 
     Attributes:
-        handles: of the torch hooks that follow the tower, which are on while a point is.
+        handles: of the torch hooks on the tower, which are on while a point is in use.
     """
 
     stack: Stack
@@ -57,14 +58,14 @@ class Tower:
 
     def points(self) -> dict[Point, str]:
         """All points by their key."""
-        found: dict[Point, str] = {p: key for key, p in self.stream.points.items()}
+        points: dict[Point, str] = {p: key for key, p in self.stream.points.items()}
         for n, hooks in self.layers.items():
-            found |= {
+            points |= {
                 p: f"{n}.attn.{name}"
                 for name, p in hooks.named_children()
                 if isinstance(p, Point) and not isinstance(p, TapPoint)
             }
-        return found
+        return points
 
     def _changed(self, point: Point) -> None:
         """Follow the tower while a point is in use."""
@@ -81,24 +82,24 @@ class Tower:
             self.handles = []
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Find where the points are, if that is not known, and put the torch hooks there.
+        """Locate the points at the first call, and put the torch hooks on.
 
         Raises:
             ValueError: a point in use cannot be shown exactly.
         """
-        if self.stream.found is None:
+        if self.stream.sources is None:
             tower = self.stack.whole
             forward = lambda: tower.forward(*args, **kwargs)  # noqa: E731
-            self.stream.found = places_of_tower(self.stack, self.run, forward)
+            self.stream.sources = locate_in_tower(self.stack, self.run, forward)
         for point, key in self.points().items():
             if point.in_use:
-                if key in self.stream.found:
+                if key in self.stream.sources:
                     self.stream.refuse(key, str(point.name))
                 point.refresh()
         self.run.begin(1, 2, None, True, self.stack.whole)
 
     def end(self, failed: bool) -> None:
-        """Check what the hooks did.
+        """Check that every hooked point ran, and that its numbers are finite.
 
         Raises:
             RuntimeError: a hooked point did not run.
@@ -164,14 +165,14 @@ def find_tower(
     for parent in whole.modules():
         for blocks in parent.children():
             if isinstance(blocks, nn.ModuleList) and len(blocks):
-                found = [_only_attention(block, asks) for block in blocks]
-                if None not in found:
-                    attentions = {n: m for n, m in enumerate(found) if m is not None}
+                modules = [_only_attention(block, asks) for block in blocks]
+                if None not in modules:
+                    attentions = {n: m for n, m in enumerate(modules) if m is not None}
                     return Tower(Stack(whole, parent, tuple(blocks), attentions))
     return None
 
 
 def _only_attention(block: nn.Module, asks: Callable[[type[nn.Module]], bool]) -> nn.Module | None:
     """The only module of a block that asks for an attention function."""
-    found = [m for m in block.modules() if asks(type(m))]
-    return found[0] if len(found) == 1 else None
+    modules = [m for m in block.modules() if asks(type(m))]
+    return modules[0] if len(modules) == 1 else None

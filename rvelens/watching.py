@@ -1,4 +1,4 @@
-"""What one forward shows of the blocks of a stack: inputs, outputs and calls of attention."""
+"""A record of one forward: inputs and outputs of blocks and of their modules, calls of attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,9 @@ class Stack:
     """The blocks of a decoder or of a vision tower.
 
     Attributes:
-        whole: what is run.
+        whole: the decoder or the tower.
         parent: the module that holds the blocks.
-        attentions: the attention module of each block, by its number; blocks without have none.
+        attentions: the attention module of each block, by the block's number; fewer in hybrids.
     """
 
     whole: nn.Module
@@ -49,8 +50,8 @@ def _holds(blocks: nn.ModuleList, attentions: Mapping[int, nn.Module]) -> bool:
 
 
 @dataclass(eq=False)
-class Step:
-    """One call of a module: what it got and what it returned."""
+class ModuleCall:
+    """One call of a module, with the hidden states that it got and returned."""
 
     module: nn.Module
     x: Tensor | None
@@ -58,21 +59,22 @@ class Step:
 
 
 @dataclass(eq=False)
-class Seen:
-    """What a forward showed of one block.
+class BlockRecord:
+    """One block in one forward.
 
     Attributes:
-        whole: the block itself.
-        steps: its own modules, in the order in which they ran.
-        inner: the modules of its attention.
-        query, key, value, z: of its calls of the attention function, [batch head query d_head], z as
-            [batch query head d_value]; calls for pieces of a sequence one behind the other.
-        n_calls: of the attention function.
+        whole: the call of the block itself.
+        calls: calls of its child modules, in the order in which they ran.
+        inner: calls of the child modules of its attention.
+        query, key, value: what its attention function got, [batch head query d_head].
+        z: what its attention function returned, [batch query head d_value]. Calls for pieces of a
+            sequence are concatenated.
+        n_calls: number of calls of the attention function.
     """
 
-    whole: Step | None = None
-    steps: list[Step] = field(default_factory=list)
-    inner: list[Step] = field(default_factory=list)
+    whole: ModuleCall | None = None
+    calls: list[ModuleCall] = field(default_factory=list)
+    inner: list[ModuleCall] = field(default_factory=list)
     query: Tensor | None = None
     key: Tensor | None = None
     value: Tensor | None = None
@@ -82,9 +84,9 @@ class Seen:
 
 @dataclass(eq=False)
 class _Watcher:
-    """Stands in for the hook points of one layer, and keeps what its attention function gets."""
+    """Takes the place of the hook points of one layer, and records its attention function."""
 
-    seen: Seen
+    record: BlockRecord
     thread: int = field(default_factory=threading.get_ident)
     in_use = True
 
@@ -92,61 +94,58 @@ class _Watcher:
         """The layer's own attention."""
         z, weights = call.original()
         if threading.get_ident() == self.thread:
-            seen = self.seen
-            seen.query = _behind(seen.query, call.query, 2)
-            seen.key = _behind(seen.key, call.key, 2)
-            seen.value = _behind(seen.value, call.value, 2)
-            seen.z = _behind(seen.z, z, 1)
-            seen.n_calls += 1
+            record = self.record
+            record.query = _append(record.query, call.query, 2)
+            record.key = _append(record.key, call.key, 2)
+            record.value = _append(record.value, call.value, 2)
+            record.z = _append(record.z, z, 1)
+            record.n_calls += 1
         return z, weights
 
 
-def _behind(before: Tensor | None, x: Tensor, dim: int) -> Tensor:
+def _append(before: Tensor | None, x: Tensor, dim: int) -> Tensor:
     x = x.detach().clone()
     return x if before is None else torch.cat([before, x], dim)
 
 
 @torch.no_grad()
 def watch(
-    stack: Stack, forward: Callable[[], Any], beside_too: nn.Module | None = None
-) -> tuple[list[Seen], list[Step]]:
-    """What a forward shows of each block, of the modules beside the blocks, and of one more.
+    stack: Stack, forward: Callable[[], Any], embedding: nn.Module | None = None
+) -> tuple[list[BlockRecord], list[ModuleCall]]:
+    """Records of the blocks in one forward, and calls of the modules that are in no block.
 
-    Torch hooks that are on see the forward too; dropout is off.
+    Torch hooks of other owners run in the forward too. Dropout is off.
+
+    Args:
+        stack: the blocks.
+        forward: runs the decoder or the tower.
+        embedding: a module to record as well, wherever it is.
     """
-    seen = [Seen() for _ in stack.blocks]
-    beside: list[Step] = []
-    handles = [
-        _keep(m, beside) for m in stack.parent.children() if not isinstance(m, nn.ModuleList)
-    ]
-    if beside_too is not None and all(m is not beside_too for m in stack.parent.children()):
-        handles.append(_keep(beside_too, beside))
-    for n, block in enumerate(stack.blocks):
-        handles += [_keep(m, seen[n].steps) for m in block.children()]
-        handles.append(block.register_forward_hook(_whole(seen[n]), with_kwargs=True))
+    records = [BlockRecord() for _ in stack.blocks]
+    outer: list[ModuleCall] = []
+    siblings = [m for m in stack.parent.children() if not isinstance(m, nn.ModuleList)]
+    if embedding is not None and all(m is not embedding for m in siblings):
+        siblings.append(embedding)
+    handles = [_record(m, outer.append) for m in siblings]
+    for n, (block, record) in enumerate(zip(stack.blocks, records, strict=True)):
+        handles += [_record(m, record.calls.append) for m in block.children()]
+        handles.append(_record(block, partial(setattr, record, "whole")))
         if n in stack.attentions:
-            handles += [_keep(m, seen[n].inner) for m in stack.attentions[n].children()]
+            handles += [_record(m, record.inner.append) for m in stack.attentions[n].children()]
     try:
-        with _watching(stack, seen):
+        with _watching(stack, records):
             forward()
     finally:
         for handle in handles:
             handle.remove()
-    return seen, beside
+    return records, outer
 
 
-def _keep(module: nn.Module, steps: list[Step]) -> Any:
-    def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        steps.append(Step(module, _input_of(args, kwargs), _copy(first_of(output))))
+def _record(module: nn.Module, store: Callable[[ModuleCall], Any]) -> Any:
+    def on_call(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        store(ModuleCall(module, _input_of(args, kwargs), _copy(first_of(output))))
 
-    return module.register_forward_hook(keep, with_kwargs=True)
-
-
-def _whole(seen: Seen) -> Callable[..., None]:
-    def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        seen.whole = Step(module, _input_of(args, kwargs), _copy(first_of(output)))
-
-    return keep
+    return module.register_forward_hook(on_call, with_kwargs=True)
 
 
 def _input_of(args: Any, kwargs: Any) -> Tensor | None:
@@ -158,15 +157,15 @@ def _copy(x: Any) -> Tensor | None:
 
 
 @contextmanager
-def _watching(stack: Stack, seen: list[Seen]) -> Iterator[None]:
-    """Watchers in the place of hook points, without dropout; afterwards everything is as before."""
+def _watching(stack: Stack, records: list[BlockRecord]) -> Iterator[None]:
+    """Puts watchers in the place of hook points and turns dropout off; restores both at the end."""
     training = [module for module in stack.whole.modules() if module.training]
     hooks = {n: attention.hooks_of(module) for n, module in stack.attentions.items()}
     try:
         for module in training:
             module.training = False
         for n, module in stack.attentions.items():
-            attention.attach(module, _Watcher(seen[n]))
+            attention.attach(module, _Watcher(records[n]))
         yield
     finally:
         for n, module in stack.attentions.items():

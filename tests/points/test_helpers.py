@@ -143,7 +143,8 @@ def test_tokens(model):
 @torch.no_grad()
 def test_return_types(model, inputs):
     logits = model(**inputs)
-    text = model.tokens.text[:, 1:]
+    # A token right behind padding is predicted by no token.
+    text = model.tokens.text[:, 1:] & model.tokens.real[:, :-1]
     losses = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
     )
@@ -154,6 +155,12 @@ def test_return_types(model, inputs):
     assert torch.equal(both.loss, loss)
     per_token = model(**inputs, return_type="loss", loss_per_token=True)
     close(per_token, losses * text, 1e-6)
+    alone = [
+        model(**model.prepare(*pair), return_type="loss", loss_per_token=True)
+        for pair in zip(IMAGES, QUESTIONS, strict=True)
+    ]
+    counts = sum(int((x != 0).sum()) for x in alone)
+    close(loss, sum(x.sum() for x in alone) / counts, 1e-5)
     assert model(**inputs, return_type=None) is None
     with pytest.raises(ValueError, match="return_type is 'logit': expected 'logits', 'loss'"):
         model(**inputs, return_type="logit")
@@ -192,7 +199,7 @@ def test_ids_and_texts_come_first(model, inputs):
         model.generate(input_ids=ids, max_new_tokens=2, do_sample=False),
     )
     given = {k: v for k, v in inputs.items() if k != "input_ids"}
-    with model.beside(inputs):
+    with model.default_inputs(inputs):
         assert torch.equal(model(inputs["input_ids"]), model(**inputs))
         generated = model.generate(inputs["input_ids"], max_new_tokens=2, do_sample=False)
     assert torch.equal(
@@ -240,7 +247,7 @@ def test_patching_between_images(model):
     clean, corrupted = (model.prepare(image, QUESTIONS[0]) for image in IMAGES[:2])
     assert torch.equal(clean["input_ids"], corrupted["input_ids"])
     _, cache = model.run_with_cache(**clean)
-    with model.beside(corrupted):
+    with model.default_inputs(corrupted):
         patched = patching.get_act_patch_resid_pre(model, corrupted["input_ids"], cache, metric)
     image = model.token_map(clean).image[0]
     assert patched.shape == (3, len(image))

@@ -181,7 +181,7 @@ def test_gradients_are_those_of_plain_tensors(name):
     loss, cache = model.run_with_cache(
         **inputs, names_filter=points, incl_bwd=True, return_type="loss"
     )
-    text = model.tokens.text[:, 1:]
+    text = model.tokens.text[:, 1:] & model.tokens.real[:, :-1]
     for point in (*STREAM, *FUNCTION, *HEADS):
         kept = []
         with edited(plain, LAYER, point, recording(kept)):

@@ -56,6 +56,9 @@ class Method:
         hooks: for `model.hooks(...)`.
         query_rows: what `model.query_rows` must be.
         contrast: the second branch, if there is one.
+        version: of hooks of your own, a text that changes whenever they do. Without one, a run
+            identifies them by a fingerprint of their code, constants and state
+            (`rvelens.evaluate.fingerprint`).
     """
 
     name: str
@@ -63,6 +66,7 @@ class Method:
     hooks: tuple[tuple[str | Callable[[str], bool], Any], ...] = field(default=(), repr=False)
     query_rows: Literal["last", "all"] = "last"
     contrast: Contrast | None = None
+    version: str | None = None
 
 
 def _vanilla(model: HookedLVLM, profile: ARSProfile | None) -> Method:

@@ -30,10 +30,8 @@ from rvelens.cli.common import (
     emit_json,
     load_model,
     out,
-    status,
 )
 from rvelens.cli.profiles import find_profile
-from rvelens.files import write_text
 from rvelens.methods import METHODS, make_method
 from rvelens.tuned import Tuned
 
@@ -116,8 +114,6 @@ def evaluate(
     )  # fmt: skip
     if report is None:  # another process reports
         return
-    with status("scoring"):
-        write_text(output / "report.md", harness.to_markdown(report))
     if json:
         emit_json(report)
     else:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -73,12 +73,14 @@ class Answer:
         margin: log-odds of yes over no at the first token, as the method left them, before a
             contrast's cutoff; None where the tokenizer has no single token for them.
         error: one sentence; None if it was asked.
+        files: SHA-256 of the picture's files, as a run keeps it; None where it is not known.
     """
 
     id: str
     text: str | None = None
     margin: float | None = None
     error: str | None = None
+    files: str | None = field(default=None, compare=False, repr=False)
 
 
 def answer(

@@ -63,8 +63,7 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
             if any("positive_no" in m for m in scored["methods"].values()):
                 found.append(_positive_no(name, rule, scored))
             found += [*_groups(name, rule, scored), *_subsets(name, rule, scored)]
-        if len(report["methods"]) > 1:
-            found += [_comparison(name, rule, x) for rule, x in _rules(result).items()]
+        found += [_comparison(name, rule, x) for rule, x in _rules(result).items() if x["pairs"]]
     for name, given in report["input"].items():
         if name not in report["benchmarks"]:
             notes = (*_input_notes(given), "Open-ended: score the answers with `rvelens judge`.")

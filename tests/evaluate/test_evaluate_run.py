@@ -71,7 +71,7 @@ def test_a_run_of_other_settings_is_refused_with_the_difference(tiny, scenes, tm
     with pytest.raises(ValueError, match=r"decoding\.max_new_tokens was 3 and is 5"):
         run(tiny, scenes, tmp_path, decoding=Decoding(max_new_tokens=5))
     changed = [make_method("vanilla", tiny), make_method("vcd", tiny, step=400)]
-    with pytest.raises(ValueError, match=r"method\.parameters\.step was 500 and is 400"):
+    with pytest.raises(ValueError, match=r"vcd with other parameters \(step was 500 and is 400"):
         run(tiny, scenes, tmp_path, methods=changed)
     fewer = scenes.keep(scenes.items[:-1])
     with pytest.raises(ValueError, match=r"benchmark\.questions was 10 and is 9"):

@@ -13,7 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from rvelens.files import read_json, write_json
+from rvelens.files import write_json
+from rvelens.stored import Stored, read_stored
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class Reply:
 
     text: str
     finish_reason: str
+
+
+class StoredText(Stored):
+    """A reply in a file of a cache."""
+
+    text: str
+    finish_reason: str
+
+
+class StoredReply(Stored):
+    """A file of a cache of replies."""
+
+    reply: StoredText
 
 
 # Called with a prompt, and by keyword with `image` (a URL, see `data_url`) and `schema` (a JSON schema
@@ -138,8 +152,9 @@ def cached(path: Path | None, ask: Callable[[], Reply | str], **about: Any) -> R
     if path is None:
         return ask()
     try:
-        return Reply(**read_json(path)["reply"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = read_stored(path, StoredReply, "the reply of an endpoint").reply
+        return Reply(kept.text, kept.finish_reason)
+    except (OSError, ValueError):
         reply = ask()
     if isinstance(reply, Reply):
         write_json(path, {"reply": asdict(reply), **about})

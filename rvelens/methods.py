@@ -24,6 +24,7 @@ from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.layers import chosen_layers, format_layers, parse_layers
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
+from rvelens.weights import check_profile_of
 
 Layers = str | int | Sequence[int]
 
@@ -90,12 +91,7 @@ def _rve(
             "method 'rve' without a profile: expected the sensitivity of the model's heads; measure "
             "it with `rvelens scan` or score_heads."
         )
-    if (profile.n_layers, profile.n_heads) != (model.n_layers, model.n_heads):
-        raise ValueError(
-            f"a profile of {profile.n_layers} layers x {profile.n_heads} heads for a model of "
-            f"{model.n_layers} x {model.n_heads}: expected a profile of this model; measure it with "
-            "`rvelens scan` or score_heads."
-        )
+    check_profile_of(model, profile)
     chosen = _layers(layers, model, profile)
     settled = {
         "k": min(5, model.n_heads // 2) if k is None else k,
@@ -241,7 +237,7 @@ def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[
             f"method {method!r} has no parameter {name!r}: expected "
             + (f"{', '.join(known)}; did you mean {near[0]!r}?" if near else "none; leave it out.")
         )
-    if type(value) is int and is_bearable(1.0, hints[name]):
+    if type(value) is int and is_bearable(1.0, hints[name]) and abs(value) < 2**53:
         value = float(value)
     fits = is_bearable(value, hints[name]) and not (type(value) is bool and hints[name] is not bool)
     if not fits:

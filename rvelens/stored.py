@@ -37,6 +37,9 @@ class StoredModel(Stored):
     family: str
     dtype: str
     weights: Digest
+    processor: Digest | None = None
+    layers: int | None = None
+    heads: int | None = None
 
 
 class StoredMethod(Stored):

@@ -22,13 +22,14 @@ from rvelens.cli.common import (
     out,
     status,
 )
-from rvelens.cli.profiles import check_shape, find_profile
+from rvelens.cli.profiles import find_profile
 from rvelens.grid import ImageGrid
 from rvelens.hub import check_folder
 from rvelens.layers import format_layers, parse_layers
 from rvelens.model import HookedLVLM
 from rvelens.prompts import load_image
 from rvelens.tables import Table
+from rvelens.weights import check_profile_of
 
 if TYPE_CHECKING:
     from rvelens.intervention import Intervention
@@ -151,7 +152,7 @@ def ask(
         method = region_method(hooked, grid, box, size, **given)
     else:
         assert ranking is not None
-        check_shape(ranking, hooked)
+        check_profile_of(hooked, ranking)
         method = make_method("rve", hooked, ranking, **given)
     with status("answering"):
         plain = answer(hooked, make_method("vanilla", hooked), image, question, decoding)

@@ -32,6 +32,7 @@ from rvelens.evaluate.python_code import (
     state,
 )
 from rvelens.model import HookedLVLM
+from rvelens.weights import tensors_digest
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice)
 _BY_TEXT = (
@@ -65,22 +66,6 @@ def fingerprint(value: Any, name: str) -> str:
             f"{name} is nested too deeply to compare it with that of an earlier run: expected a "
             "simpler one; give Method(version=...) a text that changes with it."
         ) from error
-
-
-def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over each tensor's name, shape, dtype, sum, and 1024 evenly spaced values.
-
-    Not over every byte, which takes minutes for large models; a changed weight changes its sum.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(flat.numel() // 1024, 1)].float().cpu().numpy().tobytes()
-        total = float(flat.sum(dtype=torch.float64))
-        values = hashlib.sha256(sample).hexdigest()
-        line = f"{name}\t{tuple(tensor.shape)}\t{tensor.dtype}\t{total!r}\t{values}"
-        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()
 
 
 class _Walk:

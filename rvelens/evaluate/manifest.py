@@ -15,12 +15,13 @@ from typing import Any
 import rvelens
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Decoding
-from rvelens.evaluate.fingerprint import fingerprint, tensors_digest
+from rvelens.evaluate.fingerprint import fingerprint
 from rvelens.files import as_json, write_json
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.prompts import render
 from rvelens.stored import MANIFEST, RUN_FORMAT, RunManifest, checked, read_stored
+from rvelens.weights import dtype_name, weights_digest
 
 FORMAT = RUN_FORMAT
 
@@ -31,7 +32,7 @@ def about_model(model: HookedLVLM) -> dict[str, Any]:
         "name": model.name,
         "revision": getattr(model.hf_model.config, "_commit_hash", None),
         "family": model.family.name,
-        "dtype": str(model.hf_model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model),
         "weights": weights_digest(model),
         "processor": processor_digest(model),
     }
@@ -107,14 +108,6 @@ def about_method(method: Method) -> dict[str, Any]:
         return is_
     parts = (method.hooks, method.query_rows, method.contrast)
     return {**is_, "code": fingerprint(parts, f"method {method.name!r}")}
-
-
-def weights_digest(model: HookedLVLM) -> str:
-    """SHA-256 over each tensor's name, shape, dtype, sum, and 1024 evenly spaced values.
-
-    Not over every byte, which takes minutes for large models; a changed weight changes its sum.
-    """
-    return tensors_digest(model.hf_model.state_dict())
 
 
 def processor_digest(model: HookedLVLM) -> str | None:

@@ -16,10 +16,11 @@ from filelock import FileLock
 
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import Decoding, evaluate, to_markdown
-from rvelens.evaluate.manifest import differences, weights_digest
+from rvelens.evaluate.manifest import differences
 from rvelens.evaluate.run import notes
 from rvelens.methods import make_method
 from rvelens.model import TINY, HookedLVLM
+from rvelens.weights import weights_digest
 
 COMMAND = [
     "eval", "rvelens/tiny", "--benchmark", "action-scenes", "--limit", "40",
@@ -80,7 +81,9 @@ def test_a_run_of_other_settings_is_refused_with_the_difference(tiny, scenes, tm
     with pytest.raises(ValueError, match=r"benchmark\.items was [0-9a-f]{12}\.\.\. and is"):
         run(tiny, edited, tmp_path)
     (tmp_path / "action-scenes" / "vanilla" / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is not JSON \(.*expected the manifest of a run"
+    ):
         run(tiny, scenes, tmp_path)
 
 

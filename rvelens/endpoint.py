@@ -36,6 +36,11 @@ class Endpoint:
     timeout: float = 120.0
     max_retries: int = 5
 
+    @property
+    def address(self) -> str | None:
+        """The base URL that is asked; None for OpenAI's own."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -85,7 +90,7 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             "no OPENAI_API_KEY in the environment: expected the endpoint's key there; export it (any "
             "text serves an endpoint that asks for none)."
         )
-    base_url = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or None
+    base_url = endpoint.address
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise ValueError(
             "the base URL has no http:// or https://: expected a whole URL; correct it."

@@ -224,7 +224,7 @@ class Intervention:
         stored = read_stored(
             path,
             Manifest,
-            f"the {hub.MANIFEST} that `rvelens ask --save-manifest` or `rvelens eval` wrote; get it anew",
+            f"the {hub.MANIFEST} that `rvelens ask --save-manifest` or `rvelens eval` wrote; take that",
         )
         if stored.profile is not None:
             beside = path.parent / hub.PROFILE

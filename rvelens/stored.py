@@ -153,3 +153,11 @@ def answer_files(folder: str | Path) -> list[Path]:
     """The files of answers that a folder's manifest names and that are there; no others count."""
     paths = (Path(folder) / name for name in read_run(folder).answers)
     return [path for path in paths if path.is_file()]
+
+
+def folder_answers(folder: str | Path) -> list[Path]:
+    """The files of answers of a folder: those that its manifest names, else answers.jsonl alone."""
+    if (Path(folder) / MANIFEST).exists():
+        return answer_files(folder)
+    alone = Path(folder) / "answers.jsonl"
+    return [alone] if alone.is_file() else []

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import completion, judge_server
+from run_folders import name_answers
 
 from rvelens.cli import main
 from rvelens.endpoint import Endpoint
@@ -489,6 +490,8 @@ def test_a_run_of_several_processes_with_groups(tmp_path):
         {"id": "3", "question": "q", "reference": "r", "answer": "b", "group": "dalle-action"},
         {"id": "4", "question": "q", "reference": "r", "answer": "", "group": "real-action"},
     ]
+    name_answers(tmp_path, "answers.jsonl", "answers-1.jsonl")
+    (tmp_path / "answers-2.jsonl").write_text(json.dumps(rows[0] | {"id": "5"}) + "\n")  # stray
     for name, some in (("answers.jsonl", rows[:3]), ("answers-1.jsonl", rows[3:])):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
     items = load_items(tmp_path)

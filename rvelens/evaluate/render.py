@@ -100,7 +100,8 @@ def _metrics(
 
 def _input_notes(given: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
-    for key, what in (("malformed", "malformed rows"), ("unreadable", "unreadable images")):
+    reasons = "reasons why questions could not be asked"
+    for key, what in (("malformed", "malformed rows"), ("unreadable", reasons)):
         if given[key]:
             notes.append(f"{len(given[key])} {what}, the first: {given[key][0]}")
     return tuple(notes)

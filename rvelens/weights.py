@@ -46,7 +46,8 @@ def check_profile_of(model: HookedLVLM, profile: ARSProfile) -> None:
     """Raise ValueError where a profile was measured on another model.
 
     By the digest of the weights where the profile has one of the same precision, else by the last part
-    of the model's name. A published ranking, and a profile that names no model, need the shape alone.
+    of the model's name. A published ranking, and a profile or a model without a name, need the
+    shape alone.
     """
     have, want = (profile.n_layers, profile.n_heads), (model.n_layers, model.n_heads)
     if have != want:
@@ -63,11 +64,11 @@ def check_profile_of(model: HookedLVLM, profile: ARSProfile) -> None:
                 "score_heads."
             )
         return
-    named = about.get("model")
-    if named is not None and profile.mean is not None and _last(named) != _last(model.name):
+    named, name = _last(about.get("model") or ""), _last(model.name)
+    if profile.mean is not None and named and name and named != name:
         raise ValueError(
-            f"the profile was measured on {named}, and this is {model.name}: expected a profile of "
-            "this model; measure it with `rvelens scan` or score_heads."
+            f"the profile was measured on {about['model']}, and this is {model.name}: expected a "
+            "profile of this model; measure it with `rvelens scan` or score_heads."
         )
 
 

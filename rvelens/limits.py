@@ -95,7 +95,7 @@ def reserved_texts(processor: Any) -> list[str]:
     added = getattr(tokenizer, "get_added_vocab", dict)()
     special += [text for text in added if any(word in text for word in ("image", "img", "video"))]
     names = ("image_token", "video_token", "boi_token", "eoi_token")
-    special += [text for name in names if isinstance(text := getattr(processor, name, None), str)]
+    special += [str(getattr(processor, name, None) or "") for name in names]  # or an AddedToken
     return sorted(
         {text for text in special if len(text) > 2 and text[0] in "<[" and text[-1] in ">]"}
     )

@@ -41,6 +41,7 @@ def load_model(
         with contextlib.redirect_stdout(sys.stderr):
             model = HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
     # AssertionError is torch's answer to a device that it was not built for.
+    # The others are of transformers, for files of other types than it expects.
     except (
         OSError,
         ValueError,
@@ -48,6 +49,11 @@ def load_model(
         SafetensorError,
         ImportError,
         AssertionError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        MemoryError,
     ) as error:
         if _is_ours(error):
             raise

@@ -216,17 +216,29 @@ def make_method(
         ValueError: an unknown method or parameter, a value of another type or outside its range, or
             rve without a profile of this model.
     """
+    return METHODS[check_name(name)](model, profile, **checked_parameters(name, parameters))
+
+
+def check_name(name: str) -> str:
+    """The name of a method; ValueError where there is none of that name."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown method {name!r}: expected one of {', '.join(METHODS)}; did you mean {near!r}?"
         )
-    make = METHODS[name]
+    return name
+
+
+def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a method takes them, before there is a model.
+
+    Raises:
+        ValueError: an unknown method or parameter, or a value of another type.
+    """
+    make = METHODS[check_name(name)]
     hints = typing.get_type_hints(make)
     known = [n for n, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    return make(
-        model, profile, **{n: _value(name, n, v, known, hints) for n, v in parameters.items()}
-    )
+    return {n: _value(name, n, value, known, hints) for n, value in parameters.items()}
 
 
 def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[str, Any]) -> Any:

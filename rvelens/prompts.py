@@ -15,6 +15,7 @@ from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
+from rvelens.chat_template import from_template
 from rvelens.families import Family
 from rvelens.files import NotRegularError, check_regular
 from rvelens.limits import UnaskableError, check_questions, check_size
@@ -168,9 +169,8 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
     image_token = image_text(family, processor)
     if prompt == "chat" and getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        messages = [{"role": "user", "content": content}]
+        return from_template(processor, messages)
     template = family.prompts.get(prompt, prompt)
     if "{question}" not in template:
         known = {"chat": "", **family.prompts}

@@ -139,7 +139,7 @@ def ask(
             manifest, None if profile is None else find_profile(profile, model)
         )
         decoding, ranking = same_wording(steer.decoding, wording), steer.profile
-        dtype = Dtype(steer.model["dtype"]) if dtype is Dtype.auto else dtype
+        dtype = _dtype_of(steer) if dtype is Dtype.auto else dtype
     else:
         decoding = replace(Decoding(max_new_tokens=16), **wording)
         ranking = find_profile(profile, model) if box is None else None
@@ -179,6 +179,17 @@ def ask(
         emit_json(result)
     else:
         _print(result, method, hooked.n_layers)
+
+
+def _dtype_of(steer: Intervention) -> Dtype:
+    """The precision that an intervention was made in."""
+    name = steer.model["dtype"]
+    if name not in list(Dtype):
+        raise ValueError(
+            f"the manifest is of a model in {name}: expected one of {', '.join(Dtype)}; name one with "
+            "--dtype."
+        )
+    return Dtype(name)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,8 @@ from rvelens.cli.common import (
     out,
 )
 from rvelens.cli.profiles import find_profile
-from rvelens.methods import METHODS, make_method
+from rvelens.files import parse_json
+from rvelens.methods import METHODS, checked_parameters, make_method
 from rvelens.tuned import Tuned
 
 _LISTS = ("--benchmark", "--method", "--model", "--profile")
@@ -173,7 +173,9 @@ def parameters_by_method(
                 "that runs; add it to --method."
             )
         try:
-            found[name][parameter] = json_format.loads(value)
-        except json_format.JSONDecodeError:
+            found[name][parameter] = parse_json(value)
+        except ValueError:
             found[name][parameter] = value
+    for name, given in found.items():
+        checked_parameters(name, given)  # before the model is loaded
     return found

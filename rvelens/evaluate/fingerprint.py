@@ -229,7 +229,8 @@ class _Walk:
             self._refuse(f"an object of type {_name_of(kind)}")
         for base in _NUMBERS_AND_TEXTS:
             if isinstance(value, base):
-                yield ascii(base(value))
+                show: Any = base.__repr__  # and not what a subclass makes of it
+                yield ascii(show(value))
         for name, content in state(value):
             yield name + self.of(content, f"{kind.__name__}.{name}")
 

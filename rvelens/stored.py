@@ -116,7 +116,7 @@ def checked(value: Any, schema: type[Schema]) -> Schema:
         MalformedError: it has another form.
     """
     if _depth_exceeds(value, _DEEPEST):
-        raise MalformedError("nested too deeply")
+        raise MalformedError("nested deeper than any file of this package")
     try:
         return TypeAdapter(schema).validate_python(value)
     except ValidationError as error:

@@ -60,15 +60,15 @@ def check_profile_of(model: HookedLVLM, profile: ARSProfile) -> None:
         if about["weights"] != _digest_of(model):
             raise ValueError(
                 f"the profile was measured on other weights, of {about.get('model')}, than those of "
-                f"{model.name}: expected a profile of this model; measure it with `rvelens scan` or "
+                f"{model.name}: expected scores of these; measure them with `rvelens scan` or "
                 "score_heads."
             )
         return
     named, name = _last(about.get("model") or ""), _last(model.name)
     if profile.mean is not None and named and name and named != name:
         raise ValueError(
-            f"the profile was measured on {about['model']}, and this is {model.name}: expected a "
-            "profile of this model; measure it with `rvelens scan` or score_heads."
+            f"the profile was measured on {about['model']}, and this is {model.name}: expected "
+            "scores of this one; measure them with `rvelens scan` or score_heads."
         )
 
 

@@ -13,7 +13,7 @@ from rvelens.benchmarks import Item
 from rvelens.benchmarks.files import sha256
 from rvelens.evaluate.answering import Answer
 from rvelens.files import Line, append_lines, read_lines
-from rvelens.stored import MANIFEST, Stored, answer_files, checked
+from rvelens.stored import MANIFEST, MalformedError, Stored, answer_files, checked
 
 
 def answers_file(folder: Path, rank: int) -> Path:
@@ -174,7 +174,7 @@ def _answer(line: Line) -> tuple[str, Answer]:
     try:
         row = checked(line.value(), StoredAnswer)
         if row.answer is None and row.error is None:
-            raise ValueError("neither answer nor error")
+            raise MalformedError("neither answer nor error")
     except ValueError as error:
         raise ValueError(
             f"{line} is no answer of a run: expected a JSON object with id, question and answer; "

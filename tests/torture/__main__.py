@@ -1,4 +1,4 @@
-"""Kills, fuzzing and malformed inputs, repeated: `make torture` prints what was tried and what survived.
+"""Kills, fuzzing and malformed inputs, repeated: what was tried, and what survived.
 
     python -m tests.torture [--seed 1] [--kills 6]
 
@@ -27,17 +27,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=6)
     given = parser.parse_args()
     areas = [*fuzz.AREAS, *pictures.AREAS, *interruptions.areas(given.kills)]
-    rows, lost = [], []
+    rows, lost, console = [], [], Console()
     for name, run in areas:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             failures, tried = run(Path(folder), random.Random(given.seed))
         rows.append((name, tried, tried - len(failures), f"{time.monotonic() - start:.0f} s"))
         lost += [f"{name}: {failure}" for failure in failures]
-        print(*rows[-1], flush=True)
-    Console().print(Table("", ("area", "tried", "survived", "time"), rows))
+        console.print(*map(str, rows[-1]), markup=False)
+    console.print(Table("", ("area", "tried", "survived", "time"), rows))
     for line in lost[:40]:
-        print(line)
+        console.print(line, markup=False)
     return 1 if lost else 0
 
 

@@ -33,7 +33,9 @@ MANIFEST: dict[str, Any] = {
     "model": {"name": "m", "family": "llava", "dtype": "float32", "weights": "0" * 64},
     "benchmark": {"name": "pope", "questions": 3},
     "method": {"name": "rve", "parameters": {"layers": "2-5", "k": 3, "alpha": 0.05}},
-    "decoding": {"prompt": "chat", "suffix": "", "max_new_tokens": 3, "seed": 55, "example": "{question}"},
+    "decoding": {
+        "prompt": "chat", "suffix": "", "max_new_tokens": 3, "seed": 55, "example": "{question}",
+    },
     "versions": {"torch": "2"},
     "answers": ["answers.jsonl"],
 }  # fmt: skip
@@ -47,6 +49,7 @@ REPORT: dict[str, Any] = {
     "input": {"pope": {"malformed": [], "unreadable": [], "empty": {"rve": 0}}},
 }  # fmt: skip
 ANSWER = {"id": "1", "question": "q", "reference": "r", "answer": "a", "margin": 0.5, "group": "g"}
+REPLY = {"reply": {"text": "t", "finish_reason": "stop"}}
 PAIR = {"id": "1", "image": "a.png", "question": "q?", "contrastive": "p?", "decision": None}
 ODD = [
     None, True, -1, 0, 10**400, 1.5, "", "x", "\ud800", "[/b]", [], {}, [[]], {"a": {}}, "../x",
@@ -168,7 +171,7 @@ AREAS: list[tuple[str, Area]] = [
     ("answers of a run", reader("pope/rve/answers.jsonl", ANSWER, answers, lines=True)),
     ("answers to judge", reader("a.jsonl", ANSWER, lambda at: load_items(at / "a.jsonl"), lines=True)),
     ("pairs", reader("p.jsonl", PAIR, lambda at: read_rows(at / "p.jsonl"), lines=True)),
-    ("cached replies", reader("reply.json", {"reply": {"text": "t", "finish_reason": "stop"}}, kept_reply)),
+    ("cached replies", reader("reply.json", REPLY, kept_reply)),
     ("head profiles", profiles),
     ("config.json of a model", configurations),
 ]  # fmt: skip

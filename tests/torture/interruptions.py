@@ -1,4 +1,4 @@
-"""Kills, Ctrl-C, full disks and processes that die: what was written stays, and a run goes on from it."""
+"""Kills, Ctrl-C, full disks and dead processes: what was written stays, and a run goes on from it."""
 
 from __future__ import annotations
 

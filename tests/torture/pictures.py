@@ -1,4 +1,4 @@
-"""Pictures that are malformed, huge, thin, or no files at all: each is read, or refused in one sentence."""
+"""Pictures that are malformed, huge, thin, or no files: each is read, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from PIL import Image
 from rvelens.prompts import load_image
 from tests.torture.fuzz import Area, survived
 
+FORMATS = {
+    "CMYK": ["JPEG", "TIFF"],
+    "F": ["TIFF"],
+    "RGB": ["PNG", "JPEG", "BMP", "GIF", "WEBP"],
+}
 SECONDS = 5.0  # that one picture may take
 
 
@@ -45,10 +50,9 @@ def bytes_changed(folder: Path, draw: random.Random) -> tuple[list[str], int]:
     failures, times, path = [], 600, folder / "picture"
     for number in range(times):
         mode = draw.choice(["RGB", "L", "P", "RGBA", "1", "I;16", "CMYK", "F", "LA"])
-        kinds = {"CMYK": ["JPEG", "TIFF"], "F": ["TIFF"], "I;16": ["PNG", "TIFF"], "RGB": ["PNG", "JPEG", "BMP", "GIF", "WEBP"]}  # fmt: skip
         buffer = io.BytesIO()
         size = (draw.randrange(1, 40), draw.randrange(1, 40))
-        Image.new(mode, size).save(buffer, draw.choice(kinds.get(mode, ["PNG", "TIFF"])))
+        Image.new(mode, size).save(buffer, draw.choice(FORMATS.get(mode, ["PNG", "TIFF"])))
         data = bytearray(buffer.getvalue())
         for _ in range(draw.randrange(6)):
             data[draw.randrange(len(data))] = draw.randrange(256)

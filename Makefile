@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test quick lint types unit core docs studies beds clean
+.PHONY: demo test quick lint types unit core torture docs studies beds clean
 
 demo: .venv/installed
 	$(BIN)/rvelens demo --save demo-out
@@ -31,6 +31,10 @@ quick: .venv/installed
 
 core: .venv/installed
 	$(BIN)/pytest -n 2 -q -m "not slow" $(CORE)
+
+# Kills, fuzzing and malformed inputs: what was tried and what survived, in less than half an hour.
+torture: .venv/installed
+	$(BIN)/python -m tests.torture
 
 # One page after the other: kernels that start at the same time may take one port.
 # The documentation site, docs/_build/html: every tutorial is run, warnings are errors,

@@ -17,6 +17,7 @@ from torch import Tensor
 from rvelens.hooks.rows import LastRowHook, scores_of
 from rvelens.hooks.selection import HIDDEN
 from rvelens.layers import chosen_layers
+from rvelens.strengths import check_strength
 from rvelens.tokens import TokenMap
 
 
@@ -76,7 +77,7 @@ def pai_hooks(
     Raises:
         ValueError: a strength outside its range, or a layer that the model lacks.
     """
-    _check_strength(alpha)
+    check_strength("alpha", alpha)
     hook = PAIHook(float(alpha))
     chosen = chosen_layers(layers, 2, 31, n_layers, attention_layers)
     return [(scores_of(layer), hook) for layer in chosen]
@@ -105,12 +106,7 @@ def devils_hooks(
     Raises:
         ValueError: a strength outside its range, or a layer that the model lacks.
     """
-    _check_strength(alpha)
+    check_strength("alpha", alpha)
     hook = DevilsHook(float(alpha))
     chosen = chosen_layers(layers, 5, 18, n_layers, attention_layers)
     return [(scores_of(layer), hook) for layer in chosen]
-
-
-def _check_strength(alpha: float) -> None:
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha={alpha}: expected a finite strength of at least 0.")

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rvelens.hooks.rows import LastRowHook, scores_of
+from rvelens.strengths import check_strength
 from rvelens.tokens import TokenMap
 
 
@@ -64,8 +65,7 @@ def region_hooks(
     Raises:
         ValueError: a negative beta; when run, a region that does not fit the batch.
     """
-    if not 0 <= beta < float("inf"):
-        raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
+    check_strength("beta", beta)
     hook = RegionHook(region, float(beta))
     return [(scores_of(layer), hook) for layer in layers]
 
@@ -103,6 +103,11 @@ def dilution_hooks(
     Returns:
         (hook name, hook) for `model.hooks(...)`; list them before the hooks that should see the
         weaker scores.
+
+    Raises:
+        ValueError: a scale or a shift that is not finite, or beyond `rvelens.strengths.STRONGEST`.
     """
+    for name, value in (("scale", scale), ("shift", shift)):
+        check_strength(name, abs(value))
     hook = DilutionHook(float(scale), float(shift))
     return [(scores_of(layer), hook) for layer in layers]

@@ -22,6 +22,7 @@ from rvelens.hooks.selection import (
     reach_mth_largest,
 )
 from rvelens.layers import check_attention, parse_layers
+from rvelens.strengths import check_strength
 from rvelens.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -311,8 +312,7 @@ def mask_hooks(
 def _check_strength(alpha: float, beta: float) -> None:
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha={alpha}: expected a share of the image tokens in (0, 1].")
-    if not 0 <= beta < float("inf"):
-        raise ValueError(f"beta={beta}: expected a finite strength of at least 0.")
+    check_strength("beta", beta)
 
 
 def _check_arguments(

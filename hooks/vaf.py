@@ -17,6 +17,7 @@ from torch import Tensor
 from rvelens.hooks.rows import MASK_ENFORCED, N_ROWS, scores_of
 from rvelens.hooks.selection import is_visible
 from rvelens.layers import chosen_layers
+from rvelens.strengths import check_strength
 from rvelens.tokens import TokenMap, tokens_of
 
 
@@ -110,8 +111,7 @@ def vaf_hooks(
             of which one row is shown.
     """
     for name, factor in (("enhance", enhance), ("suppress", suppress)):
-        if not 0 <= factor < float("inf"):
-            raise ValueError(f"{name}={factor}: expected a finite factor of at least 0.")
+        check_strength(name, factor)
     hook = VAFHook(float(enhance), float(suppress))
     chosen = chosen_layers(layers, 9, 14, n_layers, attention_layers)
     return [(scores_of(layer), hook) for layer in chosen]

@@ -13,7 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from rvelens.files import read_json, write_json
+from rvelens.files import write_json
+from rvelens.stored import Stored, read_stored
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Endpoint:
     timeout: float = 120.0
     max_retries: int = 5
 
+    @property
+    def address(self) -> str | None:
+        """The base URL that is asked; None for OpenAI's own."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -42,6 +48,19 @@ class Reply:
 
     text: str
     finish_reason: str
+
+
+class StoredText(Stored):
+    """A reply in a file of a cache."""
+
+    text: str
+    finish_reason: str
+
+
+class StoredReply(Stored):
+    """A file of a cache of replies."""
+
+    reply: StoredText
 
 
 # Called with a prompt, and by keyword with `image` (a URL, see `data_url`) and `schema` (a JSON schema
@@ -71,7 +90,7 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             "no OPENAI_API_KEY in the environment: expected the endpoint's key there; export it (any "
             "text serves an endpoint that asks for none)."
         )
-    base_url = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or None
+    base_url = endpoint.address
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise ValueError(
             "the base URL has no http:// or https://: expected a whole URL; correct it."
@@ -138,8 +157,9 @@ def cached(path: Path | None, ask: Callable[[], Reply | str], **about: Any) -> R
     if path is None:
         return ask()
     try:
-        return Reply(**read_json(path)["reply"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = read_stored(path, StoredReply, "the reply of an endpoint").reply
+        return Reply(kept.text, kept.finish_reason)
+    except (OSError, ValueError):
         reply = ask()
     if isinstance(reply, Reply):
         write_json(path, {"reply": asdict(reply), **about})

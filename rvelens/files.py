@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import secrets
 import stat
@@ -61,9 +62,39 @@ def read_lines(path: str | Path, *, drop_torn: bool = False) -> list[Line]:
     """
     path = Path(path)
     # Not splitlines: it also breaks at characters that JSON allows inside a text.
-    pieces = path.read_bytes().split(b"\n")
+    pieces = read_bytes(path).split(b"\n")
     lines = pieces[:-1] if drop_torn else pieces
     return [Line(path, number, content) for number, content in enumerate(lines, start=1)]
+
+
+class NotRegularError(ValueError):
+    """A pipe, a device or a socket where a file is expected."""
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise NotRegularError for what is there and is no file: reading a pipe may never end.
+
+    Folders and what is not there pass: opening them raises an error of its own.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise NotRegularError(
+            f"{path} is a pipe, a device or a socket: expected a regular file; name another."
+        )
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        NotRegularError: it is a pipe, a device or a socket.
+        OSError: it cannot be read; the error names it.
+    """
+    check_regular(path)
+    return Path(path).read_bytes()
 
 
 def append_lines(path: str | Path, rows: Iterable[Any]) -> None:
@@ -80,7 +111,7 @@ def append_lines(path: str | Path, rows: Iterable[Any]) -> None:
 def torn_line(path: str | Path) -> bytes:
     """What follows the last line end of a file; empty where nothing does, or there is no file."""
     path = Path(path)
-    return path.read_bytes().rpartition(b"\n")[2] if path.exists() else b""
+    return read_bytes(path).rpartition(b"\n")[2] if path.exists() else b""
 
 
 def cut_torn_line(path: str | Path) -> None:
@@ -97,13 +128,14 @@ def end_last_line(path: str | Path) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, with or without a byte order mark.
+    """The value of a JSON text, with or without a byte order mark; NaN and infinity are no JSON.
 
     Raises:
         ValueError: what is wrong with it, in a few words.
     """
     try:
-        return json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+        whole = text if isinstance(text, str) else text.decode("utf-8-sig")
+        return json.loads(whole, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno} " if error.lineno > 1 else ""
         raise ValueError(f"{error.msg} at {line}column {error.colno}") from error
@@ -111,8 +143,23 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("not UTF-8 text") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except NotFiniteError:
+        raise
     except ValueError as error:  # Python's limit on digits
         raise ValueError("a number that is too long") from error
+
+
+class NotFiniteError(ValueError):
+    """A number of a JSON text that is none, or beyond the largest."""
+
+
+def _no_number(text: str) -> float:
+    raise NotFiniteError(f"{text}, which is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
 
 
 def read_json(path: Path | Traversable, expected: str = "a JSON file; restore it") -> Any:
@@ -127,7 +174,9 @@ def read_json(path: Path | Traversable, expected: str = "a JSON file; restore it
         OSError: the file cannot be read; the error names it.
     """
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_bytes(path) if isinstance(path, Path) else path.read_bytes())
+    except NotRegularError:
+        raise
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): expected {expected}.") from error
 

@@ -10,19 +10,45 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rvelens import hub
 from rvelens.benchmarks.files import sha256
 from rvelens.evaluate import manifest as runs
 from rvelens.evaluate.answering import Decoding
-from rvelens.files import read_json, write_json, write_text
+from rvelens.files import write_json, write_text
 from rvelens.layers import parse_layers
 from rvelens.methods import Method, make_method
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
+from rvelens.stored import (
+    Digest,
+    Stored,
+    StoredDecoding,
+    StoredMethod,
+    StoredModel,
+    read_stored,
+)
 
 FORMAT = "rvelens-intervention-1"
+
+
+class StoredProfile(Stored):
+    """The file of a head profile beside a manifest."""
+
+    file: Literal["profile.safetensors"]
+    sha256: Digest
+
+
+class Manifest(Stored):
+    """The manifest.json of an intervention, or of a run, which names no profile."""
+
+    format: Literal["rvelens-intervention-1", "rvelens-run-2"]
+    model: StoredModel
+    method: StoredMethod
+    decoding: StoredDecoding
+    versions: dict[str, str]
+    profile: StoredProfile | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +133,8 @@ class Intervention:
         """Raise ValueError for another model, or one that reads another prompt."""
         here = about(model)
         for name in ("family", "layers", "heads", "dtype", "weights"):
-            there = self.model.get(name, here[name])
+            # A run's manifest says nothing of layers and heads, which its weights imply.
+            there = self.model.get(name, here[name] if name in ("layers", "heads") else None)
             if there != here[name]:
                 raise ValueError(
                     f"an intervention for {self.model.get('name')} with {name} {_short(there)}, and "
@@ -194,21 +221,20 @@ class Intervention:
                 f"no intervention at {where}: expected a folder with {hub.MANIFEST}, as `rvelens ask "
                 "--save-manifest` writes it."
             )
-        try:
-            found, stored = _read(read_json(path))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is not an intervention: expected the {hub.MANIFEST} that `rvelens ask "
-                "--save-manifest` or `rvelens eval` wrote."
-            ) from error
-        if stored:
+        stored = read_stored(
+            path,
+            Manifest,
+            f"the {hub.MANIFEST} that `rvelens ask --save-manifest` or `rvelens eval` wrote; take that",
+        )
+        if stored.profile is not None:
             beside = path.parent / hub.PROFILE
             profile = ARSProfile.load(beside)
-            if sha256(beside) != stored["sha256"]:
+            if sha256(beside) != stored.profile.sha256:
                 raise ValueError(
                     f"{beside} was changed since {path} was written: expected the same bytes; restore "
                     "both from where they came."
                 )
+        found = _fields(stored)
         check_profile(found["parameters"], profile)
         return cls(**found, profile=profile)
 
@@ -277,20 +303,18 @@ def check_profile(parameters: Mapping[str, Any], profile: ARSProfile | None) -> 
         )
 
 
-def _read(data: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """The fields of an intervention, but for the profile, and what is said of that."""
-    if data["format"] not in (FORMAT, runs.FORMAT):
-        raise ValueError(data["format"])
-    names = ("prompt", "suffix", "max_new_tokens", "seed")
-    found = {
-        "name": data["method"]["name"],
-        "parameters": dict(data["method"]["parameters"]),
-        "model": dict(data["model"]),
-        "decoding": Decoding(**{name: data["decoding"][name] for name in names}),
-        "example": data["decoding"]["example"],
-        "versions": dict(data["versions"]),
+def _fields(stored: Manifest) -> dict[str, Any]:
+    """The fields of an intervention, but for the profile."""
+    decoding = stored.decoding.model_dump()
+    example = decoding.pop("example")
+    return {
+        "name": stored.method.name,
+        "parameters": dict(stored.method.parameters),
+        "model": stored.model.model_dump(exclude_unset=True),
+        "decoding": Decoding(**decoding),
+        "example": example,
+        "versions": dict(stored.versions),
     }
-    return found, data.get("profile") or {}
 
 
 def _short(value: Any) -> str:

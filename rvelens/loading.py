@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.utils import disable_progress_bars
-from safetensors import SafetensorError
 
 from rvelens.model import HookedLVLM
 
@@ -40,15 +39,8 @@ def load_model(
     try:
         with contextlib.redirect_stdout(sys.stderr):
             model = HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
-    # AssertionError is torch's answer to a device that it was not built for.
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-        ImportError,
-        AssertionError,
-    ) as error:
+    # Files of other types than transformers expects end in any error of any library.
+    except Exception as error:
         if _is_ours(error):
             raise
         # The first sentence: what follows tells how to repair it in Python.

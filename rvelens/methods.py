@@ -24,6 +24,7 @@ from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.layers import chosen_layers, format_layers, parse_layers
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
+from rvelens.weights import check_profile_of
 
 Layers = str | int | Sequence[int]
 
@@ -56,6 +57,9 @@ class Method:
         hooks: for `model.hooks(...)`.
         query_rows: what `model.query_rows` must be.
         contrast: the second branch, if there is one.
+        version: of hooks of your own, a text that changes whenever they do. Without one, a run
+            identifies them by a fingerprint of their code, constants and state
+            (`rvelens.evaluate.fingerprint`).
     """
 
     name: str
@@ -63,6 +67,7 @@ class Method:
     hooks: tuple[tuple[str | Callable[[str], bool], Any], ...] = field(default=(), repr=False)
     query_rows: Literal["last", "all"] = "last"
     contrast: Contrast | None = None
+    version: str | None = None
 
 
 def _vanilla(model: HookedLVLM, profile: ARSProfile | None) -> Method:
@@ -86,12 +91,7 @@ def _rve(
             "method 'rve' without a profile: expected the sensitivity of the model's heads; measure "
             "it with `rvelens scan` or score_heads."
         )
-    if (profile.n_layers, profile.n_heads) != (model.n_layers, model.n_heads):
-        raise ValueError(
-            f"a profile of {profile.n_layers} layers x {profile.n_heads} heads for a model of "
-            f"{model.n_layers} x {model.n_heads}: expected a profile of this model; measure it with "
-            "`rvelens scan` or score_heads."
-        )
+    check_profile_of(model, profile)
     chosen = _layers(layers, model, profile)
     settled = {
         "k": min(5, model.n_heads // 2) if k is None else k,
@@ -216,17 +216,29 @@ def make_method(
         ValueError: an unknown method or parameter, a value of another type or outside its range, or
             rve without a profile of this model.
     """
+    return METHODS[check_name(name)](model, profile, **checked_parameters(name, parameters))
+
+
+def check_name(name: str) -> str:
+    """The name of a method; ValueError where there is none of that name."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown method {name!r}: expected one of {', '.join(METHODS)}; did you mean {near!r}?"
         )
-    make = METHODS[name]
+    return name
+
+
+def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a method takes them, before there is a model.
+
+    Raises:
+        ValueError: an unknown method or parameter, or a value of another type.
+    """
+    make = METHODS[check_name(name)]
     hints = typing.get_type_hints(make)
     known = [n for n, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    return make(
-        model, profile, **{n: _value(name, n, v, known, hints) for n, v in parameters.items()}
-    )
+    return {n: _value(name, n, value, known, hints) for n, value in parameters.items()}
 
 
 def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[str, Any]) -> Any:
@@ -237,7 +249,7 @@ def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[
             f"method {method!r} has no parameter {name!r}: expected "
             + (f"{', '.join(known)}; did you mean {near[0]!r}?" if near else "none; leave it out.")
         )
-    if type(value) is int and is_bearable(1.0, hints[name]):
+    if type(value) is int and is_bearable(1.0, hints[name]) and abs(value) < 2**53:
         value = float(value)
     fits = is_bearable(value, hints[name]) and not (type(value) is bool and hints[name] is not bool)
     if not fits:

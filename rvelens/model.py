@@ -20,6 +20,7 @@ from rvelens.generation import check_behind_cache, check_prompt
 from rvelens.grid import ImageGrid, VideoGrid
 from rvelens.hub import TINY, embedded
 from rvelens.lens_model import LensModel
+from rvelens.limits import check_length
 from rvelens.marks import has_visual_inputs, visual_ids
 from rvelens.prompts import (
     ImageLike,
@@ -323,6 +324,7 @@ class HookedLVLM(LensModel):
     ) -> transformers.BatchFeature:
         """One left-padded batch on the model's device; see `rvelens.prompts.prepare`."""
         batch = prepare(self.family, self.processor, images, questions, prompt)
+        check_length(self.hf_model.config, batch)
         return batch.to(self.device, self.hf_model.dtype)  # ids stay integers
 
     def text_around_image(
@@ -449,6 +451,7 @@ class HookedLVLM(LensModel):
         for start in range(0, len(questions), batch_size):
             chunk = slice(start, start + batch_size)
             inputs = self.prepare(images[chunk], questions[chunk], prompt)
+            check_length(self.hf_model.config, inputs, max_new_tokens)
             output = self.generate(**inputs, **options)
             ids = output if isinstance(output, Tensor) else output["sequences"]
             answers += self.decode(ids, inputs["input_ids"])

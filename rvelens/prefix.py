@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rvelens.families import FAMILIES
 from rvelens.filling import fill, roomy_cache
+from rvelens.limits import check_length
 from rvelens.model import HookedLVLM
 from rvelens.prompts import ImageLike, Images, pair_up
 
@@ -86,6 +87,8 @@ def prepare_shared(
     )
     tails = [after for _, after in around]
     heads = _heads(model, inputs, [tails[n] for n in chosen], prompt)
+    lengths = [len(heads[order[key]]) + len(tail) for key, tail in zip(keys, tails, strict=True)]
+    check_length(model.hf_model.config, {"input_ids": torch.empty(1, max(lengths))})
     head, head_mask = _left_padded(heads, model.device)
     rest = {k: v for k, v in inputs.items() if k not in PER_KEY}
     cache = roomy_cache(model)

@@ -17,6 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rvelens import files, hub
+from rvelens.profile_file import ProfileAbout, check_tensors
+from rvelens.stored import parse_stored
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 FORMAT = "rvelens-ars-1"
@@ -56,8 +58,13 @@ class ARSProfile:
         """A profile of given scores; heads with equal scores rank in the order of their numbers.
 
         Raises:
-            ValueError: a score is not finite.
+            ValueError: a score is not finite, or scores are no numbers by layer and head.
         """
+        if scores.dim() != 2 or not scores.is_floating_point():
+            raise ValueError(
+                f"scores are {scores.dtype} of shape {tuple(scores.shape)}: expected real numbers "
+                "[layer head]; pass one for each head."
+            )
         if not bool(scores.isfinite().all()):
             raise ValueError(
                 "some head scores are not finite: expected finite numbers; check the model's dtype."
@@ -214,9 +221,17 @@ class ARSProfile:
                 f"{path} is not a head profile (format {header.get('format')!r}): expected {FORMAT!r}, "
                 "as ARSProfile.save writes."
             )
+        check_tensors(path, tensors)
         layers = tensors.pop("attention_layers", torch.tensor([])).tolist()
-        _check_tensors(path, tensors, layers)
-        about = files.parse_json(header.get("about", "{}"))
+        try:
+            about = parse_stored(header.get("about", "{}"), ProfileAbout).model_dump(
+                exclude_unset=True
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: `about` cannot be read ({error}): expected what ARSProfile.save writes; "
+                "measure the profile again."
+            ) from error
         return cls(**tensors, about=about, attention_layers=tuple(layers))
 
 
@@ -250,21 +265,3 @@ def check_profile_path(path: str | Path) -> None:
         raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")
-
-
-def _check_tensors(path: str | Path, tensors: dict[str, Tensor], layers: list[int]) -> None:
-    ranking, shape = tensors["ranking"], tuple(tensors["ranking"].shape)
-    ranks = ranking.dim() == 2 and ranking.dtype == torch.int64
-    if not ranks or not torch.equal(
-        ranking.sort(dim=1).values, torch.arange(shape[1]).expand(*shape)
-    ):
-        raise ValueError(
-            f"{path} does not rank heads: expected each row of `ranking` to hold every head once."
-        )
-    wrong = [n for n, t in tensors.items() if n != "ranking" and tuple(t.shape[-2:]) != shape]
-    if wrong:
-        raise ValueError(f"{path}: {wrong[0]} is not of shape {shape}, as its ranking is.")
-    if not set(layers) <= set(range(shape[0])):
-        raise ValueError(
-            f"{path}: attention_layers {layers} of {shape[0]} layers: expected numbers of its layers."
-        )

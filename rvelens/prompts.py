@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
+from rvelens.chat_template import from_template
 from rvelens.families import Family
+from rvelens.files import NotRegularError, check_regular
+from rvelens.limits import UnaskableError, check_questions, check_size
 
 ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike]
@@ -41,7 +45,8 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
 
     Raises:
         ValueError: no file there, not an image, a truncated one, or one of mode I or F with other
-            levels.
+            levels; UnaskableError, which is one, for what is no regular file or out of bounds
+            (`rvelens.limits`).
     """
     if not isinstance(image, str | Path | Image.Image):
         raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
@@ -49,14 +54,23 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         if isinstance(image, Image.Image):
+            check_size(image.size, "an image")
             decoded = _decoded(image, upright)
         else:
-            with Image.open(image) as opened:
+            check_regular(image)
+            with _opened(image) as opened:
+                check_size(opened.size, str(image))
                 decoded = _decoded(opened, upright)
     except FileNotFoundError as error:
-        raise ValueError(f"no image at {image}: expected a file; check the path.") from error
+        raise UnaskableError(f"no image at {image}: expected a file; check the path.") from error
+    except (UnaskableError, NotRegularError):
+        raise
+    except MemoryError as error:
+        raise UnaskableError(
+            f"{image} needs more memory than there is: expected a smaller image; scale it down."
+        ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
+        raise UnaskableError(
             f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or other format "
             "that Pillow opens; replace the file."
         ) from error
@@ -66,6 +80,13 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         return decoded
     name = "an image" if isinstance(image, Image.Image) else str(image)
     return Image.fromarray(_bytes_of_levels(decoded, name)).convert("RGB")
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The file's image, before its pixels are read; what is large is refused, so no warning of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def _decoded(image: Image.Image, upright: bool) -> Image.Image | Shaped[np.ndarray, "height width"]:
@@ -148,9 +169,8 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
     image_token = image_text(family, processor)
     if prompt == "chat" and getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        messages = [{"role": "user", "content": content}]
+        return from_template(processor, messages)
     template = family.prompts.get(prompt, prompt)
     if "{question}" not in template:
         known = {"chat": "", **family.prompts}
@@ -183,6 +203,7 @@ def text_around_image(
         ValueError: no processor, an unknown prompt, or a text with no or several image tokens.
     """
     _check_processor(processor)
+    check_questions(questions, processor)
     texts = [render(family, processor, question, prompt) for question in questions]
     image_token = processor.tokenizer.convert_tokens_to_ids(image_text(family, processor))
     around = []
@@ -231,17 +252,24 @@ def prepare(
     """
     _check_processor(processor)
     image_list, question_list = pair_up(images, questions)
+    check_questions(question_list, processor)
     texts = [render(family, processor, question, prompt) for question in question_list]
     loaded = {id(image): load_image(image) for image in image_list}
     # One list of images a text: processors of several-image models tell by nesting whose is whose.
-    batch = processor(
-        images=[[loaded[id(image)]] for image in image_list],
-        text=texts,
-        return_tensors="pt",
-        padding=True,
-        padding_side="left",
-        **_once_only_bos(processor, texts),
-    )
+    try:
+        batch = processor(
+            images=[[loaded[id(image)]] for image in image_list],
+            text=texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            **_once_only_bos(processor, texts),
+        )
+    except (ArithmeticError, LookupError) as error:  # of sizes that its authors did not think of
+        raise UnaskableError(
+            f"the model's processor fails on these images and questions ({error}): expected ones "
+            "that it takes; scale the image to another size."
+        ) from error
     batch.pop("labels", None)  # PaliGemma's processor makes some, the model would compute a loss.
     return _padding_first(batch)
 

@@ -5,13 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rvelens.benchmarks import Benchmark
-from rvelens.files import read_json
+from rvelens.stored import Stored, checked, read_stored
 
 By = Literal["auc", "accuracy", "balanced_accuracy", "f1"]
 FORMAT = "rvelens-tuned-1"
+
+
+class StoredTuned(Stored):
+    """What tuning found, as its file holds it."""
+
+    format: Literal["rvelens-tuned-1"]
+    setting: dict[str, bool | int | float | str | list[int]]
+    by: By
+    model: str
+    profile: str
+    benchmark: str
+    photographs: list[str]
+
+
+class StoredMeasured(Stored):
+    """The part of a study's measurements that holds what tuning found."""
+
+    tuned: dict[str, Any]
+
+
+class StoredOfModel(Stored):
+    """What the study of tuning measured of a model."""
+
+    measured: StoredMeasured
+
+
+class StoredStudy(Stored):
+    """The tune.json of `rvelens study tune`."""
+
+    models: Annotated[list[StoredOfModel], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -74,12 +106,14 @@ class Tuned:
         """
         path = Path(path)
         path = path / "tune.json" if path.is_dir() else path
+        expected = "the tune.json that `rvelens tune` wrote; tune again"
+        data = read_stored(path, dict, expected)
         try:
-            data = read_json(path)
-            data = data if data.get("format") == FORMAT else data["models"][0]["measured"]["tuned"]
-            found = {k: data[k] for k in ("setting", "by", "model", "profile", "benchmark")}
-            return cls(**found, photographs=tuple(data["photographs"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if data.get("format") != FORMAT:
+                data = checked(data, StoredStudy).models[0].measured.tuned
+            found = checked(data, StoredTuned).model_dump(exclude={"format"})
+        except ValueError as error:
             raise ValueError(
-                f"{path} is not what tuning found: expected the tune.json that `rvelens tune` wrote."
+                f"{path} is not what tuning found ({error}): expected {expected}."
             ) from error
+        return cls(**{**found, "photographs": tuple(found["photographs"])})

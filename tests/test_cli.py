@@ -330,7 +330,10 @@ MISTAKES = [
     ((*ASK, *P, "--save-manifest", "1.png"), "1.png is a file: expected a folder"),
     ((*ASK, *P, "--save-manifest", "."), "holds other files"),
     ((*ASK, "--manifest", "empty"), "no intervention at empty"),
-    ((*ASK, "--manifest", "1.png"), "1.png is not an intervention"),
+    (
+        (*ASK, "--manifest", "1.png"),
+        "1.png is not JSON (not UTF-8 text): expected the manifest.json",
+    ),
     ((*ASK, "--manifest", "me/steer"), "no folder me/steer here, and the Hub does not give it"),
     ((*ASK, *P, "--prompt", "chatt"), "did you mean 'chat'?"),
     ((*ASK, *P, "--prompt", "{question}"), "has no image slot"),

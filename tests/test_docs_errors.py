@@ -25,7 +25,10 @@ ELSEWHERE = {
         "rvelens/files.py",
         "OSError(error.errno, error.strerror or str(error), str(path))",
     ): "of the operating system",
-    ("rvelens/intervention.py", "ValueError(data['format'])"): "caught by `load`, which says it",
+    (
+        "rvelens/stored.py",
+        "MalformedError(f\"{place}: {first['msg']}\" if place else first['msg'])",
+    ): "of pydantic; caught by `read_stored`, which names the file",
     ("rvelens/lmms/model.py", "ValueError(failed)"): "why a question could not be asked: an image",
     ("rvelens/pairs/ask_model.py", "NotMadeError(str(error))"): "of `load_image`",
 }
@@ -39,7 +42,6 @@ OTHER_FORM = {
     "{} line {}: {}",
     "{}: {}; correct the line.",
     "pair {}: {}, or score them as they are with any_text (--any-text).",
-    "{}: {} is not of shape {}, as its ranking is.",
 }
 
 

@@ -153,9 +153,10 @@ def test_a_16_bit_pgm_is_read_by_its_upper_byte(top, levels):
         assert grey(opened).tolist() == [[0, 156, 255]]
 
 
-def test_images_without_pixels_are_left_to_the_processor():
-    for mode in ("I", "F"):
-        assert load_image(Image.new(mode, (0, 3))).size == (0, 3)
+@pytest.mark.parametrize("mode", ["RGB", "I", "F"])
+def test_images_without_pixels_are_refused(mode):
+    with pytest.raises(ValueError, match="an image has 0 x 3 pixels: expected 1 to 32768 on each"):
+        load_image(Image.new(mode, (0, 3)))
 
 
 RED, GREEN, DARK = (255, 0, 0), (0, 255, 0), (10, 20, 30)

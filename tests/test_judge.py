@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import completion, judge_server
+from run_folders import name_answers
 
 from rvelens.cli import main
 from rvelens.endpoint import Endpoint
@@ -279,11 +280,13 @@ def test_a_reply_in_the_cache_makes_no_request(tmp_path):
         again = judge(items(3), endpoint(server), cache_dir=tmp_path / "new" / "cache")
         assert len(server.requests) == 3
     assert first == again
-    with judge_server(good) as other:  # at another address
-        assert judge(items(3), endpoint(other), cache_dir=tmp_path / "new" / "cache") == first
-        assert not other.requests
+    with judge_server(good) as other:  # another judge, of the same name
+        judged = judge(items(3), endpoint(other), cache_dir=tmp_path / "new" / "cache")
+        assert judged != first
+        assert len(other.requests) == 3
     names = sorted(path.name for path in (tmp_path / "new" / "cache").iterdir())
-    assert names == sorted(f"{content_key(item, endpoint(server))}.json" for item in items(3))
+    both = [endpoint(server), endpoint(other)]
+    assert names == sorted(f"{content_key(i, one)}.json" for i in items(3) for one in both)
 
 
 @pytest.mark.parametrize("part", ["question", "reference", "answer", "model", "temperature"])
@@ -489,6 +492,8 @@ def test_a_run_of_several_processes_with_groups(tmp_path):
         {"id": "3", "question": "q", "reference": "r", "answer": "b", "group": "dalle-action"},
         {"id": "4", "question": "q", "reference": "r", "answer": "", "group": "real-action"},
     ]
+    name_answers(tmp_path, "answers.jsonl", "answers-1.jsonl")
+    (tmp_path / "answers-2.jsonl").write_text(json.dumps(rows[0] | {"id": "5"}) + "\n")  # stray
     for name, some in (("answers.jsonl", rows[:3]), ("answers-1.jsonl", rows[3:])):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
     items = load_items(tmp_path)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from rvelens.cli.profiles import check_shape, find_profile
+from rvelens.cli.profiles import find_profile
 from rvelens.contrastive import ContrastivePair
 from rvelens.loading import load_model
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.scores import score_heads
+from rvelens.weights import check_profile_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class Models:
         """
         loaded = self.get(name)
         found = find_profile(profile.strip(), name.strip())
-        check_shape(found, loaded.model)
+        check_profile_of(loaded.model, found)
         return self._keep(name, loaded.model, found, f"head profile {profile.strip()}")
 
     def measured(self, name: str, pairs: list[ContrastivePair]) -> Loaded:

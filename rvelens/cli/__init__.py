@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import re
 import sys
 from copy import copy
@@ -141,12 +142,37 @@ def main(arguments: list[str] | None = None) -> None:
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "rvelens"
         fail(f"{_without_full_stop(_reason(error))}: see `{command} --help`.")
-    except typer.Abort:
+        sys.stdout.flush()
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        # The library's ValueErrors are written for the user; an OSError names its file itself.
-        fail(str(error))
+    except BrokenPipeError:  # as in `rvelens eval ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        fail(_of_file(error))
+    except (ValueError, MemoryError, RecursionError) as error:
+        # The library's ValueErrors are written for the user.
+        fail(_of_memory(error) or str(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_file(error: OSError) -> str:
+    """What went wrong with a file; without a name it is what the program prints to."""
+    if error.filename is not None or error.errno is None:
+        return str(error)
+    return (
+        f"the output cannot be written ({error.strerror}): expected a terminal, a pipe or a file with "
+        "room; free some, or name another file."
+    )
+
+
+def _of_memory(error: Exception) -> str:
+    """A sentence where memory or Python's stack ran out; "" of any other error."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: expected more, or less to do; lower --batch-size."
+    if isinstance(error, RecursionError):
+        return "what was given is nested too deeply: expected less depth; simplify it."
+    return ""
 
 
 def _reason(error: Any) -> str:

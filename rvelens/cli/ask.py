@@ -22,13 +22,14 @@ from rvelens.cli.common import (
     out,
     status,
 )
-from rvelens.cli.profiles import check_shape, find_profile
+from rvelens.cli.profiles import find_profile
 from rvelens.grid import ImageGrid
 from rvelens.hub import check_folder
 from rvelens.layers import format_layers, parse_layers
 from rvelens.model import HookedLVLM
 from rvelens.prompts import load_image
 from rvelens.tables import Table
+from rvelens.weights import check_profile_of
 
 if TYPE_CHECKING:
     from rvelens.intervention import Intervention
@@ -138,7 +139,7 @@ def ask(
             manifest, None if profile is None else find_profile(profile, model)
         )
         decoding, ranking = same_wording(steer.decoding, wording), steer.profile
-        dtype = Dtype(steer.model["dtype"]) if dtype is Dtype.auto else dtype
+        dtype = _dtype_of(steer) if dtype is Dtype.auto else dtype
     else:
         decoding = replace(Decoding(max_new_tokens=16), **wording)
         ranking = find_profile(profile, model) if box is None else None
@@ -151,7 +152,7 @@ def ask(
         method = region_method(hooked, grid, box, size, **given)
     else:
         assert ranking is not None
-        check_shape(ranking, hooked)
+        check_profile_of(hooked, ranking)
         method = make_method("rve", hooked, ranking, **given)
     with status("answering"):
         plain = answer(hooked, make_method("vanilla", hooked), image, question, decoding)
@@ -178,6 +179,17 @@ def ask(
         emit_json(result)
     else:
         _print(result, method, hooked.n_layers)
+
+
+def _dtype_of(steer: Intervention) -> Dtype:
+    """The precision that an intervention was made in."""
+    name = steer.model["dtype"]
+    if name not in list(Dtype):
+        raise ValueError(
+            f"the manifest is of a model in {name}: expected one of {', '.join(Dtype)}; name one with "
+            "--dtype."
+        )
+    return Dtype(name)
 
 
 def _given(**options: Any) -> dict[str, Any]:

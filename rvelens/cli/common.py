@@ -69,14 +69,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 
 def out() -> Console:
-    """Where results go; tables that go to a file or a pipe are wide enough for their names."""
+    """Where results go, brackets as they are; a file or a pipe is wide enough for tables."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=200 if piped else None)
+    return Console(width=200 if piped else None, markup=False)
 
 
 def err() -> Console:
     """Where progress and errors go."""
-    return Console(stderr=True)
+    return Console(stderr=True, markup=False)
 
 
 def fail(message: str) -> NoReturn:

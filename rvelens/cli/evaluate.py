@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,11 +29,10 @@ from rvelens.cli.common import (
     emit_json,
     load_model,
     out,
-    status,
 )
 from rvelens.cli.profiles import find_profile
-from rvelens.files import write_text
-from rvelens.methods import METHODS, make_method
+from rvelens.files import parse_json
+from rvelens.methods import METHODS, checked_parameters, make_method
 from rvelens.tuned import Tuned
 
 _LISTS = ("--benchmark", "--method", "--model", "--profile")
@@ -116,8 +114,6 @@ def evaluate(
     )  # fmt: skip
     if report is None:  # another process reports
         return
-    with status("scoring"):
-        write_text(output / "report.md", harness.to_markdown(report))
     if json:
         emit_json(report)
     else:
@@ -177,7 +173,9 @@ def parameters_by_method(
                 "that runs; add it to --method."
             )
         try:
-            found[name][parameter] = json_format.loads(value)
-        except json_format.JSONDecodeError:
+            found[name][parameter] = parse_json(value)
+        except ValueError:
             found[name][parameter] = value
+    for name, given in found.items():
+        checked_parameters(name, given)  # before the model is loaded
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from rvelens.model import HookedLVLM
 from rvelens.profile import PUBLISHED, ARSProfile
 
 
@@ -40,13 +39,3 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
             f"model's name; if these are its weights, say --profile published:{next(iter(PUBLISHED))}."
         )
     return ARSProfile.published(wanted)
-
-
-def check_shape(profile: ARSProfile, model: HookedLVLM) -> None:
-    """Raise ValueError for the profile of a model with other layers or heads."""
-    have, want = (profile.n_layers, profile.n_heads), (model.n_layers, model.n_heads)
-    if have != want:
-        raise ValueError(
-            f"the profile is of {have[0]} layers with {have[1]} heads, the model has {want[0]} with "
-            f"{want[1]}: expected a profile of this model; make one with `rvelens scan`."
-        )

@@ -116,7 +116,13 @@ def write_shards(shards: Iterator[dict[str, Tensor]], n_shards: int, folder: Pat
     n_bytes = 0
     for number, tensors in enumerate(shards, start=1):
         name = f"model-{number:05}-of-{n_shards:05}.safetensors"
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / name, metadata={"format": "pt"})
+        except (SafetensorError, OSError) as error:  # neither names the file
+            raise ValueError(
+                f"{folder / name} cannot be written ({error}): expected room for the weights; free "
+                "some, or name another folder."
+            ) from error
         weight_map |= dict.fromkeys(tensors, name)
         n_bytes += sum(tensor.nbytes for tensor in tensors.values())
         tensors.clear()  # before the next shard is read

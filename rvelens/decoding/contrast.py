@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, LogitsProcessor
 
 from rvelens.model import HookedLVLM
+from rvelens.strengths import check_strength
 
 
 class Branch:
@@ -178,7 +179,6 @@ def contrasted(
 
 def check_contrast(alpha: float, beta: float) -> None:
     """Raise ValueError where the strength or the cutoff is outside its range."""
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha={alpha}: expected a finite strength of at least 0.")
+    check_strength("alpha", alpha)
     if not 0 < beta <= 1:
         raise ValueError(f"beta={beta}: expected a share of the largest probability in (0, 1].")

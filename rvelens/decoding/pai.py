@@ -7,6 +7,7 @@ from typing import Any
 
 from rvelens.decoding.contrast import ContrastProcessor
 from rvelens.model import HookedLVLM
+from rvelens.strengths import STRONGEST
 
 
 def text_negative(inputs: Mapping[str, Any], image_token_id: int) -> dict[str, Any]:
@@ -55,5 +56,5 @@ def text_guidance(
 
 def check_gamma(gamma: float) -> None:
     """Raise ValueError where the guidance is outside its range."""
-    if not 1 <= gamma < float("inf"):
-        raise ValueError(f"gamma={gamma}: expected a finite strength of at least 1.")
+    if not 1 <= gamma <= STRONGEST:
+        raise ValueError(f"gamma={gamma}: expected a finite strength from 1 to {STRONGEST:g}.")

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from rvelens.answers import yes_margin
 from rvelens.benchmarks import Item
 from rvelens.decoding import ContrastProcessor, icd_negative, text_negative, vcd_negative
 from rvelens.decoding.icd import disturbed_prompt
+from rvelens.limits import check_length
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.prefix import can_share, identity, prepare_shared
@@ -73,12 +74,14 @@ class Answer:
         margin: log-odds of yes over no at the first token, as the method left them, before a
             contrast's cutoff; None where the tokenizer has no single token for them.
         error: one sentence; None if it was asked.
+        files: SHA-256 of the picture's files, as a run keeps it; None where it is not known.
     """
 
     id: str
     text: str | None = None
     margin: float | None = None
     error: str | None = None
+    files: str | None = field(default=None, compare=False, repr=False)
 
 
 def answer(
@@ -125,9 +128,12 @@ def answer_logits(
     decoding = decoding or Decoding()
     images, questions = list(images), list(questions)
     inputs = _prepared(model, images, questions, decoding.prompt, method.hooks)
+    n_new = decoding.max_new_tokens or 16
+    check_length(model.hf_model.config, inputs, n_new)
     contrast = None
     if method.contrast is not None:
         negative = _negative(model, method, images, questions, names, decoding, inputs)
+        check_length(model.hf_model.config, negative, n_new)
         contrast = ContrastProcessor(model, negative, method.contrast.alpha, method.contrast.beta)
     with query_rows(model, method.query_rows), model.hooks(method.hooks):
         least: dict[str, Any] = {} if min_new_tokens is None else {"min_new_tokens": min_new_tokens}
@@ -135,7 +141,7 @@ def answer_logits(
             **inputs,
             **least,
             do_sample=False,
-            max_new_tokens=decoding.max_new_tokens or 16,
+            max_new_tokens=n_new,
             logits_processor=LogitsProcessorList([] if contrast is None else [contrast]),
             output_scores=True,
             return_dict_in_generate=True,
@@ -283,6 +289,7 @@ def answer_each(
         inputs = _prepared(model, images, questions, decoding.prompt, hooks)
     else:  # nothing to share before the image: one forward for all of the prompts
         inputs = model.prepare(images, questions, decoding.prompt)
+    check_length(model.hf_model.config, inputs, decoding.max_new_tokens or 16)
     prefix = prefill(model, inputs)
     found: list[list[tuple[str, float | None]]] = [[] for _ in questions]
     for start in range(0, len(settings), ROWS):
@@ -301,7 +308,8 @@ def answer_items(
 ) -> list[list[Answer]]:
     """Answers to a batch of items, each under every method of a group of `side_by_side`.
 
-    An image that cannot be read is an answer with an error.
+    What cannot be asked, by its image, its text or for want of memory, is an answer with an error.
+    Where memory runs out on several items, the error is raised, for `backing_off`.
     """
     images: dict[str, Image.Image] = {}
     errors: dict[str, str] = {}
@@ -309,8 +317,8 @@ def answer_items(
         if item.image not in images and item.image not in errors:
             try:
                 images[item.image] = item.load()
-            except ValueError as error:
-                errors[item.image] = " ".join(str(error).split())
+            except (ValueError, OSError, MemoryError) as error:
+                errors[item.image] = _reason(error)
     asked = [item for item in items if item.image in images]
     said: dict[str, list[tuple[str, float | None]]] = {}
     if asked:
@@ -325,17 +333,36 @@ def answer_items(
                 one = answer(model, methods[0], pictures, texts, names, decoding)
                 answers = [[said] for said in one]
             said = dict(zip([item.id for item in asked], answers, strict=True))
-        except ValueError as error:
+        except (ValueError, RuntimeError, MemoryError) as error:
+            full = is_out_of_memory(error)
+            if not full and not isinstance(error, ValueError):
+                raise
+            if full and len(items) > 1:
+                raise
             if len(items) > 1:  # one question that cannot be asked must not lose the others
                 each = [answer_items(model, methods, [item], decoding) for item in items]
                 return [one for (one,) in each]
-            errors[items[0].image] = " ".join(str(error).split())
+            errors[items[0].image] = _reason(error)
     return [
         [Answer(item.id, *one) for one in said[item.id]]
         if item.id in said
         else [Answer(item.id, error=errors[item.image])] * len(methods)
         for item in items
     ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a GPU or of the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and should_reduce_batch_size(error)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a question could not be asked, on one line."""
+    if is_out_of_memory(error):
+        return "there is not enough memory for this question alone"
+    return " ".join(str(error).split())
 
 
 def backing_off(
@@ -351,9 +378,8 @@ def backing_off(
         piece = items[len(answers) : len(answers) + size]
         try:
             answers += run(piece)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
-            full = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
-            if not full or len(piece) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(piece) == 1:
                 raise
             size = len(piece) // 2
             clear_device_cache()

@@ -6,24 +6,24 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import rvelens
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Decoding
-from rvelens.files import as_json, read_json, write_json
+from rvelens.evaluate.fingerprint import fingerprint
+from rvelens.files import as_json, write_json
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.prompts import render
+from rvelens.stored import MANIFEST, RUN_FORMAT, RunManifest, checked, read_stored
+from rvelens.weights import dtype_name, weights_digest
 
-FORMAT = "rvelens-run-1"
-_SAMPLE = 1024
+FORMAT = RUN_FORMAT
 
 
 def about_model(model: HookedLVLM) -> dict[str, Any]:
@@ -32,8 +32,9 @@ def about_model(model: HookedLVLM) -> dict[str, Any]:
         "name": model.name,
         "revision": getattr(model.hf_model.config, "_commit_hash", None),
         "family": model.family.name,
-        "dtype": str(model.hf_model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model),
         "weights": weights_digest(model),
+        "processor": processor_digest(model),
     }
 
 
@@ -52,12 +53,15 @@ def manifest(
         model: the model that answers.
         model_is: what `about_model` says of it.
         benchmark, method, decoding: of the run.
+
+    Raises:
+        ValueError: a method whose code cannot be identified, and that has no version.
     """
     return {
         "format": FORMAT,
         "model": dict(model_is),
         "benchmark": about_questions(benchmark),
-        "method": {"name": method.name, "parameters": dict(method.parameters)},
+        "method": about_method(method),
         "decoding": {
             **asdict(decoding),
             "greedy": True,
@@ -91,22 +95,36 @@ def versions() -> dict[str, str]:
     }
 
 
-def weights_digest(model: HookedLVLM) -> str:
-    """SHA-256 over each tensor's name, shape, dtype, sum, and 1024 evenly spaced values.
+def about_method(method: Method) -> dict[str, Any]:
+    """Name and parameters of a method, with its version, or else a fingerprint of its code.
 
-    Not over every byte, which takes minutes for large models; a changed weight changes its sum.
+    Raises:
+        ValueError: code that cannot be identified, and no version.
     """
+    is_ = {"name": method.name, "parameters": dict(method.parameters)}
+    if method.version is not None:
+        return {**is_, "version": method.version}
+    if not method.hooks and method.contrast is None:
+        return is_
+    parts = (method.hooks, method.query_rows, method.contrast)
+    return {**is_, "code": fingerprint(parts, f"method {method.name!r}")}
 
-    def lines() -> Iterator[str]:
-        for name, tensor in sorted(model.hf_model.state_dict().items()):
-            flat = tensor.detach().flatten()
-            step = max(flat.numel() // _SAMPLE, 1)
-            sample = flat[::step].float().cpu().numpy().tobytes()
-            total = float(flat.sum(dtype=torch.float64))
-            digest = hashlib.sha256(sample).hexdigest()
-            yield f"{name}\t{tuple(tensor.shape)}\t{tensor.dtype}\t{total!r}\t{digest}"
 
-    return _digest(lines())
+def processor_digest(model: HookedLVLM) -> str | None:
+    """SHA-256 of how a model's processor turns images and texts into inputs; None without one."""
+    processor = model.processor
+    if processor is None:
+        return None
+    parts = [json.dumps(processor.to_dict(), sort_keys=True, default=str)]
+    tokenizer = getattr(processor, "tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        # Calls leave their truncation and padding behind.
+        rules = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        parts.append(json.dumps(rules, sort_keys=True))
+    elif tokenizer is not None:
+        parts.append(json.dumps(tokenizer.get_vocab(), sort_keys=True))
+    return _digest(iter(parts))
 
 
 def _digest(lines: Iterator[str]) -> str:
@@ -116,35 +134,60 @@ def _digest(lines: Iterator[str]) -> str:
     return digest.hexdigest()
 
 
-def settle(folder: Path, made_with: Mapping[str, Any]) -> None:
+def settle(folder: Path, made_with: Mapping[str, Any], answers: Sequence[str] = ()) -> None:
     """Write the manifest of a new run, or hold it against the one that is there.
 
+    Args:
+        folder: of the run.
+        made_with: everything that the run depends on.
+        answers: names of the files that answers go to; the manifest keeps all that it ever named.
+
     Raises:
-        ValueError: the folder holds a run that was made with something else, which is named.
+        ValueError: the folder holds a run that was made with something else, which is named, or a file
+            under a name of `answers` that the run did not write.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     made_with = as_json(made_with)
     if not path.exists() and any(folder.glob("answers*.jsonl")):
         raise ValueError(
             f"{folder} holds answers without a manifest: expected to know what they were made with; "
             "name another folder."
         )
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, made_with)
+    there = None
+    if path.exists():
+        there = read_stored(path, dict, "the manifest of a run; name another folder")
+        refuse_differences(folder, _conditions(there), made_with)
+    if not answers:
+        if there is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, made_with)
         return
-    try:
-        there = read_json(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read: expected the manifest of a run; name another folder."
-        ) from error
-    changes = list(differences(there, made_with))
+    named = [] if there is None else checked(there, RunManifest).answers
+    new = [name for name in answers if name not in named]
+    for name in new:
+        if (folder / name).exists():
+            raise ValueError(
+                f"{folder / name} is there, and the run's manifest does not name it: expected the "
+                "run's own files alone; move it away."
+            )
+    if new:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**made_with, "answers": [*named, *new]})
+
+
+def refuse_differences(folder: Path, there: Any, here: Any) -> None:
+    """Raise ValueError where a run in a folder was made with something else."""
+    changes = list(differences(there, here))
     if changes:
         raise ValueError(
             f"{folder} holds a run made with something else ({'; '.join(changes)}): expected the same "
             "to go on with it; name another folder."
         )
+
+
+def _conditions(made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest without the names of files, which grow with the number of processes."""
+    return {name: value for name, value in made_with.items() if name != "answers"}
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

@@ -63,8 +63,7 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
             if any("positive_no" in m for m in scored["methods"].values()):
                 found.append(_positive_no(name, rule, scored))
             found += [*_groups(name, rule, scored), *_subsets(name, rule, scored)]
-        if len(report["methods"]) > 1:
-            found += [_comparison(name, rule, x) for rule, x in _rules(result).items()]
+        found += [_comparison(name, rule, x) for rule, x in _rules(result).items() if x["pairs"]]
     for name, given in report["input"].items():
         if name not in report["benchmarks"]:
             notes = (*_input_notes(given), "Open-ended: score the answers with `rvelens judge`.")
@@ -101,7 +100,8 @@ def _metrics(
 
 def _input_notes(given: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
-    for key, what in (("malformed", "malformed rows"), ("unreadable", "unreadable images")):
+    reasons = "reasons why questions could not be asked"
+    for key, what in (("malformed", "malformed rows"), ("unreadable", reasons)):
         if given[key]:
             notes.append(f"{len(given[key])} {what}, the first: {given[key][0]}")
     return tuple(notes)

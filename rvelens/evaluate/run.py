@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
-
-import torch
-from accelerate import PartialState
 
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate.answering import (
@@ -24,30 +19,15 @@ from rvelens.evaluate.answering import (
     side_by_side,
 )
 from rvelens.evaluate.manifest import about_model, manifest, settle
-from rvelens.evaluate.scoring import score
-from rvelens.evaluate.store import AnswerFile, answers_file, read
-from rvelens.files import cut_torn_line, locked, write_json
+from rvelens.evaluate.processes import Processes, at_work, meet, processes, wait_for_others
+from rvelens.evaluate.render import to_markdown
+from rvelens.evaluate.reports import FILE, check_goes_with, merged, read_report
+from rvelens.evaluate.store import AnswerFile, answers_file, read, refuse_changed
+from rvelens.files import as_json, cut_torn_line, locked, write_json, write_text
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-
-
-class Alone:
-    """The only process there is, with what is used of accelerate's `PartialState`."""
-
-    process_index, num_processes, is_main_process = 0, 1, True
-
-    def wait_for_everyone(self) -> None:
-        """Nobody to wait for."""
-
-
-def processes() -> Alone | PartialState:
-    """The processes that `accelerate launch` or `torchrun` started, or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Alone()
-    # Processes wait for the slowest at the end, which may be hours behind.
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
 
 
 def evaluate(
@@ -64,7 +44,7 @@ def evaluate(
 
     Everything is kept in `out/{benchmark}/{method}`: the manifest first, then answers as they come.
     Called again with the same settings it goes on where it stopped, with the same batches, so that
-    the result is the same.
+    the result is the same. Called with other methods or benchmarks, it adds them to the report.
 
     Args:
         model: the hooked model, without hooks that are on.
@@ -76,48 +56,88 @@ def evaluate(
         progress: wraps the iteration over batches, for a progress bar.
 
     Returns:
-        the report that is also in `out/report.json`; None in all but the first of several processes.
+        the report that is also in `out/report.json` and, for readers, in `out/report.md`; None in all
+        but the first of several processes.
 
     Raises:
-        ValueError: the folder holds a run that was made with something else; nothing to run.
+        ValueError: the folder holds a run that was made with something else; a method whose code cannot
+            be identified; nothing to run; another process that failed or is gone.
     """
     if batch_size < 1 or not benchmarks or not methods:
         raise ValueError(
             f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: expected "
             "at least one of each."
         )
+    _check_names(methods)
     decoding, out, here = decoding or Decoding(), Path(out), processes()
     model_is = about_model(model)
     settings = {b.name: decoding.settled(b.items) for b in benchmarks}
-    folders = {}
-    for benchmark in benchmarks:
-        for method in methods:
-            folder = folders[benchmark.name, method.name] = out / benchmark.name / method.name
-            if here.is_main_process:
-                made_with = manifest(model, model_is, benchmark, method, settings[benchmark.name])
-                settle(folder, made_with)
-    here.wait_for_everyone()
-    for benchmark in benchmarks:
-        decoding_here = settings[benchmark.name]
-        for group in side_by_side(model, methods):
-            label = f"{benchmark.name}, {', '.join(m.name for m in group)}"
-            _answer_all(
-                partial(answer_items, model, decoding=decoding_here), benchmark, group,
-                [folders[benchmark.name, m.name] for m in group], batch_size, here,
-                lambda x, d=label: progress(x, d),
-            )  # fmt: skip
-    here.wait_for_everyone()
-    if not here.is_main_process:
+    with at_work(out, here):
+        if here.is_first:
+            _settle_all(model, model_is, benchmarks, methods, settings, out, here.count)
+        meet(here)
+        for benchmark in benchmarks:
+            for group in side_by_side(model, methods):
+                label = f"{benchmark.name}, {', '.join(m.name for m in group)}"
+                _answer_all(
+                    partial(answer_items, model, decoding=settings[benchmark.name]), benchmark, group,
+                    [out / benchmark.name / m.name for m in group], batch_size, here,
+                    lambda x, d=label: progress(x, d),
+                )  # fmt: skip
+    if not here.is_first:
         return None
+    wait_for_others(out, here)
     asked = {
         "model": model_is,
         "methods": {method.name: dict(method.parameters) for method in methods},
         "decoding": {name: asdict(decoding) for name, decoding in settings.items()},
         "notes": notes(model, methods, decoding.prompt),
     }
-    report = {**asked, **_results(benchmarks, methods, folders)}
-    write_json(out / "report.json", report)
+    with locked(out / "report.lock", out / FILE, wait=True):
+        report = merged(out, read_report(out), asked, benchmarks, methods)
+        write_json(out / FILE, report)
+        write_text(out / "report.md", to_markdown(report))
     return report
+
+
+def _check_names(methods: Sequence[Method]) -> None:
+    """Raise ValueError for a name that is no folder's, or that two methods have."""
+    names = [method.name for method in methods]
+    for name in names:
+        if name in ("", ".", "..") or PurePath(name).name != name or "\\" in name or "\0" in name:
+            raise ValueError(
+                f"a method of the name {name!r}: expected a name that a folder can have; rename it."
+            )
+        if names.count(name) > 1:
+            raise ValueError(
+                f"two methods of the name {name!r}: expected different names; rename one."
+            )
+
+
+def _settle_all(
+    model: HookedLVLM,
+    model_is: Mapping[str, Any],
+    benchmarks: Sequence[Benchmark],
+    methods: Sequence[Method],
+    settings: Mapping[str, Decoding],
+    out: Path,
+    n_processes: int,
+) -> None:
+    """Write or compare every manifest, before the first question.
+
+    Raises:
+        ValueError: the folder holds a run that was made with something else.
+    """
+    made_with = {
+        (b.name, m.name): as_json(manifest(model, model_is, b, m, settings[b.name]))
+        for b in benchmarks
+        for m in methods
+    }
+    first = {b.name: made_with[b.name, methods[0].name] for b in benchmarks}
+    check_goes_with(out, read_report(out), model_is, methods, first)
+    names = [answers_file(out, rank).name for rank in range(n_processes)]
+    for (benchmark, method), made in made_with.items():
+        settle(out / benchmark / method, made, names)
 
 
 def _answer_all(
@@ -126,27 +146,29 @@ def _answer_all(
     methods: Sequence[Method],
     folders: Sequence[Path],
     batch_size: int,
-    here: Alone | PartialState,
+    here: Processes,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> None:
     """This process' share of the batches, where some of the methods are not done already.
 
     Raises:
-        ValueError: another run is writing into one of the folders.
+        ValueError: another run is writing into one of the folders, or a picture was changed.
     """
-    mine = batches(benchmark.items, batch_size)[here.process_index :: here.num_processes]
+    mine = batches(benchmark.items, batch_size)[here.rank :: here.count]
     with ExitStack() as locks:
         files: list[AnswerFile] = []
         for folder in folders:
-            path = answers_file(folder, here.process_index)
+            path = answers_file(folder, here.rank)
             locks.enter_context(locked(path.with_suffix(".lock"), folder))
             cut_torn_line(path)
-            files.append(AnswerFile(path, read(folder, benchmark.items)))
+            known = read(folder, benchmark.items)
+            refuse_changed(folder, benchmark.items, known)
+            files.append(AnswerFile(path, known))
         # All methods are asked where one lacks an answer: fewer rows side by side round otherwise,
         # and a run that goes on must not differ from one that was never interrupted.
         left = [batch for batch in mine if any(file.lacks(batch) for file in files)]
         size = batch_size
-        for batch in progress(left) if left and here.is_main_process else left:
+        for batch in progress(left) if left and here.is_first else left:
             said, size = backing_off(partial(ask, methods), batch, size)
             for n, file in enumerate(files):
                 file.add(batch, [each[n] for each in said])
@@ -172,24 +194,3 @@ def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str
             "AUC of VCD and ICD is of their logits before the cutoff, which may rule out either answer."
         )
     return found
-
-
-def _results(
-    benchmarks: Sequence[Benchmark],
-    methods: Sequence[Method],
-    folders: Mapping[tuple[str, str], Path],
-) -> dict[str, Any]:
-    scores, counts = {}, {}
-    for benchmark in benchmarks:
-        answers = {m.name: read(folders[benchmark.name, m.name], benchmark.items) for m in methods}
-        errors = {said.error for one in answers.values() for said in one.values()}
-        counts[benchmark.name] = {
-            "malformed": list(benchmark.problems),
-            "unreadable": sorted(error for error in errors if error),
-            "empty": {
-                name: sum(said.text == "" for said in one.values()) for name, one in answers.items()
-            },
-        }
-        if any(item.truth is not None for item in benchmark.items):
-            scores[benchmark.name] = score(benchmark, answers)
-    return {"benchmarks": scores, "input": counts}

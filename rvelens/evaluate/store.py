@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Item
+from rvelens.benchmarks.files import sha256
 from rvelens.evaluate.answering import Answer
 from rvelens.files import Line, append_lines, read_lines
+from rvelens.stored import MANIFEST, MalformedError, Stored, answer_files, checked
 
 
 def answers_file(folder: Path, rank: int) -> Path:
@@ -61,9 +65,39 @@ def _row(item: Item, said: Answer) -> dict[str, Any]:
     if item.reference is not None:
         row["reference"] = item.reference
     row["answer"] = said.text
-    return row | {
-        k: v for k, v in (("margin", said.margin), ("error", said.error)) if v is not None
-    }
+    files = files_digest(item) if said.error is None else None
+    rest = (("margin", said.margin), ("error", said.error), ("files", files))
+    return row | {k: v for k, v in rest if v is not None}
+
+
+def files_digest(item: Item) -> str | None:
+    """SHA-256 of the files of a question's picture; None if it has none, or one is gone."""
+    digest = hashlib.sha256()
+    try:
+        for path in item.files:
+            about = path.stat()
+            digest.update(_sha256(path, about.st_mtime_ns, about.st_size).encode())
+    except OSError:
+        return None
+    return digest.hexdigest() if item.files else None
+
+
+@lru_cache(maxsize=65536)
+def _sha256(path: Path, time: int, size: int) -> str:
+    """Of a file, read once as long as its time and size stay."""
+    return sha256(path)
+
+
+def refuse_changed(folder: Path, items: Sequence[Item], answers: Mapping[str, Answer]) -> None:
+    """Raise ValueError where a picture is no longer the one that a question was answered about."""
+    for item in items:
+        said = answers.get(item.id)
+        here = files_digest(item) if said is not None and said.files is not None else None
+        if said is not None and here is not None and here != said.files:
+            raise ValueError(
+                f"{folder} holds an answer about {item.files[0]}, which was changed since: expected "
+                "the same file; restore it, or name another folder."
+            )
 
 
 def read(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
@@ -93,8 +127,10 @@ def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answ
         ValueError: the run has no such answers, or a whole line that is not an answer.
     """
     folder = Path(run) / benchmark / method
-    if not folder.is_dir():
-        there = [p.relative_to(run).as_posix() for p in sorted(Path(run).glob("*/*")) if p.is_dir()]
+    if not (folder / MANIFEST).is_file():
+        there = sorted(
+            p.parent.relative_to(run).as_posix() for p in Path(run).glob(f"*/*/{MANIFEST}")
+        )
         raise ValueError(
             f"no answers to {benchmark} under {method} in {run}: expected the folder of a run with "
             f"BENCHMARK/METHOD in it; it holds {', '.join(there) or 'none'}."
@@ -117,25 +153,31 @@ def _lines(folder: Path) -> Iterator[tuple[str, Answer]]:
 
 
 def answer_lines(folder: Path) -> Iterator[Line]:
-    """The whole lines of every process' file of answers."""
-    for path in sorted(folder.glob("answers*.jsonl")):
+    """The whole lines of every file of answers that the run's manifest names."""
+    for path in answer_files(folder):
         yield from read_lines(path, drop_torn=True)
+
+
+class StoredAnswer(Stored):
+    """A line of a file of answers; either `answer` or `error` is a text."""
+
+    id: str
+    question: str
+    answer: str | None
+    margin: float | None = None
+    error: str | None = None
+    files: str | None = None
 
 
 def _answer(line: Line) -> tuple[str, Answer]:
     """The question and the answer of a line."""
     try:
-        row: Mapping[str, Any] = line.value()
-        question = row["question"]
-        said = Answer(row["id"], row["answer"], row.get("margin"), row.get("error"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        question, said = None, Answer("")
-    margin, error = said.margin, said.error
-    fits = isinstance(question, str) and isinstance(said.id, str)
-    fits &= isinstance(said.text if error is None else error, str)
-    if not fits or not isinstance(margin, int | float | None):
+        row = checked(line.value(), StoredAnswer)
+        if row.answer is None and row.error is None:
+            raise MalformedError("neither answer nor error")
+    except ValueError as error:
         raise ValueError(
             f"{line} is no answer of a run: expected a JSON object with id, question and answer; "
             "remove the line to have the question asked again."
-        )
-    return str(question), said
+        ) from error
+    return row.question, Answer(row.id, row.answer, row.margin, row.error, row.files)

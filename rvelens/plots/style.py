@@ -25,6 +25,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
+from rvelens.files import write_bytes
+
 COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
 TEXT, SMALL = 8.0, 7.0  # Points; nothing but numbers in cells is smaller.
 STYLE: Any = {
@@ -284,12 +286,15 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     Raises:
         ValueError: another ending, a folder that does not exist, or the name of a folder.
+        OSError: the file cannot be written; the error names it.
     """
     check_figure_path(path)
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     fonts: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "rvelens"}
+    ending, content = Path(path).suffix.lower(), BytesIO()
     with style.context(["default", STYLE, fonts]):
-        figure.savefig(path, dpi=300, metadata=dates.get(Path(path).suffix.lower()))
+        figure.savefig(content, format=ending[1:], dpi=300, metadata=dates.get(ending))
+    write_bytes(path, content.getvalue())
 
 
 def check_figure_path(path: str | Path) -> None:

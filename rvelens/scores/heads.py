@@ -26,6 +26,7 @@ from rvelens.scores.maps import (
     of_maps,
     renormalised,
 )
+from rvelens.weights import dtype_name, weights_digest
 
 PerPair = Float[Tensor, "pair layer head"]
 
@@ -161,6 +162,8 @@ def score_heads(
         per_pair,
         model.attention_layers,
         model=model.name,
+        dtype=dtype_name(model),
+        weights=weights_digest(model),
         score=score,
         prompt=prompt,
         n_pairs=len(pairs),

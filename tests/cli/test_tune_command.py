@@ -73,7 +73,7 @@ def test_eval_takes_what_was_tuned(run, tmp_path):
         (("tune", "rvelens/tiny", "-o", "x", "--share", "1.5"), "--share"),
         (("tune", "rvelens/tiny", "-o", "x", "--benchmark", "pope"), "benchmark 'pope': expected"),
         (("tune", "none", "-o", "x"), "no head profile for none"),
-        ((*EVAL, "--method", "rve"), "is not what tuning found"),
+        ((*EVAL, "--method", "rve"), "expected the tune.json that"),
     ],
 )
 def test_mistakes(run, arguments, says):

@@ -94,5 +94,5 @@ def test_text_prompts_are_left_padded_and_in_order(name):
 
 
 def test_guidance_out_of_range(model, inputs):
-    with pytest.raises(ValueError, match=r"gamma=0\.9: expected a finite strength of at least 1"):
+    with pytest.raises(ValueError, match=r"gamma=0\.9: expected a finite strength from 1 to 1000"):
         text_guidance(model, inputs, 0.9)

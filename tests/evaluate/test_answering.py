@@ -138,7 +138,7 @@ def test_a_question_that_cannot_be_asked_loses_no_other(model):
     asked = [item(0), bad, item(2)]
     said = [one for (one,) in answer_items(model, [make_method("vanilla", model)], asked, DECODING)]
     assert [one.error is None for one in said] == [True, False, True]
-    assert "2 image tokens" in said[1].error
+    assert "a question holds '<image>'" in said[1].error
 
 
 def test_an_image_is_loaded_once_a_batch(model, profile):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from run_folders import name_answers
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate import Answer
@@ -24,6 +25,7 @@ ANSWERS = [Answer("0", "Ja\nnein\u2028é", 0.25), Answer("1", ""), Answer("2", e
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(cut=st.integers(0, 10_000))
 def test_a_file_cut_at_any_byte_is_read_and_continued(tmp_path, cut):
+    name_answers(tmp_path)
     path = answers_file(tmp_path, 0)
     path.unlink(missing_ok=True)
     append(path, ITEMS, ANSWERS)
@@ -49,6 +51,7 @@ def test_rows_tell_what_was_asked(tmp_path):
 
 
 def test_files_of_several_processes_are_read_together(tmp_path):
+    name_answers(tmp_path, "answers.jsonl", "answers-1.jsonl")
     append(answers_file(tmp_path, 0), ITEMS[:1], ANSWERS[:1])
     append(answers_file(tmp_path, 1), ITEMS[1:], ANSWERS[1:])
     assert sorted(read(tmp_path, ITEMS)) == ["0", "1", "2"]
@@ -57,7 +60,7 @@ def test_files_of_several_processes_are_read_together(tmp_path):
 def test_answers_of_a_run_by_name(tmp_path):
     run = tmp_path / "run"
     folder = run / "pope" / "rve"
-    folder.mkdir(parents=True)
+    name_answers(folder, "answers-1.jsonl", "answers.jsonl")
     append(answers_file(folder, 1), ITEMS, ANSWERS)
     append(answers_file(folder, 0), ITEMS, [Answer(a.id, "later") for a in ANSWERS])
     with answers_file(folder, 1).open("a") as file:
@@ -89,12 +92,14 @@ def test_answers_of_a_run_by_name(tmp_path):
     ],
 )
 def test_a_whole_line_that_is_no_answer_is_named(tmp_path, line):
+    name_answers(tmp_path)
     answers_file(tmp_path, 0).write_text(line + "\n")
     with pytest.raises(ValueError, match=r"answers\.jsonl line 1 is no answer of a run"):
         read(tmp_path, ITEMS)
 
 
 def test_what_was_asked_otherwise_or_not_at_all_is_left_aside(tmp_path):
+    name_answers(tmp_path)
     path = answers_file(tmp_path, 0)
     append(path, ITEMS, ANSWERS)
     other = Item("0", "a.jpg", "a.jpg", "Other?", True, None, "", ITEMS[0].load)
@@ -102,6 +107,7 @@ def test_what_was_asked_otherwise_or_not_at_all_is_left_aside(tmp_path):
 
 
 def test_an_answer_takes_the_place_of_an_error(tmp_path):
+    name_answers(tmp_path)
     path = answers_file(tmp_path, 0)
     for said in (Answer("2", error="torn"), Answer("2", "Yes"), Answer("2", "No")):
         append(path, ITEMS[2:], [said])

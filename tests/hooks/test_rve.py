@@ -98,7 +98,7 @@ def test_hooks_name_their_layers_once(profile):
         ({"alpha": 0.0}, r"alpha=0.0: expected a share of the image tokens in \(0, 1\]"),
         ({"alpha": 1.5}, "alpha=1.5"),
         ({"alpha": float("nan")}, "alpha=nan"),
-        ({"beta": -0.1}, "beta=-0.1: expected a finite strength of at least 0"),
+        ({"beta": -0.1}, "beta=-0.1: expected a finite strength from 0 to 1000"),
         ({"beta": float("inf")}, "beta=inf"),
         ({"max_entropy": 0.0}, r"max_entropy=0.0: expected a share of the entropy .* in \(0, 1\]"),
         ({"max_entropy": 1.1}, "max_entropy=1.1: .*; leave it at 1 to enhance every input"),

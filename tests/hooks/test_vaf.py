@@ -157,7 +157,7 @@ def test_roles_match_a_loop(prompt, n_new, data):
 def test_published_layers_and_ranges():
     layers = [int(name.split(".")[1]) for name, _ in vaf_hooks(32)]
     assert layers == [9, 10, 11, 12, 13, 14]
-    with pytest.raises(ValueError, match=r"enhance=-1\.0: expected a finite factor"):
+    with pytest.raises(ValueError, match=r"enhance=-1\.0: expected a finite strength"):
         vaf_hooks(32, enhance=-1.0)
     with pytest.raises(ValueError, match=r"suppress=nan"):
         vaf_hooks(32, suppress=float("nan"))

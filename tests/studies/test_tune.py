@@ -154,7 +154,7 @@ def test_open_ended_questions_are_refused(name, tmp_path):
 def test_misuse(tmp_path, tuned):
     with pytest.raises(ValueError, match="tuning by 'luck': expected one of auc, accuracy"):
         measured("tune", tmp_path / "a", n=8, by="luck")
-    with pytest.raises(ValueError, match=r"is not what tuning found"):
+    with pytest.raises(ValueError, match=r"no file .*none\.json: expected the tune\.json"):
         Tuned.load(tmp_path / "none.json")
     found = Tuned.load(tuned[0])
     with pytest.raises(

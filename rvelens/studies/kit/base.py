@@ -13,6 +13,7 @@ from rvelens.benchmarks import Benchmark, Item
 from rvelens.contrastive import ContrastivePair
 from rvelens.evaluate.answering import Answer, Decoding, answer, answer_each, backing_off, batches
 from rvelens.evaluate.run import Progress
+from rvelens.limits import UnaskableError
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
@@ -60,7 +61,8 @@ class Setup:
         methods: settled for the model.
         options: the study's own options, with defaults filled in.
         parts: where what was computed is kept.
-        unreadable: pictures that could not be read, with the reason; filled while the study runs.
+        unreadable: pictures that could not be read and questions that could not be asked, with the
+            reason; filled while the study runs.
     """
 
     model: HookedLVLM
@@ -100,7 +102,7 @@ class Setup:
     ) -> dict[str, Any]:
         """What `compute` finds for each item (as JSON), by id; kept batch by batch.
 
-        Items whose picture cannot be read are left out and named in `unreadable`.
+        Items that cannot be asked are left out and named in `unreadable`.
 
         Args:
             label: names what is computed; a file's name.
@@ -110,7 +112,14 @@ class Setup:
 
         def run(piece: Sequence[Item]) -> list[Any]:
             batch = self._load(piece)
-            found = dict(zip((i.id for i in batch.items), compute(batch), strict=True))
+            try:
+                values = compute(batch)
+            except UnaskableError as error:
+                if len(piece) > 1:  # one question that cannot be asked must not lose the others
+                    return [value for item in piece for value in run([item])]
+                self.unreadable[piece[0].id] = " ".join(str(error).split())
+                return [None]
+            found = dict(zip((i.id for i in batch.items), values, strict=True))
             return [found.get(item.id) for item in piece]
 
         def of_batch(batch: Sequence[Item]) -> list[Any]:

@@ -21,6 +21,7 @@ from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.kit.parts import Parts
+from rvelens.weights import check_profile_of
 
 
 def run(
@@ -78,6 +79,8 @@ def run(
         raise ValueError(
             f"study {study.name!r} without contrastive pairs: expected some; see ContrastivePair."
         )
+    if profile is not None:
+        check_profile_of(model, profile)
     for pair in () if any_text else pairs:
         check_pair(pair)
     made_with = {

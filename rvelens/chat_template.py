@@ -1,0 +1,62 @@
+"""Prompts by a model's chat template, which is code of somebody else and gets a bounded time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
+
+from jinja2 import TemplateError
+
+Value = TypeVar("Value")
+_SECONDS = 10.0
+
+
+class DeadlineError(Exception):
+    """Code that took longer than it was given."""
+
+
+def within(seconds: float, call: Callable[[], Value]) -> Value:
+    """What a call returns.
+
+    Looks at the clock before every line of Python that the call runs in this thread; a debugger's or a
+    coverage tool's own look is put back afterwards.
+
+    Raises:
+        DeadlineError: it is not done after so many seconds.
+    """
+    end = time.monotonic() + seconds
+
+    def look(frame: FrameType, event: str, argument: Any) -> Any:
+        if time.monotonic() > end:
+            raise DeadlineError(f"not done after {seconds:g} seconds")
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        return call()
+    finally:
+        sys.settrace(before)
+
+
+def from_template(processor: Any, messages: list[dict[str, Any]]) -> str:
+    """The text that a processor's chat template makes of messages, up to where the answer begins.
+
+    Raises:
+        ValueError: the template fails, or does not end.
+    """
+    try:
+        return within(
+            _SECONDS,
+            lambda: processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            ),
+        )
+    except (DeadlineError, TemplateError, TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(
+            f"the model's chat template fails ({error}): expected one that makes a prompt; correct it, "
+            "or name another prompt."
+        ) from error

@@ -1,0 +1,170 @@
+"""The report of a run: of this command's methods and benchmarks, and of those that ran before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
+
+from rvelens.benchmarks import Benchmark
+from rvelens.evaluate.answering import Answer
+from rvelens.evaluate.manifest import differences, refuse_differences
+from rvelens.evaluate.scoring import score
+from rvelens.evaluate.store import read, refuse_changed
+from rvelens.methods import Method
+from rvelens.stored import MANIFEST, Stored, read_run, read_stored
+
+FILE = "report.json"
+
+
+class InputCounts(Stored):
+    """What of a benchmark's rows could not be asked, and which methods answered nothing how often."""
+
+    malformed: list[str]
+    unreadable: list[str]
+    empty: dict[str, int]
+
+
+class Report(Stored):
+    """The report.json of a run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    decoding: dict[str, dict[str, Any]]
+    notes: list[str]
+    benchmarks: dict[str, dict[str, Any]]
+    input: dict[str, InputCounts]
+
+
+def read_report(out: Path) -> Report | None:
+    """The report in a run's folder; None where there is none yet.
+
+    Raises:
+        ValueError: a file of that name that is no report.
+    """
+    if not (out / FILE).exists():
+        return None
+    expected = "the report of `rvelens eval`; name another folder"
+    return read_stored(out / FILE, Report, expected)
+
+
+def earlier_methods(report: Report | None, benchmark: str, asked: Sequence[Method]) -> list[str]:
+    """Methods of a benchmark that a report has beside those of a command."""
+    counts = None if report is None else report.input.get(benchmark)
+    names = {method.name for method in asked}
+    return [] if counts is None else [name for name in counts.empty if name not in names]
+
+
+def check_goes_with(
+    out: Path,
+    report: Report | None,
+    model_is: Mapping[str, Any],
+    methods: Sequence[Method],
+    made_with: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Raise ValueError where what is reported already cannot stand beside what runs now.
+
+    Args:
+        out: folder of the run.
+        report: what is there.
+        model_is: the model that runs.
+        methods: that run.
+        made_with: by benchmark, the manifest of one of them.
+    """
+    if report is None:
+        return
+    refuse_differences(out, {"model": report.model}, {"model": dict(model_is)})
+    for method in methods:
+        there = report.methods.get(method.name)
+        if there is not None and (change := next(differences(there, dict(method.parameters)), "")):
+            raise ValueError(
+                f"{out} reports {method.name} with other parameters ({change}): expected the same; "
+                "name another folder."
+            )
+    for benchmark, here in made_with.items():
+        for name in earlier_methods(report, benchmark, methods):
+            folder = out / benchmark / name
+            there = read_stored(
+                folder / MANIFEST, dict, "the manifest of a run; name another folder"
+            )
+            same = here.keys() - {"method"}
+            refuse_differences(folder, {k: there.get(k) for k in same}, {k: here[k] for k in same})
+
+
+def merged(
+    out: Path,
+    report: Report | None,
+    asked: Mapping[str, Any],
+    benchmarks: Sequence[Benchmark],
+    methods: Sequence[Method],
+) -> dict[str, Any]:
+    """The report of a command, with the methods and benchmarks that were reported before.
+
+    The method that others are compared with is the command's first, if the command names the one that
+    was first before; else the earlier one stays.
+
+    Args:
+        out: folder of the run.
+        report: what is there.
+        asked: model, methods, decoding and notes of the command.
+        benchmarks, methods: of the command.
+    """
+    before = {} if report is None else report.model_dump()
+    scores, counts = dict(before.get("benchmarks", {})), dict(before.get("input", {}))
+    parameters = {**before.get("methods", {}), **asked["methods"]}
+    for benchmark in benchmarks:
+        names = [m.name for m in methods]
+        earlier = list(counts[benchmark.name]["empty"]) if benchmark.name in counts else []
+        both = [*names, *earlier] if earlier[:1] and earlier[0] in names else [*earlier, *names]
+        names = list(dict.fromkeys(both))
+        counts[benchmark.name], scored = _of_benchmark(out, benchmark, names)
+        if scored is not None:
+            scores[benchmark.name] = scored
+    order = dict.fromkeys(name for count in counts.values() for name in count["empty"])
+    return {
+        "model": asked["model"],
+        "methods": {name: parameters[name] for name in order},
+        "decoding": {**before.get("decoding", {}), **asked["decoding"]},
+        "notes": list(dict.fromkeys([*before.get("notes", []), *asked["notes"]])),
+        "benchmarks": scores,
+        "input": counts,
+    }
+
+
+def _of_benchmark(
+    out: Path, benchmark: Benchmark, names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What could not be asked, and the figures, None of an open-ended benchmark."""
+    answers = {name: _whole(out / benchmark.name / name, benchmark) for name in names}
+    errors = {said.error for one in answers.values() for said in one.values()}
+    counts = {
+        "malformed": list(benchmark.problems),
+        "unreadable": sorted(error for error in errors if error),
+        "empty": {
+            name: sum(said.text == "" for said in one.values()) for name, one in answers.items()
+        },
+    }
+    closed = any(item.truth is not None for item in benchmark.items)
+    return counts, score(benchmark, answers) if closed else None
+
+
+def _whole(folder: Path, benchmark: Benchmark) -> dict[str, Answer]:
+    """A method's answers to every question of a benchmark.
+
+    Raises:
+        ValueError: some are missing, or about a picture that was changed since.
+    """
+    read_run(folder)
+    found = read(folder, benchmark.items)
+    missing = len(benchmark.items) - len(found)
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {missing} of {len(benchmark.items)} answers: expected all of them; run "
+            "the same command again, which asks what is missing."
+        )
+    refuse_changed(folder, benchmark.items, found)
+    return found

@@ -1,0 +1,113 @@
+"""What can be asked: bounds on pictures and on the length of prompts, checked before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# A side, pixels in all, and how many times the longer side may exceed the shorter one. Processors scale
+# the shorter side up, so that a thin strip would take gigabytes.
+LONGEST_SIDE = 32_768
+MOST_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
+MOST_STRETCHED = 200
+
+
+class UnaskableError(ValueError):
+    """A question that cannot be asked, by its picture or its text; others about the same model can."""
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Raise UnaskableError for a picture that is empty, too large or too thin.
+
+    Args:
+        size: width and height in pixels.
+        name: what the error calls the picture.
+    """
+    longer, shorter = max(size), min(size)
+    if shorter < 1 or longer > LONGEST_SIDE or size[0] * size[1] > MOST_PIXELS:
+        raise UnaskableError(
+            f"{name} has {size[0]} x {size[1]} pixels: expected 1 to {LONGEST_SIDE} on each side and "
+            f"at most {MOST_PIXELS} in all; scale it down."
+        )
+    if longer > MOST_STRETCHED * shorter:
+        raise UnaskableError(
+            f"{name} has {size[0]} x {size[1]} pixels: expected sides of which one is at most "
+            f"{MOST_STRETCHED} times the other; crop it."
+        )
+
+
+def n_positions(config: Any) -> int | None:
+    """Positions that a model was made for, scaled ones included; None where it has no limit.
+
+    Args:
+        config: the model's configuration, of transformers.
+    """
+    text = config.get_text_config(decoder=True)
+    limit = getattr(text, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    # By kind of layer in some models (Gemma 3).
+    kinds = [one for one in scaling.values() if isinstance(one, Mapping)] or [scaling]
+    for one in kinds:
+        if one.get("rope_type", one.get("type")) in ("linear", "dynamic", "yarn", "longrope"):
+            base = one.get("original_max_position_embeddings") or limit
+            limit = max(limit, int(base * (one.get("factor") or 1)))
+    return limit
+
+
+def check_length(config: Any, inputs: Mapping[str, Any], n_new: int = 0) -> None:
+    """Raise UnaskableError where a prompt, and what is generated, is longer than a model's positions.
+
+    Args:
+        config: the model's configuration, of transformers.
+        inputs: of the model, with input_ids or attention_mask [batch key].
+        n_new: tokens to generate at most.
+    """
+    mask = inputs.get("attention_mask")
+    longest = inputs["input_ids"].shape[1] if mask is None else int(mask.sum(dim=1).max())
+    limit = n_positions(config)
+    if limit is not None and longest + n_new > limit:
+        more = f" and {n_new} to generate" if n_new else ""
+        raise UnaskableError(
+            f"a prompt has {longest} tokens{more}, and the model {limit} positions: expected no more "
+            "tokens than positions; shorten the question, or the answer (max_new_tokens)."
+        )
+    asked = inputs.get("qformer_attention_mask")
+    if asked is not None:
+        limit = config.qformer_config.max_position_embeddings
+        longest = int(asked.sum(dim=1).max())
+        if longest > limit:
+            raise UnaskableError(
+                f"a question has {longest} tokens, and the Q-Former {limit} positions: expected no "
+                "more tokens than positions; shorten the question."
+            )
+
+
+def reserved_texts(processor: Any) -> list[str]:
+    """Texts that stand for pictures or for the frame of a prompt, and cannot be part of a question.
+
+    Args:
+        processor: the model's processor, of transformers.
+    """
+    tokenizer = getattr(processor, "tokenizer", None)
+    special = [*getattr(tokenizer, "all_special_tokens", ())]
+    added = getattr(tokenizer, "get_added_vocab", dict)()
+    special += [text for text in added if any(word in text for word in ("image", "img", "video"))]
+    names = ("image_token", "video_token", "boi_token", "eoi_token")
+    special += [str(getattr(processor, name, None) or "") for name in names]  # or an AddedToken
+    return sorted(
+        {text for text in special if len(text) > 2 and text[0] in "<[" and text[-1] in ">]"}
+    )
+
+
+def check_questions(questions: Sequence[str], processor: Any) -> None:
+    """Raise UnaskableError where a question holds one of `reserved_texts`."""
+    reserved = reserved_texts(processor)
+    for question in questions:
+        held = next((text for text in reserved if text in question), None)
+        if held is not None:
+            raise UnaskableError(
+                f"a question holds {held!r}, which is a token of the model's prompts: expected a text "
+                "without it; write it otherwise."
+            )

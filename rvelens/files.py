@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
@@ -177,6 +177,26 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 scratch.unlink()
             raise
         _sync_folder(path.parent)
+
+
+def below(folder: str | Path, name: str) -> Path:
+    """The path of a file below a folder, by its name from there; it need not exist.
+
+    Names come from files that anybody may have written, so they lead nowhere else.
+
+    Raises:
+        ValueError: the name is a path of its own, goes upwards, or leaves by a symbolic link.
+    """
+    parts = PurePath(name.replace("\\", "/")).parts
+    if PurePath(name).is_absolute() or ".." in parts or not parts or "\0" in name:
+        raise ValueError(f"{name!r} is no name below {folder}: expected a file there; correct it.")
+    path = Path(folder, name)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(
+            f"{path} is a link to a file outside of {folder}: expected files below that folder; name "
+            "the folder that holds them, or copy them."
+        )
+    return path
 
 
 def is_scratch(path: Path) -> bool:

@@ -12,7 +12,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rvelens.files import is_scratch
-from rvelens.tables import Table
+from rvelens.tables import Table, markdown_text
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
 FILES = (MANIFEST, PROFILE, ABOUT, CARD)
@@ -122,7 +122,7 @@ def card(title: str, body: str, base_model: str) -> str:
         tags=["rvelens", "vision-language", "attention"],
         base_model=None if _is_local(base_model) else base_model,
     )
-    return f"---\n{head.to_yaml()}\n---\n\n# {title}\n\n{body.strip()}\n"
+    return f"---\n{head.to_yaml()}\n---\n\n# {markdown_text(title)}\n\n{body.strip()}\n"
 
 
 def rows(pairs: Mapping[str, Any], first: str, second: str) -> str:

@@ -20,6 +20,10 @@ ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike]
 
 
+# Pillow opens more. Some of those run another program (EPS) or read other files.
+IMAGE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
 def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     """Open a path, or take an image as it is; in RGB.
 
@@ -40,8 +44,8 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
 
     Raises:
-        ValueError: no file there, not an image, a truncated one, or one of mode I or F with other
-            levels.
+        ValueError: no file there, none of `IMAGE_FORMATS`, a truncated one, or one of mode I or F with
+            other levels.
     """
     if not isinstance(image, str | Path | Image.Image):
         raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
@@ -51,14 +55,14 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         if isinstance(image, Image.Image):
             decoded = _decoded(image, upright)
         else:
-            with Image.open(image) as opened:
+            with Image.open(image, formats=IMAGE_FORMATS) as opened:
                 decoded = _decoded(opened, upright)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {image}: expected a file; check the path.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or other format "
-            "that Pillow opens; replace the file."
+            f"{image} cannot be read as an image ({error}): expected {', '.join(IMAGE_FORMATS)}; "
+            "convert or replace the file."
         ) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient

@@ -25,6 +25,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
+from rvelens.files import write_bytes
+
 COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
 TEXT, SMALL = 8.0, 7.0  # Points; nothing but numbers in cells is smaller.
 STYLE: Any = {
@@ -280,7 +282,7 @@ def spread(
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
 
-    The same figure gives the same bytes: no dates, no random names.
+    The same figure gives the same bytes: no dates, no random names. The file is replaced whole.
 
     Raises:
         ValueError: another ending, a folder that does not exist, or the name of a folder.
@@ -289,7 +291,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     fonts: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "rvelens"}
     with style.context(["default", STYLE, fonts]):
-        figure.savefig(path, dpi=300, metadata=dates.get(Path(path).suffix.lower()))
+        kind = Path(path).suffix.lower()
+        buffer = BytesIO()
+        figure.savefig(buffer, format=kind[1:], dpi=300, metadata=dates.get(kind))
+    write_bytes(path, buffer.getvalue())
 
 
 def check_figure_path(path: str | Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -71,8 +72,8 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             "no OPENAI_API_KEY in the environment: expected the endpoint's key there; export it (any "
             "text serves an endpoint that asks for none)."
         )
-    base_url = endpoint.base_url or os.environ.get("OPENAI_BASE_URL") or None
-    if base_url is not None and not base_url.startswith(("http://", "https://")):
+    base_url = address_of(endpoint.base_url)
+    if not base_url.startswith(("http://", "https://")):
         raise ValueError(
             "the base URL has no http:// or https://: expected a whole URL; correct it."
         )
@@ -93,9 +94,9 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             text = choice.message.content or choice.message.refusal or ""
             return Reply(_without(key, text), str(choice.finish_reason))
         except openai.OpenAIError as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__} of {shown(base_url)}: {error}"
         except (ValueError, TypeError, AttributeError, IndexError) as error:
-            reason = f"what came back is no chat completion ({error})"
+            reason = f"what came back from {shown(base_url)} is no chat completion ({error})"
         return " ".join(_without(key, reason).split())[:300]
 
     with openai.OpenAI(
@@ -105,6 +106,20 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
         max_retries=endpoint.max_retries,
     ) as client:
         yield ask
+
+
+OPENAI = "https://api.openai.com/v1"
+
+
+def address_of(base_url: str | None) -> str:
+    """The endpoint's address: as given, else OPENAI_BASE_URL, else OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+
+
+def shown(address: str) -> str:
+    """An address without what may hold a secret: a user, a password, a query."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _content(prompt: str, image: str | None) -> Any:

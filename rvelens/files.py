@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
@@ -197,6 +198,35 @@ def below(folder: str | Path, name: str) -> Path:
             "the folder that holds them, or copy them."
         )
     return path
+
+
+def slug(name: str) -> str:
+    """A model's name as the name of a file or folder; long paths keep their end."""
+    return re.sub(r"[^\w.-]+", "--", name).strip("-")[-80:] or "model"
+
+
+def refuse_foreign(paths: Iterable[str | Path], marker: str | Path, key: str) -> None:
+    """Raise ValueError where a file that is to be written exists and is somebody else's.
+
+    Call it before the work.
+
+    Args:
+        paths: files that are to be written.
+        marker: a JSON file that is always written with them; where it is there, they are replaced.
+        key: a name that the marker's object holds.
+    """
+    try:
+        found = parse_json(Path(marker).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, dict) and key in found:
+        return
+    for path in map(Path, paths):
+        if path.is_symlink() or path.exists():
+            raise ValueError(
+                f"{path} exists and was not written by an earlier run of this command: expected a "
+                "folder without it; name another folder, or move the file."
+            )
 
 
 def is_scratch(path: Path) -> bool:

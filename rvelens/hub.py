@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from rvelens.files import is_scratch
+from rvelens.files import is_scratch, refuse_foreign
 from rvelens.tables import Table, markdown_text
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
@@ -24,6 +25,23 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def embedded(name: str | Path) -> str | Path:
     """The folder of what "rvelens/tiny" names; any other name as it is."""
     return TINY if str(name) == "rvelens/tiny" else name
+
+
+def check_name(name: str | Path) -> None:
+    """Raise ValueError for the name of a model that nothing can have, without asking the Hub."""
+    text = str(name)
+    if Path(text).exists() or text == "rvelens/tiny":
+        return
+    if text.startswith((".", "/", "~")) or text.endswith("/") or text.count("/") > 1:
+        raise ValueError(
+            f"no folder {text}: expected a folder with a model, rvelens/tiny, or the name of a model "
+            "on the Hub; check the path."
+        )
+    if difflib.get_close_matches(text, ["rvelens/tiny"], cutoff=0.8):
+        raise ValueError(
+            f"model {text!r}: expected a folder, a name on the Hub, or rvelens/tiny, the embedded "
+            "model; did you mean 'rvelens/tiny'?"
+        )
 
 
 def find(where: str | Path, file: str, revision: str | None = None) -> Path | None:
@@ -107,6 +125,8 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
             f"{folder} holds other files ({sorted(others)[0]} is one): expected a folder that is new, "
             "empty or of this kind; name another."
         )
+    name, key = (ABOUT, "digest") if (folder / ABOUT).exists() else (MANIFEST, "format")
+    refuse_foreign([folder / one for one in (MANIFEST, ABOUT, CARD)], folder / name, key)
 
 
 def card(title: str, body: str, base_model: str) -> str:

@@ -228,9 +228,9 @@ def profile_card(profile: ARSProfile) -> str:
         str(layer): " ".join(map(str, profile.top(layer, min(5, profile.n_heads))))
         for layer in range(profile.n_layers)
     }
-    body = f"""How far the attention of each head of {markdown_text(model)} moves when the verb of a question changes
-(ARS), of {profile.n_layers} layers with {profile.n_heads} heads. Digest of the ranking:
-`{profile.digest()}`.
+    body = f"""How far the attention of each head of {markdown_text(model)} moves when the verb of a
+question changes (ARS), of {profile.n_layers} layers with {profile.n_heads} heads. Digest of the
+ranking: `{profile.digest()}`.
 
 {hub.rows(profile.about, "measured with", "")}
 

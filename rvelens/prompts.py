@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,20 +155,26 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+    check_template(prompt, {"chat": "", **family.prompts})
     template = family.prompts.get(prompt, prompt)
-    if "{question}" not in template:
-        known = {"chat": "", **family.prompts}
-        near = difflib.get_close_matches(prompt, known, n=1, cutoff=0.0)[0]
+    return template.replace("{image}", image_token).replace("{question}", question)
+
+
+def check_template(prompt: str, presets: Mapping[str, str]) -> None:
+    """Raise ValueError for a prompt that is no preset, and no template with image and question."""
+    if prompt in presets:
+        return
+    if "{question}" not in prompt:
+        near = difflib.get_close_matches(prompt, presets, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"prompt {prompt!r} is no preset of {family.name} ({', '.join(known)}) and has no "
-            f"'{{question}}': expected a preset or a template with it; did you mean {near!r}?"
+            f"prompt {prompt!r} is no preset ({', '.join(presets)}) and has no '{{question}}': "
+            f"expected a preset of the model's family or a template with it; did you mean {near!r}?"
         )
-    if "{image}" not in template:
+    if "{image}" not in prompt:
         raise ValueError(
             f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the "
             "image stands; add it."
         )
-    return template.replace("{image}", image_token).replace("{question}", question)
 
 
 def image_text(family: Family, processor: Any) -> str:

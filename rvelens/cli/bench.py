@@ -58,7 +58,8 @@ def bench(
             torch.set_num_threads(threads)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         options = {"runs": runs, "new_tokens": new_tokens, "device": device, "compiled": compiled}
-        result = measure.run(shape, progress=bar("rounds"), **options)
+        steps = lambda items, label: bar(label)(items)  # noqa: E731
+        result = measure.run(shape, progress=steps, **options)
     if json:
         emit_json(result)
     elif markdown:

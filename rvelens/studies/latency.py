@@ -15,6 +15,7 @@ from PIL import Image
 from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.generation import twin
 from rvelens.evaluate.answering import answer
+from rvelens.files import slug
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.plots import timing_bars
@@ -22,7 +23,6 @@ from rvelens.stats import Estimate, mcnemar
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup, model_key
-from rvelens.studies.kit.run import slug
 from rvelens.tables import Table
 
 PLAIN, BASE = "transformers", "vanilla"

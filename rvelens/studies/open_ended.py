@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rvelens.benchmarks import Benchmark
 from rvelens.endpoint import Endpoint, connect
 from rvelens.evaluate.answering import Answer
+from rvelens.files import slug
 from rvelens.judge import PROMPT_VERSION, judge
 from rvelens.judge import Item as Judged
 from rvelens.plots import Row, dots
@@ -22,7 +23,6 @@ from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labe
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import load, model_key
-from rvelens.studies.kit.run import slug
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]

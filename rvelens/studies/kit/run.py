@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from rvelens.contrastive import ContrastivePair, check_pair
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
-from rvelens.files import locked
+from rvelens.files import locked, slug
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
@@ -99,11 +98,6 @@ def run(
             Parts.open(folder, made_with), batch_size, seed, progress,
         )  # fmt: skip
         return setup, made_with, study.measure(setup)
-
-
-def slug(name: str) -> str:
-    """A model's name as a folder's name; long paths keep their end."""
-    return re.sub(r"[^\w.-]+", "--", name).strip("-")[-80:] or "model"
 
 
 def _digest(pairs: Sequence[ContrastivePair]) -> str | None:

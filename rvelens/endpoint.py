@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -35,6 +36,19 @@ class Endpoint:
     temperature: float | None = None
     timeout: float = 120.0
     max_retries: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can be sent with, before anything is loaded or sent."""
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature}: expected a number from 0 on, such as 0.7."
+            )
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout={self.timeout}: expected seconds, above 0; give another.")
+        if not address_of(self.base_url).startswith(("http://", "https://")):
+            raise ValueError(
+                "the base URL has no http:// or https://: expected a whole URL; correct it."
+            )
 
 
 @dataclass(frozen=True)
@@ -73,10 +87,6 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             "text serves an endpoint that asks for none)."
         )
     base_url = address_of(endpoint.base_url)
-    if not base_url.startswith(("http://", "https://")):
-        raise ValueError(
-            "the base URL has no http:// or https://: expected a whole URL; correct it."
-        )
     options: dict[str, Any] = {"model": endpoint.model}
     if endpoint.temperature is not None:
         options["temperature"] = endpoint.temperature

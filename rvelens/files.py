@@ -205,6 +205,17 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "--", name).strip("-")[-80:] or "model"
 
 
+def check_new_folder(folder: str | Path) -> None:
+    """Raise ValueError for a folder that is not there and cannot be made: call it before the work."""
+    for place in (Path(folder), *Path(folder).parents):
+        if place.is_dir():
+            return
+        if place.is_symlink() or place.exists():
+            raise ValueError(
+                f"{place} is a file: expected a folder, new or empty, for {folder}; name another."
+            )
+
+
 def refuse_foreign(paths: Iterable[str | Path], marker: str | Path, key: str) -> None:
     """Raise ValueError where a file that is to be written exists and is somebody else's.
 

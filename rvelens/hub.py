@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from rvelens.files import is_scratch, refuse_foreign
+from rvelens.files import check_new_folder, is_scratch, refuse_foreign
 from rvelens.tables import Table, markdown_text
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
@@ -37,6 +37,13 @@ def check_name(name: str | Path) -> None:
             f"no folder {text}: expected a folder with a model, rvelens/tiny, or the name of a model "
             "on the Hub; check the path."
         )
+    try:
+        huggingface_hub.utils.validate_repo_id(text)
+    except HFValidationError as error:
+        raise ValueError(
+            f"model {text!r} is no folder, and no name that the Hub can have: expected a folder with a "
+            "model, rvelens/tiny, or OWNER/NAME; correct it."
+        ) from error
     if difflib.get_close_matches(text, ["rvelens/tiny"], cutoff=0.8):
         raise ValueError(
             f"model {text!r}: expected a folder, a name on the Hub, or rvelens/tiny, the embedded "
@@ -113,8 +120,7 @@ def push(write: Callable[[Path], None], repo_id: str, *, private: bool | None = 
 def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
     """Raise ValueError where a folder cannot be written without harm: call it before the work."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: expected a folder, new or empty; name another.")
+    check_new_folder(folder)
     others = (
         [p.name for p in folder.iterdir() if p.name not in ours and not is_scratch(p)]
         if folder.is_dir()

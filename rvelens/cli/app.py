@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rvelens.cli.common import DeviceMap, Dtype, DtypeOption, FamilyName, out
+from rvelens.cli.common import DeviceMap, Dtype, DtypeOption, FamilyName, check_model_options, out
 
 
 def explore(
@@ -41,6 +41,7 @@ def explore(
         ) from error
     from rvelens.app.models import Models
 
+    check_model_options(model, family, device_map)
     models = Models(family, str(dtype), device_map)
     start = models.choose(model, profile or "")
     over = threading.Event()

@@ -35,7 +35,7 @@ from rvelens.cli.common import (
     status,
 )
 from rvelens.cli.profiles import find_profile
-from rvelens.files import refuse_foreign, write_text
+from rvelens.files import check_new_folder, refuse_foreign, write_text
 from rvelens.methods import METHODS, check_parameters, make_method
 from rvelens.tuned import Tuned
 
@@ -110,6 +110,7 @@ def evaluate(
     for name in methods:
         check_parameters(name, parameters[name], ranking)
     check_images(loaded)
+    check_new_folder(output)
     reports = [output / "report.json", output / "report.md"]
     refuse_foreign(reports, reports[0], "methods")
     found = None if tuned is None else _tuned(tuned, parameters, loaded)

@@ -11,7 +11,7 @@ import typer
 
 from rvelens.cli.common import Json, bar, emit_json, out, warn
 from rvelens.endpoint import Endpoint, address_of, shown
-from rvelens.files import refuse_foreign, slug, write_json
+from rvelens.files import check_new_folder, refuse_foreign, slug, write_json
 from rvelens.judge import PROMPT_VERSION, by_group, load_run, summarise
 from rvelens.judge import judge as score_answers
 from rvelens.tables import Table
@@ -54,11 +54,13 @@ def judge(
     Exit code 1 if an answer has no score: a request failed in the end, or its reply could not be
     read. Run again with --cache to ask only what is missing.
     """
+    endpoint = Endpoint(model, base_url, temperature, timeout, retries)
+    if cache is not None:
+        check_new_folder(cache)
     run = load_run(answers)
     kept = answers / f"judge-{slug(model)}.json" if answers.is_dir() else None
     if kept is not None:
         refuse_foreign([kept], kept, "prompt_version")
-    endpoint = Endpoint(model, base_url, temperature, timeout, retries)
     by_method = {}
     for name, items in run.items():
         scores = score_answers(

@@ -40,7 +40,7 @@ from rvelens.cli.common import (
 from rvelens.cli.evaluate import known, parameters_by_method
 from rvelens.cli.profiles import find_profile
 from rvelens.contrastive import ContrastivePair
-from rvelens.files import refuse_foreign
+from rvelens.files import check_new_folder, refuse_foreign
 from rvelens.methods import METHODS, check_parameters, make_method
 from rvelens.pairs import load_pairs
 
@@ -194,6 +194,7 @@ def _warn_of_few(benchmarks: Sequence[Benchmark], share: float) -> None:
 
 def _refuse_files(output: Path, name: str) -> None:
     """Raise ValueError where a file of the study's names is in the folder and is not the study's."""
+    check_new_folder(output)
     marker = output / f"{name}.json"
     others = sorted(output.glob(f"{name}[.-]*")) if output.is_dir() else []
     endings = (".json", ".csv", ".md", ".png", ".svg", ".html")
@@ -235,6 +236,10 @@ def _pairs(
     reviewed: bool = False,
 ) -> list[ContrastivePair]:
     """The pairs of a study that needs some; with none named, those of action scenes, if of them."""
+    if pairs is not None and not pairs.is_file():
+        raise ValueError(f"no pairs at {pairs}: expected a file with one JSON object a line.")
+    if images is not None and not images.is_dir():
+        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")
     if "pairs" not in study.needs:
         return []
     if pairs is not None and images is not None:

@@ -9,13 +9,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from rvelens import ARSProfile
 from rvelens.bench import read_result
-from rvelens.cli import bench, families, judge
+from rvelens.benchmarks.action_scenes import make_questions
+from rvelens.cli import bench, families, judge, scan
 from rvelens.evaluate import render as render_run
 from rvelens.evaluate.render import tables as tables_of_run
+from rvelens.report.examples import Example, examples_table
 from rvelens.studies import NAMES, Setup, find_study
 from rvelens.tables import Table, markdown_block, markdown_code, markdown_text
 
@@ -69,7 +73,17 @@ def test_tables_of_the_commands_fit_80_columns(capsys, monkeypatch):
     for table in (bench._generation(result), bench._memory(result)):
         check(table)
     score = {"mean": NUMBER, "scored": 10, "unreadable": 2, "failed": 0}
-    check(judge._table({"model": "a-judge [/b]", **score, "groups": {"real-action": score}}))
+    by_method = {
+        m: {**score, "groups": {"real-action": score}} for m in ("mmrel-open/rve", "x/pai")
+    }
+    check(judge._table({"model": "a-judge [/b]", "answers": by_method}))
+    for layers, heads in ((6, 12), (32, 32)):
+        check(scan._table(ARSProfile.from_scores(torch.rand(layers, heads))))
+    check(
+        Table("", ("", "answer", "P(yes)", "P(no)"), [("RVE", "[/b] a long answer " * 9, "-", "1")])
+    )
+    question = make_questions("test", 1)[0]
+    check(examples_table([Example(question, "Yes", "No", 0.75, 0.25)] * 2))
     monkeypatch.setenv("COLUMNS", "80")
     families.families()
     printed = capsys.readouterr().out

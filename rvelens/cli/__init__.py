@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "rvelens"
         fail(f"{_without_full_stop(_reason(error))}: see `{command} --help`.")
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except (ValueError, OSError) as error:
         # The library's ValueErrors are written for the user; an OSError names its file itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ Images = ImageLike | Sequence[ImageLike]
 
 
 # Pillow opens more. Some of those run another program (EPS) or read other files.
-IMAGE_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Those of `IMAGE_FORMATS` that this build of Pillow reads."""
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
@@ -55,7 +63,7 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         if isinstance(image, Image.Image):
             decoded = _decoded(image, upright)
         else:
-            with Image.open(image, formats=IMAGE_FORMATS) as opened:
+            with Image.open(image, formats=image_formats()) as opened:
                 decoded = _decoded(opened, upright)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {image}: expected a file; check the path.") from error

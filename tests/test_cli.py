@@ -310,7 +310,7 @@ MISTAKES = [
     ((*ASK, *P, "--k", "5"), "k=5 for 8 heads a layer: expected 1 to 4"),
     (
         ("ask", "rvelens/tinny", "1.png", QUESTION),
-        "or rvelens/tiny, which ships one; did you mean that?",
+        "or rvelens/tiny, the embedded model; did you mean 'rvelens/tiny'?",
     ),
     ((*ASK, *P, "--k", "two"), "'--k': expected an integer: see `rvelens ask --help`."),
     ((*ASK, *P, "--alpha", "0"), "alpha=0.0: expected a share"),

@@ -17,7 +17,7 @@ from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, Row, collect, photograph
 from rvelens.benchmarks.relation import relation_of
 from rvelens.files import below, read_json
-from rvelens.prompts import IMAGE_FORMATS, load_image
+from rvelens.prompts import image_formats, load_image
 
 PUBLISHED = {"image": 7883, "instance": 3768}
 # Names of the five published id lists; the official number is the mean over them.
@@ -217,7 +217,7 @@ def draw_masks(image: Path, mask: Path) -> Image.Image:
 def _mask_values(mask: Path) -> Image.Image:
     """The pixels' values as they are: the colours of a palette do not matter."""
     load_image(mask, upright=False)  # Its errors say what is wrong with the file.
-    with Image.open(mask, formats=IMAGE_FORMATS) as opened:
+    with Image.open(mask, formats=image_formats()) as opened:
         if opened.mode == "P":
             return Image.frombytes("L", opened.size, opened.tobytes())
         return opened.convert("L")

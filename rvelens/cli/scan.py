@@ -66,11 +66,6 @@ def scan(
         check_figure_path(heatmap)
     check_model_options(model, family, device_map, prompt)
     contrastive = with_suffix(load_pairs(pairs, images, reviewed=reviewed), suffix)
-    if len(contrastive) < FEW_PAIRS:
-        warn(
-            f"{len(contrastive)} pairs: expected {FEW_PAIRS} or more; the ranking of so few depends "
-            "on which they are, and other pairs would give another one."
-        )
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     profile = score_heads(
         hooked,
@@ -84,6 +79,11 @@ def scan(
     if suffix:
         profile.about["suffix"] = suffix
     profile.save(output)
+    if len(contrastive) < FEW_PAIRS:
+        warn(
+            f"{len(contrastive)} pairs: expected {FEW_PAIRS} or more; the ranking of so few depends "
+            "on which they are, and other pairs would give another one."
+        )
     if heatmap is not None:
         save_figure(ars_heatmap(profile, title=hooked.name), heatmap)
     if json:

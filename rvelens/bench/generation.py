@@ -19,7 +19,7 @@ from transformers import CompileConfig, PreTrainedModel
 
 from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.counts import count_graph_breaks, count_kernels
-from rvelens.bench.memory import capture_memory, check_room
+from rvelens.bench.memory import capture_memory
 from rvelens.bench.results import (
     BRIDGE,
     PLAIN,
@@ -93,7 +93,6 @@ def run(
         raise ValueError(f"shape {shape_name!r}: expected one of {', '.join(SHAPES)}.")
     if runs < 1:
         raise ValueError(f"runs={runs}: expected at least 1, and 7 for figures to be quoted.")
-    check_room(0.0, device)  # whether it is there; `build` looks at how much it holds
     compiled = device != "cpu" if compiled is None else compiled
     config = compile_config_of(device) if compiled else None
     return run_shape(SHAPES[shape_name], shape_name, runs, new_tokens, device, progress, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,10 @@ import sys
 import httpx
 import pytest
 
+from rvelens.app.asking import settings_of
 from rvelens.app.guard import is_local
+from rvelens.app.shared import scenes
+from rvelens.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,33 @@ def test_gradios_environment_opens_nothing(address, inside):
 )  # fmt: skip
 def test_hosts(host, local):
     assert is_local(host) is local
+
+
+def called(client, window, name, *data):
+    """What a function of the page gives a window, as the page itself would ask for it."""
+    body = {"data": list(data), "session_hash": window}
+    event = client.post(f"/gradio_api/call/{name}", json=body).raise_for_status().json()["event_id"]
+    lines = client.get(f"/gradio_api/call/{name}/{event}").text.splitlines()
+    return json.loads(next(line[6:] for line in reversed(lines) if line.startswith("data: ")))
+
+
+def test_a_measured_profile_changes_no_other_window(inside, tmp_path):
+    picture = str(tmp_path / "a.png")
+    scenes()[0].image.save(picture)
+    with open(picture, "rb") as file:
+        (sent,) = inside.post("/gradio_api/upload", files={"files": file}).json()
+    image = {"path": sent, "meta": {"_type": "gradio.FileData"}}
+    settings = [setting.default for method in METHODS for setting in settings_of(method)]
+    wanted = [image, scenes()[0].text, "rve", *settings]
+
+    def conditions(window):
+        return next(x for x in called(inside, window, "run", *wanted) if "Greedy" in str(x))
+
+    before = conditions("b")
+    assert called(inside, "a", "remeasure")[-1] == ""  # no message
+    assert "head profile measured on 64 pairs, not saved" in conditions("a")
+    assert conditions("b") == before
+    assert "its shipped head profile" in before
+    failed = called(inside, "a", "run", image, " ", "rve", *settings)
+    assert "rv-answer" not in str(failed)  # nothing of the last answer stays
+    assert "expected a sentence" in failed[-1]

@@ -236,11 +236,8 @@ def _pairs(
     reviewed: bool = False,
 ) -> list[ContrastivePair]:
     """The pairs of a study that needs some; with none named, those of action scenes, if of them."""
-    if pairs is not None and not pairs.is_file():
-        raise ValueError(f"no pairs at {pairs}: expected a file with one JSON object a line.")
-    if images is not None and not images.is_dir():
-        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")
     if "pairs" not in study.needs:
+        _refuse_missing(pairs, images)
         return []
     if pairs is not None and images is not None:
         found = load_pairs(pairs, images, reviewed=reviewed)
@@ -254,3 +251,11 @@ def _pairs(
         f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as for "
         "`rvelens scan`, or --benchmark action-scenes, whose pairs are drawn."
     )
+
+
+def _refuse_missing(pairs: Path | None, images: Path | None) -> None:
+    """Raise ValueError for files that are not there, though the study needs none of them."""
+    if pairs is not None and not pairs.is_file():
+        raise ValueError(f"no pairs at {pairs}: expected a file with one JSON object a line.")
+    if images is not None and not images.is_dir():
+        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")

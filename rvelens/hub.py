@@ -12,7 +12,8 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from rvelens.files import check_new_folder, is_scratch, refuse_foreign
+from rvelens.files import is_scratch
+from rvelens.paths import check_new_folder, refuse_foreign
 from rvelens.tables import Table, markdown_text
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"

@@ -15,7 +15,8 @@ from typing import Any
 
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rules import strict
-from rvelens.files import Line, below, parse_json, read_lines
+from rvelens.files import Line, parse_json, read_lines
+from rvelens.paths import below
 from rvelens.prompts import load_image
 
 # Names that every folder of answers of `rvelens.evaluate` holds.

@@ -16,7 +16,8 @@ from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, Row, collect, photograph
 from rvelens.benchmarks.relation import relation_of
-from rvelens.files import below, read_json
+from rvelens.files import read_json
+from rvelens.paths import below
 from rvelens.prompts import image_formats, load_image
 
 PUBLISHED = {"image": 7883, "instance": 3768}

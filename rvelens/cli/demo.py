@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rvelens.cli.common import Json, bar, check_model_options, emit_json, load_model, out
-from rvelens.files import refuse_foreign, write_json, write_text
+from rvelens.files import write_json, write_text
+from rvelens.paths import refuse_foreign
 
 
 def demo(

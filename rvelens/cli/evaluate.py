@@ -35,8 +35,9 @@ from rvelens.cli.common import (
     status,
 )
 from rvelens.cli.profiles import find_profile
-from rvelens.files import check_new_folder, refuse_foreign, write_text
+from rvelens.files import write_text
 from rvelens.methods import METHODS, check_parameters, make_method
+from rvelens.paths import check_new_folder, refuse_foreign
 from rvelens.tuned import Tuned
 
 _LISTS = ("--benchmark", "--method", "--model", "--profile")

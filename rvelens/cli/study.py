@@ -40,9 +40,9 @@ from rvelens.cli.common import (
 from rvelens.cli.evaluate import known, parameters_by_method
 from rvelens.cli.profiles import find_profile
 from rvelens.contrastive import ContrastivePair
-from rvelens.files import check_new_folder, refuse_foreign
 from rvelens.methods import METHODS, check_parameters, make_method
 from rvelens.pairs import load_pairs
+from rvelens.paths import check_new_folder, refuse_foreign
 
 if TYPE_CHECKING:
     from rvelens.studies import Study

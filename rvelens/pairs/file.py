@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.contrastive import ContrastivePair
-from rvelens.files import below, parse_json, read_lines
+from rvelens.files import parse_json, read_lines
+from rvelens.paths import below
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
 # subject and verb. Anything looser would sometimes put the verb in the place of a noun.

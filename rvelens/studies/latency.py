@@ -15,9 +15,9 @@ from PIL import Image
 from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.generation import twin
 from rvelens.evaluate.answering import answer
-from rvelens.files import slug
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
+from rvelens.paths import slug
 from rvelens.plots import timing_bars
 from rvelens.stats import Estimate, mcnemar
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate

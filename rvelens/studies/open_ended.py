@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from rvelens.benchmarks import Benchmark
 from rvelens.endpoint import Endpoint, connect
 from rvelens.evaluate.answering import Answer
-from rvelens.files import slug
 from rvelens.judge import PROMPT_VERSION, judge
 from rvelens.judge import Item as Judged
+from rvelens.paths import slug
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels

@@ -14,9 +14,10 @@ from rvelens.contrastive import ContrastivePair, check_pair
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
-from rvelens.files import locked, slug
+from rvelens.files import locked
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
+from rvelens.paths import slug
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.kit.parts import Parts

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -37,9 +39,22 @@ class Endpoint:
     max_retries: int = 5
 
     @property
-    def address(self) -> str | None:
-        """The base URL that is asked; None for OpenAI's own."""
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+    def address(self) -> str:
+        """The base URL that is used: as given, of the environment, or OpenAI's own."""
+        return address_of(self.base_url)
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can be sent with, before anything is loaded or sent."""
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature}: expected a number from 0 on, such as 0.7."
+            )
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout={self.timeout}: expected seconds, above 0; give another.")
+        if not self.address.startswith(("http://", "https://")):
+            raise ValueError(
+                "the base URL has no http:// or https://: expected a whole URL; correct it."
+            )
 
 
 @dataclass(frozen=True)
@@ -91,10 +106,6 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             "text serves an endpoint that asks for none)."
         )
     base_url = endpoint.address
-    if base_url is not None and not base_url.startswith(("http://", "https://")):
-        raise ValueError(
-            "the base URL has no http:// or https://: expected a whole URL; correct it."
-        )
     options: dict[str, Any] = {"model": endpoint.model}
     if endpoint.temperature is not None:
         options["temperature"] = endpoint.temperature
@@ -112,9 +123,9 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
             text = choice.message.content or choice.message.refusal or ""
             return Reply(_without(key, text), str(choice.finish_reason))
         except openai.OpenAIError as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__} of {shown(base_url)}: {error}"
         except (ValueError, TypeError, AttributeError, IndexError) as error:
-            reason = f"what came back is no chat completion ({error})"
+            reason = f"what came back from {shown(base_url)} is no chat completion ({error})"
         return " ".join(_without(key, reason).split())[:300]
 
     with openai.OpenAI(
@@ -124,6 +135,20 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
         max_retries=endpoint.max_retries,
     ) as client:
         yield ask
+
+
+OPENAI = "https://api.openai.com/v1"
+
+
+def address_of(base_url: str | None) -> str:
+    """The endpoint's address: as given, else OPENAI_BASE_URL, else OpenAI's own."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+
+
+def shown(address: str) -> str:
+    """An address without what may hold a secret: a user, a password, a query."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _content(prompt: str, image: str | None) -> Any:

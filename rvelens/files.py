@@ -243,10 +243,12 @@ def locked(lock: str | Path, path: str | Path, *, wait: bool = False) -> Iterato
         wait: wait for another process that holds the lock.
 
     Raises:
-        ValueError: another process holds the lock, and `wait` is false.
+        ValueError: another process holds the lock, and `wait` is false; or the lock is a link.
         OSError: the lock cannot be written.
     """
     lock = Path(lock)
+    if lock.is_symlink():
+        raise ValueError(f"{lock} is a link: expected a file of this program; remove it.")
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.touch()  # raises where the folder is read-only; FileLock would wait for ever
     try:

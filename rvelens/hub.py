@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,8 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rvelens.files import is_scratch
-from rvelens.tables import Table
+from rvelens.paths import check_new_folder, refuse_foreign
+from rvelens.tables import Table, markdown_text
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
 FILES = (MANIFEST, PROFILE, ABOUT, CARD)
@@ -24,6 +26,30 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def embedded(name: str | Path) -> str | Path:
     """The folder of what "rvelens/tiny" names; any other name as it is."""
     return TINY if str(name) == "rvelens/tiny" else name
+
+
+def check_name(name: str | Path) -> None:
+    """Raise ValueError for the name of a model that nothing can have, without asking the Hub."""
+    text = str(name)
+    if Path(text).exists() or text == "rvelens/tiny":
+        return
+    if text.startswith((".", "/", "~")) or text.endswith("/") or text.count("/") > 1:
+        raise ValueError(
+            f"no folder {text}: expected a folder with a model, rvelens/tiny, or the name of a model "
+            "on the Hub; check the path."
+        )
+    try:
+        huggingface_hub.utils.validate_repo_id(text)
+    except HFValidationError as error:
+        raise ValueError(
+            f"model {text!r} is no folder, and no name that the Hub can have: expected a folder with a "
+            "model, rvelens/tiny, or OWNER/NAME; correct it."
+        ) from error
+    if difflib.get_close_matches(text, ["rvelens/tiny"], cutoff=0.8):
+        raise ValueError(
+            f"model {text!r}: expected a folder, a name on the Hub, or rvelens/tiny, the embedded "
+            "model; did you mean 'rvelens/tiny'?"
+        )
 
 
 def find(where: str | Path, file: str, revision: str | None = None) -> Path | None:
@@ -95,8 +121,7 @@ def push(write: Callable[[Path], None], repo_id: str, *, private: bool | None = 
 def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
     """Raise ValueError where a folder cannot be written without harm: call it before the work."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: expected a folder, new or empty; name another.")
+    check_new_folder(folder)
     others = (
         [p.name for p in folder.iterdir() if p.name not in ours and not is_scratch(p)]
         if folder.is_dir()
@@ -107,6 +132,8 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
             f"{folder} holds other files ({sorted(others)[0]} is one): expected a folder that is new, "
             "empty or of this kind; name another."
         )
+    name, key = (ABOUT, "digest") if (folder / ABOUT).exists() else (MANIFEST, "format")
+    refuse_foreign([folder / one for one in (MANIFEST, ABOUT, CARD)], folder / name, key)
 
 
 def card(title: str, body: str, base_model: str) -> str:
@@ -122,7 +149,7 @@ def card(title: str, body: str, base_model: str) -> str:
         tags=["rvelens", "vision-language", "attention"],
         base_model=None if _is_local(base_model) else base_model,
     )
-    return f"---\n{head.to_yaml()}\n---\n\n# {title}\n\n{body.strip()}\n"
+    return f"---\n{head.to_yaml()}\n---\n\n# {markdown_text(title)}\n\n{body.strip()}\n"
 
 
 def rows(pairs: Mapping[str, Any], first: str, second: str) -> str:

@@ -6,6 +6,7 @@ pushed to the Hugging Face Hub. What `rvelens eval` wrote is read too, its profi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -29,6 +30,7 @@ from rvelens.stored import (
     StoredModel,
     read_stored,
 )
+from rvelens.tables import markdown_block, markdown_code, markdown_text
 
 FORMAT = "rvelens-intervention-1"
 
@@ -248,7 +250,8 @@ class Intervention:
             for n, h in self.heads().items()
         }
         table = hub.rows(heads, "layer", "most / least sensitive heads") if heads else ""
-        body = f"""{self.name} with these settings, for {model} and for no other weights:
+        prompt, suffix = self.decoding.prompt, self.decoding.suffix or "none"
+        body = f"""{self.name} with these settings, for {markdown_text(model)} and for no other weights:
 
 {hub.rows(self.parameters, "setting", "value")}
 
@@ -258,14 +261,12 @@ class Intervention:
 
 {hub.rows(self.versions, "made with", "version")}
 
-Prompt `{self.decoding.prompt}`, suffix `{self.decoding.suffix or "none"}`; the model reads:
+Prompt {markdown_code(prompt)}, suffix {markdown_code(suffix)}; the model reads:
 
-~~~text
-{self.example}
-~~~
+{markdown_block(self.example)}
 
 ```bash
-rvelens ask {model} IMAGE QUESTION --manifest FOLDER
+rvelens ask {shlex.quote(" ".join(model.split()))} IMAGE QUESTION --manifest FOLDER
 ```
 
 FOLDER is this folder, or its OWNER/NAME on the Hub. In Python, for a loaded `HookedLVLM`:

@@ -186,46 +186,64 @@ def summarise(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def load_items(path: str | Path) -> list[Item]:
+    """Read the items of one file or of a run of one method; of several methods, see `load_run`.
+
+    Raises:
+        ValueError: as `load_run`, or answers of several methods.
+    """
+    found = load_run(path)
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} holds answers of {', '.join(found)}: expected one; name its folder."
+        )
+    return next(iter(found.values()))
+
+
+def load_run(path: str | Path) -> dict[str, list[Item]]:
     """Read items from JSON lines with "id", "question", "reference" and "answer".
 
     Args:
         path: the file, or a run's folder with answers.jsonl (of several processes, answers-1.jsonl and
             so on); other keys are ignored, and so are questions that could not be asked.
 
+    Returns:
+        items by benchmark and method, such as "mmrel-open/rve"; by "" for a file, or for a folder
+        that holds answers itself.
+
     Raises:
         ValueError: no such file, no items, or a malformed line, which is named.
     """
     path = Path(path)
-    paths = _of_run(path) if path.is_dir() else [path]
-    if not paths or not all(one.is_file() for one in paths):
+    paths = _of_run(path) if path.is_dir() else {"": [path]}
+    if not paths or not all(one.is_file() for some in paths.values() for one in some):
         raise ValueError(f"no answers at {path}: expected a file with one JSON object a line.")
-    items: dict[str, Item] = {}
-    for one in paths:
-        _add_items(one, items, of_run=path.is_dir())
-    if not items:
-        raise ValueError(f"{path} is empty: expected at least one answer.")
-    return list(items.values())
+    found: dict[str, list[Item]] = {}
+    for name, some in paths.items():
+        items: dict[str, Item] = {}
+        for one in some:
+            _add_items(one, items, of_run=path.is_dir())
+        if not items:
+            raise ValueError(f"{path / name} is empty: expected at least one answer.")
+        found[name] = list(items.values())
+    return found
 
 
-def _of_run(folder: Path) -> list[Path]:
-    """The files of answers in a run's folder, or in the one open-ended benchmark below it."""
+def _of_run(folder: Path) -> dict[str, list[Path]]:
+    """The files of answers in a run's folder, or of each method of open-ended benchmarks below it."""
     here = folder_answers(folder)
     if here:
-        return here
-    below = sorted(one.parent for one in folder.glob("*-open/*/answers.jsonl"))
-    if len(below) > 1:
-        names = ", ".join(one.relative_to(folder).as_posix() for one in below)
-        raise ValueError(f"{folder} holds answers of {names}: expected one; name its folder.")
+        return {"": here}
+    below = sorted({one.parent for one in folder.glob("*-open/*/answers*.jsonl")})
     if below:
-        return folder_answers(below[0])
-    others = (*folder.glob("*/answers.jsonl"), *folder.glob("*/*/answers.jsonl"))
+        return {one.relative_to(folder).as_posix(): folder_answers(one) for one in below}
+    others = (*folder.glob("*/answers*.jsonl"), *folder.glob("*/*/answers*.jsonl"))
     if others:
         read = min(one.parent for one in others).relative_to(folder).as_posix()
         raise ValueError(
             f"{folder} holds answers of {read}, which rules read: expected those of an open-ended "
             "benchmark; judge a run of mmrel-open, say."
         )
-    return []
+    return {}
 
 
 def _add_items(path: Path, items: dict[str, Item], of_run: bool) -> None:

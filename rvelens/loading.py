@@ -57,6 +57,28 @@ def load_model(
     return model
 
 
+# What transformers takes for devices, beside the names of devices themselves.
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def check_device_map(device_map: str | None) -> None:
+    """Raise ValueError for devices that are not here, before a model is loaded."""
+    if device_map is None or device_map in _MAPS:
+        return
+    try:
+        kind = torch.device(int(device_map) if device_map.isdigit() else device_map).type
+    except RuntimeError as error:
+        raise ValueError(
+            f"--device-map {device_map!r} is no device: expected {', '.join(_MAPS)}, cpu, cuda or "
+            "cuda:0; correct it."
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device-map {device_map}, and torch finds no CUDA device here: expected cpu or auto; "
+            "leave it out, or install a torch that fits the driver."
+        )
+
+
 def _is_ours(error: BaseException) -> bool:
     """Whether rvelens raised the error: its messages are written for the user already."""
     trace = error.__traceback__

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from reprlib import repr as brief
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from beartype.door import is_bearable
 
@@ -20,13 +20,38 @@ from rvelens.decoding.contrast import check_contrast
 from rvelens.decoding.icd import DISTURBANCE, check_disturbance
 from rvelens.decoding.pai import check_gamma
 from rvelens.decoding.vcd import signal_left
+from rvelens.families.base import Family
 from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.layers import chosen_layers, format_layers, parse_layers
-from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.weights import check_profile_of
 
 Layers = str | int | Sequence[int]
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """What a method takes from a model: its shape, and the default of its family."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the decoder."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of each layer."""
+        ...
+
+    @property
+    def attention_layers(self) -> Sequence[int]:
+        """Numbers of the layers that have attention."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Whose default alpha serves."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,12 +95,12 @@ class Method:
     version: str | None = None
 
 
-def _vanilla(model: HookedLVLM, profile: ARSProfile | None) -> Method:
+def _vanilla(model: Shaped, profile: ARSProfile | None) -> Method:
     return Method("vanilla", {})
 
 
 def _rve(
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     *,
     layers: Layers = "preset",
@@ -108,7 +133,7 @@ def _rve(
 
 
 def _vcd(
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     *,
     alpha: float = 1.0,
@@ -122,7 +147,7 @@ def _vcd(
 
 
 def _icd(
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     *,
     alpha: float = 1.0,
@@ -136,7 +161,7 @@ def _icd(
 
 
 def _vaf(
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     *,
     layers: Layers = "preset",
@@ -150,7 +175,7 @@ def _vaf(
 
 
 def _pai(
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     *,
     layers: Layers = "preset",
@@ -168,7 +193,7 @@ def _pai(
 
 
 def _devils(
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     *,
     layers: Layers = "preset",
@@ -192,7 +217,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 def make_method(
-    name: str, model: HookedLVLM, profile: ARSProfile | None = None, **parameters: Any
+    name: str, model: Shaped, profile: ARSProfile | None = None, **parameters: Any
 ) -> Method:
     """A method for one model, with published defaults for what is not given.
 
@@ -208,7 +233,7 @@ def make_method(
 
     Args:
         name: one of `METHODS`.
-        model: the hooked model.
+        model: the hooked model, or what has its shape.
         profile: head sensitivities, for rve and for layers="auto".
         **parameters: as listed; layers as `parse_layers` reads them or as numbers.
 
@@ -241,6 +266,37 @@ def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, An
     return {n: _value(name, n, value, known, hints) for n, value in parameters.items()}
 
 
+def check_parameters(
+    name: str, parameters: Mapping[str, Any], profile: ARSProfile | None = None
+) -> None:
+    """Raise what `make_method` would raise, as far as that is known without a model.
+
+    Layers and heads are those of the profile; without one, layers are not looked at.
+    """
+    known = dict(parameters)
+    if profile is None:
+        known.pop("layers", None)
+    depth, heads = (32, 32) if profile is None else (profile.n_layers, profile.n_heads)
+    model = _Shape(
+        depth, heads, range(depth) if profile is None else profile.attention_layers, _NO_FAMILY
+    )
+    if name != "rve" or profile is not None:
+        make_method(name, model, profile, **known)
+
+
+_NO_FAMILY = Family("unknown", ())
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a method takes from a model, without the model."""
+
+    n_layers: int
+    n_heads: int
+    attention_layers: Sequence[int]
+    family: Family
+
+
 def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[str, Any]) -> Any:
     """A parameter as its method takes it: whole numbers serve as real ones."""
     if name not in known:
@@ -262,7 +318,7 @@ def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[
 
 def _layers(
     layers: Layers,
-    model: HookedLVLM,
+    model: Shaped,
     profile: ARSProfile | None,
     published: tuple[int, int] | None = None,
 ) -> list[int]:

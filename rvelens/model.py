@@ -18,7 +18,7 @@ from rvelens.device import execution_device
 from rvelens.families import Family, family_of
 from rvelens.generation import check_behind_cache, check_prompt
 from rvelens.grid import ImageGrid, VideoGrid
-from rvelens.hub import TINY, embedded
+from rvelens.hub import TINY, check_name, embedded
 from rvelens.lens_model import LensModel
 from rvelens.limits import check_length
 from rvelens.marks import has_visual_inputs, visual_ids
@@ -120,6 +120,7 @@ class HookedLVLM(LensModel):
         if not isinstance(model, str | Path):
             _check_loaded(model, kwargs)
             return cls(model, processor, named, query_rows, self_check)
+        check_name(model)
         name = str(embedded(model))
         hub = {
             k: kwargs[k]

@@ -19,6 +19,7 @@ from torch import Tensor
 from rvelens import files, hub
 from rvelens.profile_file import ProfileAbout, check_tensors
 from rvelens.stored import parse_stored
+from rvelens.tables import markdown_text
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 FORMAT = "rvelens-ars-1"
@@ -242,9 +243,9 @@ def profile_card(profile: ARSProfile) -> str:
         str(layer): " ".join(map(str, profile.top(layer, min(5, profile.n_heads))))
         for layer in range(profile.n_layers)
     }
-    body = f"""How far the attention of each head of {model} moves when the verb of a question changes
-(ARS), of {profile.n_layers} layers with {profile.n_heads} heads. Digest of the ranking:
-`{profile.digest()}`.
+    body = f"""How far the attention of each head of {markdown_text(model)} moves when the verb of a
+question changes (ARS), of {profile.n_layers} layers with {profile.n_heads} heads. Digest of the
+ranking: `{profile.digest()}`.
 
 {hub.rows(profile.about, "measured with", "")}
 

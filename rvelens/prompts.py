@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ from rvelens.limits import UnaskableError, check_questions, check_size
 
 ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike]
+
+
+# Pillow opens more. Some of those run another program (EPS) or read other files.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Those of `IMAGE_FORMATS` that this build of Pillow reads."""
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
@@ -44,8 +56,8 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
 
     Raises:
-        ValueError: no file there, not an image, a truncated one, or one of mode I or F with other
-            levels; UnaskableError, which is one, for what is no regular file or out of bounds
+        ValueError: no file there, none of `IMAGE_FORMATS`, a truncated one, or one of mode I or F with
+            other levels; UnaskableError, which is one, for what is no regular file or out of bounds
             (`rvelens.limits`).
     """
     if not isinstance(image, str | Path | Image.Image):
@@ -71,8 +83,8 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnaskableError(
-            f"{image} cannot be read as an image ({error}): expected a PNG, JPEG or other format "
-            "that Pillow opens; replace the file."
+            f"{image} cannot be read as an image ({error}): expected {', '.join(IMAGE_FORMATS)}; "
+            "convert or replace the file."
         ) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
@@ -86,7 +98,7 @@ def _opened(path: str | Path) -> Image.Image:
     """The file's image, before its pixels are read; what is large is refused, so no warning of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
+        return Image.open(path, formats=image_formats())
 
 
 def _decoded(image: Image.Image, upright: bool) -> Image.Image | Shaped[np.ndarray, "height width"]:
@@ -171,20 +183,26 @@ def render(family: Family, processor: Any, question: str, prompt: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
         return from_template(processor, messages)
+    check_template(prompt, {"chat": "", **family.prompts})
     template = family.prompts.get(prompt, prompt)
-    if "{question}" not in template:
-        known = {"chat": "", **family.prompts}
-        near = difflib.get_close_matches(prompt, known, n=1, cutoff=0.0)[0]
+    return template.replace("{image}", image_token).replace("{question}", question)
+
+
+def check_template(prompt: str, presets: Mapping[str, str]) -> None:
+    """Raise ValueError for a prompt that is no preset, and no template with image and question."""
+    if prompt in presets:
+        return
+    if "{question}" not in prompt:
+        near = difflib.get_close_matches(prompt, presets, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"prompt {prompt!r} is no preset of {family.name} ({', '.join(known)}) and has no "
-            f"'{{question}}': expected a preset or a template with it; did you mean {near!r}?"
+            f"prompt {prompt!r} is no preset ({', '.join(presets)}) and has no '{{question}}': "
+            f"expected a preset of the model's family or a template with it; did you mean {near!r}?"
         )
-    if "{image}" not in template:
+    if "{image}" not in prompt:
         raise ValueError(
             f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the "
             "image stands; add it."
         )
-    return template.replace("{image}", image_token).replace("{question}", question)
 
 
 def image_text(family: Family, processor: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,9 +125,35 @@ def cell_text(cell: Cell, signed: bool = False) -> str:
 
 
 def markdown_row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table; nothing in a cell ends it or is read as HTML."""
-    escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
+    """A line of a Markdown table; nothing in a cell ends it, or is read as HTML, link or image."""
+    escaped = (_unlinked(html.escape(cell, quote=False)).replace("|", "\\|") for cell in cells)
     return "| " + " | ".join(" ".join(cell.split("\n")) for cell in escaped) + " |"
+
+
+def markdown_text(text: str) -> str:
+    """A sentence for Markdown, in one line: what others wrote makes no link, image, HTML or heading.
+
+    Models, questions and paths may hold anything; a document that is opened must fetch nothing.
+    """
+    inert = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", _unlinked(" ".join(text.split())))
+    return re.sub(r"^(?=[\[#>~])", r"\\", inert)
+
+
+def markdown_code(text: str) -> str:
+    """A text as code within a line, whatever backticks it holds."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    room = " " if "`" in text else ""
+    return f"{fence}{room}{' '.join(text.split())}{room}{fence}"
+
+
+def markdown_block(text: str) -> str:
+    """A text as a block of code, whatever fences it holds."""
+    fence = "~" * max(3, 1 + max(map(len, re.findall("~+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _unlinked(text: str) -> str:
+    return text.replace("](", "]\\(")
 
 
 def _spread(cell: Cell, wide: bool) -> list[str | int | float | None]:

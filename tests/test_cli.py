@@ -14,7 +14,9 @@ from tiny_models import IMAGES, build
 import rvelens
 from rvelens import ARSProfile
 from rvelens.answers import yes_no_probabilities
+from rvelens.benchmarks import load_benchmark
 from rvelens.cli import main
+from rvelens.cli.study import _warn_of_few
 from rvelens.hooks import region_hooks
 
 QUESTION = "does a man hold a bat in the image ?"
@@ -43,6 +45,12 @@ def folder(tmp_path_factory):
     (folder / "bad.jsonl").write_text('{"image": "1.png"}\n')
     (folder / "not_image.png").write_text("text")
     (folder / "empty").mkdir()
+    (folder / "pope").mkdir()
+    row = {"question_id": 1, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"}
+    (folder / "pope" / "coco_pope_random.json").write_text(json.dumps(row))
+    for name in ("others/report.md", "others/tune.csv", "card/README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
     (folder / "folder.png").mkdir()
     whole = (folder / "1.png").read_bytes()
     (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
@@ -310,7 +318,7 @@ MISTAKES = [
     ((*ASK, *P, "--k", "5"), "k=5 for 8 heads a layer: expected 1 to 4"),
     (
         ("ask", "rvelens/tinny", "1.png", QUESTION),
-        "or rvelens/tiny, which ships one; did you mean that?",
+        "or rvelens/tiny, the embedded model; did you mean 'rvelens/tiny'?",
     ),
     ((*ASK, *P, "--k", "two"), "'--k': expected an integer: see `rvelens ask --help`."),
     ((*ASK, *P, "--alpha", "0"), "alpha=0.0: expected a share"),
@@ -379,6 +387,32 @@ MISTAKES = [
     ((*EVAL, "--relation", "temporal"), "has no option 'relation'"),
     ((*EVAL, "--prompt", "chatt"), "did you mean 'chat'?"),
     ((*EVAL, "--out", "1.png"), "1.png"),
+    ((*EVAL, "--benchmark", "pope-random", "--data", "pope"), "none of the 1 image files of pope-"),
+    (
+        ("tune", "model", *P, "--benchmark", "pope-random", "--data", "pope", "--out", "t"),
+        "none of",
+    ),
+    (("ask", "./none", "1.png", QUESTION), "no folder ./none: expected a folder with a model"),
+    (("eval", "a/b/c", *EVAL[2:]), "no folder a/b/c: expected a folder with a model"),
+    (("scan", "rvelens/tinny", *SCAN[2:]), "did you mean 'rvelens/tiny'?"),
+    (("ask", "[/b]", "1.png", QUESTION, *P), "model '[/b]' is no folder, and no name that the Hub"),
+    (
+        (*ASK, *P, "--method", "rve"),
+        "No such option: --method; `rvelens eval`, `rvelens study` would",
+    ),
+    ((*EVAL[:-1], ""), "--out '': expected a value that is not empty; write it."),
+    ((*EVAL, "--out="), "--out '': expected a value that is not empty; write it."),
+    ((*EVAL[:-1], "others"), "others/report.md exists and was not written by an earlier run"),
+    (("demo", "--save", "others"), "others/report.md exists and was not written by an earlier run"),
+    (
+        ("study", "tune", "--out", "others"),
+        "others/tune.csv exists and was not written by an earlier",
+    ),
+    (
+        (*ASK, *P, "--save-manifest", "card"),
+        "card/README.md exists and was not written by an earlier",
+    ),
+    ((*EVAL, "--method", "vcd", "--set", "vcd.step=9999"), "step=9999: expected a step of the"),
     ((*EVAL, "--benchmark", "pope-random"), "--data"),
     ((*EVAL, "--benchmark", "pope-random", "--data", "nowhere"), "nowhere"),
     ((*EVAL, "--benchmark", "pope-random", "--data", "empty"), "empty"),
@@ -395,6 +429,43 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run, arguments, says, monkeyp
     assert err.startswith("rvelens: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_files_of_somebody_else_are_as_they_were(run, folder):
+    for words in ((*EVAL[:-1], "others"), ("demo", "--save", "others")):
+        assert run(*words)[0] == 2
+    for name in ("others/report.md", "others/tune.csv", "card/README.md"):
+        assert (folder / name).read_text() == "mine"
+    assert {path.name for path in (folder / "others").iterdir()} == {"report.md", "tune.csv"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
+def test_a_missing_gpu_is_named_before_the_model_loads(run):
+    code, _, err = run(*ASK, *P, "--device-map", "cuda")
+    assert code == 2
+    assert "--device-map cuda, and torch finds no CUDA device here: expected cpu or auto" in err
+
+
+def test_square_brackets_are_text(run, folder):
+    (folder / "[").mkdir()
+    code, out, err = run(*ASK, *P, "--save", "[/b].png", "--save-manifest", "[/x]")
+    assert (code, err) == (0, "")
+    assert "overlay in [/b].png" in out
+    assert "manifest in [/x]" in out
+
+
+def test_few_pairs_and_few_questions_are_named(run, capsys):
+    _, _, err = run(*SCAN)
+    assert err == (
+        "rvelens: 3 pairs: expected 30 or more; the ranking of so few depends on which they are, and "
+        "other pairs would give another one.\n"
+    )
+    _warn_of_few([load_benchmark("action-scenes", n=60)], 0.3)
+    assert capsys.readouterr().err.startswith(
+        "rvelens: about 18 questions to tune on: expected 100"
+    )
+    _warn_of_few([load_benchmark("action-scenes", n=400)], 0.3)
+    assert capsys.readouterr().err == ""
 
 
 def test_mistakes_leave_no_profile_behind(run, folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rvelens import files
+from rvelens import files, paths
 
 PROCESSES, TIMES = 6, 40
 
@@ -190,3 +190,59 @@ def test_a_lock_refuses_or_waits(tmp_path):
     with files.locked(lock, "RUN", wait=True):
         pass
     holder.join()
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "..", "", "..\\a", "a\0b"])
+def test_a_name_never_leads_out_of_its_folder(tmp_path, name):
+    with pytest.raises(ValueError, match=r"is no name below .*: expected a file there"):
+        paths.below(tmp_path, name)
+
+
+def test_a_link_never_leads_out_of_its_folder(tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    (folder / "real").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "out").symlink_to(elsewhere)
+    (folder / "in").symlink_to(folder / "real")
+    assert paths.below(folder, "in/a.png") == folder / "in" / "a.png"
+    assert paths.below(folder, "a..b/c.png") == folder / "a..b" / "c.png"
+    with pytest.raises(ValueError, match="is a link to a file outside of"):
+        paths.below(folder, "out/a.png")
+
+
+def test_a_file_of_somebody_else_is_refused(tmp_path):
+    report, notes = tmp_path / "report.json", tmp_path / "report.md"
+    paths.refuse_foreign([report, notes], report, "methods")
+    notes.write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"report\.md exists and was not written by an earlier run"
+    ):
+        paths.refuse_foreign([report, notes], report, "methods")
+    for text in ("mine", "[]", '{"other": 1}'):
+        report.write_text(text)
+        with pytest.raises(ValueError, match=r"report\.json exists"):
+            paths.refuse_foreign([report, notes], report, "methods")
+    report.write_text('{"methods": {}}')
+    paths.refuse_foreign([report, notes], report, "methods")
+    notes.unlink()
+    notes.symlink_to(tmp_path / "nowhere")
+    report.unlink()
+    with pytest.raises(ValueError, match=r"report\.md exists"):
+        paths.refuse_foreign([report, notes], report, "methods")
+
+
+def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    paths.check_new_folder(tmp_path / "new" / "below")
+    with pytest.raises(ValueError, match="file is a file: expected a folder, new or empty, for"):
+        paths.check_new_folder(tmp_path / "file" / "below")
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "a.lock").symlink_to(tmp_path / "victim")
+    with (
+        pytest.raises(ValueError, match=r"a\.lock is a link"),
+        files.locked(tmp_path / "a.lock", "a"),
+    ):
+        pass
+    assert not (tmp_path / "victim").exists()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms
 
-from rvelens.prompts import load_image
+from rvelens.prompts import IMAGE_FORMATS, load_image
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, max_side=4)
 DEEP = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}
@@ -269,3 +269,22 @@ def test_an_image_that_is_given_stays_as_it_was():
     load_image(image)
     assert image.mode == "I"
     assert image.tobytes() == np.array([[0, 1, 255]], np.int32).tobytes()
+
+
+@pytest.mark.parametrize("ending", ["eps", "ico", "tga", "pcx", "sgi"])
+def test_formats_outside_of_the_list_are_not_opened(tmp_path, monkeypatch, ending):
+    """A file is told by its content: Pillow would run Ghostscript on EPS."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a: pytest.fail("was run"))
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{ending}")
+    path = (tmp_path / f"a.{ending}").rename(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"a\.png cannot be read as an image .*: expected PNG, JPEG"
+    ):
+        load_image(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_formats_of_the_list_are_opened(tmp_path, kind):
+    assert kind in IMAGE_FORMATS
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture", format=kind)
+    assert load_image(tmp_path / "picture").size == (8, 8)

@@ -170,7 +170,7 @@ def test_a_lasting_fault_ends_and_does_not_end_the_run():
         scores = judge(items(3), endpoint(server))
     assert [s.score for s in scores] == [0.0, None, 2.0]
     assert scores[1].text is None
-    assert re.fullmatch(r"failed: InternalServerError: .*500.*broken.*", scores[1].reason)
+    assert re.fullmatch(r"failed: InternalServerError of http:.*500.*broken.*", scores[1].reason)
     assert len(server.requests) == 1 + 3 + 1
     counts = summarise(scores)
     assert (counts["scored"], counts["unreadable"], counts["failed"]) == (2, 0, 1)
@@ -440,19 +440,68 @@ def run(tmp_path, capsys, monkeypatch):
     return run
 
 
-def test_the_command_prints_the_mean_and_the_counts(run, monkeypatch):
+def test_the_command_prints_the_mean_and_the_counts(run, monkeypatch, tmp_path):
     with judge_server(good) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("RVELENS_JUDGE_MODEL", "m")
         code, out, _ = run("answers.jsonl", "--cache", "cache")
         assert code == 0
-        assert re.search(r"m +all +1\.00 +0\.00 to 2\.00 +3 +0 +0", out)
+        assert re.search(r"answers +all +1\.00 +0\.00 to 2\.00 +3 +0 +0", out)
+        assert not list(tmp_path.glob("judge-*"))  # a file has no folder of its own
         code, out, _ = run(".", "--cache", "cache", "--json")
         assert len(server.requests) == 3
     result = json.loads(out)
-    assert result["mean"]["value"] == 1.0
-    assert [score["score"] for score in result["scores"]] == [0.0, 1.0, 2.0]
+    one = result["answers"][""]
+    assert one["mean"]["value"] == 1.0
+    assert [score["score"] for score in one["scores"]] == [0.0, 1.0, 2.0]
     assert server.requests[0]["model"] == "m"
+    assert json.loads((tmp_path / "judge-m.json").read_text()) == result
+
+
+def test_a_run_of_two_methods_is_scored_method_by_method_and_keeps_the_scores(run, tmp_path):
+    for n, method in enumerate(("rve", "vanilla")):
+        folder = tmp_path / "run" / "mmrel-open" / method
+        folder.mkdir(parents=True)
+        rows = [{**vars(item), "group": "real"} for item in items(3)[n:]]
+        (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("run", "--model", "a/judge", "--cache", "cache")
+    with judge_server(good) as server:
+        code, out, _ = run(*arguments, "--base-url", server.base_url)
+        assert code == 0
+        again = run(*arguments, "--base-url", server.base_url, "--json")  # its own file, replaced
+    kept = json.loads((tmp_path / "run" / "judge-a--judge.json").read_text())
+    assert kept == json.loads(again[1])
+    means = {name: one["mean"]["value"] for name, one in kept["answers"].items()}
+    assert means == {"mmrel-open/rve": 1.0, "mmrel-open/vanilla": 1.5}
+    for piece in ("mmrel-open/rve", "mmrel-open/vanilla", "scores in run/judge-a--judge.json"):
+        assert piece in out
+    with pytest.raises(ValueError, match="holds answers of mmrel-open/rve, mmrel-open/vanilla"):
+        load_items(tmp_path / "run")
+    (tmp_path / "run" / "judge-mine.json").write_text("my own notes")
+    code, _, err = run("run", "--model", "mine", "--base-url", server.base_url)
+    assert code == 2
+    assert "judge-mine.json exists and was not written by an earlier run" in err
+    assert (tmp_path / "run" / "judge-mine.json").read_text() == "my own notes"
+
+
+def test_unreadable_replies_are_exit_code_1(run):
+    with judge_server(lambda prompt, n: (200, completion("I would say seven."))) as server:
+        code, out, err = run("answers.jsonl", "--model", "x", "--base-url", server.base_url)
+    assert code == 1
+    assert re.search(r"answers +all +- +- +0 +3 +0", out)
+    assert "of 3 answers, 0 have no reply" in err
+    assert "3 an unreadable one: expected a reply to each" in err
+
+
+def test_a_dead_endpoint_is_named_without_its_secrets(run):
+    with judge_server(good) as server:
+        address = server.base_url
+    dead = address.replace("http://", "http://user:secret@")
+    code, out, err = run("answers.jsonl", "--model", "x", "--base-url", dead, "--retries", "0")
+    assert code == 1
+    assert f"failed: APIConnectionError of {address}" in out
+    assert address in err
+    assert "secret" not in out + err
 
 
 def test_failed_requests_are_exit_code_1(run):
@@ -464,7 +513,7 @@ def test_failed_requests_are_exit_code_1(run):
             "answers.jsonl", "--model", "x", "--base-url", server.base_url, "--retries", "0"
         )
     assert code == 1
-    assert re.search(r"x +all +0\.00 +0\.00 to 0\.00 +1 +0 +2", out)
+    assert re.search(r"answers +all +0\.00 +0\.00 to 0\.00 +1 +0 +2", out)
     assert "2 x failed: NotFoundError" in out
 
 

@@ -17,7 +17,7 @@ WORK = {
     "files.py": r"os\.replace|os\.fsync|FileLock|NamedTemporaryFile|(?<!files)\.write_(text|bytes)\("
     r"|json\.load\(|json\.dump\(",
     "stats.py": r"binomtest|\.multinomial\(|rng\.integers\(len\(|roc_auc",
-    "tables.py": r"rich\.table|csv\.writer|\" \| \"\.join|' \| '\.join",
+    "tables.py": r"rich\.table|csv\.(Dict)?[wW]riter|\.to_csv\(.*path|\" \| \"\.join|' \| '\.join",
 }
 
 

@@ -73,6 +73,12 @@ def test_a_small_run_end_to_end(tiny, measured, tmp_path):
     for text in (shown, markdown):
         assert "Injected fault: image scores scaled by 0.35" in text
         assert "CP-no" in text
+    narrow = Console(record=True, width=80, file=io.StringIO())
+    narrow.print(report.render(measured), report.examples_table(report.examples(tiny, measured, 4)))
+    lines = narrow.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ("group", "accuracy", "yes-ratio", "setting", "RVE, tuned:", "oracle:", "question"):
+        assert any(line.startswith(name) or f" {name}" in line for line in lines), name
     report.pictures(tiny, measured, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"ars.png", "overlay.png"}
     assert len(report.examples(tiny, measured, 4)) == 4

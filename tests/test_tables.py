@@ -9,14 +9,19 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from markdown_it import MarkdownIt
 from rich.console import Console
 
+from rvelens import ARSProfile
 from rvelens.bench import read_result
-from rvelens.cli import bench, families, judge
+from rvelens.benchmarks.action_scenes import make_questions
+from rvelens.cli import bench, families, judge, scan
 from rvelens.evaluate import render as render_run
 from rvelens.evaluate.render import tables as tables_of_run
+from rvelens.report.examples import Example, examples_table
 from rvelens.studies import NAMES, Setup, find_study
-from rvelens.tables import Table
+from rvelens.tables import Table, markdown_block, markdown_code, markdown_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 NUMBER = {"value": -0.25, "low": -0.5, "high": 0.125}
@@ -68,7 +73,17 @@ def test_tables_of_the_commands_fit_80_columns(capsys, monkeypatch):
     for table in (bench._generation(result), bench._memory(result)):
         check(table)
     score = {"mean": NUMBER, "scored": 10, "unreadable": 2, "failed": 0}
-    check(judge._table({"model": "a-judge [/b]", **score, "groups": {"real-action": score}}))
+    by_method = {
+        m: {**score, "groups": {"real-action": score}} for m in ("mmrel-open/rve", "x/pai")
+    }
+    check(judge._table({"model": "a-judge [/b]", "answers": by_method}))
+    for layers, heads in ((6, 12), (32, 32)):
+        check(scan._table(ARSProfile.from_scores(torch.rand(layers, heads))))
+    check(
+        Table("", ("", "answer", "P(yes)", "P(no)"), [("RVE", "[/b] a long answer " * 9, "-", "1")])
+    )
+    question = make_questions("test", 1)[0]
+    check(examples_table([Example(question, "Yes", "No", 0.75, 0.25)] * 2))
     monkeypatch.setenv("COLUMNS", "80")
     families.families()
     printed = capsys.readouterr().out
@@ -124,3 +139,35 @@ def test_csv_has_no_formula_and_unrounded_numbers():
     assert [row[0] for row in rows[:-1]] == [*(f"'{text}" for text in texts[:5]), "plain", "a=b"]
     assert rows[0][1:] == ["-0.25", "-0.5", "0.125"]
     assert rows[-1] == ["-0.123456789", "-2.5", "", ""]
+
+
+ATTACKS = [
+    "[click](javascript:alert(1))", "![x](http://evil.example/x.png)", "a [b\\](http://evil.example)",
+    "<img src=http://evil.example/x.png>", "<javascript:alert(1)>", "<!-- hidden -->",
+    "[ref]: javascript:alert(1)", "yes\n\n[ref]: http://evil.example\n\n![ref]", "# heading",
+    "```\n[a](javascript:x)\n```", "~~~\n![x](http://evil.example)", "a | b\n| c",
+]  # fmt: skip
+
+
+def links_and_pictures(markdown):
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+    return re.findall(r"<(?:a|img|script|h1|!--)[\s>-].*?>", html)
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_what_others_wrote_is_no_link_and_no_picture_in_markdown(text):
+    table = Table("", ("answer", "n"), [(text, 1), ("yes", 2)])
+    documents = [
+        table.to_markdown(),
+        f"{markdown_text(text)}\n\n- {markdown_text(text)}\n",
+        f"The prompt {markdown_code(text)} is\n\n{markdown_block(text)}\n\n",
+    ]
+    for document in documents:
+        assert links_and_pictures(document) == []
+    assert links_and_pictures("[click](http://a.example) ![x](http://b.example)")
+
+
+def test_markdown_of_plain_sentences_is_as_it_was():
+    for text in ("p < 0.05 & accuracy -0.036 [0.015, 0.057] (95%)", "`eval` of a_b: yes/no"):
+        assert markdown_text(text) == text
+    assert markdown_code("chat") == "`chat`"

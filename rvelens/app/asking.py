@@ -22,7 +22,7 @@ from rvelens.hooks import ars_caching_hooks, mask_recording_hooks
 from rvelens.hooks.enhanced import Masks
 from rvelens.methods import METHODS, Method, make_method
 from rvelens.model import HookedLVLM
-from rvelens.prompts import load_image
+from rvelens.prompts import image_formats, load_image
 from rvelens.scores.maps import by_decoder_layer
 from rvelens.studies.cases.pictures import Layers
 
@@ -133,7 +133,7 @@ def read_picture(path: str | Path | None) -> Image.Image:
     if not path:
         raise ValueError("no picture: expected one; drop a file or choose a scene.")
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=image_formats()) as opened:
             width, height = opened.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return load_image(path)  # says why

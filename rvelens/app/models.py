@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rvelens.cli.profiles import find_profile
 from rvelens.contrastive import ContrastivePair
 from rvelens.loading import load_model
 from rvelens.model import HookedLVLM
-from rvelens.profile import ARSProfile
+from rvelens.profile import ARSProfile, check_profile_path
 from rvelens.scores import score_heads
 from rvelens.weights import check_profile_of
+
+SHIPPED = "rvelens/tiny"  # the model that comes with a profile
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +40,24 @@ class Loaded:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What one window works with; no window changes what another one works with.
+
+    Attributes:
+        name: of the model.
+        profile: its head profile; None where none is known.
+        source: where the profile is from, in words.
+    """
+
+    name: str
+    profile: ARSProfile | None
+    source: str
+
+
 @dataclass(eq=False)
 class Models:
-    """Models by name, each loaded once, when it is first asked for.
+    """Models by name, each loaded once, when it is first needed.
 
     Attributes:
         family, dtype, device_map: for all of them, as the command line takes them.
@@ -50,51 +68,69 @@ class Models:
     dtype: str = "auto"
     device_map: str | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    _loaded: dict[str, Loaded] = field(default_factory=dict, repr=False)
+    _models: dict[str, HookedLVLM] = field(default_factory=dict, repr=False)
 
-    def get(self, name: str) -> Loaded:
-        """A model by its name or folder, with the profile that is known of it.
+    def choose(self, name: str, profile: str = "") -> Choice:
+        """A model by its name or folder, with a head profile.
+
+        Args:
+            name: a hub name, a folder or rvelens/tiny.
+            profile: a file, a folder or "published"; "" for the one that ships with the model.
 
         Raises:
-            ValueError: it cannot be found or read.
+            ValueError: no such model or profile, or a profile of another model.
         """
-        name = name.strip()
+        name, profile = name.strip(), profile.strip()
+        found = find_profile(profile or None, name) if profile or name == SHIPPED else None
+        model = self._model(name)
+        if found is None:
+            return Choice(
+                name, None, "no head profile yet, which rve needs: measure it under Heads"
+            )
+        check_profile_of(model, found)
+        source = f"head profile {profile}" if profile else "its shipped head profile"
+        return Choice(name, found, source)
+
+    def measure(self, choice: Choice, pairs: list[ContrastivePair]) -> Choice:
+        """The same model with a head profile measured on contrastive pairs."""
+        model = self._model(choice.name)
+        with self.lock:
+            found = score_heads(model, pairs)
+        return Choice(choice.name, found, f"head profile measured on {len(pairs)} pairs, not saved")
+
+    def loaded(self, choice: Choice) -> Loaded:
+        """The model of a choice, with the choice's profile."""
+        return Loaded(self._model(choice.name), choice.profile, choice.source)
+
+    def get(self, name: str) -> Loaded:
+        """A model with the profile that ships with it; raises what `choose` raises."""
+        return self.loaded(self.choose(name))
+
+    def _model(self, name: str) -> HookedLVLM:
         if not name:
             raise ValueError("no model is named: expected a hub name, a folder or rvelens/tiny.")
         with self.lock:
-            if name not in self._loaded:
-                model = load_model(
+            if name not in self._models:
+                self._models[name] = load_model(
                     name, family=self.family, dtype=self.dtype, device_map=self.device_map
                 )
-                shipped = name == "rvelens/tiny"
-                profile = find_profile(None, name) if shipped else None
-                source = (
-                    "its shipped head profile"
-                    if shipped
-                    else "no head profile yet, which rve needs: measure one under Heads"
-                )
-                self._loaded[name] = Loaded(model, profile, source)
-            return self._loaded[name]
+            return self._models[name]
 
-    def profiled(self, name: str, profile: str) -> Loaded:
-        """The model with the head profile of a file, or "published", from now on.
 
-        Raises:
-            ValueError: no such profile, or of another model.
-        """
-        loaded = self.get(name)
-        found = find_profile(profile.strip(), name.strip())
-        check_profile_of(loaded.model, found)
-        return self._keep(name, loaded.model, found, f"head profile {profile.strip()}")
+def save_profile(choice: Choice, path: str) -> Choice:
+    """Write the profile of a choice to a new file; gives the choice with its new source.
 
-    def measured(self, name: str, pairs: list[ContrastivePair]) -> Loaded:
-        """The model with a head profile measured on contrastive pairs, from now on."""
-        loaded = self.get(name)
-        with self.lock:
-            found = score_heads(loaded.model, pairs)
-        return self._keep(name, loaded.model, found, f"head profile of {len(pairs)} pairs")
-
-    def _keep(self, name: str, model: HookedLVLM, profile: ARSProfile, source: str) -> Loaded:
-        with self.lock:
-            self._loaded[name.strip()] = Loaded(model, profile, source)
-            return self._loaded[name.strip()]
+    Raises:
+        ValueError: there is no profile, the path is no name of a profile, or a file is there already.
+        OSError: the file cannot be written.
+    """
+    if choice.profile is None:
+        raise ValueError("no head profile to save: expected one; measure it under Heads first.")
+    if not path.strip():
+        raise ValueError("no file for the head profile: expected a path; write it.")
+    target = Path(path.strip()).expanduser()
+    check_profile_path(target)
+    if target.exists():
+        raise ValueError(f"{target} exists already: expected a new file; name another.")
+    choice.profile.save(target)
+    return Choice(choice.name, choice.profile, f"head profile {target}")

@@ -3,66 +3,92 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
-import tempfile
+import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import rvelens
 from rvelens.app import tab_ask, tab_heads, tab_pairs, tab_runs
+from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
-from rvelens.app.models import Models
-from rvelens.app.shared import PATH, told
+from rvelens.app.models import Choice, Models, save_profile
+from rvelens.app.shared import KEPT, PATH, told
 from rvelens.app.theme import css, theme
+from rvelens.app.uploads import upload_folder
 
 HOST = "127.0.0.1"
 
 
-def build(models: Models, name: str, *, webcam: bool = False) -> gr.Blocks:
+def build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
     """The page.
 
     Args:
         models: where models are loaded.
-        name: the model that the page opens with; it is loaded already.
+        start: the model and the head profile that each window opens with.
         webcam: offer the webcam as a source of pictures.
     """
     with gr.Blocks(title="rvelens explorer", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_head())
-        model = gr.State(name)
-        about = gr.HTML(lambda: note(models.get(name).says()), elem_id="about")
-        with folded("Another model or head profile"), gr.Row(equal_height=True):
+        model = gr.State(start)  # of one window
+        about = gr.HTML(lambda: note(models.loaded(start).says()), elem_id="about")
+        _choosing(models, start, model)
+        # The one place that writes this line: it cannot name another profile than the window's.
+        model.change(lambda choice: note(models.loaded(choice).says()), model, about)
+        tabs(["ask", "heads", "pairs", "runs"])
+        with panel("ask"):
+            tab_ask.build(models, model, webcam)
+        with panel("heads"):
+            tab_heads.build(models, start, model, webcam)
+        with panel("pairs"):
+            tab_pairs.build()
+        with panel("runs"):
+            tab_runs.build(models, model)
+        # Load events come after Gradio has put its initial values in: only then is the page shown.
+        page.load(None, js="() => { document.documentElement.dataset.rvReady = '' }")
+    return page
+
+
+def _choosing(models: Models, start: Choice, model: gr.State) -> None:
+    """The fields that change this window's model and profile, save the profile, or start again."""
+    with folded("Another model or head profile"):
+        with gr.Row(equal_height=True):
             wanted = gr.Textbox(
-                name, label="Model: a hub name, a folder or rvelens/tiny", elem_id="model", **PATH
+                start.name,
+                label="Model: a hub name, a folder or rvelens/tiny",
+                elem_id="model",
+                **PATH,
             )
             profile = gr.Textbox(
                 label="Head profile: a file, published, or nothing", elem_id="profile", **PATH
             )
             load = gr.Button("Load", elem_id="load", min_width=90)
-        problem = gr.HTML(elem_id="model-problem", elem_classes="rv-problem")
-        tabs(["ask", "heads", "pairs", "runs"])
-        with panel("ask"):
-            tab_ask.build(models, model, webcam)
-        with panel("heads"):
-            tab_heads.build(models, name, model, webcam, about)
-        with panel("pairs"):
-            tab_pairs.build()
-        with panel("runs"):
-            tab_runs.build(models, model)
+            reset = gr.Button("Start again", elem_id="reset", min_width=90)
+        with gr.Row(equal_height=True):
+            file = gr.Textbox(
+                label="New file for this window's head profile (.safetensors)",
+                elem_id="profile-file",
+                **PATH,
+            )
+            save = gr.Button("Save the profile", elem_id="save-profile", min_width=90)
+    problem = gr.HTML(elem_id="model-problem", elem_classes="rv-problem")
 
-        def loading(chosen: str, ranking: str) -> Sequence[Any]:
-            loaded = models.profiled(chosen, ranking) if ranking.strip() else models.get(chosen)
-            return chosen.strip(), note(loaded.says())
+    def saving(choice: Choice, path: str) -> Sequence[Any]:
+        return (save_profile(choice, path),)
 
-        # Load events come after Gradio has put its initial values in: only then is the page shown.
-        page.load(None, js="() => { document.documentElement.dataset.rvReady = '' }")
-        load.click(
-            told(loading, 2), [wanted, profile], [model, about, problem], concurrency_id="model"
-        )
-    return page
+    shown = [model, problem]
+    load.click(
+        told(lambda name, ranking: (models.choose(name, ranking),), (KEPT,)),
+        [wanted, profile], shown, concurrency_id="model",
+    )  # fmt: skip
+    reset.click(lambda: (start, start.name, "", ""), None, [model, wanted, profile, problem])
+    save.click(told(saving, (KEPT,)), [model, file], shown)
 
 
 def _head() -> str:
@@ -75,34 +101,35 @@ def _head() -> str:
 
 @contextmanager
 def served(
-    models: Models, name: str, *, port: int = 0, webcam: bool = False, browser: bool = False
+    models: Models, start: Choice, *, port: int = 0, webcam: bool = False, browser: bool = False
 ) -> Iterator[str]:
-    """Serve the page on 127.0.0.1 until the block ends; gives its address.
+    """Serve the page on 127.0.0.1 until the block ends; gives its address with the token.
 
-    Nothing is sent anywhere, and uploads are in a temporary folder that is removed at the end.
+    Nothing is sent anywhere. Uploads are in a temporary folder that is removed at the end, or at the
+    next start if the process is killed. Requests of another host or origin, or without the token, are
+    refused, see `Guard`. Gradio's environment variables, such as GRADIO_ALLOWED_PATHS, are ignored.
 
     Args:
-        models, name, webcam: as of `build`.
+        models, start, webcam: as of `build`.
         port: 0 for a free one.
         browser: open a browser on the page.
 
     Raises:
         OSError: the port is taken.
     """
-    quiet = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    with (
-        tempfile.TemporaryDirectory(prefix="rvelens-app-") as uploads,
-        _environment({**quiet, "GRADIO_TEMP_DIR": uploads}),
-    ):
-        page = build(models, name, webcam=webcam)
+    port, token = port or free_port(), secrets.token_urlsafe(24)
+    guard = Middleware(Guard, token=token, cookie=f"rvelens-{port}")
+    with upload_folder() as uploads, _environment(_gradio(str(uploads))):
+        page = build(models, start, webcam=webcam)
         try:
             _, address, _ = page.queue(default_concurrency_limit=4).launch(
                 server_name=HOST,
-                server_port=port or free_port(),
+                server_port=port,
                 prevent_thread_lock=True,
                 quiet=True,
-                inbrowser=browser,
+                inbrowser=False,  # would open the address without the token
                 inline=False,
+                app_kwargs={"middleware": [guard]},
                 # No check of its own address: it gives up, for good, where the first page takes 3 s.
                 _frontend=False,
                 share=False,
@@ -113,24 +140,42 @@ def served(
                 theme=theme(),
                 css=css(),
             )
+            address = f"{address}?token={token}"
+            if browser:
+                webbrowser.open(address)
             yield address
         finally:
             page.close(verbose=False)
 
 
+def _gradio(uploads: str) -> dict[str, str | None]:
+    """Gradio's variables: none of the user's, which can open folders, a tunnel or another server."""
+    inherited = dict.fromkeys(name for name in os.environ if name.startswith("GRADIO_"))
+    return {
+        **inherited,
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": uploads,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables, which Gradio reads while it runs, until the block ends."""
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables, which Gradio reads while it runs, until the block ends; None is unset."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def free_port() -> int:

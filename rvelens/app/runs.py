@@ -16,6 +16,7 @@ from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import answer_lines, read
 from rvelens.files import read_json
+from rvelens.paths import below
 from rvelens.studies.cases.study import flip
 from rvelens.studies.kit.asking import asked
 
@@ -91,8 +92,9 @@ def open_run(folder: str, data: str = "") -> Run:
         names = [name for name, one in benchmarks.items() if one["rules"]]
         if first is None or not isinstance(report["model"]["name"], str):
             raise ValueError("no methods: expected at least one, and the model's name.")
-        if any(Path(name).name != name for name in (*benchmarks, *report["methods"])):
-            raise ValueError("names that lead out of the folder: expected names of folders.")
+        for name in (*benchmarks, *report["methods"]):
+            if len(below(path, name).relative_to(path).parts) != 1:
+                raise ValueError(f"{name!r}: expected the name of a benchmark or of a method.")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{report_file} cannot be read: expected the report of `rvelens eval`; run it again."

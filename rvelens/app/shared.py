@@ -73,10 +73,19 @@ def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
     return f'<div class="rv-scenes">{"".join(each)}</div>'
 
 
-def told(function: Callable[..., Sequence[Any]], n_outputs: int) -> Callable[..., tuple[Any, ...]]:
+# An output that stays as it is.
+KEPT: Any = gr.skip()
+
+
+def told(
+    function: Callable[..., Sequence[Any]], otherwise: Sequence[Any]
+) -> Callable[..., tuple[Any, ...]]:
     """The function with a message as one more output: "" or, where it fails, why.
 
-    The other outputs then stay as they were.
+    Args:
+        function: gives a value for each of the other outputs.
+        otherwise: their values where it fails. What an earlier success showed does not stay beside
+            the message, unless it is still true: `KEPT`.
     """
 
     @wraps(function)
@@ -90,6 +99,6 @@ def told(function: Callable[..., Sequence[Any]], n_outputs: int) -> Callable[...
             said = message(
                 f"{type(error).__name__}: {error}: expected no such failure; the terminal has more."
             )
-        return (*([gr.skip()] * n_outputs), said)
+        return (*otherwise, said)
 
     return attempt

@@ -11,7 +11,7 @@ import numpy as np
 from rvelens.app.asking import Asked, Setting, ask, given, read_picture, settings_of
 from rvelens.app.layout import folded
 from rvelens.app.markup import answer, figures, note, scale, side_by_side, swatches
-from rvelens.app.models import Models
+from rvelens.app.models import Choice, Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
 from rvelens.app.shared import clickable, picture, scenes, thumbnails, told
 from rvelens.grid import ImageGrid
@@ -48,17 +48,17 @@ def build(models: Models, model: gr.State, webcam: bool) -> None:
             pictures = gr.HTML(elem_id="ask-pictures")
     asked = gr.State(None)
 
-    def run(name: str, path: str | None, text: str, by: str, *values: Any) -> Sequence[Any]:
-        loaded, shown = models.get(name), read_picture(path)
+    def run(choice: Choice, path: str | None, text: str, by: str, *values: Any) -> Sequence[Any]:
+        loaded, shown = models.loaded(choice), read_picture(path)
         wanted = given(settings_of(by), values[_slot(by)])
         with models.lock:
             found = ask(loaded, shown, text, by, wanted)
         choices = [ALL_LAYERS, *map(str, range(loaded.model.n_layers))]
         layers = gr.Dropdown(choices, value=ALL_LAYERS, visible=True)
-        return found, said(found), layers, views(found, ALL_LAYERS)
+        return found, said(found, choice.source), layers, views(found, ALL_LAYERS)
 
     asking = {
-        "fn": told(run, 4),
+        "fn": told(run, (None, "", gr.Dropdown(visible=False), "")),
         "inputs": [model, image, question, method, *fields],
         "outputs": [asked, answers, layer, pictures, problem],
         "concurrency_id": "model",
@@ -66,12 +66,15 @@ def build(models: Models, model: gr.State, webcam: bool) -> None:
     button.click(**asking)
     question.submit(**asking)
     layer.input(views, [asked, layer], pictures)
-    gallery.select(_take, None, [image, question])
-    # What another model said is not left beside the new one's name.
-    model.change(
-        lambda: (None, note("Ask, and the answers appear here."), gr.Dropdown(visible=False), "", ""),
-        None, [asked, answers, layer, pictures, problem],
-    )  # fmt: skip
+    # What was answered about another scene, by another model or another profile does not stay.
+    results = [asked, answers, layer, pictures, problem]
+    gallery.select(_take, None, [image, question]).then(_nothing, None, results)
+    model.change(_nothing, None, results)
+
+
+def _nothing() -> tuple[Any, ...]:
+    """The results before the first question."""
+    return None, note("Ask, and the answers appear here."), gr.Dropdown(visible=False), "", ""
 
 
 def _take(event: gr.EventData) -> tuple[Any, str]:
@@ -116,15 +119,18 @@ def _field(setting: Setting) -> Any:
     return gr.Number(**more, precision=0 if setting.kind == "whole" else None)
 
 
-def said(asked: Asked) -> str:
-    """Both answers, and under which settings."""
+def said(asked: Asked, source: str) -> str:
+    """Both answers, to which question, and under which settings and profile."""
     settings = ", ".join(f"{k} {v}" for k, v in asked.method.parameters.items() if k != "profile")
     cards = (
         answer("plain", asked.plain, "plain"),
         answer(asked.method.name, asked.steered, "steered"),
     )
-    conditions = f"{asked.method.name}: {settings}. Greedy; probabilities of the first token."
-    return side_by_side(cards) + note(conditions)
+    profile = f", {source}" if "profile" in asked.method.parameters else ""
+    conditions = (
+        f"{asked.method.name}: {settings}{profile}. Greedy; probabilities of the first token."
+    )
+    return note(asked.question) + side_by_side(cards) + note(conditions)
 
 
 def views(asked: Asked | None, layer: str) -> str:

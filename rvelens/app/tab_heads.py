@@ -20,9 +20,9 @@ from rvelens.app.markup import (
     scale,
     side_by_side,
 )
-from rvelens.app.models import Loaded, Models
+from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
-from rvelens.app.shared import clickable, picture, scene_pairs, thumbnails, told
+from rvelens.app.shared import KEPT, clickable, picture, scene_pairs, thumbnails, told
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.contrastive import ContrastivePair
 from rvelens.studies.cases.pictures import small
@@ -31,8 +31,8 @@ PROFILE, PAIR = "the profile", "this pair"
 N_MEASURED = 64
 
 
-def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HTML) -> None:
-    """The tab's fields and what they do; `about` is the page's line on the model called `name`."""
+def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
+    """The tab's fields and what they do; `model` is this window's choice, `start` its first one."""
     seen = gr.State(None)
     pairs = scene_pairs()
     with gr.Row():
@@ -55,7 +55,7 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
                     f"Measure a profile on {N_MEASURED} scenes", size="sm", min_width=180
                 )
             chart = clickable(
-                "head", lambda: _map(models.get(name), None, PROFILE), elem_id="heads-map"
+                "head", lambda: _map(models.loaded(start), None, PROFILE), elem_id="heads-map"
             )
             marks = gr.HTML()
             head = gr.Textbox(
@@ -70,18 +70,16 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
             without = gr.Button("Ask without these heads", elem_id="without")
             answers = gr.HTML(elem_id="heads-answers")
 
-    def look(
-        name: str, path: str | None, text: str, other: str, by: str, shown: str
-    ) -> Sequence[Any]:
-        loaded, found = models.get(name), _see(models, name, path, text, other)
-        return found, _map(loaded, found, by), head_maps(found, shown)
+    def look(choice: Choice, path: str | None, text: str, other: str, shown: str) -> Sequence[Any]:
+        found = _see(models, choice, path, text, other)
+        return found, head_maps(found, shown)
 
     def click(
-        name: str, found: Seen | None, path: str | None, text: str, other: str, by: str,
-        listed: str, add: bool, event: gr.EventData,
+        choice: Choice, found: Seen | None, path: str | None, text: str, other: str, listed: str,
+        add: bool, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
         if found is None:
-            found = _see(models, name, path, text, other)
+            found = _see(models, choice, path, text, other)
         shape = found.scores.shape
         listed = toggled(listed, event.value, *shape) if add else listed
         return (
@@ -92,8 +90,8 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
             _marks(event.value, listed, shape),
         )
 
-    def mask(name: str, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
-        loaded, shown = models.get(name), read_picture(path)
+    def mask(choice: Choice, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
+        loaded, shown = models.loaded(choice), read_picture(path)
         heads = parse_heads(listed, loaded.model.n_layers, loaded.model.n_heads)
         with models.lock:
             rows = ask_without(loaded, shown, (text, other), heads)
@@ -109,33 +107,33 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
         ]
         return ("".join(cards),)
 
-    def remeasure(name: str, found: Seen | None, by: str) -> Sequence[Any]:
-        loaded = models.measured(name, contrastive_pairs("validation", N_MEASURED))
-        return _map(loaded, found, by), note(loaded.says())
+    def remeasure(choice: Choice) -> Sequence[Any]:
+        return (models.measure(choice, contrastive_pairs("validation", N_MEASURED)),)
 
-    def show_marks(name: str, shown: str, listed: str) -> Sequence[Any]:
-        m = models.get(name).model
+    def show_map(choice: Choice, found: Seen | None, by: str) -> Sequence[Any]:
+        return (_map(models.loaded(choice), found, by),)
+
+    def show_marks(choice: Choice, shown: str, listed: str) -> Sequence[Any]:
+        m = models.loaded(choice).model
         return (_marks(shown, listed, (m.n_layers, m.n_heads)),)
 
     pair = [model, image, question, contrastive]
     queue: Any = {"concurrency_id": "model"}
-    button.click(told(look, 3), [*pair, source, head], [seen, chart, maps, problem], **queue)
+    drawn = {"inputs": [model, seen, source], "outputs": [chart, problem]}
+    button.click(told(look, (None, "")), [*pair, head], [seen, maps, problem], **queue)
     chart.select(
-        told(click, 5), [model, seen, *pair[1:], source, chosen, adds],
+        told(click, (None, KEPT, KEPT, "", KEPT)), [model, seen, *pair[1:], chosen, adds],
         [seen, head, chosen, maps, marks, problem], **queue,
     )  # fmt: skip
-    head.submit(told(lambda s, h: (head_maps(s, h),), 1), [seen, head], [maps, problem])
-    chosen.blur(told(show_marks, 1), [model, head, chosen], [marks, problem])
-    source.input(
-        told(lambda n, s, by: (_map(models.get(n), s, by),), 1),
-        [model, seen, source],
-        [chart, problem],
-    )
-    without.click(told(mask, 1), [*pair, chosen], [answers, problem], **queue)
-    measure.click(told(remeasure, 2), [model, seen, source], [chart, about, problem], **queue)
-    gallery.select(_take, None, [image, question, contrastive, seen, maps])
+    seen.change(show_map, drawn["inputs"], chart)
+    head.submit(told(lambda s, h: (head_maps(s, h),), ("",)), [seen, head], [maps, problem])
+    chosen.blur(told(show_marks, ("",)), [model, head, chosen], [marks, problem])
+    source.input(told(show_map, ("",)), **drawn)
+    without.click(told(mask, ("",)), [*pair, chosen], [answers, problem], **queue)
+    measure.click(told(remeasure, (KEPT,)), model, [model, problem], **queue)
+    gallery.select(_take, None, [image, question, contrastive, seen, maps, answers, problem])
     model.change(
-        told(lambda n: (None, _map(models.get(n), None, PROFILE), PROFILE, *[""] * 5), 8),
+        told(lambda c: (None, _map(models.loaded(c), None, PROFILE), PROFILE, *[""] * 5), (KEPT,) * 8),
         model, [seen, chart, source, maps, chosen, head, marks, answers, problem], **queue,
     )  # fmt: skip
 
@@ -143,11 +141,11 @@ def build(models: Models, name: str, model: gr.State, webcam: bool, about: gr.HT
 def _take(event: gr.EventData) -> Sequence[Any]:
     """The pair that was clicked on; what was seen of the last one is dropped."""
     pair = scene_pairs()[int(event.value)]
-    return pair.image, pair.question, pair.contrastive, None, ""
+    return pair.image, pair.question, pair.contrastive, None, "", "", ""
 
 
-def _see(models: Models, name: str, path: str | None, text: str, other: str) -> Seen:
-    loaded, shown = models.get(name), read_picture(path)
+def _see(models: Models, choice: Choice, path: str | None, text: str, other: str) -> Seen:
+    loaded, shown = models.loaded(choice), read_picture(path)
     pair = ContrastivePair(shown, text, other, "of this page")
     with models.lock:
         return see(loaded, pair)

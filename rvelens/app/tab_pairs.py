@@ -11,8 +11,9 @@ import gradio as gr
 
 from rvelens.app.asking import read_picture
 from rvelens.app.markup import escape, note
-from rvelens.app.shared import PATH, told
+from rvelens.app.shared import KEPT, PATH, told
 from rvelens.pairs.review import Row, Span, decide, load, marks, pending
+from rvelens.paths import below
 from rvelens.studies.cases.pictures import embedded, small
 
 
@@ -62,15 +63,22 @@ def build() -> None:
         return on_click
 
     shown = [at, card, text]
-    gr.on([button.click, images.submit], told(start, 4), [path, images], [*shown, opened, problem])
+    gr.on(
+        [button.click, images.submit],
+        told(start, ("", "", "", gr.Column(visible=False))),
+        [path, images],
+        [*shown, opened, problem],
+    )
     for one, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
-        one.click(told(deciding(decision), 3), [path, images, at, text], [*shown, problem])
+        one.click(
+            told(deciding(decision), (KEPT,) * 3), [path, images, at, text], [*shown, problem]
+        )
     for one, step in (
         (back, lambda rows, here: neighbour(rows, here, -1)),
         (forth, lambda rows, here: neighbour(rows, here, 1)),
         (open_one, next_undecided),
     ):
-        one.click(told(moving(step), 3), [path, images, at], [*shown, problem])
+        one.click(told(moving(step), (KEPT,) * 3), [path, images, at], [*shown, problem])
 
 
 def _rows(file: str) -> list[Row]:
@@ -111,7 +119,7 @@ def pair_card(rows: list[Row], row: Row, folder: Path) -> str:
     texts = (row["question"], row["contrastive"])
     first, second = (marked(text, span) for text, span in zip(texts, spans, strict=True))
     try:
-        frame = small(read_picture(folder / row["image"]))
+        frame = small(read_picture(below(folder, row["image"])))
         shown = f'<figure><img src="{embedded(frame)}" alt="the picture of the pair"></figure>'
     except ValueError as error:
         shown = note(" ".join(str(error).split()))

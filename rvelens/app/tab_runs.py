@@ -10,9 +10,9 @@ import gradio as gr
 from rvelens.app.asking import look, tokens_by_layer
 from rvelens.app.chart import chart
 from rvelens.app.markup import note, report_tables, swatches
-from rvelens.app.models import Loaded, Models
+from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
-from rvelens.app.shared import PATH, told
+from rvelens.app.shared import KEPT, PATH, told
 from rvelens.benchmarks import Item
 from rvelens.methods import make_method
 from rvelens.studies.cases.page import case
@@ -78,8 +78,8 @@ def build(models: Models, model: gr.State) -> None:
         )
 
     def search_(
-        n: int, chosen: str, found: Run | None, name: str | None, by: str | None, way: str, part: str,
-        text: str,
+        n: int, chosen: Choice, found: Run | None, name: str | None, by: str | None, way: str,
+        part: str, text: str,
     ) -> Sequence[Any]:  # fmt: skip
         if found is None or name is None or by is None:
             return note("One method alone flips nothing."), gr.Button(visible=False), gr.skip()
@@ -108,41 +108,62 @@ def build(models: Models, model: gr.State) -> None:
     wanted = [model, run, benchmark, method, direction, group, search]
     listed = [shown, cases, more, group, problem]
     queue: Any = {"concurrency_id": "model"}
+    none = (PAGE, "", gr.Button(visible=False), KEPT)
     gr.on(
         [button.click, folder.submit],
-        told(open_, 4), [folder, data], [run, opened, benchmark, method, problem],
+        told(open_, (None, gr.Column(visible=False), gr.Dropdown([]), gr.Dropdown([]))),
+        [folder, data], [run, opened, benchmark, method, problem],
     )  # fmt: skip
     gr.on(
-        [run.change, benchmark.input], told(figures, 2), [run, benchmark], [plot, tables, problem]
-    ).then(told(from_start, 4), wanted, listed, **queue)
+        [run.change, benchmark.input],
+        told(figures, ("", "")), [run, benchmark], [plot, tables, problem],
+    ).then(told(from_start, none), wanted, listed, **queue)  # fmt: skip
     gr.on(
-        [method.input, direction.input, group.input, search.submit, search.blur],
-        told(from_start, 4), wanted, listed, **queue,
+        [method.input, direction.input, group.input, search.submit, search.blur, model.change],
+        told(from_start, none), wanted, listed, **queue,
     )  # fmt: skip
-    more.click(told(further, 4), [shown, *wanted], listed, **queue)
+    more.click(told(further, none), [shown, *wanted], listed, **queue)
 
 
 def cases_html(
     models: Models,
-    name: str,
+    choice: Choice,
     run: Run,
     benchmark: str,
     method: str,
     found: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Flips as cards, with the tokens that rve enhanced where the page's model is the run's."""
+    """Flips as cards, with the tokens that rve enhanced, or the reason why they are not marked."""
     data = {"before": run.methods[0], "after": method}
     items = run.items[benchmark]
-    loaded = models.get(name)
-    cards, key = [], ""
+    loaded, reason = _of_run(models, choice, run) if method == "rve" else (None, "")
+    cards, key = [], note(reason) if reason and found else ""
     for one in found:
         item = items[one["id"]]
-        marks = loaded.model.name == run.report["model"]["name"] and method == "rve"
-        seen = _marked(loaded, run, benchmark, item) if marks else _plain(item)
+        seen = _plain(item) if loaded is None else _marked(loaded, run, benchmark, item)
         if seen.marked:
             key = _key(seen)
         cards.append(case(data, one, 0, benchmark, seen))
     return f'{key}<div class="rv-cases">{"".join(cards)}</div>'
+
+
+def _of_run(models: Models, choice: Choice, run: Run) -> tuple[Loaded | None, str]:
+    """The run's model with the run's profile; else None and the reason, in a sentence."""
+    name, digest = run.report["model"]["name"], run.report["methods"]["rve"].get("profile")
+    loaded = models.loaded(choice)
+    if loaded.model.name != name:
+        return None, (
+            f"No tokens are marked: the run is of the model {name} and this window works with "
+            f"{loaded.model.name}. Load {name} at the top."
+        )
+    # The window may have measured another profile since; the model's own is still known.
+    for known in (loaded, models.get(choice.name)):
+        if known.profile is not None and known.profile.digest() == digest:
+            return known, ""
+    return None, (
+        f"No tokens are marked: the run's head profile (digest {digest}) is not the one of this window "
+        f"({choice.source}). Load the run's profile at the top."
+    )
 
 
 def _key(seen: Pictures) -> str:
@@ -162,9 +183,8 @@ def _plain(item: Item) -> Pictures:
 def _marked(loaded: Loaded, run: Run, benchmark: str, item: Item) -> Pictures:
     """The picture with the tokens that the run's own setting of rve enhanced for the first token."""
     settings = dict(run.report["methods"]["rve"])
-    digest, decoding = settings.pop("profile", None), run.report["decoding"][benchmark]
-    if loaded.profile is None or loaded.profile.digest() != digest:
-        return _plain(item)
+    settings.pop("profile", None)  # `_of_run` compared it
+    decoding = run.report["decoding"][benchmark]
     try:
         image = item.load()
     except ValueError:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import CompileConfig, PreTrainedModel
 
-from rvelens.bench.clock import Progress, interleaved, quartiles
+from rvelens.bench.clock import interleaved, quartiles
 from rvelens.bench.counts import count_graph_breaks, count_kernels
 from rvelens.bench.memory import capture_memory
 from rvelens.bench.results import (
@@ -38,6 +38,7 @@ from rvelens.bench.scoring import scoring
 from rvelens.bench.settings import settings_side_by_side
 from rvelens.bench.shapes import SHAPES, Inputs, Shape, build, prompt_of
 from rvelens.bench.sharing import sharing
+from rvelens.evaluate.run import Progress
 from rvelens.hooks import rve_hooks
 from rvelens.layers import parse_layers
 from rvelens.model import HookedLVLM
@@ -72,7 +73,7 @@ def run(
     runs: int = 7,
     new_tokens: int = 16,
     device: str = "cpu",
-    progress: Progress = iter,
+    progress: Progress = lambda items, label: items,
     compiled: bool | None = None,
 ) -> Result:
     """Measure a shape: times, kernels and graph breaks of each setting, memory of an ARS capture.
@@ -82,7 +83,7 @@ def run(
         runs: rounds, at least 7 for figures to be quoted; one more warms up.
         new_tokens: tokens each generation adds.
         device: "cpu" or "cuda".
-        progress: wraps the iteration over rounds, for a progress bar.
+        progress: wraps the steps of each stage, with a label, for progress bars.
         compiled: time compiled generation too; None: on a GPU. The CPU needs a C++ compiler for it.
 
     Raises:
@@ -120,9 +121,9 @@ def run_shape(
     inputs = prompt_of(hf_model, shape.text_tokens)
     layers = parse_layers("preset", None, hooked.n_layers)
     settings, missing = _settings(hf_model, hooked, inputs, layers)
-    counts = _counts(settings, inputs)
-    timed, failed = _timed(settings, inputs, new_tokens, compile_config)
-    seconds = interleaved(timed, runs, device, progress)
+    counts = _counts(settings, inputs, progress)
+    timed, failed = _timed(settings, inputs, new_tokens, compile_config, progress)
+    seconds = interleaved(timed, runs, device, lambda rounds: progress(rounds, "rounds"))
     conditions: Conditions = {
         "shape": name,
         "device": device if device == "cpu" else torch.cuda.get_device_name(device),
@@ -138,7 +139,7 @@ def run_shape(
         **conditions,
         **_times(seconds, {**missing, **failed}),
         **counts,
-        **_beside(hooked, shape, runs, device),
+        **_beside(hooked, shape, runs, device, progress),
     }
 
 
@@ -155,13 +156,19 @@ def _times(seconds: dict[str, list[float]], missing: dict[str, str]) -> Times:
     }
 
 
-def _beside(hooked: HookedLVLM, shape: Shape, runs: int, device: str) -> Beside:
+def _beside(hooked: HookedLVLM, shape: Shape, runs: int, device: str, progress: Progress) -> Beside:
     prompts = [prompt_of(hooked.hf_model, shape.text_tokens, images) for images in (1, 2)]
+
+    def step(label: str, measure: Callable[[], Any]) -> Any:
+        """A measurement behind a bar of its own: each may take minutes."""
+        (found,) = [measure() for _ in progress([label], label)]
+        return found
+
     return {
-        "capture": [capture_memory(hooked, prompt) for prompt in prompts],
-        "sharing": sharing(hooked, runs, device),
-        "scoring": scoring(hooked, runs, device),
-        "settings": settings_side_by_side(hooked, runs, device),
+        "capture": step("memory", lambda: [capture_memory(hooked, prompt) for prompt in prompts]),
+        "sharing": step("shared prefixes", lambda: sharing(hooked, runs, device)),
+        "scoring": step("head scores", lambda: scoring(hooked, runs, device)),
+        "settings": step("settings", lambda: settings_side_by_side(hooked, runs, device)),
     }
 
 
@@ -193,10 +200,10 @@ def _settings(
     return settings, {}
 
 
-def _counts(settings: dict[str, Setting], inputs: Inputs) -> Counts:
+def _counts(settings: dict[str, Setting], inputs: Inputs, progress: Progress) -> Counts:
     """Kernels of every setting, and graph breaks of all but the bridge."""
     counts: Counts = {"kernels": {}, "graph_breaks": {}, "uncounted": {}}
-    for name, setting in settings.items():
+    for name, setting in progress(list(settings.items()), "kernels and graph breaks"):
         with setting.hooks():
             counts["kernels"][name] = count_kernels(setting.model, inputs)
             if name == BRIDGE:
@@ -212,7 +219,11 @@ def _counts(settings: dict[str, Setting], inputs: Inputs) -> Counts:
 
 
 def _timed(
-    settings: dict[str, Setting], inputs: Inputs, new_tokens: int, config: CompileConfig | None
+    settings: dict[str, Setting],
+    inputs: Inputs,
+    new_tokens: int,
+    config: CompileConfig | None,
+    progress: Progress,
 ) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
     """What is timed, and the reason of what cannot be compiled here."""
     length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
@@ -226,7 +237,7 @@ def _timed(
         RVE_COMPILED: partial(settings[RVE].run, **options),
     }
     try:
-        for generate in compiled.values():
+        for generate in progress(list(compiled.values()), "compiling"):
             generate()  # compiles, so that no round does
     except Exception as error:  # For example no C++ compiler; the other rows are still timed.
         # Both are left out, since one is compared with the other.

@@ -63,6 +63,10 @@ def load_benchmark(
             raise ValueError(
                 f"{name} has no option {option!r}: expected {' or '.join(known)}; leave it out."
             )
+    if data is not None and not Path(data).is_dir():
+        raise ValueError(
+            f"no folder {data}: expected the one that holds the files of {name}; check it."
+        )
     benchmark = loader(None if data is None else Path(data), **options)
     if not benchmark.items:
         first = benchmark.problems[0] if benchmark.problems else "no row"

@@ -16,6 +16,7 @@ from typing import Any
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rules import strict
 from rvelens.files import Line, parse_json, read_lines
+from rvelens.paths import below
 from rvelens.prompts import load_image
 
 # Names that every folder of answers of `rvelens.evaluate` holds.
@@ -36,7 +37,7 @@ class Folder:
 
     @classmethod
     def scan(cls, data: Path | None, benchmark: str) -> Folder:
-        """List a folder and what is below it, links included.
+        """List a folder and what is below it, links included; those that lead out are never read.
 
         Raises:
             ValueError: none was given, or it is not there.
@@ -65,10 +66,21 @@ class Folder:
         return cls(data, {name: sorted(paths) for name, paths in by_name.items()})
 
     def find(self, name: str) -> list[Path]:
-        """Files whose path ends in `name`, which may hold folders."""
+        """Files whose path ends in `name`, which may hold folders.
+
+        Raises:
+            ValueError: there are only links to files outside of the folder.
+        """
         wanted = _parts(name)
         found = self.by_name.get(wanted[-1], []) if wanted else []
-        return [path for path in found if path.parts[-len(wanted) :] == wanted]
+        found = [path for path in found if path.parts[-len(wanted) :] == wanted]
+        inside = [path for path in found if self._is_inside(path)]
+        if found and not inside:
+            below(self.path, self.relative(found[0]))  # says why
+        return inside
+
+    def _is_inside(self, path: Path) -> bool:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.path))
 
     def annotation(self, *names: str, near: Path | None = None) -> Path:
         """The annotation file of one of some published names.
@@ -133,8 +145,9 @@ class Folder:
         """The rows of JSON lines or of a JSON array, with or without a byte order mark.
 
         Raises:
-            ValueError: not UTF-8, no rows, or an array that is not JSON.
+            ValueError: not UTF-8, no rows, an array that is not JSON, or a link out of the folder.
         """
+        below(self.path, self.relative(path))
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:

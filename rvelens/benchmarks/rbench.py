@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from reprlib import repr as brief
 
 from PIL import Image, ImageDraw
@@ -17,7 +17,8 @@ from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, Row, collect, photograph
 from rvelens.benchmarks.relation import relation_of
 from rvelens.files import read_json
-from rvelens.prompts import load_image
+from rvelens.paths import below
+from rvelens.prompts import image_formats, load_image
 
 PUBLISHED = {"image": 7883, "instance": 3768}
 # Names of the five published id lists; the official number is the mean over them.
@@ -112,8 +113,7 @@ def _item(folder: Folder, row: Row, mark: str) -> Item:
         boxes = _box(row, "sub_box"), _box(row, "obj_box")
         load, files = partial(draw_boxes, picture, *boxes), (picture,)
     else:
-        found = folder.find(f"instance_mask/{id_}.png")
-        mask = found[0] if found else folder.path / "instance_mask" / f"{id_}.png"
+        mask = _mask(folder, id_)
         load, files = partial(draw_masks, picture, mask), (picture, mask)
     return replace(
         item,
@@ -122,6 +122,15 @@ def _item(folder: Folder, row: Row, mark: str) -> Item:
         load=load,
         files=files,
     )
+
+
+def _mask(folder: Folder, id_: str) -> Path:
+    """The published mask of a question; where it should be if it is nowhere."""
+    if PurePosixPath(id_).name != id_ or set(id_) & set("\\\0"):
+        raise ValueError(f"'question_id' is {id_!r}: expected one that names the mask's file.")
+    name = f"instance_mask/{id_}.png"
+    found = folder.find(name)
+    return found[0] if found else below(folder.path, name)
 
 
 def _box(row: Row, key: str) -> tuple[float, ...]:
@@ -209,7 +218,7 @@ def draw_masks(image: Path, mask: Path) -> Image.Image:
 def _mask_values(mask: Path) -> Image.Image:
     """The pixels' values as they are: the colours of a palette do not matter."""
     load_image(mask, upright=False)  # Its errors say what is wrong with the file.
-    with Image.open(mask) as opened:
+    with Image.open(mask, formats=image_formats()) as opened:
         if opened.mode == "P":
             return Image.frombytes("L", opened.size, opened.tobytes())
         return opened.convert("L")

@@ -9,6 +9,7 @@ import re
 import sys
 from copy import copy
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,11 +139,12 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        _refuse_empty(arguments)
         code = program(args=arguments or ["--help"], prog_name="rvelens", standalone_mode=False)
+        sys.stdout.flush()
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "rvelens"
         fail(f"{_without_full_stop(_reason(error))}: see `{command} --help`.")
-        sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # as in `rvelens eval ... | head`
@@ -150,9 +152,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(141)
     except OSError as error:
         fail(_of_file(error))
-    except (ValueError, MemoryError, RecursionError) as error:
-        # The library's ValueErrors are written for the user.
-        fail(_of_memory(error) or str(error))
+    except ValueError as error:
+        fail(str(error) or type(error).__name__)  # the library's are written for the user
+    except (MemoryError, RuntimeError) as error:
+        fail(_of_memory(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -167,16 +170,46 @@ def _of_file(error: OSError) -> str:
 
 
 def _of_memory(error: Exception) -> str:
-    """A sentence where memory or Python's stack ran out; "" of any other error."""
-    if isinstance(error, MemoryError):
-        return "there is not enough memory: expected more, or less to do; lower --batch-size."
+    """A sentence where memory, Python's stack or the device gave out."""
     if isinstance(error, RecursionError):
         return "what was given is nested too deeply: expected less depth; simplify it."
-    return ""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: expected more, or less to do; lower --batch-size."
+    # Of torch: memory of a device that ends, for example, in the words of the device.
+    return f"{type(error).__name__}: {error}: expected none; try a smaller --batch-size or model."
+
+
+# Options whose value may be empty.
+_MAY_BE_EMPTY = ("--suffix",)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty path would be the working folder, and an empty name nothing."""
+    for before, argument in pairwise(["", *arguments]):
+        option, equals, value = argument.partition("=")
+        is_option = argument.startswith("--") and bool(equals)
+        named = option if is_option else before
+        if (value if is_option else argument) == "" and named not in _MAY_BE_EMPTY:
+            place = f"{named} ''" if named.startswith("-") else f"an argument '' after {named!r}"
+            raise ValueError(f"{place}: expected a value that is not empty; write it.")
+
+
+def _elsewhere(option: str) -> str:
+    """Which commands have an option that this one has not, read off their sources."""
+    name = option.removeprefix("--").replace("-", "_")
+    with_it = []
+    for command, (module, _) in COMMANDS.items():
+        source = (Path(__file__).parent / f"{module}.py").read_text("utf-8")
+        if f'"{option}"' in source or re.search(rf"^    {re.escape(name)}: ", source, re.MULTILINE):
+            with_it.append(command)
+    return f"; {', '.join(f'`rvelens {c}`' for c in with_it)} would take it" if with_it else ""
 
 
 def _reason(error: Any) -> str:
     """Typer's message; of a value of the wrong type, without the words of its parser."""
+    option = getattr(error, "option_name", None)
+    if option and not getattr(error, "possibilities", None):
+        return f"{_without_full_stop(error.format_message())}{_elsewhere(option)}"
     return re.sub(
         r"Input should be a valid (\w)(\w*)(, unable to.*)?$",
         lambda found: f"expected {'an' if found[1] in 'aeiou' else 'a'} {found[1]}{found[2]}",

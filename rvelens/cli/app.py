@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rvelens.cli.common import DeviceMap, Dtype, DtypeOption, FamilyName, out
+from rvelens.cli.common import DeviceMap, Dtype, DtypeOption, FamilyName, check_model_options, out
 
 
 def explore(
@@ -41,11 +41,9 @@ def explore(
         ) from error
     from rvelens.app.models import Models
 
+    check_model_options(model, family, device_map)
     models = Models(family, str(dtype), device_map)
-    if profile is None:
-        models.get(model)
-    else:
-        models.profiled(model, profile)
+    start = models.choose(model, profile or "")
     over = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -53,8 +51,13 @@ def explore(
 
     before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with served(models, model, port=port, webcam=webcam, browser=browser) as address:
-            out().print(f"rvelens explorer on {address} (Ctrl-C ends it)", highlight=False)
+        with served(models, start, port=port, webcam=webcam, browser=browser) as address:
+            out().print(
+                f"rvelens explorer on {address} (Ctrl-C ends it)",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
             over.wait()
     finally:
         for one, handler in before.items():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 import typer
 
 from rvelens.cli.common import (
@@ -16,6 +17,7 @@ from rvelens.cli.common import (
     FamilyName,
     Json,
     Model,
+    check_model_options,
     emit_json,
     err,
     load_model,
@@ -24,6 +26,7 @@ from rvelens.cli.common import (
 )
 from rvelens.cli.profiles import find_profile
 from rvelens.grid import ImageGrid
+from rvelens.hooks import region_hooks
 from rvelens.hub import check_folder
 from rvelens.layers import format_layers, parse_layers
 from rvelens.model import HookedLVLM
@@ -126,11 +129,14 @@ def ask(
     wording = _given(prompt=prompt, suffix=suffix, max_new_tokens=max_new_tokens)
     size = load_image(image).size
     _check(given, profile, region, manifest, save, save_manifest)
+    check_model_options(model, family, device_map, prompt or "chat")
+    if not question.strip():
+        raise ValueError(f"a question is {question!r}: expected a sentence; write it.")
     # Below what is refused at once, since they bring along what only answering needs.
     from rvelens.cli.steering import answer, draw, parse_region, region_method, same_wording
     from rvelens.evaluate.answering import Decoding
     from rvelens.intervention import Intervention
-    from rvelens.methods import make_method
+    from rvelens.methods import check_parameters, make_method
 
     box = None if region is None else parse_region(region, size)
     steer = ranking = None
@@ -143,6 +149,10 @@ def ask(
     else:
         decoding = replace(Decoding(max_new_tokens=16), **wording)
         ranking = find_profile(profile, model) if box is None else None
+        if ranking is not None:
+            check_parameters("rve", given, ranking)
+        elif beta is not None:
+            region_hooks(torch.ones(1, 1, dtype=torch.bool), [], beta)  # refuses what cannot be
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     grid = _grid(hooked, image, save, region)
     if steer is not None:
@@ -281,7 +291,7 @@ def _print(result: dict[str, Any], method: Method, n_layers: int) -> None:
     console.print(_described(result, method, label, n_layers), highlight=False)
     for name in ("overlay", "manifest"):
         if result[name]:
-            console.print(f"{name} in {result[name]}", highlight=False)
+            console.print(f"{name} in {result[name]}", soft_wrap=True)
 
 
 def _described(result: dict[str, Any], method: Method, label: str, n_layers: int) -> str:

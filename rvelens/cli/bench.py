@@ -11,6 +11,7 @@ import typer
 
 from rvelens import bench as measure
 from rvelens.bench import PLAIN, PLAIN_COMPILED, Result
+from rvelens.bench.memory import check_room
 from rvelens.cli.common import Json, bar, emit_json, out
 from rvelens.layers import format_layers
 from rvelens.tables import Table
@@ -57,8 +58,10 @@ def bench(
         if threads is not None:
             torch.set_num_threads(threads)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_room(0.0, device)  # whether it is there; how much it holds is seen with the shape
         options = {"runs": runs, "new_tokens": new_tokens, "device": device, "compiled": compiled}
-        result = measure.run(shape, progress=bar("rounds"), **options)
+        steps = lambda items, label: bar(label)(items)  # noqa: E731
+        result = measure.run(shape, progress=steps, **options)
     if json:
         emit_json(result)
     elif markdown:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import track
 
 if TYPE_CHECKING:
+    from rvelens.benchmarks import Benchmark
     from rvelens.model import HookedLVLM
 
 
@@ -69,21 +70,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 
 def out() -> Console:
-    """Where results go, brackets as they are; a file or a pipe is wide enough for tables."""
+    """Where results go; tables that go to a file or a pipe are wide enough for their names.
+
+    What is printed is text: square brackets in an answer or a path are no markup.
+    """
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=200 if piped else None, markup=False)
+    return Console(width=200 if piped else None, markup=False, highlight=False, emoji=False)
 
 
 def err() -> Console:
     """Where progress and errors go."""
-    return Console(stderr=True, markup=False)
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    err().print(f"rvelens: {' '.join(message.split())}", soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
-    err().print(
-        f"rvelens: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True
-    )
+    warn(message)
     sys.exit(2)
 
 
@@ -115,5 +122,36 @@ def load_model(
     """`rvelens.loading.load_model` behind a spinner."""
     from rvelens.loading import load_model as load
 
+    check_model_options(name, family, device_map)
     with status(f"loading {name}"):
         return load(name, family=family, dtype=dtype, device_map=device_map)
+
+
+def check_model_options(
+    name: str, family: str | None = None, device_map: str | None = None, prompt: str = "chat"
+) -> None:
+    """Raise ValueError for what no model can be loaded or asked with, before one is loaded."""
+    from rvelens.families.registry import FAMILIES, family_of
+    from rvelens.hub import check_name
+    from rvelens.loading import check_device_map
+    from rvelens.prompts import check_template
+
+    check_name(name)
+    check_device_map(device_map)
+    families = list(FAMILIES.values()) if family is None else [family_of(family)]
+    check_template(
+        prompt, {"chat": "", **{k: v for one in families for k, v in one.prompts.items()}}
+    )
+
+
+def check_images(benchmarks: Iterable[Benchmark]) -> None:
+    """Raise ValueError for a benchmark of whose image files none is there."""
+    for benchmark in benchmarks:
+        files = dict.fromkeys(path for item in benchmark.items for path in item.files)
+        if files and not any(path.is_file() for path in files):
+            first = next(iter(files))
+            raise ValueError(
+                f"none of the {len(files)} image files of {benchmark.name} is there, such as "
+                f"{first}: expected the published images below --data; put them there, and see "
+                f"`rvelens data check --benchmark {benchmark.name}`."
+            )

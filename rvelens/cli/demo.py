@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rvelens.cli.common import Json, bar, emit_json, load_model, out
+from rvelens.cli.common import Json, bar, check_model_options, emit_json, load_model, out
 from rvelens.files import write_json, write_text
+from rvelens.paths import refuse_foreign
 
 
 def demo(
@@ -34,6 +35,9 @@ def demo(
             save.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(f"--save {save} is no folder: expected one; name another.") from error
+        files = [save / name for name in ("report.json", "report.md", "ars.png", "overlay.png")]
+        refuse_foreign(files, files[0], "heads_and_region")
+    check_model_options(model)
     # Float32 whatever the weights were saved in, so that no two logits are equal by rounding.
     hooked = load_model(model, dtype="float32")
     result = report.run(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
@@ -48,4 +52,4 @@ def demo(
         console.print(report.examples_table(report.examples(hooked, result)), highlight=False)
         console.print(report.render(result), highlight=False)
         if save is not None:
-            console.print(f"report and pictures in {save}", highlight=False)
+            console.print(f"report and pictures in {save}", soft_wrap=True)

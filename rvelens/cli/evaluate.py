@@ -26,13 +26,16 @@ from rvelens.cli.common import (
     Settings,
     Suffix,
     bar,
+    check_images,
+    check_model_options,
     emit_json,
     load_model,
     out,
 )
 from rvelens.cli.profiles import find_profile
 from rvelens.files import parse_json
-from rvelens.methods import METHODS, checked_parameters, make_method
+from rvelens.methods import METHODS, check_parameters, checked_parameters, make_method
+from rvelens.paths import check_new_folder, refuse_foreign
 from rvelens.tuned import Tuned
 
 _LISTS = ("--benchmark", "--method", "--model", "--profile")
@@ -101,7 +104,14 @@ def evaluate(
         for name in known(benchmark, BENCHMARKS, "benchmark")
     ]
     parameters = parameters_by_method(setting or [], methods)
+    check_model_options(model, family, device_map, prompt)
     ranking = find_profile(profile, model) if "rve" in methods else None
+    for name in methods:
+        check_parameters(name, parameters[name], ranking)
+    check_images(loaded)
+    check_new_folder(output)
+    reports = [output / "report.json", output / "report.md"]
+    refuse_foreign(reports, reports[0], "methods")
     found = None if tuned is None else _tuned(tuned, parameters, loaded)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     if found is not None and ranking is not None:
@@ -118,7 +128,7 @@ def evaluate(
         emit_json(report)
     else:
         out().print(harness.render(report), highlight=False)
-        out().print(f"answers and report in {output}", highlight=False, markup=False)
+        out().print(f"answers and report in {output}", soft_wrap=True)
     asked = [scores["questions"] for scores in report["benchmarks"].values()]
     if asked and not any(asked):
         raise typer.Exit(1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rvelens.cli.common import Json, bar, emit_json, out
-from rvelens.endpoint import Endpoint
-from rvelens.judge import PROMPT_VERSION, by_group, load_items, summarise
+from rvelens.cli.common import Json, bar, emit_json, out, warn
+from rvelens.endpoint import Endpoint, address_of, shown
+from rvelens.files import write_json
+from rvelens.judge import PROMPT_VERSION, by_group, load_run, summarise
 from rvelens.judge import judge as score_answers
+from rvelens.paths import check_new_folder, refuse_foreign, slug
 from rvelens.tables import Table
 
 
@@ -21,8 +23,7 @@ def judge(
         Path,
         typer.Argument(
             metavar="RUN",
-            help='JSON lines with "id", "question", "reference", "answer", or a folder with '
-            "answers.jsonl.",
+            help='JSON lines with "id", "question", "reference", "answer", or the folder of a run.',
         ),
     ],
     model: Annotated[
@@ -48,35 +49,78 @@ def judge(
 ) -> None:
     """Score open-ended answers from 0 to 10 against the ground truth.
 
-    The criteria are those of the paper's Appendix D, the wording of the prompt is our own.
+    The criteria are those of the paper's Appendix D, the wording of the prompt is our own. A run of
+    several methods is scored method by method. A run's folder gets the result as a file.
 
-    Exit code 1 if a request failed in the end; run again with --cache to ask only what is missing.
+    Exit code 1 if an answer has no score: a request failed in the end, or its reply could not be
+    read. Run again with --cache to ask only what is missing.
     """
-    items = load_items(answers)
     endpoint = Endpoint(model, base_url, temperature, timeout, retries)
-    scores = score_answers(
-        items, endpoint, cache_dir=cache, concurrency=concurrency, progress=bar("answers")
-    )
-    summary = {"model": model, "prompt_version": PROMPT_VERSION, **summarise(scores)}
-    summary["groups"] = by_group(items, scores)
+    if cache is not None:
+        check_new_folder(cache)
+    run = load_run(answers)
+    kept = answers / f"judge-{slug(model)}.json" if answers.is_dir() else None
+    if kept is not None:
+        refuse_foreign([kept], kept, "prompt_version")
+    by_method = {}
+    for name, items in run.items():
+        scores = score_answers(
+            items,
+            endpoint,
+            cache_dir=cache,
+            concurrency=concurrency,
+            progress=bar(name or "answers"),
+        )
+        by_method[name] = {
+            **summarise(scores),
+            "groups": by_group(items, scores),
+            "scores": [asdict(score) for score in scores],
+        }
+    result = {"model": model, "prompt_version": PROMPT_VERSION, "answers": by_method}
+    if kept is not None:
+        write_json(kept, result)
     if json:
-        emit_json({**summary, "scores": [asdict(score) for score in scores]})
+        emit_json(result)
     else:
-        out().print(_table(summary))
-        for reason, count in Counter(s.reason for s in scores if s.reason).most_common(5):
-            out().print(f"{count} x {reason}", markup=False, highlight=False, soft_wrap=True)
-    if summary["failed"]:
+        _print(result, kept)
+    if any(one["failed"] or one["unreadable"] for one in by_method.values()):
+        _complain(by_method, base_url)
         raise typer.Exit(1)
 
 
-def _table(summary: dict) -> Table:
+def _complain(by_method: dict[str, Any], base_url: str | None) -> None:
+    """One sentence on stderr: what there is no score for, and where the replies came from."""
+    failed, unreadable, n = (
+        sum(one[key] for one in by_method.values()) for key in ("failed", "unreadable", "n")
+    )
+    warn(
+        f"of {n} answers, {failed} have no reply of {shown(address_of(base_url))} and {unreadable} an "
+        "unreadable one: expected a reply to each whose last line is 'Score: n'; check the address and "
+        "the model, and run again with --cache."
+    )
+
+
+def _print(result: dict[str, Any], kept: Path | None) -> None:
+    out().print(_table(result))
+    reasons = Counter(
+        score["reason"] for one in result["answers"].values() for score in one["scores"]
+    )
+    del reasons[""]
+    for reason, count in reasons.most_common(5):
+        out().print(f"{count} x {reason}", soft_wrap=True)
+    if kept is not None:
+        out().print(f"scores in {kept}", soft_wrap=True)
+
+
+def _table(result: dict[str, Any]) -> Table:
     columns = ("mean score", "95% interval", "scored", "unreadable", "failed")
     rows = []
-    for name, row in {"all": summary, **summary["groups"]}.items():
-        mean = row["mean"]
-        shown = ("-", "-")
-        if mean is not None:
-            shown = (f"{mean['value']:.2f}", f"{mean['low']:.2f} to {mean['high']:.2f}")
-        counts = (str(row[key]) for key in ("scored", "unreadable", "failed"))
-        rows.append((summary["model"], name, *shown, *counts))
-    return Table("", ("judge", "group", *columns), rows)
+    for method, one in result["answers"].items():
+        for name, row in {"all": one, **one["groups"]}.items():
+            mean = row["mean"]
+            shown = ("-", "-")
+            if mean is not None:
+                shown = (f"{mean['value']:.2f}", f"{mean['low']:.2f} to {mean['high']:.2f}")
+            counts = (str(row[key]) for key in ("scored", "unreadable", "failed"))
+            rows.append((method or "answers", name, *shown, *counts))
+    return Table(f"Judge: {result['model']}", ("method", "group", *columns), rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from rvelens.pairs.make import (
     questions_of_file,
     sample,
 )
+from rvelens.paths import check_new_folder
 
 pairs = typer.Typer(help="Make contrastive pairs from questions, and review them.")
 SHOWN = 5
@@ -57,7 +57,9 @@ def make(
     data: Annotated[Path | None, typer.Option(help="The benchmark's folder.")] = None,
     relation: Annotated[str, typer.Option(help=f"Of a benchmark: {', '.join(RELATIONS)}.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="A random sample of so many.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample and of the lexicon's choice.")] = 55,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the sample and of the lexicon's choice.")
+    ] = 55,
     generator: Annotated[
         Source, typer.Option(help="A table of verbs, offline, or a vision model at an endpoint.")
     ] = Source.lexicon,
@@ -90,6 +92,9 @@ def make(
     What the file holds already stays, and is not made again. Questions without a pair are reported
     with the reason; exit code 1 if a request failed in the end.
     """
+    Endpoint(model or "", base_url, temperature)  # refuses what cannot be, needed or not
+    if cache is not None:
+        check_new_folder(cache)
     asked = _questions(questions, images, benchmark, data, relation)
     if questions is not None and output.exists() and output.samefile(questions):
         raise ValueError(f"--output {output} is the file of questions: expected another; name one.")
@@ -149,8 +154,6 @@ def _endpoint(model: str | None, base_url: str | None, temperature: float | None
         raise ValueError(
             "--generator llm without a model: expected --model NAME, or RVELENS_PAIRS_MODEL; name it."
         )
-    if temperature is not None and not math.isfinite(temperature):
-        raise ValueError(f"--temperature {temperature}: expected a number from 0 on, such as 0.7.")
     return Endpoint(model, base_url, temperature)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
-
+from rvelens.hub import check_name
 from rvelens.profile import PUBLISHED, ARSProfile
 
 
@@ -18,12 +16,7 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     if profile is None and model == "rvelens/tiny":
         profile = model
     # Loading a model takes minutes, so the profile is looked for first; but not for a slip.
-    slip = difflib.get_close_matches(model, ["rvelens/tiny"], cutoff=0.8)
-    if profile is None and slip and not Path(model).exists():
-        raise ValueError(
-            f"model {model!r} without a profile: expected --profile, or rvelens/tiny, which ships one; "
-            "did you mean that?"
-        )
+    check_name(model)
     if profile is None:
         raise ValueError(
             f"no head profile for {model}: expected --profile, a file or `published`; make one with "

@@ -19,9 +19,11 @@ from rvelens.cli.common import (
     Reviewed,
     Suffix,
     bar,
+    check_model_options,
     emit_json,
     load_model,
     out,
+    warn,
 )
 from rvelens.contrastive import with_suffix
 from rvelens.pairs import load_pairs
@@ -29,6 +31,8 @@ from rvelens.plots import ars_heatmap, check_figure_path, save_figure
 from rvelens.profile import ARSProfile, check_profile_path
 from rvelens.scores import SCORES, find_score, score_heads
 from rvelens.tables import Table
+
+FEW_PAIRS = 30
 
 
 def scan(
@@ -60,6 +64,7 @@ def scan(
     check_profile_path(output)
     if heatmap is not None:
         check_figure_path(heatmap)
+    check_model_options(model, family, device_map, prompt)
     contrastive = with_suffix(load_pairs(pairs, images, reviewed=reviewed), suffix)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     profile = score_heads(
@@ -74,13 +79,18 @@ def scan(
     if suffix:
         profile.about["suffix"] = suffix
     profile.save(output)
+    if len(contrastive) < FEW_PAIRS:
+        warn(
+            f"{len(contrastive)} pairs: expected {FEW_PAIRS} or more; the ranking of so few depends "
+            "on which they are, and other pairs would give another one."
+        )
     if heatmap is not None:
         save_figure(ars_heatmap(profile, title=hooked.name), heatmap)
     if json:
         emit_json({**profile.about, "scores": profile.scores.tolist(), "profile": str(output)})
     else:
         out().print(_table(profile))
-        out().print(f"{len(contrastive)} pairs, profile in {output}", highlight=False)
+        out().print(f"{len(contrastive)} pairs, profile in {output}", soft_wrap=True)
 
 
 def _table(profile: ARSProfile) -> Table:

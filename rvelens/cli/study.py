@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from rvelens.benchmarks import BENCHMARKS, load_benchmark
+from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.cli.common import (
     AnyText,
@@ -29,15 +29,20 @@ from rvelens.cli.common import (
     Settings,
     Suffix,
     bar,
+    check_images,
+    check_model_options,
     emit_json,
     load_model,
     out,
+    status,
+    warn,
 )
 from rvelens.cli.evaluate import known, parameters_by_method
 from rvelens.cli.profiles import find_profile
 from rvelens.contrastive import ContrastivePair
-from rvelens.methods import METHODS, make_method
+from rvelens.methods import METHODS, check_parameters, make_method
 from rvelens.pairs import load_pairs
+from rvelens.paths import check_new_folder, refuse_foreign
 
 if TYPE_CHECKING:
     from rvelens.studies import Study
@@ -130,11 +135,19 @@ def study(
     of_relation = {} if relation is None else {"relation": relation}
     asked = known(benchmark or chosen.benchmarks, BENCHMARKS, "benchmark")
     benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked]
+    check_images(benchmarks)
+    for one in models:
+        check_model_options(one, family, device_map, prompt)
+    _refuse_files(output, chosen.name)
+    if chosen.name == "tune":
+        _warn_of_few(benchmarks, float(options["share"]))
     needs_profile = "profile" in chosen.needs or "rve" in names
     rankings = [
         find_profile(profile[n] if profile else None, one) if needs_profile else None
         for n, one in enumerate(models)
     ]
+    for n in names:
+        check_parameters(n, parameters[n], rankings[0])
     of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES)
     contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
     made_with, measured = [], []
@@ -153,14 +166,39 @@ def study(
         made_with.append(made)
         measured.append(data_of_model)
     assert setup is not None
-    shown = chosen.show(setup, measured)
-    files = write(output, chosen, made_with, measured, shown)
+    with status("drawing tables and figures"):
+        shown = chosen.show(setup, measured)
+        files = write(output, chosen, made_with, measured, shown)
     if json:
         emit_json({"study": chosen.name, "measured": measured, "says": shown.says})
     else:
         out().print(render(shown), highlight=False)
         endings = ", ".join(file.name for file in files)
         out().print(f"in {output}: {endings}", highlight=False, markup=False)
+
+
+# Below so many questions, chance decides which setting is best.
+_FEW_QUESTIONS = 100
+
+
+def _warn_of_few(benchmarks: Sequence[Benchmark], share: float) -> None:
+    """One sentence on stderr where there are few questions to tune on."""
+    n = len(benchmarks[0].items)
+    few = n if len(benchmarks) > 1 else round(share * n)
+    if few < _FEW_QUESTIONS:
+        warn(
+            f"about {few} questions to tune on: expected {_FEW_QUESTIONS} or more; of so few, chance "
+            "decides which setting is best."
+        )
+
+
+def _refuse_files(output: Path, name: str) -> None:
+    """Raise ValueError where a file of the study's names is in the folder and is not the study's."""
+    check_new_folder(output)
+    marker = output / f"{name}.json"
+    others = sorted(output.glob(f"{name}[.-]*")) if output.is_dir() else []
+    endings = (".json", ".csv", ".md", ".png", ".svg", ".html")
+    refuse_foreign([path for path in others if path.suffix in endings], marker, "study")
 
 
 def _list() -> None:
@@ -199,6 +237,7 @@ def _pairs(
 ) -> list[ContrastivePair]:
     """The pairs of a study that needs some; with none named, those of action scenes, if of them."""
     if "pairs" not in study.needs:
+        _refuse_missing(pairs, images)
         return []
     if pairs is not None and images is not None:
         found = load_pairs(pairs, images, reviewed=reviewed)
@@ -212,3 +251,11 @@ def _pairs(
         f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as for "
         "`rvelens scan`, or --benchmark action-scenes, whose pairs are drawn."
     )
+
+
+def _refuse_missing(pairs: Path | None, images: Path | None) -> None:
+    """Raise ValueError for files that are not there, though the study needs none of them."""
+    if pairs is not None and not pairs.is_file():
+        raise ValueError(f"no pairs at {pairs}: expected a file with one JSON object a line.")
+    if images is not None and not images.is_dir():
+        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -23,6 +23,7 @@ from rvelens.cli.common import (
     Suffix,
 )
 from rvelens.cli.study import study
+from rvelens.tuned import By
 
 
 def tune(
@@ -61,6 +62,8 @@ def tune(
 
     `rvelens eval --tuned DIR` takes the result, and refuses questions about what it was tuned on.
     """
+    if by not in get_args(By):
+        raise ValueError(f"tuning by {by!r}: expected one of {', '.join(get_args(By))}.")
     study(
         "tune", output, [model], benchmark, data, None if profile is None else [profile],
         option=[f"by={by}", f"share={share}"], relation=relation, limit=limit, prompt=prompt,

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from rvelens.tables import Cell, Table
+from rvelens.tables import Cell, Table, markdown_text
 
 COLUMNS = (
     ("accuracy", "accuracy"),
@@ -31,12 +31,12 @@ def render(report: Mapping[str, Any]) -> Group:
 
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The same tables in Markdown."""
-    parts = [_conditions(report)]
+    parts = [markdown_text(_conditions(report))]
     for table in tables(report):
-        parts.append(f"**{table.title}**\n\n{table.to_markdown()}")
+        parts.append(f"**{markdown_text(table.title)}**\n\n{table.to_markdown()}")
         if table.notes:
-            parts.append("\n".join(f"- {note}" for note in table.notes))
-    return "\n\n".join([*parts, *report["notes"]]) + "\n"
+            parts.append("\n".join(f"- {markdown_text(note)}" for note in table.notes))
+    return "\n\n".join([*parts, *map(markdown_text, report["notes"])]) + "\n"
 
 
 def _conditions(report: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rvelens.contrastive import ContrastivePair
 from rvelens.files import parse_json, read_lines
+from rvelens.paths import below
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
 # subject and verb. Anything looser would sometimes put the verb in the place of a noun.
@@ -39,10 +40,10 @@ def load_pairs(
 ) -> list[ContrastivePair]:
     """Read contrastive pairs from a JSON-lines file; those that a review rejected are left out.
 
-    Each line has "image" (a file below `images`) and "question", and either "contrastive" (the whole
-    second question) or, as in the published pairs, "answer" (the verb that takes the place of the
-    question's). "question_id" or "id" names the pair, and "decision" is what a review said of it, see
-    `rvelens.pairs.review`; other keys are ignored.
+    Each line has "image" (a file below `images`, and none elsewhere) and "question", and either
+    "contrastive" (the whole second question) or, as in the published pairs, "answer" (the verb that
+    takes the place of the question's). "question_id" or "id" names the pair, and "decision" is what a
+    review said of it, see `rvelens.pairs.review`; other keys are ignored.
 
     Args:
         path: the JSON-lines file; empty lines are skipped.
@@ -150,7 +151,7 @@ def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
 
 
 def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
-    image = images / row["image"]
+    image = below(images, row["image"])
     if not image.is_file():
         raise ValueError(f"no image at {image}: expected a file in the images folder.")
     question, contrastive = row["question"].strip(), row["contrastive"].strip()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Benchmark
@@ -17,6 +17,7 @@ from rvelens.pairs.file import name_of, read_objects, read_rows, text_of
 from rvelens.pairs.find import NotMadeError
 from rvelens.pairs.generate import Generator, Made, Question
 from rvelens.pairs.review import changing
+from rvelens.paths import below
 
 # What each line that is written here begins with.
 _LINE_BEGINS = b'{"id": "'
@@ -60,21 +61,15 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
             image = text_of(row, "image")
             text = text_of(row, "question" if "question" in row or "text" not in row else "text")
             name = name_of(row, f"line {number}")
-            _check_below(image)
+            file = below(images, image)
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}") from error
         if name in questions:
             raise ValueError(
                 f"{path} line {number}: id {name!r} is there twice: expected once; rename one."
             )
-        questions[name] = Question(name, image, images / image, text)
+        questions[name] = Question(name, image, file, text)
     return list(questions.values())
-
-
-def _check_below(image: str) -> None:
-    """A file of questions may come from anyone; no file elsewhere is to be read or sent for it."""
-    if PurePath(image).is_absolute() or ".." in PurePath(image).parts or "\0" in image:
-        raise ValueError(f"'image' is {image!r}: expected a file below the folder of images.")
 
 
 def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Question]:

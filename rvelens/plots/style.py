@@ -282,7 +282,7 @@ def spread(
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
 
-    The same figure gives the same bytes: no dates, no random names.
+    The same figure gives the same bytes: no dates, no random names. The file is replaced whole.
 
     Raises:
         ValueError: another ending, a folder that does not exist, or the name of a folder.

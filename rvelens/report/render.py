@@ -12,7 +12,7 @@ from rich.text import Text
 from rvelens.report.build import Report
 from rvelens.report.settings import DEFAULT, ORACLE, TUNED
 from rvelens.stats import format_change
-from rvelens.tables import Table
+from rvelens.tables import Table, markdown_text
 
 Number = Mapping[str, float]
 
@@ -41,7 +41,8 @@ def to_markdown(report: Report) -> str:
     """For a model card."""
     lines: list[str] = []
     for table in tables(report):
-        lines += [f"### {table.title}", "", table.to_markdown(), "", *table.notes, ""]
+        title, notes = markdown_text(table.title), map(markdown_text, table.notes)
+        lines += [f"### {title}", "", table.to_markdown(), "", *notes, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

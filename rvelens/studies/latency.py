@@ -17,12 +17,12 @@ from rvelens.bench.generation import twin
 from rvelens.evaluate.answering import answer
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
+from rvelens.paths import slug
 from rvelens.plots import timing_bars
 from rvelens.stats import Estimate, mcnemar
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup, model_key
-from rvelens.studies.kit.run import slug
 from rvelens.tables import Table
 
 PLAIN, BASE = "transformers", "vanilla"

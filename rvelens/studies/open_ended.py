@@ -16,13 +16,13 @@ from rvelens.endpoint import Endpoint, connect
 from rvelens.evaluate.answering import Answer
 from rvelens.judge import PROMPT_VERSION, judge
 from rvelens.judge import Item as Judged
+from rvelens.paths import slug
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import load, model_key
-from rvelens.studies.kit.run import slug
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from rvelens.app.markup import report_tables
 from rvelens.app.runs import Wanted, flips, groups, matching, open_run
+from rvelens.app.shared import scene_pairs
 from rvelens.app.tab_runs import cases_html
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import evaluate
@@ -54,13 +56,31 @@ def test_filters(folder):
 def test_pictures_of_scenes_are_drawn_and_marked_with_the_runs_own_setting(folder, models):
     run = open_run(str(folder))
     found = flips(run, "action-scenes", "rve")[:1]
-    html = cases_html(models, "rvelens/tiny", run, "action-scenes", "rve", found)
+    choice = models.choose("rvelens/tiny")
+    html = cases_html(models, choice, run, "action-scenes", "rve", found)
     assert html.count("<img") == 3
     assert "tokens marked in 1 to" in html
     plain = flips(run, "action-scenes", "devils")[:1]
-    assert cases_html(models, "rvelens/tiny", run, "action-scenes", "devils", plain).count(
-        "<img"
-    ) == len(plain)
+    assert cases_html(models, choice, run, "action-scenes", "devils", plain).count("<img") == len(
+        plain
+    )
+
+
+def test_another_profile_of_the_window_changes_no_run_or_is_the_reason(folder, models, tmp_path):
+    run = open_run(str(folder))
+    found = flips(run, "action-scenes", "rve")[:1]
+    measured = models.measure(models.choose("rvelens/tiny"), scene_pairs()[:2])
+    html = cases_html(models, measured, run, "action-scenes", "rve", found)
+    assert html.count("<img") == 3  # with the model's own profile, which the run was made with
+    report = run.report | {"methods": {"vanilla": {}, "rve": {"profile": "0123456789abcdef"}}}
+    other = replace(run, report=report)
+    html = cases_html(models, measured, other, "action-scenes", "rve", found)
+    assert html.count("<img") == 1
+    assert "digest 0123456789abcdef) is not the one of this window (head profile measured" in html
+    report = run.report | {"model": {"name": "someone/else"}}
+    html = cases_html(models, measured, replace(run, report=report), "action-scenes", "rve", found)
+    assert html.count("<img") == 1
+    assert "the run is of the model someone/else and this window works with rvelens/tiny" in html
 
 
 def test_tables_are_those_of_the_report(folder):
@@ -97,19 +117,19 @@ def test_what_is_no_run(folder, tmp_path):
         open_run(str(tmp_path))
     with pytest.raises(ValueError, match=r"no folder .*nowhere: expected the one that holds"):
         open_run(str(folder), str(tmp_path / "nowhere"))
-    out = '{"benchmarks": {"../a": {"rules": {}}}, "methods": {"rve": {}}, "model": {"name": "a"}}'
+    rest = '{"rules": {}}}, "methods": {"rve": {}}, "model": {"name": "a"}}'
+    outside = [f'{{"benchmarks": {{"{name}": {rest}' for name in ("..", ".", "a/b", "../a", "/tmp")]
     bare = '{"benchmarks": {}, "methods": {}, "model": {"name": "a"}}'
     causes = []
-    for text in ("{", "[]", '{"benchmarks": {}}', "null", out, bare):
+    for text in ("{", "[]", '{"benchmarks": {}}', "null", *outside, bare):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(
             ValueError, match=r"report.json cannot be read: expected the report"
         ) as error:
             open_run(str(tmp_path))
         causes.append(str(error.value.__cause__))
-    assert causes[-2:] == [
-        "names that lead out of the folder: expected names of folders.",
-        "no methods: expected at least one, and the model's name.",
-    ]
+    for cause in causes[-6:-1]:
+        assert "expected the name of a benchmark" in cause or "is no name below" in cause
+    assert causes[-1] == "no methods: expected at least one, and the model's name."
     with pytest.raises(ValueError, match=r"flips of 'vcd' on 'action-scenes': expected"):
         flips(open_run(str(folder)), "action-scenes", "vcd")

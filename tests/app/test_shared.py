@@ -1,11 +1,11 @@
-"""Mistakes as messages: whatever fails, the page is told and its other fields stay."""
+"""Mistakes as messages: whatever fails, the page says why, and no older result stands beside it."""
 
 from __future__ import annotations
 
 import gradio as gr
 import pytest
 
-from rvelens.app.shared import told
+from rvelens.app.shared import KEPT, told
 
 
 @pytest.mark.parametrize(
@@ -16,15 +16,15 @@ from rvelens.app.shared import told
         (KeyError("cells"), "expected no such failure; the terminal has more"),
     ],
 )
-def test_a_failure_is_a_message_and_leaves_the_rest(error, said, caplog):
+def test_a_failure_is_a_message_and_leaves_no_old_result(error, said, caplog):
     def failing():
         raise error
 
-    first, second, message = told(failing, 2)()
-    assert first == second == gr.skip()
+    first, second, message = told(failing, ("", KEPT))()
+    assert (first, second) == ("", gr.skip())
     assert said in message
     assert ("Traceback" in caplog.text) is isinstance(error, KeyError)
 
 
 def test_success_clears_the_message():
-    assert told(lambda x: (x,), 1)("shown") == ("shown", "")
+    assert told(lambda x: (x,), ("",))("shown") == ("shown", "")

@@ -18,10 +18,15 @@ MICRO = bench.Shape(3, 64, 8, 64, 1, 64, torch.float32, text_tokens=24)
 COMPILED = [bench.PLAIN_COMPILED, bench.RVE_COMPILED]
 
 
+def quiet(items, label):
+    """Progress that shows nothing."""
+    return items
+
+
 @pytest.fixture(scope="module")
 def result():
     config = bench.compile_config_of("cpu", "eager")
-    return bench.run_shape(MICRO, "micro", 2, 4, "cpu", iter, config)
+    return bench.run_shape(MICRO, "micro", 2, 4, "cpu", quiet, config)
 
 
 def test_no_graph_breaks(result):
@@ -40,14 +45,14 @@ def test_compiled_generation_is_timed_against_the_plain_model_in_the_same_mode(r
 
 def test_what_is_timed_is_compiled_before_and_not_again():
     torch._dynamo.reset()
-    bench.run_shape(MICRO, "micro", 3, 4, "cpu", iter, bench.compile_config_of("cpu", "eager"))
+    bench.run_shape(MICRO, "micro", 3, 4, "cpu", quiet, bench.compile_config_of("cpu", "eager"))
     # One graph of the plain model and one under RVE since the latest count, which forgets others.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 + 1
 
 
 def test_what_cannot_be_compiled_is_missing_with_the_reason():
     config = bench.compile_config_of("cpu", "no-such-backend")
-    result = bench.run_shape(MICRO, "micro", 1, 2, "cpu", iter, config)
+    result = bench.run_shape(MICRO, "micro", 1, 2, "cpu", quiet, config)
     assert list(result["missing"]) == COMPILED
     assert all("no-such-backend" in reason for reason in result["missing"].values())
     assert set(result["ratios"]) == {bench.PLAIN, bench.UNHOOKED, bench.RVE, bench.BRIDGE}

@@ -12,6 +12,11 @@ from rvelens.bench.memory import PeakBytes, capture_memory, check_room
 MICRO = bench.Shape(3, 64, 8, 64, 1, 64, torch.float32, text_tokens=24)
 
 
+def quiet(items, label):
+    """Progress that shows nothing."""
+    return items
+
+
 # `compiled_bench_checks.py` counts graph breaks: jaxtyping's run-time checks cannot be compiled.
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_is_compiled():
@@ -22,7 +27,7 @@ def _nothing_is_compiled():
 
 @pytest.fixture(scope="module")
 def result():
-    return bench.run_shape(MICRO, "micro", 2, 3, "cpu", iter)
+    return bench.run_shape(MICRO, "micro", 2, 3, "cpu", quiet)
 
 
 def test_every_setting_is_timed_and_the_bridge_boots(result):
@@ -51,7 +56,7 @@ def test_graph_breaks_that_cannot_be_counted_are_left_out_with_the_reason(monkey
     model = bench.build(MICRO, "cpu")
     inputs = generation.prompt_of(model, 24)
     setting = generation.Setting(model, model.generate)
-    counts = generation._counts({bench.PLAIN: setting}, inputs)
+    counts = generation._counts({bench.PLAIN: setting}, inputs, quiet)
     assert counts["graph_breaks"] == {}
     assert counts["uncounted"] == {bench.PLAIN: "RuntimeError: no such Python"}
 
@@ -102,7 +107,7 @@ def test_a_bridge_that_does_not_boot_is_shown_with_its_reason(monkeypatch):
         raise ImportError("no module named\ntransformer_lens")
 
     monkeypatch.setattr(generation, "boot_bridge", no_bridge)
-    result = bench.run_shape(MICRO, "micro", 1, 1, "cpu", iter)
+    result = bench.run_shape(MICRO, "micro", 1, 1, "cpu", quiet)
     assert result["missing"] == {bench.BRIDGE: "ImportError: no module named transformer_lens"}
     assert bench.BRIDGE not in result["ratios"]
 

@@ -129,13 +129,33 @@ def test_an_image_that_is_there_twice(tmp_path):
     assert "image 'b.png' stands for 2 different files (x/b.png, y/b.png)" in problem
 
 
-def test_links_are_followed_once(tmp_path):
+def test_links_within_the_folder_are_followed_once(tmp_path):
     write_lines(tmp_path / "data" / FILE, [pope_row(1, image="a.png")])
-    write_image(tmp_path / "elsewhere" / "a.png")
-    (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "data")
-    (item,) = load_benchmark("pope-random", tmp_path / "data").items
-    assert item.load().size == (60, 40)
+    write_image(tmp_path / "data" / "there" / "a.png")
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "data" / "there")
+    (tmp_path / "data" / "there" / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    for data in ("data", "linked"):  # the folder may be a link itself
+        (item,) = load_benchmark("pope-random", tmp_path / data).items
+        assert item.load().size == (60, 40)
+
+
+def test_links_that_leave_the_folder_are_not_read(tmp_path):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    write_lines(data / FILE, [pope_row(1, image="a.png"), pope_row(2, image="b.png")])
+    write_image(elsewhere / "a.png")
+    write_image(data / "b.png")
+    (data / "images").symlink_to(elsewhere)
+    (data / "b").mkdir()
+    (data / "b" / "b.png").symlink_to(elsewhere / "a.png")
+    benchmark = load_benchmark("pope-random", data)
+    (item,) = benchmark.items  # b.png is there too
+    assert item.files == (data / "b.png",)
+    (problem,) = benchmark.problems
+    assert f"images/a.png is a link to a file outside of {data}: expected files below" in problem
+    (data / FILE).rename(elsewhere / FILE)
+    with pytest.raises(ValueError, match="is a link to a file outside of"):
+        load_benchmark("pope-random", data)
 
 
 def test_an_image_name_never_leads_out_of_the_folder(tmp_path):

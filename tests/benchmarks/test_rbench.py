@@ -105,6 +105,19 @@ def test_masks_tint_what_they_name(folder, mode):
         assert (pixels[:, columns] == 128).all()
 
 
+@pytest.mark.parametrize("id_", ["../x", "/tmp/x", "a/../../x", "a\\x", "a/x", "x\0"])
+def test_a_mask_is_never_read_from_elsewhere(folder, id_):
+    write_image(folder / "x.png")
+    rows = [instance_row(id_), instance_row(1)]
+    write_array(folder / "data_filterd" / "instance-level_filterd.json", rows)
+    benchmark = load_benchmark("rbench-instance-mask", folder)
+    (item,) = benchmark.items
+    assert item.id == "1"
+    (problem,) = benchmark.problems
+    assert "row 1: 'question_id' is" in problem
+    assert "expected one that names the mask's file" in problem
+
+
 def test_missing_and_broken_pictures(folder):
     item = load_benchmark("rbench-instance-mask", folder).items[0]
     with pytest.raises(ValueError, match=r"no image at .*instance_mask/0\.png"):

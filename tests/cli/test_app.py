@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rvelens.app.page import free_port
@@ -44,9 +44,12 @@ def test_it_prints_its_address_and_ends_at_ctrl_c_without_leaving_files(tmp_path
         env={**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.stdout is not None
-    assert f"http://127.0.0.1:{port}" in run.stdout.readline()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
-        assert page.status == 200
+    said = run.stdout.readline()
+    assert f" http://127.0.0.1:{port}/?token=" in said
+    with httpx.Client(timeout=60) as client:
+        assert client.get(said.split()[3], follow_redirects=True).status_code == 200
+        assert client.get(f"http://127.0.0.1:{port}/").status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 403
     assert [path.name for path in Path(tmp_path).glob("rvelens-app-*")]
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=30)

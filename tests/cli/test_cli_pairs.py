@@ -103,7 +103,7 @@ def test_make_asks_a_model(run, folder, monkeypatch):
         ),
         (
             (*MAKE, "--generator", "llm", "--model", "m", "--temperature", "inf"),
-            "--temperature inf: expected a number from 0 on",
+            "temperature=inf: expected a number from 0 on",
         ),
         ((*MAKE, "--data", "."), "--data or --relation with a file of questions: expected them"),
         ((*MAKE, "--relation", "action"), "--data or --relation with a file of questions"),

@@ -73,6 +73,7 @@ def test_a_model_of_ones_own_is_asked_the_pairs_of_action_scenes_it_is_measured_
     monkeypatch.setattr("rvelens.studies.kit.run.run", stop)
     monkeypatch.setattr("rvelens.cli.study.load_model", lambda name, **_: None)
     monkeypatch.setattr("rvelens.cli.study.load_benchmark", lambda name, *_, **__: name)
+    monkeypatch.setattr("rvelens.cli.study.check_images", lambda benchmarks: None)
     arguments = ["study", "head-scores", "--model", "mine", "--out", str(tmp_path)]
     with pytest.raises(SystemExit):
         main([*arguments, "--benchmark", benchmark])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 from tiny_models import IMAGES
 
 from rvelens.pairs import load_pairs, replace_verb
@@ -134,6 +135,26 @@ def test_a_malformed_line_is_named(folder, row, says):
     path = write(folder, {**ROW, "answer": "see"}, row)
     with pytest.raises(ValueError, match=rf"pairs\.jsonl line 2.*{says}"):
         load_pairs(path, folder)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "..\\secret.png", "/"])
+def test_an_image_is_never_read_from_elsewhere(tmp_path, name):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    IMAGES[2].save(folder / "1.png")
+    Image.new("RGB", (8, 8)).save(folder.parent / "secret.png")
+    absolute = str(folder.parent / "secret.png")
+    (folder / "link.png").symlink_to(absolute)
+    (folder / "within.png").symlink_to(folder / "1.png")
+    for image in (name, absolute):
+        path = write(folder, {**ROW, "image": image, "answer": "see"})
+        with pytest.raises(ValueError, match=r"line 1: .* is no name below"):
+            load_pairs(path, folder)
+    path = write(folder, {**ROW, "image": "link.png", "answer": "see"})
+    with pytest.raises(ValueError, match=r"line 1: .*link\.png is a link to a file outside of"):
+        load_pairs(path, folder)
+    path = write(folder, {**ROW, "image": "within.png", "answer": "see"})
+    assert [pair.image for pair in load_pairs(path, folder)] == [folder / "within.png"]
 
 
 def test_missing_files(folder):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from rvelens.evaluate.run import Progress
 from rvelens.files import locked
 from rvelens.methods import Method
 from rvelens.model import HookedLVLM
+from rvelens.paths import slug
 from rvelens.profile import ARSProfile
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.kit.parts import Parts
@@ -102,11 +102,6 @@ def run(
             Parts.open(folder, made_with), batch_size, seed, progress,
         )  # fmt: skip
         return setup, made_with, study.measure(setup)
-
-
-def slug(name: str) -> str:
-    """A model's name as a folder's name; long paths keep their end."""
-    return re.sub(r"[^\w.-]+", "--", name).strip("-")[-80:] or "model"
 
 
 def _digest(pairs: Sequence[ContrastivePair]) -> str | None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from rvelens.files import write_json, write_text
 from rvelens.plots import save_figure
 from rvelens.studies.kit.base import Shown, Study
+from rvelens.tables import markdown_text
 
 
 def write(
@@ -67,8 +68,8 @@ def to_markdown(study: Study, shown: Shown) -> str:
     title = f"{study.name}: {study.about}" + (f" ({study.paper})" if study.paper else "")
     lines = [f"# {title}", ""]
     for table in shown.tables.values():
-        lines += [f"**{table.title}**", "", table.to_markdown()]
-        lines += ["", *(f"{note}\n" for note in table.notes)]
-    lines += [f"- {line}" for line in shown.says]
+        lines += [f"**{markdown_text(table.title)}**", "", table.to_markdown()]
+        lines += ["", *(f"{markdown_text(note)}\n" for note in table.notes)]
+    lines += [f"- {markdown_text(line)}" for line in shown.says]
     lines += ["", f"What it was made with is in {study.name}.json."]
     return "\n".join(lines) + "\n"

@@ -13,11 +13,11 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
 from rvelens.methods import METHODS
+from rvelens.paths import slug
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, draw_counts
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study
-from rvelens.studies.kit.run import slug
 from rvelens.studies.main_table.paper import beside_tables, paper_value
 from rvelens.tables import Cell, Table
 

@@ -38,7 +38,7 @@ def test_a_profile_is_named_or_measured(tmp_path):
     ARSProfile.from_scores(torch.rand(3, 12)).save(tmp_path / "other.safetensors")
     named = models.profiled("rvelens/tiny", str(tmp_path / "mine.safetensors"))
     assert models.get("rvelens/tiny") is named
-    with pytest.raises(ValueError, match="the profile is of 3 layers with 12 heads"):
+    with pytest.raises(ValueError, match="a profile of 3 layers x 12 heads"):
         models.profiled("rvelens/tiny", str(tmp_path / "other.safetensors"))
     assert models.get("rvelens/tiny") is named
     pairs = scene_pairs()[:2]

@@ -38,7 +38,7 @@ def test_a_profile_belongs_to_the_window_that_chose_it(tmp_path):
     ARSProfile.from_scores(torch.rand(3, 12)).save(tmp_path / "other.safetensors")
     first = models.choose("rvelens/tiny")
     named = models.choose("rvelens/tiny", str(tmp_path / "mine.safetensors"))
-    with pytest.raises(ValueError, match="the profile is of 3 layers with 12 heads"):
+    with pytest.raises(ValueError, match="a profile of 3 layers x 12 heads"):
         models.choose("rvelens/tiny", str(tmp_path / "other.safetensors"))
     pairs = scene_pairs()[:2]
     measured = models.measure(first, pairs)

@@ -26,13 +26,12 @@ def facts_of(subject: Subject) -> dict[str, str]:
     model = subject.model
     hf_model: Any = model.hf_model
     text = hf_model.config.get_text_config(decoder=True)
-    kv_heads = getattr(text, "num_key_value_heads", None) or model.n_heads
     presets = ", ".join(dict.fromkeys(("chat", *model.family.prompts)))
     return {
         "model": f"{model.name or 'no name'} ({type(hf_model).__name__})",
         "family": f"{model.family.name}; alpha {model.family.alpha}",
         "layers": _layers(model),
-        "heads": f"{model.n_heads} query heads, {kv_heads} key heads a layer",
+        "heads": f"{model.n_heads} query heads, {_key_heads(text)} key heads a layer",
         "visual tokens": _visual(subject),
         "prompt presets": presets,
         "processor": "none" if model.processor is None else type(model.processor).__name__,
@@ -52,6 +51,15 @@ def _layers(model: HookedLVLM) -> str:
     if len(attention) == model.n_layers:
         return f"{model.n_layers}, all with attention"
     return f"{model.n_layers}; attention in {format_layers(attention)}"
+
+
+def _key_heads(text_config: Any) -> str:
+    """Key heads a layer; configurations of layers that differ refuse to name a number."""
+    try:
+        n_heads = text_config.num_key_value_heads
+    except Exception as error:  # transformers' own class for it is not public
+        return "as many" if isinstance(error, AttributeError) else "varying"
+    return "as many" if n_heads is None else str(n_heads)
 
 
 def _visual(subject: Subject) -> str:

@@ -85,3 +85,9 @@ def apart(a: Float[Tensor, "*rows vocab"], b: Float[Tensor, "*rows vocab"]) -> f
     x, y = (t.float() - t.float().mean(dim=-1, keepdim=True) for t in (a, b))
     distance = (x - y).norm(dim=-1) / y.norm(dim=-1).clamp(min=1e-12)
     return float("nan") if distance.isnan().any() else float(distance.max())
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, on a line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

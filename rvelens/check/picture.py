@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rvelens.check.outcome import Outcome, failed, not_applicable, passed
-from rvelens.check.prompts import _embeddings
+from rvelens.check.prompts import embeddings_of
 from rvelens.check.subject import Subject
 from rvelens.grid import ImageGrid
 
@@ -58,7 +58,7 @@ def _painted(picture: Image.Image, corner: tuple[int, int], spot: int) -> Image.
 def _features(subject: Subject, picture: Image.Image) -> Float[Tensor, "image d_model"]:
     """What the decoder gets for each image token."""
     inputs = subject.model.prepare(picture, subject.question)
-    embeds = _embeddings(subject, inputs)
+    embeds = embeddings_of(subject, inputs)
     assert embeds is not None  # a family with a grid hands embeddings over
     return embeds[0][subject.image_keys(inputs)[0].to(embeds.device)].float()
 

@@ -9,20 +9,20 @@ from jaxtyping import Float, Int
 from PIL import ImageOps
 from torch import Tensor
 
-from rvelens.check.outcome import Outcome, failed, not_applicable, passed
+from rvelens.check.outcome import Outcome, failed, not_applicable, passed, reason_of
 from rvelens.check.subject import Inputs, Subject
 from rvelens.prompts import image_text, render
 
 
 def check_image_tokens(subject: Subject) -> Outcome:
     """The positions that follow the picture are those that the ids name."""
-    reason = _ids_that_differ(subject)
-    if reason:
-        return failed(reason)
-    image = subject.image_keys(subject.inputs)
+    image, hint = subject.image_keys(subject.inputs), _ids_that_differ(subject)
     if not bool(image.any(dim=1).all()):
-        return failed("a prompt with an image has no visual token; check image_token_id")
-    before, after = (_embeddings(subject, x) for x in (subject.inputs, _inverted(subject)))
+        return failed(f"a prompt with an image has no visual token{hint}")
+    try:
+        before, after = (embeddings_of(subject, x) for x in (subject.inputs, _inverted(subject)))
+    except Exception as error:  # models count their image tokens, and say so where they are wrong
+        return failed(f"{reason_of(error)}{hint}")
     if before is None or after is None:
         return not_applicable("the decoder gets no embeddings that show what follows the picture")
     moved = (before != after).any(dim=-1).to(image.device)
@@ -40,18 +40,16 @@ def check_image_tokens(subject: Subject) -> Outcome:
     )
 
 
-def _ids_that_differ(subject: Subject) -> str | None:
-    """Why processor and configuration do not name the same image token."""
+def _ids_that_differ(subject: Subject) -> str:
+    """What to add to a reason where processor and configuration name different image tokens."""
     model = subject.model
-    if model.processor is None or subject.image is None:
-        return None
     named = getattr(model.processor, "image_token_id", None)
-    configured = model.image_token_id
-    if named is None or int(named) == configured:
-        return None
+    configured = getattr(model.hf_model.config, "image_token_id", None)
+    if named is None or configured is None or int(named) == int(configured):
+        return ""
     return (
-        f"the processor's image token is {int(named)}, and the configuration's image_token_id is "
-        f"{configured}"
+        f"; the processor's image token is {int(named)}, and image_token_id of the configuration is "
+        f"{int(configured)}"
     )
 
 
@@ -67,7 +65,7 @@ def _inverted(subject: Subject) -> Inputs:
 
 
 @torch.no_grad()
-def _embeddings(subject: Subject, inputs: Inputs) -> Float[Tensor, "batch key d_model"] | None:
+def embeddings_of(subject: Subject, inputs: Inputs) -> Float[Tensor, "batch key d_model"] | None:
     """What the decoder gets in the place of ids."""
     seen: list[Tensor] = []
 

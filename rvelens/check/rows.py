@@ -222,7 +222,7 @@ def check_edits(subject: Subject) -> Outcome:
     if dead:
         return failed(f"raised image keys of layers {listed(dead)} do not change the logits")
     if not seen:
-        return failed("no layer's last row sees an image key")
+        return not_applicable("the windows of all layers end behind the image")
     text = f"{len(seen)} of {len(subject.layers)} layers see the image and change the logits"
     if not subject.is_causal:
         return passed(f"{text}; rows before the last one read it in this model")

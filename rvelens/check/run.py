@@ -13,7 +13,7 @@ from PIL import Image
 from rvelens.bench.clock import Progress
 from rvelens.check import picture, prompts, rows, whole
 from rvelens.check.facts import attention_of, facts_of
-from rvelens.check.outcome import Outcome, failed
+from rvelens.check.outcome import Outcome, failed, reason_of
 from rvelens.check.report import Line, Report
 from rvelens.check.speed import measure
 from rvelens.check.subject import QUESTIONS, Inputs, Subject
@@ -181,7 +181,7 @@ def _prompt(
 
 def _stopped(name: str, error: Exception, hf_model: Any) -> Report:
     """The report where a model comes to no forward under rvelens."""
-    reason = whole.reason_of(error)
+    reason = reason_of(error)
     usable = "the model in transformers, without rvelens" if name == "wrapping" else ""
     lines = [Line(name, "failed", reason, usable=usable or CHECKS[name].usable)]
     lines += [
@@ -218,7 +218,7 @@ def _line(name: str, subject: Subject) -> Line:
     try:
         outcome = CHECKS[name].run(subject)
     except Exception as error:  # a check that crashes has failed, and the others go on
-        outcome = failed(whole.reason_of(error))
+        outcome = failed(reason_of(error))
     usable = CHECKS[name].usable if outcome.status == "failed" else ""
     return Line(name, outcome.status, outcome.reason, outcome.measured, outcome.limit, usable)
 

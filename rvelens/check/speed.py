@@ -12,8 +12,8 @@ import torch
 
 from rvelens.bench.clock import interleaved
 from rvelens.bench.memory import peak_bytes
+from rvelens.check.outcome import reason_of
 from rvelens.check.subject import Subject
-from rvelens.check.whole import reason_of
 
 _TOKENS = 8
 _RUNS = 3

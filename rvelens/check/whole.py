@@ -10,7 +10,15 @@ import torch
 import transformers
 from torch import Tensor
 
-from rvelens.check.outcome import Outcome, apart, failed, not_applicable, passed, within
+from rvelens.check.outcome import (
+    Outcome,
+    apart,
+    failed,
+    not_applicable,
+    passed,
+    reason_of,
+    within,
+)
 from rvelens.check.subject import NEW_TOKENS, Inputs, Subject, left_padded, longer
 from rvelens.prefix import can_share, prepare_shared
 from rvelens.replay import prefill
@@ -52,12 +60,6 @@ def check_forward(subject: Subject) -> Outcome:
     if not torch.equal(first, second):
         return failed("two forwards of one prompt differ: the model draws random numbers")
     return passed("finite logits, bit-identical in a second forward")
-
-
-def reason_of(error: BaseException) -> str:
-    """What an exception says, on a line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 @torch.no_grad()

@@ -66,9 +66,19 @@ class Largest:
         return within(self.measured, self.limit, f"{reason}; the most in layer {self.layer}")
 
 
-@torch.no_grad()
 def check_pattern(subject: Subject) -> Outcome:
-    """Every row of pattern and z equals eager attention of the same queries, keys and values."""
+    """Every row of the pattern equals the weights of eager attention, from equal queries and keys."""
+    return _against_eager(subject, "pattern")
+
+
+def check_z(subject: Subject) -> Outcome:
+    """Every row of z equals eager attention, from equal queries, keys and values."""
+    return _against_eager(subject, "z")
+
+
+@torch.no_grad()
+def _against_eager(subject: Subject, what: str) -> Outcome:
+    """All rows of all layers against eager attention in float32."""
     if not subject.layers:
         return not_applicable("no layer's pattern can be hooked")
     shown: dict[str, Tensor] = {}
@@ -83,12 +93,12 @@ def check_pattern(subject: Subject) -> Outcome:
         if eager is None:
             absent.add(type(call.module).__name__)
         else:
-            z, weights = eager_in_float32(call, eager)
-            _compare(subject, hooks.layer, shown, result[0], z, weights, worst)
+            expected = eager_in_float32(call, eager)
+            _COMPARE[what](subject, hooks.layer, shown, expected, worst)
         return result
 
-    names = ("hook_attn_scores", "hook_pattern")
-    points = [(f"blocks.{n}.attn.{name}", record) for n in subject.layers for name in names]
+    names = ("attn_scores", "pattern", "z")
+    points = [(f"blocks.{n}.attn.hook_{name}", record) for n in subject.layers for name in names]
     rows = subject.model.query_rows
     try:
         subject.model.query_rows = "all"
@@ -98,28 +108,47 @@ def check_pattern(subject: Subject) -> Outcome:
         subject.model.query_rows = rows
     if absent:
         return not_applicable(f"{', '.join(sorted(absent))} has no eager attention function")
+    if not worst.count and not worst.wrong:
+        return not_applicable("eager attention returns no weights")
     return worst.outcome(f"all rows of {len(subject.layers)} layers against eager in float32")
 
 
-def _compare(
+def _compare_pattern(
     subject: Subject,
     layer: int,
     shown: Mapping[str, Tensor],
-    z: Float[Tensor, "batch query head d_value"],
-    expected: Float[Tensor, "batch query head d_value"],
-    weights: Float[Tensor, "batch head query key"] | None,
+    expected: tuple[Tensor, Tensor | None],
     worst: Largest,
 ) -> None:
-    """Pattern against weights, and z against the product with the values."""
-    scores, pattern = shown["hook_attn_scores"], shown["hook_pattern"]
-    largest = float(scores[scores > _HIDDEN].abs().max())
-    if weights is not None and pattern.shape != weights.shape:
+    pattern, weights = shown["hook_pattern"], expected[1]
+    if weights is None:
+        return
+    if pattern.shape != weights.shape:
         worst.wrong.append(f"layer {layer}: pattern has another shape than eager weights")
-    elif weights is not None:
-        difference = float((pattern - weights).abs().max())
-        worst.note(difference, subject.tolerance.weights(largest), layer)
-    limit = subject.tolerance.row(largest, float(expected.abs().max()))
-    worst.note(float((z.float() - expected).abs().max()), limit, layer)
+        return
+    limit = subject.tolerance.weights(_largest_score(shown))
+    worst.note(float((pattern - weights).abs().max()), limit, layer)
+
+
+def _compare_z(
+    subject: Subject,
+    layer: int,
+    shown: Mapping[str, Tensor],
+    expected: tuple[Tensor, Tensor | None],
+    worst: Largest,
+) -> None:
+    z = expected[0]
+    limit = subject.tolerance.row(_largest_score(shown), float(z.abs().max()))
+    worst.note(float((shown["hook_z"].float() - z).abs().max()), limit, layer)
+
+
+_COMPARE = {"pattern": _compare_pattern, "z": _compare_z}
+
+
+def _largest_score(shown: Mapping[str, Tensor]) -> float:
+    """The largest size of a score that is not masked."""
+    scores = shown["hook_attn_scores"]
+    return float(scores[scores > _HIDDEN].abs().max())
 
 
 @torch.no_grad()

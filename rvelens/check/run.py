@@ -64,6 +64,7 @@ CHECKS: Mapping[str, Check] = {
     "hidden states": Check(whole.check_hidden_states, "hooks on attention"),
     "range": Check(whole.check_range, "the same weights in bfloat16 or float32"),
     "pattern": Check(rows.check_pattern, "hooks on hook_z and on the residual stream"),
+    "z": Check(rows.check_z, "hooks on scores and pattern, for reading"),
     "RVE": Check(rows.check_rve, "the model without RVE; hooks on hook_z"),
     "head masks": Check(rows.check_head_masks, "hooks on scores and pattern"),
     "edits": Check(rows.check_edits, "reading of scores and pattern"),

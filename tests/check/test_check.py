@@ -148,7 +148,6 @@ def test_a_report_fits_80_columns_and_says_all(tiny):
         console.print(table, highlight=False)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    assert "22 checks" not in text
     assert f"{len(CHECKS) + 1} checks passed and none failed." in text
     words = " ".join(text.split())
     for name in CHECKS:

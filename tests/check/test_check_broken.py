@@ -328,7 +328,8 @@ def test_what_is_broken_is_caught_by_its_name(name, monkeypatch):
 
 def test_every_check_but_those_of_attention_can_fail_by_itself():
     caught = set().union(*(expected for _, expected in BROKEN.values()))
-    assert set(CHECKS) - caught == {"pattern"}  # the self-check of layers comes before it
+    # The self-check of layers comes before these.
+    assert set(CHECKS) - caught == {"pattern", "z"}
 
 
 def test_a_pattern_that_is_not_eager_attention_is_caught(monkeypatch):
@@ -337,9 +338,17 @@ def test_a_pattern_that_is_not_eager_attention_is_caught(monkeypatch):
     model._seam.check_layers(model.hf_model.get_decoder())
     monkeypatch.setattr(type(model._seam), "check_layers", lambda self, decoder: {})
     monkeypatch.setattr(Call, "scores", scaled_scores(Call.scores))
-    report = check(model, image=image(96, 60), question=QUESTION, speed=False)
-    line = report.line("pattern")
+    line = check(model, image=image(96, 60), question=QUESTION, speed=False).line("pattern")
     assert line.status == "failed"
     assert line.measured is not None
     assert line.limit is not None
     assert line.measured > line.limit
+
+
+def test_a_z_that_is_not_eager_attention_is_caught(monkeypatch):
+    model = hooked("llava")
+    monkeypatch.setattr(type(model._seam), "check_layers", lambda self, decoder: {})
+    original = Call.original
+    monkeypatch.setattr(Call, "original", lambda call: (original(call)[0] * 1.001, None))
+    line = check(model, image=image(96, 60), question=QUESTION, speed=False).line("z")
+    assert line.status == "failed"

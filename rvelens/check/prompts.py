@@ -93,8 +93,8 @@ def check_prompt(subject: Subject) -> Outcome:
     before, after = _text_ids(subject)
     text = ids[~subject.image_keys(subject.inputs)[0]]
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and bos != eos and int((text == bos).sum()) > 1:
-        return failed(f"the beginning-of-sequence token {bos} stands in the prompt more than once")
+    if bos is not None and len(text) > 1 and bool((text[:2] == bos).all()):
+        return failed(f"the prompt starts with the beginning-of-sequence token {bos} twice")
     if not _starts_with(text, before):
         return failed(f"the prompt does not start with the {len(before)} tokens before the image")
     if not _starts_with(text.flip(0), after.flip(0)):

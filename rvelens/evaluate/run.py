@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from rvelens.benchmarks import Benchmark, Item
+from rvelens.benchmarks.overlap import overlap_notes, published_rankings
 from rvelens.evaluate.answering import (
     Answer,
     Decoding,
@@ -113,7 +114,10 @@ def evaluate(
         "model": model_is,
         "methods": {method.name: dict(method.parameters) for method in methods},
         "decoding": {name: asdict(decoding) for name, decoding in settings.items()},
-        "notes": notes(model, methods, decoding.prompt),
+        "notes": [
+            *notes(model, methods, decoding.prompt),
+            *overlap_notes(benchmarks, published_rankings(), _ranking(methods)),
+        ],
     }
     report = {**asked, **_results(benchmarks, methods, folders)}
     write_json(out / "report.json", report)
@@ -172,6 +176,12 @@ def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str
             "AUC of VCD and ICD is of their logits before the cutoff, which may rule out either answer."
         )
     return found
+
+
+def _ranking(methods: Sequence[Method]) -> str | None:
+    """Digest of the ranking that RVE takes; None without RVE."""
+    used = (method.parameters.get("profile") for method in methods)
+    return next((digest for digest in used if digest is not None), None)
 
 
 def _results(

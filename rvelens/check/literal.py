@@ -80,7 +80,7 @@ def _mask(
     threshold = ordered[min(m, len(ordered)) - 1]
     mask = {i for i, mean in zip(image, means, strict=True) if mean >= threshold}
     below = [mean for mean in ordered if mean < threshold]
-    return mask, bool(below) and threshold - below[0] < tie or ordered.count(threshold) > 1
+    return mask, (bool(below) and threshold - below[0] < tie) or ordered.count(threshold) > 1
 
 
 def scores_of_row(call: Call, sample: int, row: int) -> Float[Tensor, "head key"]:

@@ -63,9 +63,7 @@ def _features(subject: Subject, picture: Image.Image) -> Float[Tensor, "image d_
     return embeds[0][subject.image_keys(inputs)[0].to(embeds.device)].float()
 
 
-def _is_seen(
-    grid: ImageGrid, size: tuple[int, int], corner: tuple[int, int], spot: int
-) -> bool:
+def _is_seen(grid: ImageGrid, size: tuple[int, int], corner: tuple[int, int], spot: int) -> bool:
     """Whether the processor leaves the whole spot in the picture."""
     drawn = grid.picture(np.zeros(grid.n_tokens), *size)
     return bool(np.isfinite(drawn[_square(size, corner, spot)]).all())

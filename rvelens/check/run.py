@@ -185,15 +185,11 @@ def _stopped(name: str, error: Exception, hf_model: Any) -> Report:
     reason = reason_of(error)
     usable = "the model in transformers, without rvelens" if name == "wrapping" else ""
     lines = [Line(name, "failed", reason, usable=usable or CHECKS[name].usable)]
-    lines += [
-        Line(other, "not applicable", f"{name} failed") for other in CHECKS if other != name
-    ]
+    lines += [Line(other, "not applicable", f"{name} failed") for other in CHECKS if other != name]
     return Report({"model": type(hf_model).__name__}, lines)
 
 
-def _report(
-    subject: Subject, speed: bool, compiled: bool | None, progress: Progress
-) -> Report:
+def _report(subject: Subject, speed: bool, compiled: bool | None, progress: Progress) -> Report:
     kind = type(subject.model.hf_model).__name__
     lines = [Line("wrapping", "passed", f"{kind} as {subject.model.family.name}")]
     runs = True

@@ -128,7 +128,9 @@ def check_cache(subject: Subject) -> Outcome:
     new = output.sequences[:, -NEW_TOKENS:]
     whole = subject.logits(_longer(subject, new[:, :-1]))[:, -NEW_TOKENS:]
     moved = apart(steps, whole)
-    return within(moved, subject.tolerance.whole, f"{NEW_TOKENS} generated steps and whole forwards")
+    return within(
+        moved, subject.tolerance.whole, f"{NEW_TOKENS} generated steps and whole forwards"
+    )
 
 
 def _longer(subject: Subject, new: Tensor) -> dict[str, Any]:
@@ -229,4 +231,6 @@ def check_range(subject: Subject) -> Outcome:
     wrong = [name for name, x in largest.items() if not x < float("inf")]
     if wrong:
         return failed(f"{wrong[0]} holds NaN or infinity")
-    return within(max(largest.values()), limit / 2, "largest number of the stream, half of the range")
+    return within(
+        max(largest.values()), limit / 2, "largest number of the stream, half of the range"
+    )

@@ -78,7 +78,9 @@ def evaluate(
     relation: Relation = None,
     wording: Annotated[
         str | None,
-        typer.Option(help="Of R-Bench's marked questions: words or published.", show_default="words"),
+        typer.Option(
+            help="Of R-Bench's marked questions: words or published.", show_default="words"
+        ),
     ] = None,
     pairs_left_out: Annotated[
         Path | None,

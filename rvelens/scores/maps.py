@@ -42,7 +42,7 @@ def ars_as_published(a: Maps, a_hat: Maps) -> PerHead:
     """Equation 3 as the authors' code computes it, for rankings that are to be compared with theirs.
 
     Both maps are rounded to float16, and 1e-8 is added to the mean norm. The smallest steps of float16
-    are 6e-8: of a head that hardly looks at the image, rounding moves the score more than the verb does.
+    are 6e-8: rounding moves the score of a head that hardly looks at the image.
     """
     a, a_hat = a.half().float(), a_hat.half().float()
     return (a - a_hat).norm(dim=-1) / ((a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2 + 1e-8)

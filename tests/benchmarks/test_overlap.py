@@ -1,4 +1,4 @@
-"""Test questions that pairs hold: left out where a file is given, named where a ranking has seen them."""
+"""Test questions that pairs hold: left out where a file is given, else named in the report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pairs(tmp_path: Path) -> Path:
         {
             "question_id": "ars000",
             "image": "58.jpg",
-            "question": "does a cat  sit a chair in the image?",
+            "question": "does a cat sit a chair in the image?",
             "answer": "eat",
         },
         # By its id, as in the published rows that were seen.
@@ -75,7 +75,9 @@ def test_a_published_ranking_on_its_own_questions_is_noted(pairs):
     used = ARSProfile.published("llava-1.5-7b").digest()
     assert rankings == {used: "llava-1.5-7b"}
     (note,) = overlap_notes([benchmark(), benchmark("pope-random")], rankings, used)
-    assert note.startswith("mmrel-real: the published ranking of llava-1.5-7b was made from 150 pairs")
+    assert note.startswith(
+        "mmrel-real: the published ranking of llava-1.5-7b was made from 150 pairs"
+    )
     assert "--without-pairs" in note
     assert overlap_notes([benchmark()], rankings, "of another profile") == []
     assert overlap_notes([benchmark()], rankings, None) == []

@@ -314,9 +314,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_caught_by_its_name(name, monkeypatch):
     broken, expected = BROKEN[name]
-    report = check(
-        **broken(monkeypatch), image=image(96, 60), question=QUESTION, speed=False
-    )
+    report = check(**broken(monkeypatch), image=image(96, 60), question=QUESTION, speed=False)
     assert not report.passed
     named = {line.name for line in report.failed}
     assert expected <= named, {line.name: line.reason for line in report.failed}

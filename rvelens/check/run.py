@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ def check(
     device_map: str | None = None,
     speed: bool = True,
     compiled: bool | None = None,
+    only: Sequence[str] | None = None,
     progress: Progress = iter,
 ) -> Report:
     """Whether rvelens is exact on this very model, and how fast.
@@ -105,15 +106,17 @@ def check(
         dtype, device_map: as in `rvelens.loading.load_model`, for a name or a folder.
         speed: measure time and memory too.
         compiled: measure compiled steps behind a static cache; by default on a GPU alone.
+        only: names of `CHECKS` to run; by default all.
         progress: wraps the list of checks, for a progress bar.
 
     Returns:
         the report; `report.passed` is False if a check failed.
 
     Raises:
-        ValueError: the model cannot be loaded, an image cannot be read, or there is neither a
-            processor nor tensors.
+        ValueError: the model cannot be loaded, an image cannot be read, there is neither a processor
+            nor tensors, or no check has a name that was given.
     """
+    names = _names(only)
     image = None if inputs is not None else load_image(random_image() if image is None else image)
     hf_model, processor, wrapper = _parts(model, processor, dtype, device_map)
     if inputs is None and processor is None:
@@ -132,7 +135,7 @@ def check(
     except Exception as error:  # whatever it is, it is the result of this check
         return _stopped(stage, error, hf_model)
     subject = Subject(wrapped, prompt, image, question, plain)
-    return _report(subject, speed, compiled, progress)
+    return _report(subject, progress(names), speed, compiled)
 
 
 def random_image() -> Image.Image:
@@ -189,12 +192,21 @@ def _stopped(name: str, error: Exception, hf_model: Any) -> Report:
     return Report({"model": type(hf_model).__name__}, lines)
 
 
-def _report(subject: Subject, speed: bool, compiled: bool | None, progress: Progress) -> Report:
+def _names(only: Sequence[str] | None) -> list[str]:
+    """The checks to run, in their order."""
+    unknown = [name for name in only or () if name not in CHECKS]
+    if unknown:
+        raise ValueError(
+            f"no check is named {unknown[0]!r}: expected some of {', '.join(CHECKS)}; choose from them."
+        )
+    return [name for name in CHECKS if only is None or name in only]
+
+
+def _report(subject: Subject, names: Iterable[Any], speed: bool, compiled: bool | None) -> Report:
     kind = type(subject.model.hf_model).__name__
     lines = [Line("wrapping", "passed", f"{kind} as {subject.model.family.name}")]
     runs = True
-    for name in progress(list(CHECKS)):
-        assert isinstance(name, str)
+    for name in names:
         if not runs and not CHECKS[name].alone:
             lines.append(Line(name, "not applicable", "no forward runs"))
             continue

@@ -131,6 +131,15 @@ def test_what_cannot_be_checked_is_refused_or_named():
         report.line("speed")
 
 
+def test_some_checks_alone():
+    hf_model, processor = build("llava")
+    how = {"processor": processor, "image": IMAGES[0], "question": QUESTION, "speed": False}
+    report = check(hf_model, only=["RVE", "forward"], **how)
+    assert [line.name for line in report.lines] == ["wrapping", "forward", "RVE"]
+    with pytest.raises(ValueError, match="no check is named 'rve': expected some of image tokens"):
+        check(hf_model, only=["rve"], **how)
+
+
 def test_a_prompt_that_cannot_be_made_is_named():
     hf_model, processor = build("llava")
     report = check(hf_model, processor=processor.image_processor, speed=False)

@@ -53,7 +53,7 @@ def build_llava(model, tokenizer, side=SIDE, patch=PATCH):
     config = transformers.LlavaConfig(
         vision_config=vision,
         text_config=model.config,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(side // patch) ** 2,
     )
     llava = transformers.LlavaForConditionalGeneration(config)

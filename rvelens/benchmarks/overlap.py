@@ -80,7 +80,7 @@ def overlap_notes(
                 f"{benchmark.name}: {benchmark.left_out} questions that the given pairs hold are left "
                 "out."
             )
-        elif used in rankings and benchmark.name in OF_PUBLISHED_PAIRS:
+        elif used is not None and used in rankings and benchmark.name in OF_PUBLISHED_PAIRS:
             notes.append(
                 f"{benchmark.name}: the published ranking of {rankings[used]} was made from 150 pairs "
                 "that are questions of this benchmark, so RVE has seen some of them. --without-pairs "

@@ -128,7 +128,10 @@ def check(
     try:
         kind = _family(hf_model, wrapper, family)
         stage = "prompt"
-        prompt = _prompt(hf_model, processor, kind, image, question) if inputs is None else inputs
+        prompt = inputs
+        if prompt is None:
+            assert image is not None  # loaded where no tensors were given
+            prompt = _prompt(hf_model, processor, kind, image, question)
         plain = whole.plain_results(_unwrapped(hf_model), prompt)
         stage = "wrapping"
         wrapped = wrapper or HookedLVLM.from_pretrained(hf_model, processor=processor, family=kind)

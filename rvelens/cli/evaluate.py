@@ -151,7 +151,9 @@ def _questions(
     options: dict[str, str | None],
 ) -> Benchmark:
     """A benchmark with the options that were given, without the questions that pairs hold."""
-    given = {option: value for option, value in options.items() if value is not None}
+    given: dict[str, Any] = {
+        option: value for option, value in options.items() if value is not None
+    }
     benchmark = load_benchmark(name, data, **given)
     if pairs is not None:
         benchmark = without_pairs(benchmark, pairs)

@@ -44,7 +44,10 @@ def family_report(name: str, dtype: torch.dtype = torch.float32) -> Any:
     hf_model, processor = build(name)
     family = "sharegpt4v" if name == "sharegpt4v" else None
     how = {"image": image(96, 60, 1), "question": QUESTION, "family": family, "speed": False}
-    return check(hf_model.to(dtype), processor=processor, **how)
+    cast: Any = (
+        hf_model  # `to` of transformers is a decorated method, of which pyright loses the type
+    )
+    return check(cast.to(dtype), processor=processor, **how)
 
 
 def run_main(capsys: Any, *arguments: str) -> tuple[int, str, str]:

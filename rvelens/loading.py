@@ -6,13 +6,15 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.utils import disable_progress_bars
 
-from rvelens.model import HookedLVLM
+from rvelens.device import execution_device
+from rvelens.model import HookedLVLM, parts_of_checkpoint
 
 
 def load_model(
@@ -29,16 +31,40 @@ def load_model(
     Raises:
         ValueError: the model cannot be found or read.
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    disable_progress_bars()
+    with _loading(name):
+        options = _options(dtype, device_map)
+        model = HookedLVLM.from_pretrained(name, family=family, **options)
+    _check_placed(model.hf_model, name, device_map)
+    return model
+
+
+def load_parts(
+    name: str, *, dtype: str = "auto", device_map: str | None = None
+) -> tuple[transformers.PreTrainedModel, Any]:
+    """A model that is not wrapped, and its processor; arguments and errors of `load_model`."""
+    with _loading(name):
+        hf_model, processor = parts_of_checkpoint(name, **_options(dtype, device_map))
+    _check_placed(hf_model, name, device_map)
+    return hf_model, processor
+
+
+def _options(dtype: str, device_map: str | None) -> dict[str, Any]:
+    """Options of transformers' `from_pretrained`."""
     if device_map is None and torch.cuda.is_available():
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes, one GPU each
         device_map = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several else "auto"
-    options: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    return {"dtype": str(dtype), **({"device_map": device_map} if device_map else {})}
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Silence, and a sentence where a library fails to load a model."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bars()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            model = HookedLVLM.from_pretrained(name, family=family, dtype=str(dtype), **options)
+            yield
     # Files of other types than transformers expects end in any error of any library.
     except Exception as error:
         if _is_ours(error):
@@ -49,12 +75,15 @@ def load_model(
             f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
             "weights, rvelens/tiny, or a name on a hub that can be reached; check it."
         ) from error
-    if model.device.type == "meta":
+
+
+def _check_placed(hf_model: Any, name: str, device_map: str | None) -> None:
+    """Raise ValueError where weights are on no device."""
+    if execution_device(hf_model).type == "meta":
         raise ValueError(
             f"--device-map {device_map} leaves the weights of {name} out: expected a device that "
             "computes; say auto, cpu or cuda."
         )
-    return model
 
 
 # What transformers takes for devices, beside the names of devices themselves.

@@ -182,12 +182,15 @@ def _pai(
     alpha: float = 0.2,
     gamma: float = 1.0,
     beta: float = 0.1,
+    as_published: bool = False,
 ) -> Method:
     check_gamma(gamma)
     check_contrast(gamma - 1, beta)
     chosen = _layers(layers, model, profile, (2, 31))
-    hooks = pai_hooks(model.n_layers, chosen, alpha)
+    hooks = pai_hooks(model.n_layers, chosen, alpha, first_token=not as_published or gamma == 1)
     parameters = {"layers": format_layers(chosen), "alpha": alpha, "gamma": gamma, "beta": beta}
+    if as_published:  # left out at its default, so that runs made before there was one go on
+        parameters["as_published"] = True
     guidance = Contrast("text", gamma - 1, beta) if gamma > 1 else None
     return Method("pai", parameters, tuple(hooks), contrast=guidance)
 
@@ -228,7 +231,8 @@ def make_method(
     - icd: alpha=1.0, beta=0.1, disturbance (the authors')
     - vaf: layers 9-14 of 32, enhance=1.15, suppress=0.95
     - pai: layers 2-31 of 32, alpha=0.2, gamma=1.0 (above 1: text-only guidance, cut off at
-      beta=0.1)
+      beta=0.1; the authors' scripts have 2 as default and 1.1 in the README's commands),
+      as_published=False (True: with guidance, no edit at the first token, as in their script)
     - devils: layers 5-18 of 32, alpha=0.5
 
     Args:

@@ -118,23 +118,12 @@ class HookedLVLM(LensModel):
         """
         named = family_of(family) if isinstance(family, str) else family
         if not isinstance(model, str | Path):
-            _check_loaded(model, kwargs)
+            check_loaded(model, kwargs)
             return cls(model, processor, named, query_rows, self_check)
         check_name(model)
-        name = str(embedded(model))
-        hub = {
-            k: kwargs[k]
-            for k in ("revision", "cache_dir", "token", "local_files_only")
-            if k in kwargs
-        }
-        options = {"use_safetensors": True, "attn_implementation": "sdpa", **kwargs}
-        hf_model = transformers.AutoModelForImageTextToText.from_pretrained(
-            name, trust_remote_code=trust_remote_code, **options
-        ).eval()
-        if processor is None:
-            processor = transformers.AutoProcessor.from_pretrained(
-                name, trust_remote_code=trust_remote_code, **hub
-            )
+        hf_model, processor = parts_of_checkpoint(
+            model, processor, trust_remote_code=trust_remote_code, **kwargs
+        )
         return cls(hf_model, processor, named, query_rows, self_check)
 
     @property
@@ -471,7 +460,30 @@ class HookedLVLM(LensModel):
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
 
-def _check_loaded(model: Any, options: dict[str, Any]) -> None:
+def parts_of_checkpoint(
+    model: str | Path, processor: Any = None, *, trust_remote_code: bool = False, **kwargs: Any
+) -> tuple[transformers.PreTrainedModel, Any]:
+    """The model of a name or folder as transformers gives it, and its processor.
+
+    Args:
+        model, processor, trust_remote_code, **kwargs: as in `HookedLVLM.from_pretrained`.
+    """
+    name = str(embedded(model))
+    hub = {
+        k: kwargs[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in kwargs
+    }
+    options = {"use_safetensors": True, "attn_implementation": "sdpa", **kwargs}
+    hf_model = transformers.AutoModelForImageTextToText.from_pretrained(
+        name, trust_remote_code=trust_remote_code, **options
+    ).eval()
+    if processor is None:
+        processor = transformers.AutoProcessor.from_pretrained(
+            name, trust_remote_code=trust_remote_code, **hub
+        )
+    return hf_model, processor
+
+
+def check_loaded(model: Any, options: dict[str, Any]) -> None:
     """Raise ValueError where a loaded model cannot be wrapped, or was given options for loading."""
     wrapped = isinstance(model, transformers.PreTrainedModel) or hasattr(model, "get_base_model")
     if not (wrapped and isinstance(model, nn.Module)):

@@ -159,6 +159,11 @@ def layer_of(name: str) -> int:
     return int(match[1]) if match else -1
 
 
+def is_wrapped(hf_model: Any) -> bool:
+    """Whether a model, or the decoder in it, carries hook points."""
+    return any(_ATTRIBUTE in x.__dict__ for x in (hf_model, hf_model.get_decoder()))
+
+
 def open_seam(hf_model: Any) -> Seam:
     """Give a model's attention modules hook points; a model wrapped twice shares one set of them.
 

@@ -7,7 +7,7 @@ import html
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -33,6 +33,7 @@ class Table:
         signed: columns of differences, shown with their sign.
         notes: sentences below it.
         aside: for its files alone; a terminal shows the title.
+        styles: of rich, for cells with these texts on a terminal.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Table:
     signed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     aside: bool = False
+    styles: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> list[list[str]]:
         """The cells as they are read."""
@@ -89,7 +91,7 @@ class Table:
         for number, group in enumerate(_groups(columns, width)):
             if number:
                 yield Text()
-            yield _block([(columns[n], sides[n]) for n in group], width)
+            yield _block([(columns[n], sides[n]) for n in group], width, self.styles)
 
     def _columns(self, text: list[list[str]], estimates: list[bool], folded: bool) -> list[_Column]:
         cells = zip(self.columns, *text, strict=True)
@@ -220,7 +222,9 @@ def _fill(columns: Sequence[_Column], width: int) -> list[list[int]]:
     return groups
 
 
-def _block(columns: Sequence[tuple[_Column, str]], width: int) -> RichTable:
+def _block(
+    columns: Sequence[tuple[_Column, str]], width: int, styles: Mapping[str, str]
+) -> RichTable:
     widths = _widths([column for column, _ in columns], width)
     view = RichTable(box=None, pad_edge=False)
     for (column, side), size in zip(columns, widths, strict=True):
@@ -231,7 +235,7 @@ def _block(columns: Sequence[tuple[_Column, str]], width: int) -> RichTable:
             overflow="fold",
         )
     for row in list(zip(*(column.cells for column, _ in columns), strict=True))[1:]:
-        view.add_row(*map(Text, row))
+        view.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
     return view
 
 

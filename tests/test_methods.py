@@ -177,3 +177,19 @@ def test_rve_mistakes(model, profile):
         make_method("rve", model, profile, max_entropy=0)
     with pytest.raises(ValueError, match=r"3 layers x 4 heads for a model of 3 x 8"):
         make_method("rve", model, ARSProfile.from_scores(torch.rand(3, 4)))
+
+
+def test_pai_as_published_skips_the_first_token_under_guidance_alone(model):
+    """The authors' script edits every token where guidance is off."""
+    kinds = {}
+    for gamma in (1.0, 1.1):
+        for as_published in (False, True):
+            method = make_method("pai", model, gamma=gamma, as_published=as_published)
+            kinds[gamma, as_published] = type(method.hooks[0][1]).__name__
+            assert method.parameters.get("as_published", False) is as_published
+    assert kinds == {
+        (1.0, False): "PAIHook",
+        (1.0, True): "PAIHook",
+        (1.1, False): "PAIHook",
+        (1.1, True): "LaterPAIHook",
+    }

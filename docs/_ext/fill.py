@@ -12,6 +12,7 @@ A line of a page that is one of these is replaced by what it names:
     %% says sweep            the sentences that a study wrote, from its file in docs/studies
     %% head-scores gains     a table over all stored runs of that study; `beds.py` has the others
     %% paper                 what the paper reports for LLaVA-1.5-7B in its Table 1
+    %% smollm                what `make smollm` wrote into smollm.json
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from sphinx.application import Sphinx
 from rvelens.points import ROWS
 
 LINE = re.compile(
-    r"^%% (api|errors|points|cli|pages|studies|says|head-scores|paper)\b *(.*)$", re.MULTILINE
+    r"^%% (api|errors|points|cli|pages|studies|says|head-scores|paper|smollm)\b *(.*)$",
+    re.MULTILINE,
 )
 
 
@@ -59,6 +61,7 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
         "says": lambda name: says(Path(app.srcdir), name),
         "head-scores": lambda name: getattr(beds, name)(Path(app.srcdir)),
         "paper": lambda _: paper(),
+        "smollm": lambda _: smollm(Path(app.srcdir)),
     }
     source[0] = LINE.sub(lambda found: makers[found[1]](found[2]), source[0])
 
@@ -199,6 +202,36 @@ def paper() -> str:
         values = (f"{100 * cells[benchmark, method]:.2f}" for method in ("vanilla", "rve"))
         rows.append(f"| {benchmark} | {' | '.join(values)} |")
     return "\n".join(rows)
+
+
+def smollm(docs: Path) -> str:
+    """What `rvelens check` measured on real language-model weights, a column for each dtype."""
+    found = json.loads((docs / "smollm.json").read_text("utf-8"))
+    lines = {dtype: {x["name"]: x for x in report["lines"]} for dtype, report in found.items()}
+    rows = [["", *found]]
+    rows.append(["checks failed", *(_failed(report["lines"]) for report in found.values())])
+    for name in ("range", "pattern", "z", "RVE", "left padding", "cache"):
+        cells = [_measured(lines[dtype][name]) for dtype in found]
+        rows.append([f"{name}: measured, limit", *cells])
+    for name in ("first token", "first token, most", "image", "largest score", "rounded masks"):
+        cells = [f"{report['attention'][name]:.3f}" for report in found.values()]
+        rows.append([f"attention: {name}", *cells])
+    for name in ("mean", "least"):
+        cells = [f"{report['masks'][name]:.3f}" for report in found.values()]
+        rows.append([f"masks shared with float32, {name} of layers", *cells])
+    marks = ["---", *("--:" for _ in found)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], marks, *rows[1:]))
+
+
+def _failed(lines: list[dict[str, Any]]) -> str:
+    names = [line["name"] for line in lines if line["status"] == "failed"]
+    return ", ".join(names) or f"none of {len(lines)}"
+
+
+def _measured(line: dict[str, Any]) -> str:
+    if line["measured"] is None:
+        return str(line["status"])
+    return f"{line['measured']:.1e}, {line['limit']:.1e}"
 
 
 def _opening(text: str) -> tuple[str, str]:

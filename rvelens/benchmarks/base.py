@@ -62,6 +62,8 @@ class Benchmark:
         positives: which answer counts as positive, the official one first; () if open-ended.
         published: questions in the published file; None where that is not known.
         relation: "action" or "spatial" where `of_relation` kept those alone, else "all".
+        left_out: questions that a file of pairs holds, see `overlap.without_pairs`; None where no file
+            was given.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Benchmark:
     positives: tuple[str, ...] = ("yes",)
     published: int | None = None
     relation: str = "all"
+    left_out: int | None = None
 
     def keep(self, items: Sequence[Item]) -> Benchmark:
         """The same benchmark with some of its questions; subsets keep those ids alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -34,7 +34,13 @@ MASK_ALPHA = 120
 BoxLike = Sequence[float]
 
 
-def load(kind: str, data: Path | None, *, relation: str = "all") -> Benchmark:
+# How marked things are named in the text.
+WORDINGS = ("words", "published")
+
+
+def load(
+    kind: str, data: Path | None, *, relation: str = "all", wording: str = "words"
+) -> Benchmark:
     """One kind of R-Bench: "image", "instance-box" or "instance-mask".
 
     Anywhere below `data`: image-level_filterd.json or instance-level_filterd.json (spelled so), the
@@ -51,16 +57,24 @@ def load(kind: str, data: Path | None, *, relation: str = "all") -> Benchmark:
         kind: "image", "instance-box" or "instance-mask".
         data: the folder.
         relation: "all", or only "action" or "spatial".
+        wording: of instance questions: "words" marks whole words, see `mark_question`; "published" is
+            the template of the published code, see `mark_as_published`.
 
     Raises:
-        ValueError: no such folder or file, a file that cannot be read, an unknown relation.
+        ValueError: no such folder or file, a file that cannot be read, an unknown relation or
+            wording.
     """
+    if wording not in WORDINGS:
+        raise ValueError(
+            f"wording {wording!r}: expected one of {', '.join(WORDINGS)}; pass one of them."
+        )
     name = f"rbench-{kind}"
     level, _, mark = kind.partition("-")
+    place = mark_as_published if wording == "published" else mark_question
     folder = Folder.scan(data, name)
     path = folder.annotation(f"{level}-level_filterd.json", f"{level}-level_filterd.jsonl")
     lists = _id_lists(folder, path, LISTS[level])
-    items, problems = collect(folder.read(path), lambda row: _item(folder, row, mark))
+    items, problems = collect(folder.read(path), lambda row: _item(folder, row, mark, place))
     whole = Benchmark(
         name,
         items,
@@ -92,8 +106,14 @@ def _ids(path: Path) -> frozenset[str]:
     return frozenset(map(str, ids))
 
 
-def _item(folder: Folder, row: Row, mark: str) -> Item:
-    """The question of a row; `mark` is "box", "mask" or "" for the image as it is."""
+def _item(folder: Folder, row: Row, mark: str, place: Callable[..., str]) -> Item:
+    """The question of a row; `mark` is "box", "mask" or "" for the image as it is.
+
+    Args:
+        folder, row: where it comes from.
+        mark: the kind of mark.
+        place: names the marked things in a text.
+    """
     image, text, id_ = row.text("image"), row.text("text"), row.id("question_id")
     picture = folder.picture(image)
     item = photograph(
@@ -118,7 +138,7 @@ def _item(folder: Folder, row: Row, mark: str) -> Item:
     return replace(
         item,
         image=f"{image}#{mark}-{id_}",
-        text=mark_question(text, subject, object_, MARKS[mark]),
+        text=place(text, subject, object_, MARKS[mark]),
         load=load,
         files=files,
     )
@@ -171,6 +191,21 @@ def mark_question(text: str, subject: str, object_: str, mark: str) -> str:
         return f"{match[0]} in {color} {mark}"
 
     return pattern.sub(place, text)
+
+
+def mark_as_published(text: str, subject: str, object_: str, mark: str) -> str:
+    """The question as the published code words it, for numbers that are to be compared with others'.
+
+    Every occurrence of the subject in small letters gets " in red MARK" behind it, inside other words
+    too; then every occurrence of the object " in green MARK". See `instance_qs_construct` in
+    https://github.com/mrwu-mac/R-Bench/blob/main/utils.py.
+
+    Args:
+        text, subject, object_, mark: as in `mark_question`.
+    """
+    for thing, color in ((subject.lower(), "red"), (object_.lower(), "green")):
+        text = text.replace(thing, f"{thing} in {color} {mark}")
+    return text
 
 
 def _bare(name: str) -> str:

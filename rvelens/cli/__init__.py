@@ -22,6 +22,7 @@ from rvelens.cli.common import fail
 # Name of a command: its module here, and what that module calls it.
 COMMANDS = {
     "demo": ("demo", "demo"),
+    "check": ("check", "check"),
     "ask": ("ask", "ask"),
     "scan": ("scan", "scan"),
     "eval": ("evaluate", "evaluate"),

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
+from rvelens.benchmarks.overlap import without_pairs
 from rvelens.cli.common import (
     BatchSize,
     Data,
@@ -76,6 +77,20 @@ def evaluate(
         Path | None, typer.Option(help="What `rvelens tune` found, for rve on other photographs.")
     ] = None,
     relation: Relation = None,
+    wording: Annotated[
+        str | None,
+        typer.Option(
+            help="Of R-Bench's marked questions: words or published.", show_default="words"
+        ),
+    ] = None,
+    pairs_left_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--without-pairs",
+            metavar="FILE",
+            help="Leave out the questions that a file of pairs holds.",
+        ),
+    ] = None,
     limit: Limit = None,
     prompt: Prompt = "chat",
     suffix: Suffix = "",
@@ -97,10 +112,10 @@ def evaluate(
     """
     from rvelens import evaluate as harness  # Brings scipy along, which no other command waits for.
 
-    options = {} if relation is None else {"relation": relation}
+    options = {"relation": relation, "wording": wording}
     methods = known(method or ["vanilla"], METHODS, "method")
     loaded = [
-        load_benchmark(name, data, limit=limit, **options)
+        _questions(name, data, limit, pairs_left_out, options)
         for name in known(benchmark, BENCHMARKS, "benchmark")
     ]
     parameters = parameters_by_method(setting or [], methods)
@@ -132,6 +147,23 @@ def evaluate(
     asked = [scores["questions"] for scores in report["benchmarks"].values()]
     if asked and not any(asked):
         raise typer.Exit(1)
+
+
+def _questions(
+    name: str,
+    data: Path | None,
+    limit: int | None,
+    pairs: Path | None,
+    options: dict[str, str | None],
+) -> Benchmark:
+    """A benchmark with the options that were given, without the questions that pairs hold."""
+    given: dict[str, Any] = {
+        option: value for option, value in options.items() if value is not None
+    }
+    benchmark = load_benchmark(name, data, **given)
+    if pairs is not None:
+        benchmark = without_pairs(benchmark, pairs)
+    return benchmark if limit is None else benchmark.sample(limit)
 
 
 def _tuned(path: Path, parameters: dict[str, dict[str, Any]], asked: Sequence[Benchmark]) -> Tuned:

@@ -119,8 +119,10 @@ def read_tokenizer(src: Path) -> PreTrainedTokenizerFast:
     """The source's tokenizer with "<image>" and a padding token.
 
     The original code tokenizes the texts before and after an image apart, so that a space mark
-    stands before each; `legacy` splits in the same way. It is kept as a plain tokenizer.json, since
-    LlamaTokenizer of transformers 5.23 does not save `legacy`.
+    stands before each; `legacy` splits in the same way, but for a text that starts with a space. There
+    the original has a space mark more: " what" becomes "▁", "▁what", and here "▁what". No preset of a
+    LLaVA has a space behind its image; a template with "{image} {question}" does. It is kept as a
+    plain tokenizer.json, since LlamaTokenizer of transformers 5.23 does not save `legacy`.
 
     Raises:
         ValueError: no tokenizer in the folder.

@@ -39,12 +39,15 @@ def text_guidance(
 
     That is the contrast with alpha = gamma - 1: logits differ from log probabilities by a number
     that is the same for all tokens. `pai_hooks` that are on find no image in the second branch and
-    edit nothing there, as in the authors' code.
+    edit nothing there, as in the authors' code. Their script also leaves the first token
+    unedited in the first branch: `pai_hooks(first_token=False)`.
 
     Args:
         model: the model that generates.
         inputs: what goes into its generate.
-        gamma: strength, at least 1, which is no guidance (the authors' default: 1.1).
+        gamma: strength, at least 1, which is no guidance. The authors' argument parser has 2 as its
+            default (https://github.com/LALBJ/PAI/blob/master/pope_eval.py); the commands in their
+            README, and this function, take 1.1.
         beta: cutoff (the authors': 0.1).
 
     Raises:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rvelens.benchmarks import Benchmark, Item
+from rvelens.benchmarks.overlap import overlap_notes, published_rankings
 from rvelens.evaluate.answering import (
     Answer,
     Decoding,
@@ -91,7 +92,10 @@ def evaluate(
         "model": model_is,
         "methods": {method.name: dict(method.parameters) for method in methods},
         "decoding": {name: asdict(decoding) for name, decoding in settings.items()},
-        "notes": notes(model, methods, decoding.prompt),
+        "notes": [
+            *notes(model, methods, decoding.prompt),
+            *overlap_notes(benchmarks, published_rankings(), _ranking(methods)),
+        ],
     }
     with locked(out / "report.lock", out / FILE, wait=True):
         report = merged(out, read_report(out), asked, benchmarks, methods)
@@ -194,3 +198,9 @@ def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str
             "AUC of VCD and ICD is of their logits before the cutoff, which may rule out either answer."
         )
     return found
+
+
+def _ranking(methods: Sequence[Method]) -> str | None:
+    """Digest of the ranking that RVE takes; None without RVE."""
+    used = (method.parameters.get("profile") for method in methods)
+    return next((digest for digest in used if digest is not None), None)

@@ -20,6 +20,7 @@ from rvelens.prompts import load_image
 from rvelens.scores.effects import gradient, patching
 from rvelens.scores.maps import (
     ars,
+    ars_as_published,
     by_decoder_layer,
     difference,
     mass_weighted,
@@ -61,11 +62,18 @@ def chance(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> 
     return by_decoder_layer(model, torch.stack([numbers(pair) for pair in pairs])[:, layers])
 
 
+PUBLISHED = "ars-as-published"
 # By the names that `rvelens scan --score` takes.
 SCORES = {
     score.name: score
     for score in (
         Score("ars", "||A - A'|| / mean(||A||, ||A'||)", "the paper, equation 3", of_maps(ars)),
+        Score(
+            PUBLISHED,
+            "equation 3 of maps rounded to float16, with 1e-8 added below",
+            "the authors' code",
+            of_maps(ars_as_published),
+        ),
         Score("difference", "||A - A'||", "equation 3 without its normaliser", of_maps(difference)),
         Score(
             "ars-renormalised",
@@ -117,6 +125,7 @@ def score_heads(
     batch_size: int = 8,
     prompt: str = "chat",
     any_text: bool = False,
+    as_published: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> ARSProfile:
     """The score of every head, averaged over contrastive pairs; by default ARS, equation 3.
@@ -131,6 +140,8 @@ def score_heads(
         batch_size: pairs per forward (twice as many prompts).
         prompt: prompt preset or template, as in `model.prepare`.
         any_text: take pairs whose texts differ in more than one word too, as `check_pair` would not.
+        as_published: ARS as the authors' code computes it, see `maps.ars_as_published`; the score is
+            then named "ars-as-published".
         progress: wraps the iteration over batches, for a progress bar.
 
     Returns:
@@ -138,8 +149,14 @@ def score_heads(
 
     Raises:
         ValueError: a model in training mode, no pairs, a pair that `check_pair` refuses, an image
-            that cannot be read, or an unknown score.
+            that cannot be read, an unknown score, or as_published with another score than ARS.
     """
+    if as_published and score not in ("ars", PUBLISHED):
+        raise ValueError(
+            f"as_published with score={score!r}: expected 'ars', which the authors' code computes; "
+            "leave one of them out."
+        )
+    score = PUBLISHED if as_published else score
     of_pairs = find_score(score).of_pairs
     if model.hf_model.training:
         raise ValueError(

@@ -38,6 +38,16 @@ def ars(
     return torch.where(mean_norm > 0, (a - a_hat).norm(dim=-1) / mean_norm, 0.0)
 
 
+def ars_as_published(a: Maps, a_hat: Maps) -> PerHead:
+    """Equation 3 as the authors' code computes it, for rankings that are to be compared with theirs.
+
+    Both maps are rounded to float16, and 1e-8 is added to the mean norm. The smallest steps of float16
+    are 6e-8: rounding moves the score of a head that hardly looks at the image.
+    """
+    a, a_hat = a.half().float(), a_hat.half().float()
+    return (a - a_hat).norm(dim=-1) / ((a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2 + 1e-8)
+
+
 def difference(a: Maps, a_hat: Maps) -> PerHead:
     """||A - A_hat||, the numerator of equation 3: heads that hardly look at the image score little."""
     return (a - a_hat).norm(dim=-1)

@@ -12,7 +12,7 @@ from PIL import Image
 from published import instance_row, write_array, write_image
 
 from rvelens.benchmarks import load_benchmark, rules
-from rvelens.benchmarks.rbench import draw_boxes, draw_masks, mark_question
+from rvelens.benchmarks.rbench import draw_boxes, draw_masks, mark_as_published, mark_question
 from rvelens.benchmarks.relation import relation_of
 
 RED, GREEN = (255, 0, 0), (0, 128, 0)
@@ -202,3 +202,29 @@ def test_marking_only_ever_adds_marks(text, subject, thing):
 )
 def test_kinds_of_relation(question, relation):
     assert relation_of(question) == relation
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "thing", "expected"),
+    [
+        ("Is the man next to the woman?", "man", "woman",
+         "Is the man in red mask next to the woman in green mask in red mask?"),
+        ("Is the Man near a cat?", "Man", "Cat", "Is the Man near a cat in green mask?"),
+        ("Is the cat on the bed?", "the cat", "the bed",
+         "Is the cat in red mask on the bed in green mask?"),
+    ],
+)  # fmt: skip
+def test_the_published_wording_marks_inside_words_too(text, subject, thing, expected):
+    """By hand, from two calls of `replace`: the object's comes second."""
+    assert mark_as_published(text, subject, thing, "mask") == expected
+
+
+def test_the_published_wording_is_an_option(folder):
+    benchmark = load_benchmark("rbench-instance-box", folder, wording="published")
+    assert benchmark.items[0].text == (
+        "Is the man in red bounding box next to the woman in green bounding box in red bounding box?"
+    )
+    with pytest.raises(ValueError, match="wording 'official': expected one of words, published"):
+        load_benchmark("rbench-instance-box", folder, wording="official")
+    with pytest.raises(ValueError, match="mmrel-real has no option 'wording'"):
+        load_benchmark("mmrel-real", folder, wording="published")

@@ -381,3 +381,8 @@ def test_sentencepiece_tokens_are_those_of_the_original_code(tmp_path):
     tokenizer.save_pretrained(tmp_path / "saved")
     again = type(tokenizer).from_pretrained(tmp_path / "saved")
     assert again(f"{before}<image>{after}").input_ids == expected
+    # A space behind the image is the exception that `read_tokenizer` names.
+    original = pieces.encode(" what is", out_type=str)
+    converted = tokenizer.convert_ids_to_tokens(tokenizer("<image> what is").input_ids)
+    assert original[0] == "▁"
+    assert converted[converted.index("<image>") + 1 :] == original[1:]

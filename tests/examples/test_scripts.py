@@ -22,6 +22,7 @@ from rvelens.methods import make_method
 from rvelens.model import TINY
 
 FOLDER = Path(__file__).parents[2] / "examples"
+# check_smollm.py is tested in tests/check.
 NAMES = ("ask", "scan_heads", "ablate_heads", "evaluate", "custom_hook")
 NUMBER = re.compile(r"-?\d+\.\d+")
 

@@ -65,6 +65,24 @@ def test_each_step_of_a_generation(name, method, rows, monkeypatch):
     assert (ours[:, 0] - plain).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("how", [{}, {"cache_implementation": "static", "disable_compile": True}])
+def test_without_the_first_token_the_others_are_edited_as_ever(how, monkeypatch):
+    """The authors' script with guidance: the prompt's last row is not edited, later rows are."""
+    model = hooked("llava")
+    inputs = batch(model)
+    with torch.no_grad():
+        plain = model(**inputs)[:, -1]
+    with model.hooks(pai_hooks(model.n_layers, LAYERS, alpha=0.7, first_token=False)):
+        output = generate(model, inputs, output_logits=True, **how)
+    later = where(model, inputs)
+    later.last = [n + 1 for n in later.last]  # from the first generated token on
+    monkeypatch.setattr(reference, "edit_row", pai_row)
+    expected = reference_logits("llava", inputs, output.sequences[:, -6:], later)
+    ours = torch.stack(output.logits, dim=1)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(ours[:, 0], plain, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", CASES)
 def test_strength_zero_changes_nothing(model, inputs, method):
     hooks = CASES[method][0]

@@ -14,7 +14,13 @@ from rvelens import ContrastivePair, score_heads
 from rvelens.answers import yes_margin, yes_no_ids
 from rvelens.hooks import head_mask_hooks
 from rvelens.scores import SCORES
-from rvelens.scores.maps import difference, mass_weighted, renormalised
+from rvelens.scores.maps import (
+    ars,
+    ars_as_published,
+    difference,
+    mass_weighted,
+    renormalised,
+)
 
 PAIRS = [
     ContrastivePair(IMAGES[0], QUESTIONS[0], QUESTIONS[0].replace("hold", "eat"), "0"),
@@ -65,6 +71,32 @@ def test_scores_of_maps_against_loops(family):
         ]  # fmt: skip
         torch.testing.assert_close(found.per_pair, torch.tensor(expected), rtol=0, atol=2e-5)
         assert found.about["score"] == name
+
+
+def test_ars_as_published_rounds_to_float16_and_adds_1e_8():
+    a, b = torch.tensor([[[0.25, 0.5]]]), torch.tensor([[[0.5, 0.25]]])
+    exact = math.sqrt(2) * 0.25 / (math.sqrt(0.3125) + 1e-8)
+    assert float(ars_as_published(a, b)) == pytest.approx(exact, rel=1e-6)
+    assert float(ars_as_published(a * 0, a * 0)) == 0
+    # The smallest step of float16 is 2**-24: 0.7 of it becomes 1, and 0.4 of it becomes 0.
+    step = 2.0**-24
+    a, b = torch.tensor([[[0.7, 0.7]]]) * step, torch.tensor([[[0.7, 0.4]]]) * step
+    norm = (math.sqrt(2) + 1) / 2 * step
+    assert float(ars_as_published(a, b)) == pytest.approx(step / (norm + 1e-8), rel=1e-5)
+    assert float(ars(a, b)) == pytest.approx(literal_ars([0.7, 0.7], [0.7, 0.4]), rel=1e-4)
+
+
+def test_as_published_is_a_score_of_its_own_name():
+    model = hooked("llava")
+    profile = score_heads(model, PAIRS, as_published=True)
+    assert profile.about["score"] == "ars-as-published"
+    named = score_heads(model, PAIRS, score="ars-as-published")
+    assert torch.equal(profile.scores, named.scores)
+    plain = score_heads(model, PAIRS)
+    torch.testing.assert_close(profile.scores, plain.scores, rtol=1e-2, atol=1e-2)
+    assert not torch.equal(profile.scores, plain.scores)
+    with pytest.raises(ValueError, match="as_published with score='random': expected 'ars'"):
+        score_heads(model, PAIRS, score="random", as_published=True)
 
 
 def test_heads_that_hardly_look_score_high_in_ars_alone():

@@ -1,7 +1,7 @@
-"""The hook points that there are: one table, which registration, documentation and tests are made from.
+"""All hook points in one table. Registration, documentation and tests read it.
 
-Names, shapes and meanings are TransformerLens'. What differs is in the table: the rows of scores and
-pattern, and the keys that a cache holds.
+Names, shapes and meanings are TransformerLens'. The table tells the differences: the rows of scores and
+pattern, and the keys of a cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ class Row:
     """One kind of hook point.
 
     Attributes:
-        name: what stands behind `blocks.{layer}.`, or the whole name of a point of the model.
-        axes: of the tensor, batch first.
+        name: the name after `blocks.{layer}.`, or the whole name of a point that is in no block.
+        axes: names of the tensor's axes.
         meaning: what the tensor is.
         owner: "model", "layer" for every layer, "attention" for layers with attention.
-        read: where it is read and put back: at a module of the model by a torch hook that is on only
-            while the point is in use, or in the attention function's place.
+        read: the tensor of the model that the point shows and replaces.
     """
 
     name: str
@@ -31,7 +30,7 @@ class Row:
 
     @property
     def full_name(self) -> str:
-        """The name with LAYER in the place of a layer's number."""
+        """The name with LAYER for a layer's number."""
         return self.name if self.owner == "model" else f"blocks.LAYER.{self.name}"
 
 
@@ -44,54 +43,65 @@ ROWS = (
     Row(
         "hook_image_features",
         "visual d_model",
-        "what takes the place of the visual tokens among the decoder's input embeddings: of all "
-        "samples, one sample after the other; padding and text are left out. A forward without visual "
-        "tokens does not run it",
+        "input embeddings of all visual tokens, one sample after the other, without text and padding. "
+        "The hook does not run in a forward without visual tokens",
         "model",
         "inputs_embeds of the decoder",
     ),
     Row(
         "hook_embed",
         _STREAM,
-        "embeddings of text and image as they enter the residual stream, behind any scaling",
+        "embeddings of text and image as they enter the residual stream, after any scaling",
         "model",
         "input of the first block",
     ),
     Row(
         "ln_final.hook_scale",
         "batch query 1",
-        "what the final norm divides by",
+        "the number that the final norm divides by",
         "model",
         "input of the final norm",
     ),
-    Row("hook_resid_pre", _STREAM, "what the block gets", "layer", "input of the block"),
+    Row("hook_resid_pre", _STREAM, "the input of the block", "layer", "input of the block"),
     Row(
         "hook_resid_mid",
         _STREAM,
-        "hook_resid_pre + hook_attn_out, which the second branch reads",
+        "hook_resid_pre + hook_attn_out, the input of the second branch",
         "layer",
         "input of the second norm, changed in place",
     ),
     Row(
         "hook_resid_post",
         _STREAM,
-        "what the block returns: hook_resid_mid + hook_mlp_out",
+        "the output of the block: hook_resid_mid + hook_mlp_out",
         "layer",
         "output of the block",
     ),
     Row(
         "hook_mlp_out",
         _STREAM,
-        "what the second branch adds, behind a norm of its own where it has one",
+        "the addend of the second branch, after the branch's last norm if it has one",
         "layer",
         "output of the last module of the branch",
     ),
-    Row("ln1.hook_scale", "batch query 1", "what the first norm divides by", "layer", "its input"),
-    Row("ln2.hook_scale", "batch query 1", "what the second norm divides by", "layer", "its input"),
+    Row(
+        "ln1.hook_scale",
+        "batch query 1",
+        "the number that the first norm divides by",
+        "layer",
+        "its input",
+    ),
+    Row(
+        "ln2.hook_scale",
+        "batch query 1",
+        "the number that the second norm divides by",
+        "layer",
+        "its input",
+    ),
     Row(
         "hook_attn_out",
         _STREAM,
-        "what attention adds, behind a norm of its own where it has one",
+        "the addend of attention, after the branch's last norm if it has one",
         "attention",
         "output of the last module of the branch",
     ),
@@ -119,14 +129,14 @@ ROWS = (
     Row(
         "attn.hook_rot_q",
         _HEADS,
-        "queries as attention gets them, behind norm and rotary positions",
+        "queries as attention gets them, after norm and rotary positions",
         "attention",
         _FUNCTION,
     ),
     Row(
         "attn.hook_rot_k",
         "batch key kv_head d_head",
-        "keys as attention gets them: those in the cache too",
+        "keys as attention gets them, with the keys of the cache",
         "attention",
         _FUNCTION,
     ),
@@ -154,8 +164,9 @@ ROWS = (
     Row(
         "attn.hook_result",
         "batch query head d_model",
-        "what each head adds, through its part of the output projection; computed where it is hooked, "
-        "and in `run_with_cache` without a filter under `cfg.use_attn_result`",
+        "each head's part of the output projection, without its bias and before any norm after it. It "
+        "is computed while it is hooked. `run_with_cache` without a filter includes it under "
+        "`cfg.use_attn_result`",
         "attention",
         "input and output of the output projection",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny_decoders
 import torch
 from family_cases import CASES, batch, hooked
 from tiny_models import IMAGES, QUESTIONS, build
@@ -77,6 +78,35 @@ def test_head_results(model, cached):
     whole, names = cache.stack_head_results(incl_remainder=True, return_labels=True)
     assert names[-1] == "remainder"
     close(whole.sum(dim=0), cache["resid_post", -1])
+
+
+@torch.no_grad()
+def test_full_decompositions_sum_to_the_stream(model, cached):
+    _, cache = cached
+    parts, labels = cache.get_full_resid_decomposition(expand_neurons=False, return_labels=True)
+    assert labels[-2:] == ["embed", "bias"]
+    close(parts.sum(dim=0), cache["resid_post", -1])
+    with pytest.raises(NotImplementedError, match="include_mlp_biases=True, and the biases of"):
+        model.accumulated_bias(1)
+    gemma = hooked("gemma3")
+    _, cache = gemma.run_with_cache(**batch(gemma))
+    with pytest.raises(
+        NotImplementedError, match=r"layer 0 of \w+ norms what its heads add: expected"
+    ):
+        cache.get_full_resid_decomposition(expand_neurons=False)
+
+
+@torch.no_grad()
+def test_biases_of_a_hybrid_are_those_of_its_layers_with_attention():
+    hf_model, _ = tiny_decoders.build("lfm2_vl")
+    model = HookedLVLM.from_pretrained(hf_model)
+    expected = sum(model.blocks[n].attn.b_O for n in model.attention_layers)
+    close(model.accumulated_bias(model.n_layers, include_mlp_biases=False), expected)
+
+
+def test_several_texts_keep_their_batch_dimension(model):
+    with pytest.raises(ValueError, match="remove_batch_dim=True for 2 samples: expected a single"):
+        model.run_with_cache(["a man", "a ball"], remove_batch_dim=True)
 
 
 def test_use_attn_result_keeps_results(model, inputs):

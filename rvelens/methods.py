@@ -23,6 +23,7 @@ from rvelens.decoding.vcd import signal_left
 from rvelens.families.base import Family
 from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.layers import chosen_layers, format_layers, parse_layers
+from rvelens.model import HookedLVLM
 from rvelens.profile import ARSProfile
 from rvelens.weights import check_profile_of
 
@@ -116,7 +117,8 @@ def _rve(
             "method 'rve' without a profile: expected the sensitivity of the model's heads; measure "
             "it with `rvelens scan` or score_heads."
         )
-    check_profile_of(model, profile)
+    if isinstance(model, HookedLVLM):  # else its shape is that of the profile
+        check_profile_of(model, profile)
     chosen = _layers(layers, model, profile)
     settled = {
         "k": min(5, model.n_heads // 2) if k is None else k,

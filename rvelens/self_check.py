@@ -1,6 +1,6 @@
 """The self-check: one short forward that tells which layers can be hooked exactly.
 
-The decoder reads one short text as many times as it has attention layers, and once more. In each copy
+The decoder reads one short text as many times as it has attention layers, and twice more. In each copy
 half of one layer's output is scaled. A layer can be hooked if four things hold: its attention function
 was called, layers ran in their order, the rows that rvelens opens equal the model's own, and the scaled
 output changes what the decoder returns.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rvelens import attention
@@ -106,7 +106,7 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
     order: list[int] = []
     probes = {layer: Probe(sample, order) for sample, layer in enumerate(modules)}
     n_vocab = int(decoder.get_input_embeddings().weight.shape[0])
-    ids = torch.linspace(1, n_vocab - 2, N_TOKENS).long().repeat(len(probes) + 1, 1)
+    ids = torch.linspace(1, n_vocab - 2, N_TOKENS).long().repeat(len(probes) + 2, 1)
     with _probing(decoder, modules, probes):
         try:
             # Not through the module's call: torch hooks on the decoder are not of this forward.
@@ -118,13 +118,25 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
             ) from error
     for layer, module in modules.items():
         attention.hooks_of(module).checked = probes[layer].function
-    last: Tensor = output[0][:, -1].float()
-    threshold = 16 * torch.finfo(output[0].dtype).eps * float(last[-1].abs().max())
-    moved = (last - last[-1]).abs().amax(dim=-1) > threshold
+    moved = _moved(output[0][:, -1])
     problems = {
         layer: _problem(probe, bool(moved[probe.sample])) for layer, probe in probes.items()
     }
     return {layer: problem for layer, problem in problems.items() if problem is not None}
+
+
+def _moved(last: Float[Tensor, "sample d_model"]) -> Bool[Tensor, " sample"]:
+    """The samples in which the scaled output reaches the end, against the last, which is plain.
+
+    Each number is compared by its own size and that of a typical one: real models have a few numbers a
+    thousand times as large as the others, next to which no change of 16 bits would show. The last but
+    one sample is plain too, and shows what rounding does.
+    """
+    eps = max(2 * torch.finfo(last.dtype).eps, 16 * torch.finfo(torch.float32).eps)
+    plain = last[-1].float()
+    share = (last.float() - plain).abs() / (plain.abs() + plain.abs().median())
+    threshold = max(eps, 4 * float(share[-2].max()))
+    return (share > threshold).float().mean(dim=-1) >= 1 / 16
 
 
 def _problem(probe: Probe, moved: bool) -> Problem | None:

@@ -22,9 +22,9 @@ unit: .venv/installed
 	$(BIN)/pytest -n 2
 
 # While one works: lint, types and the core's tests but the slow ones, side by side.
-CORE := tests/hooks tests/seam $(wildcard tests/families/test_families*.py) \
-	tests/families/test_registry.py $(addprefix tests/test_,$(addsuffix .py,model run tokens replay \
-	shared_prefix bridge ars methods grid layers image_modes))
+CORE := tests/hooks tests/seam tests/tokens tests/model tests/heads \
+	tests/interventions/test_methods.py $(wildcard tests/families/test_families*.py) \
+	tests/families/test_registry.py
 
 quick: .venv/installed
 	$(MAKE) --no-print-directory -j 2 lint types core

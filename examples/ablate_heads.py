@@ -18,8 +18,8 @@ import numpy as np
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks.action_scenes import make_questions
 from rvelens.benchmarks.rules import strict
+from rvelens.heads.layers import parse_layers
 from rvelens.hooks import head_mask_hooks
-from rvelens.layers import parse_layers
 from rvelens.stats import bootstrap
 
 

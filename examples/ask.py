@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 
 from rvelens import ARSProfile, HookedLVLM
-from rvelens.answers import yes_no_probabilities
 from rvelens.benchmarks.action_scenes import make_questions
-from rvelens.methods import make_method
+from rvelens.interventions.methods import make_method
+from rvelens.model.yes_no import yes_no_probabilities
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,8 +17,8 @@ import torch
 from rvelens import HookedLVLM
 from rvelens.benchmarks.action_scenes import make_questions
 from rvelens.benchmarks.rules import strict
+from rvelens.heads.layers import parse_layers
 from rvelens.hooks import ars_caching_hooks, tokens_of
-from rvelens.layers import parse_layers
 
 
 def sharpen(factor: float):

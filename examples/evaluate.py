@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import BENCHMARKS, load_benchmark
 from rvelens.evaluate import evaluate
-from rvelens.methods import METHODS, make_method
+from rvelens.interventions.methods import METHODS, make_method
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from rvelens.hooks.region import dilution_hooks, region_hooks
 from rvelens.hooks.rows import LastRowHook, visible_image
 from rvelens.hooks.rve import rve_hooks
 from rvelens.hooks.vaf import vaf_hooks
-from rvelens.tokens import tokens_of
+from rvelens.tokens.token_map import tokens_of
 
 __all__ = [
     "LastRowHook",

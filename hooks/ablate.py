@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.tokens import tokens_of
+from rvelens.tokens.token_map import tokens_of
 
 
 @dataclass(frozen=True)

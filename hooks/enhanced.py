@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rvelens.hooks.rows import image_part, last_row
 from rvelens.hooks.rve import RVEHook
-from rvelens.tokens import tokens_of
+from rvelens.tokens.token_map import tokens_of
 
 # A hook point, or a filter of their names.
 Name = str | Callable[[str], bool]

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rvelens.heads.layers import chosen_layers
 from rvelens.hooks.rows import LastRowHook, scores_of
 from rvelens.hooks.selection import HIDDEN
-from rvelens.layers import chosen_layers
-from rvelens.strengths import check_strength
-from rvelens.tokens import TokenMap
+from rvelens.hooks.strengths import check_strength
+from rvelens.tokens.token_map import TokenMap
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def pai_hooks(
 
     S = S + alpha |S| on image tokens, pre-softmax, at prefill and at every decode step. Without
     image tokens nothing is edited, so these hooks may stay on during a branch of text alone
-    (`rvelens.decoding.pai`).
+    (`rvelens.interventions.pai`).
 
     Args:
         n_layers: layers of the model.

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rvelens.hooks.rows import LastRowHook, scores_of
-from rvelens.strengths import check_strength
-from rvelens.tokens import TokenMap
+from rvelens.hooks.strengths import check_strength
+from rvelens.tokens.token_map import TokenMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,8 @@ def dilution_hooks(
         weaker scores.
 
     Raises:
-        ValueError: a scale or a shift that is not finite, or beyond `rvelens.strengths.STRONGEST`.
+        ValueError: a scale or a shift that is not finite, or beyond
+            `rvelens.hooks.strengths.STRONGEST`.
     """
     for name, value in (("scale", scale), ("shift", shift)):
         check_strength(name, abs(value))

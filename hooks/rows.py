@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from rvelens.hooks.selection import is_visible
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.tokens.token_map import TokenMap, tokens_of
 
 # In the ctx of a hook point: whether all that is hidden is hidden again after the hook.
 MASK_ENFORCED = "mask_enforced"

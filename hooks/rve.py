@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rvelens.device import outlasting
+from rvelens.heads.layers import check_attention, parse_layers
 from rvelens.hooks.rows import LastRowHook, scores_of, sees_whole_image, visible_image
 from rvelens.hooks.selection import (
     HIDDEN,
@@ -21,12 +21,12 @@ from rvelens.hooks.selection import (
     is_visible,
     reach_mth_largest,
 )
-from rvelens.layers import check_attention, parse_layers
-from rvelens.strengths import check_strength
-from rvelens.tokens import TokenMap
+from rvelens.hooks.strengths import check_strength
+from rvelens.seam.device import outlasting
+from rvelens.tokens.token_map import TokenMap
 
 if TYPE_CHECKING:
-    from rvelens.profile import ARSProfile
+    from rvelens.heads.profile import ARSProfile
 
 Scope = Literal["all", "sensitive"]
 
@@ -235,8 +235,8 @@ def rve_hooks(
 
     Args:
         profile: sensitivity of every head, from `score_heads` or `ARSProfile.published`.
-        layers: layers to enhance, as numbers or as text for `rvelens.layers.parse_layers` ("14-31",
-            "preset", "auto"); the paper says "middle", its public code 14 to 31 of 32.
+        layers: layers to enhance, as numbers or as text for `rvelens.heads.layers.parse_layers`
+            ("14-31", "preset", "auto"); the paper says "middle", its public code 14 to 31 of 32.
         k: sensitive and insensitive heads that make the masks (paper: 5), at most half of the heads.
         alpha: share of image tokens to select, in (0, 1] (paper: 0.05; InstructBLIP 0.5).
         beta: strength, at least 0 (paper: 1.0).

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rvelens.heads.layers import chosen_layers
 from rvelens.hooks.rows import MASK_ENFORCED, N_ROWS, scores_of
 from rvelens.hooks.selection import is_visible
-from rvelens.layers import chosen_layers
-from rvelens.strengths import check_strength
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.hooks.strengths import check_strength
+from rvelens.tokens.token_map import TokenMap, tokens_of
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rvelens.bridge import follow_bridge
-    from rvelens.contrastive import ContrastivePair
-    from rvelens.model import HookedLVLM
-    from rvelens.profile import ARSProfile
+    from rvelens.heads.pair import ContrastivePair
+    from rvelens.heads.profile import ARSProfile
+    from rvelens.model.bridge import follow_bridge
+    from rvelens.model.hooked_lvlm import HookedLVLM
     from rvelens.scores import score_heads
-    from rvelens.tokens import TokenMap, attach_tokens
+    from rvelens.tokens.token_map import TokenMap, attach_tokens
 
 __all__ = [
     "ARSProfile",
@@ -30,12 +30,12 @@ __version__ = "0.1.0"
 
 # Where each public name is defined.
 _MODULES = {
-    "ARSProfile": "rvelens.profile",
-    "ContrastivePair": "rvelens.contrastive",
-    "HookedLVLM": "rvelens.model",
-    "TokenMap": "rvelens.tokens",
-    "attach_tokens": "rvelens.tokens",
-    "follow_bridge": "rvelens.bridge",
+    "ARSProfile": "rvelens.heads.profile",
+    "ContrastivePair": "rvelens.heads.pair",
+    "HookedLVLM": "rvelens.model.hooked_lvlm",
+    "TokenMap": "rvelens.tokens.token_map",
+    "attach_tokens": "rvelens.tokens.token_map",
+    "follow_bridge": "rvelens.model.bridge",
     "score_heads": "rvelens.scores",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rvelens.files import write_json
+from rvelens.files.atomic import write_json
 
 
 def name_answers(folder, *names):

@@ -22,11 +22,11 @@ FORMED = ("ValueError", "TypeError", "RuntimeError", "NotImplementedError")
 # Raised with a text that is made elsewhere: (file, what is raised) to where its words come from.
 ELSEWHERE = {
     (
-        "rvelens/files.py",
+        "rvelens/files/atomic.py",
         "OSError(error.errno, error.strerror or str(error), str(path))",
     ): "of the operating system",
     (
-        "rvelens/stored.py",
+        "rvelens/files/stored.py",
         "MalformedError(f\"{place}: {first['msg']}\" if place else first['msg'])",
     ): "of pydantic; caught by `read_stored`, which names the file",
     ("rvelens/lmms/model.py", "ValueError(failed)"): "why a question could not be asked: an image",

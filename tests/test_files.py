@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rvelens import files, paths
+from rvelens.files import atomic as files
+from rvelens.files import paths
 
 PROCESSES, TIMES = 6, 40
 

@@ -19,10 +19,10 @@ from rvelens.benchmarks import load_benchmark
 from rvelens.benchmarks.files import photograph
 from rvelens.evaluate import Decoding, evaluate
 from rvelens.evaluate.answering import answer_items, backing_off
-from rvelens.limits import UnaskableError, check_length, n_positions
-from rvelens.methods import METHODS, make_method
-from rvelens.model import TINY
-from rvelens.prompts import load_image
+from rvelens.interventions.methods import METHODS, make_method
+from rvelens.model.hooked_lvlm import TINY
+from rvelens.model.limits import UnaskableError, check_length, n_positions
+from rvelens.model.prompts import load_image
 
 DECODING = Decoding(max_new_tokens=2)
 
@@ -87,7 +87,7 @@ def test_want_of_memory_is_said_of_the_picture(monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr("rvelens.prompts._decoded", full)
+    monkeypatch.setattr("rvelens.model.prompts._decoded", full)
     with pytest.raises(UnaskableError, match="needs more memory than there is"):
         load_image(IMAGES[0])
 
@@ -176,7 +176,7 @@ def test_the_q_former_has_positions_of_its_own():
 def test_a_question_that_holds_a_token_of_the_prompt(family, text):
     hf_model, processor = build(family)
     model = HookedLVLM.from_pretrained(hf_model, processor=processor, family=family)
-    from rvelens.prompts import image_text
+    from rvelens.model.prompts import image_text
 
     text = text.replace("<image>", image_text(model.family, processor) or "<image>")
     if text == "</s>" and "</s>" not in processor.tokenizer.all_special_tokens:
@@ -272,7 +272,7 @@ def test_an_error_of_a_hook_still_ends_a_run(tiny):
     def broken(scores, hook):
         raise TypeError("a mistake in a hook")
 
-    from rvelens.methods import Method
+    from rvelens.interventions.methods import Method
 
     method = Method("own", {}, (("blocks.3.attn.hook_attn_scores", broken),))
     items = load_benchmark("action-scenes", limit=2).items

@@ -14,13 +14,13 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from rvelens import ARSProfile
-from rvelens.bench import read_result
 from rvelens.benchmarks.action_scenes import make_questions
 from rvelens.cli import bench, families, judge, scan
 from rvelens.evaluate import render as render_run
 from rvelens.evaluate.render import tables as tables_of_run
-from rvelens.report.examples import Example, examples_table
+from rvelens.speed import read_result
 from rvelens.studies import NAMES, Setup, find_study
+from rvelens.studies.demo.examples import Example, examples_table
 from rvelens.tables import Table, markdown_block, markdown_code, markdown_text
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -13,7 +13,7 @@ import transformers
 
 from rvelens import HookedLVLM
 from rvelens.cli import main
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "tutorials").glob("0[6-9]_*.md"))
 

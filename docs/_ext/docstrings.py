@@ -80,7 +80,7 @@ def _readable(text: str | None) -> Any:
 def find_reexported(
     app: Sphinx, env: Any, node: nodes.Element, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """`rvelens.profile.ARSProfile` is documented as `rvelens.ARSProfile`; a bare name finds it too."""
+    """`rvelens.heads.profile.ARSProfile` is documented as `rvelens.ARSProfile`; a bare name too."""
     if node.get("refdomain") != "py":
         return None
     target = str(node.get("reftarget"))

@@ -67,7 +67,7 @@ def messages() -> str:
         template, first = found[0]
         anchor = slug(message, ANCHOR_WORDS)
         if times[anchor] > 1:
-            anchor = f"{slug(message)}-{first.module.rpartition('.')[2]}"
+            anchor = f"{slug(message)}-{first.module.rpartition('.')[2].replace('_', '-')}"
         entry = _entry(template, anchor, [one for _, one in found], notes.get(message, ""))
         areas.setdefault(_area(first), []).append(entry)
     return "\n\n".join("\n".join([f"## {area}\n", *areas[area]]) for area in sorted(areas))

@@ -33,7 +33,7 @@ import typer
 from public import comment_above, defined_in, home, public_names, written
 from sphinx.application import Sphinx
 
-from rvelens.points import ROWS
+from rvelens.seam.points import ROWS
 
 LINE = re.compile(
     r"^%% (api|errors|points|cli|pages|studies|says|head-scores|paper|smollm)\b *(.*)$",

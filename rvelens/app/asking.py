@@ -14,17 +14,17 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from rvelens.answers import yes_no_probabilities
 from rvelens.app.models import Loaded
 from rvelens.evaluate.answering import Decoding, answer_logits, query_rows
-from rvelens.grid import ImageGrid
 from rvelens.hooks import ars_caching_hooks, mask_recording_hooks
 from rvelens.hooks.enhanced import Masks
-from rvelens.methods import METHODS, Method, make_method
-from rvelens.model import HookedLVLM
-from rvelens.prompts import image_formats, load_image
+from rvelens.interventions.methods import METHODS, Method, make_method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import image_formats, load_image
+from rvelens.model.yes_no import yes_no_probabilities
 from rvelens.scores.maps import by_decoder_layer
 from rvelens.studies.cases.pictures import Layers
+from rvelens.tokens.grid import ImageGrid
 
 MOST_PIXELS = 40_000_000
 MAX_NEW_TOKENS = 32

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from rvelens.app.asking import Said, answered, look
 from rvelens.app.models import Loaded
-from rvelens.contrastive import ContrastivePair
-from rvelens.grid import ImageGrid
+from rvelens.heads.pair import ContrastivePair
 from rvelens.hooks import head_mask_hooks
-from rvelens.methods import Method
-from rvelens.prompts import load_image
+from rvelens.interventions.methods import Method
+from rvelens.model.prompts import load_image
 from rvelens.scores.maps import ars
+from rvelens.tokens.grid import ImageGrid
 
 _HEAD = re.compile(r"(\d+)\.(\d+)")
 

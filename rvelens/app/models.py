@@ -6,13 +6,13 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rvelens.cli.profiles import find_profile
-from rvelens.contrastive import ContrastivePair
-from rvelens.loading import load_model
-from rvelens.model import HookedLVLM
-from rvelens.profile import ARSProfile, check_profile_path
+from rvelens.heads.pair import ContrastivePair
+from rvelens.heads.profile import ARSProfile, check_profile_path
+from rvelens.interventions.profiles import find_profile
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.loading import load_model
+from rvelens.model.weights import check_profile_of
 from rvelens.scores import score_heads
-from rvelens.weights import check_profile_of
 
 SHIPPED = "rvelens/tiny"  # the model that comes with a profile
 

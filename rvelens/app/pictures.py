@@ -8,8 +8,8 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from PIL import Image
 
-from rvelens.grid import ImageGrid
 from rvelens.plots import ROLES
+from rvelens.tokens.grid import ImageGrid
 
 HEAT = colormaps["viridis"]
 # Blue where there is less, orange where there is more; both legible on light and on dark.

@@ -15,8 +15,8 @@ from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import answer_lines, read
-from rvelens.files import read_json
-from rvelens.paths import below
+from rvelens.files.atomic import read_json
+from rvelens.files.paths import below
 from rvelens.studies.cases.study import flip
 from rvelens.studies.kit.asking import asked
 

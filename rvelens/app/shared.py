@@ -11,7 +11,7 @@ import gradio as gr
 
 from rvelens.app.markup import escape, message
 from rvelens.benchmarks.action_scenes import Question, contrastive_pairs, make_questions
-from rvelens.contrastive import ContrastivePair
+from rvelens.heads.pair import ContrastivePair
 from rvelens.studies.cases.pictures import embedded, small
 
 N_SCENES = 8

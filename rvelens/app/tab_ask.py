@@ -14,10 +14,10 @@ from rvelens.app.markup import answer, figures, note, scale, side_by_side, swatc
 from rvelens.app.models import Choice, Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
 from rvelens.app.shared import clickable, picture, scenes, thumbnails, told
-from rvelens.grid import ImageGrid
-from rvelens.layers import format_layers
-from rvelens.methods import METHODS
+from rvelens.heads.layers import format_layers
+from rvelens.interventions.methods import METHODS
 from rvelens.studies.cases.pictures import colour, n_layers, small, tinted
+from rvelens.tokens.grid import ImageGrid
 
 ALL_LAYERS = "all layers"
 _NAMES = {"k": "K", "max_entropy": "max entropy"}

@@ -24,7 +24,7 @@ from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
 from rvelens.app.shared import KEPT, clickable, picture, scene_pairs, thumbnails, told
 from rvelens.benchmarks.action_scenes import contrastive_pairs
-from rvelens.contrastive import ContrastivePair
+from rvelens.heads.pair import ContrastivePair
 from rvelens.studies.cases.pictures import small
 
 PROFILE, PAIR = "the profile", "this pair"

@@ -12,8 +12,8 @@ import gradio as gr
 from rvelens.app.asking import read_picture
 from rvelens.app.markup import escape, note
 from rvelens.app.shared import KEPT, PATH, told
+from rvelens.files.paths import below
 from rvelens.pairs.review import Row, Span, decide, load, marks, pending
-from rvelens.paths import below
 from rvelens.studies.cases.pictures import embedded, small
 
 

@@ -14,7 +14,7 @@ from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
 from rvelens.app.shared import KEPT, PATH, told
 from rvelens.benchmarks import Item
-from rvelens.methods import make_method
+from rvelens.interventions.methods import make_method
 from rvelens.studies.cases.page import case
 from rvelens.studies.cases.pictures import Pictures, colour, embedded, pictures, small
 

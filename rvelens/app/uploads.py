@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rvelens.files import locked
+from rvelens.files.atomic import locked
 
 _PREFIX = "rvelens-app-"
 _LOCK = "server.lock"

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rvelens.benchmarks.rules import Rule
-from rvelens.grid import Box
+from rvelens.tokens.grid import Box
 
 # What `--relation` takes, beside everything.
 RELATIONS = ("all", "action", "spatial")

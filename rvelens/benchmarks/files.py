@@ -15,9 +15,9 @@ from typing import Any
 
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rules import strict
-from rvelens.files import Line, parse_json, read_lines
-from rvelens.paths import below
-from rvelens.prompts import load_image
+from rvelens.files.atomic import Line, parse_json, read_lines
+from rvelens.files.paths import below
+from rvelens.model.prompts import load_image
 
 # Names that every folder of answers of `rvelens.evaluate` holds.
 _RUN = {"manifest.json", "answers.jsonl"}

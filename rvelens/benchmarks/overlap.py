@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.heads.profile import PUBLISHED, ARSProfile
 from rvelens.pairs.file import read_rows
-from rvelens.profile import PUBLISHED, ARSProfile
 
 # Benchmarks whose questions the published pairs are taken from.
 OF_PUBLISHED_PAIRS = ("mmrel-real",)

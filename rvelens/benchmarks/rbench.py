@@ -16,9 +16,9 @@ from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, Row, collect, photograph
 from rvelens.benchmarks.relation import relation_of
-from rvelens.files import read_json
-from rvelens.paths import below
-from rvelens.prompts import image_formats, load_image
+from rvelens.files.atomic import read_json
+from rvelens.files.paths import below
+from rvelens.model.prompts import image_formats, load_image
 
 PUBLISHED = {"image": 7883, "instance": 3768}
 # Names of the five published id lists; the official number is the mean over them.

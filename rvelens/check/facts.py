@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import rvelens
-from rvelens.attention import Call
 from rvelens.check.subject import Subject
-from rvelens.layers import format_layers
-from rvelens.marks import visual_ids
-from rvelens.model import HookedLVLM
-from rvelens.tokens import tokens_of
+from rvelens.heads.layers import format_layers
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.seam.attention import Call
+from rvelens.seam.marks import visual_ids
+from rvelens.tokens.token_map import tokens_of
 
 
 def facts_of(subject: Subject) -> dict[str, str]:

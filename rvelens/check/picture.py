@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rvelens.check.outcome import Outcome, failed, not_applicable, passed
 from rvelens.check.prompts import embeddings_of
 from rvelens.check.subject import Subject
-from rvelens.grid import ImageGrid
+from rvelens.tokens.grid import ImageGrid
 
 _CENTRES = ((0.5, 0.3), (0.35, 0.5), (0.62, 0.66))
 # The output projection of attention in a vision tower; what else moves numbers between patches stays.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rvelens.check.outcome import Outcome, failed, not_applicable, passed, reason_of
 from rvelens.check.subject import Inputs, Subject
-from rvelens.prompts import image_text, render
+from rvelens.model.prompts import image_text, render
 
 
 def check_image_tokens(subject: Subject) -> Outcome:

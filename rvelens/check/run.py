@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rvelens.bench.clock import Progress
 from rvelens.check import picture, prompts, rows, whole
 from rvelens.check.facts import attention_of, facts_of
 from rvelens.check.outcome import Outcome, failed, reason_of
 from rvelens.check.report import Line, Report
 from rvelens.check.speed import measure
 from rvelens.check.subject import QUESTIONS, Inputs, Subject
-from rvelens.device import execution_device
 from rvelens.families import Family, family_of
-from rvelens.loading import load_parts
-from rvelens.model import HookedLVLM, check_loaded
-from rvelens.prompts import ImageLike, load_image, prepare
-from rvelens.seam import is_wrapped
+from rvelens.model.hooked_lvlm import HookedLVLM, check_loaded
+from rvelens.model.loading import load_parts
+from rvelens.model.prompts import ImageLike, load_image, prepare
+from rvelens.seam.device import execution_device
+from rvelens.seam.seam import is_wrapped
+from rvelens.speed.clock import Progress
 
 # Where there is no other picture: a random one with structure at the scale of a patch.
 _SIZE = (448, 336)
@@ -103,7 +103,7 @@ def check(
         question: the question about it.
         inputs: tensors of prompts without padding, for a model without a processor.
         processor, family: as in `HookedLVLM.from_pretrained`.
-        dtype, device_map: as in `rvelens.loading.load_model`, for a name or a folder.
+        dtype, device_map: as in `rvelens.model.loading.load_model`, for a name or a folder.
         speed: measure time and memory too.
         compiled: measure compiled steps behind a static cache; by default on a GPU alone.
         only: names of `CHECKS` to run; by default all.

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from rvelens.bench.clock import interleaved
-from rvelens.bench.memory import peak_bytes
 from rvelens.check.outcome import reason_of
 from rvelens.check.subject import Subject
+from rvelens.speed.clock import interleaved
+from rvelens.speed.memory import peak_bytes
 
 _TOKENS = 8
 _RUNS = 3

@@ -13,14 +13,14 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from rvelens import attention
-from rvelens.attention import Call
 from rvelens.check.outcome import Tolerance, apart
+from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import rve_hooks
-from rvelens.marks import visual_ids
-from rvelens.model import HookedLVLM
-from rvelens.prefix import PER_KEY
-from rvelens.profile import ARSProfile
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prefix import PER_KEY
+from rvelens.seam import attention
+from rvelens.seam.attention import Call
+from rvelens.seam.marks import visual_ids
 
 # Of unequal length, so that a batch of them has padding.
 QUESTIONS = (

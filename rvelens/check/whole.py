@@ -20,8 +20,8 @@ from rvelens.check.outcome import (
     within,
 )
 from rvelens.check.subject import NEW_TOKENS, Inputs, Subject, left_padded, longer
-from rvelens.prefix import can_share, prepare_shared
-from rvelens.replay import prefill
+from rvelens.model.prefix import can_share, prepare_shared
+from rvelens.model.replay import prefill
 
 # Tokens of padding before a prompt.
 _PADDING = 3

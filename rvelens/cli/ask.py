@@ -24,19 +24,19 @@ from rvelens.cli.common import (
     out,
     status,
 )
-from rvelens.cli.profiles import find_profile
-from rvelens.grid import ImageGrid
+from rvelens.heads.hub import check_folder
+from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.hooks import region_hooks
-from rvelens.hub import check_folder
-from rvelens.layers import format_layers, parse_layers
-from rvelens.model import HookedLVLM
-from rvelens.prompts import load_image
+from rvelens.interventions.profiles import find_profile
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import load_image
+from rvelens.model.weights import check_profile_of
 from rvelens.tables import Table
-from rvelens.weights import check_profile_of
+from rvelens.tokens.grid import ImageGrid
 
 if TYPE_CHECKING:
-    from rvelens.intervention import Intervention
-    from rvelens.methods import Method
+    from rvelens.evaluate.intervention import Intervention
+    from rvelens.interventions.methods import Method
 
 # Of RVE alone; a region takes layers and beta.
 _RVE_ONLY = ("profile", "k", "alpha", "scope", "denoise", "max_entropy")
@@ -135,8 +135,8 @@ def ask(
     # Below what is refused at once, since they bring along what only answering needs.
     from rvelens.cli.steering import answer, draw, parse_region, region_method, same_wording
     from rvelens.evaluate.answering import Decoding
-    from rvelens.intervention import Intervention
-    from rvelens.methods import check_parameters, make_method
+    from rvelens.evaluate.intervention import Intervention
+    from rvelens.interventions.methods import check_parameters, make_method
 
     box = None if region is None else parse_region(region, size)
     steer = ranking = None

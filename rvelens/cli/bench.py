@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from rvelens import bench as measure
-from rvelens.bench import PLAIN, PLAIN_COMPILED, Result
-from rvelens.bench.memory import check_room
+from rvelens import speed as measure
 from rvelens.cli.common import Json, bar, emit_json, out
-from rvelens.layers import format_layers
+from rvelens.heads.layers import format_layers
+from rvelens.speed import PLAIN, PLAIN_COMPILED, Result
+from rvelens.speed.memory import check_room
 from rvelens.tables import Table
 
 

@@ -18,7 +18,7 @@ from rich.progress import track
 
 if TYPE_CHECKING:
     from rvelens.benchmarks import Benchmark
-    from rvelens.model import HookedLVLM
+    from rvelens.model.hooked_lvlm import HookedLVLM
 
 
 class Dtype(StrEnum):
@@ -119,8 +119,8 @@ def status(message: str) -> Iterator[None]:
 def load_model(
     name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
 ) -> HookedLVLM:
-    """`rvelens.loading.load_model` behind a spinner."""
-    from rvelens.loading import load_model as load
+    """`rvelens.model.loading.load_model` behind a spinner."""
+    from rvelens.model.loading import load_model as load
 
     check_model_options(name, family, device_map)
     with status(f"loading {name}"):
@@ -132,9 +132,9 @@ def check_model_options(
 ) -> None:
     """Raise ValueError for what no model can be loaded or asked with, before one is loaded."""
     from rvelens.families.registry import FAMILIES, family_of
-    from rvelens.hub import check_name
-    from rvelens.loading import check_device_map
-    from rvelens.prompts import check_template
+    from rvelens.heads.hub import check_name
+    from rvelens.model.loading import check_device_map
+    from rvelens.model.prompts import check_template
 
     check_name(name)
     check_device_map(device_map)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from rvelens.cli.common import Json, bar, check_model_options, emit_json, load_model, out
-from rvelens.files import write_json, write_text
-from rvelens.paths import refuse_foreign
+from rvelens.files.atomic import write_json, write_text
+from rvelens.files.paths import refuse_foreign
 
 
 def demo(
@@ -28,7 +28,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Find sensitive heads, steer attention, and measure what it does on action scenes."""
-    from rvelens import report  # Brings scipy along, which no other command waits for.
+    # Brings scipy along, which no other command waits for.
+    from rvelens.studies import demo as report
 
     if save is not None:
         try:

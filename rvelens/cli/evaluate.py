@@ -33,11 +33,11 @@ from rvelens.cli.common import (
     load_model,
     out,
 )
-from rvelens.cli.profiles import find_profile
-from rvelens.files import parse_json
-from rvelens.methods import METHODS, check_parameters, checked_parameters, make_method
-from rvelens.paths import check_new_folder, refuse_foreign
-from rvelens.tuned import Tuned
+from rvelens.evaluate.tuned import Tuned
+from rvelens.files.atomic import parse_json
+from rvelens.files.paths import check_new_folder, refuse_foreign
+from rvelens.interventions.methods import METHODS, check_parameters, checked_parameters, make_method
+from rvelens.interventions.profiles import find_profile
 
 _LISTS = ("--benchmark", "--method", "--model", "--profile")
 

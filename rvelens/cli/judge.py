@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from rvelens.cli.common import Json, bar, emit_json, out, warn
-from rvelens.endpoint import Endpoint, address_of, shown
-from rvelens.files import write_json
-from rvelens.judge import PROMPT_VERSION, by_group, load_run, summarise
-from rvelens.judge import judge as score_answers
-from rvelens.paths import check_new_folder, refuse_foreign, slug
+from rvelens.files.atomic import write_json
+from rvelens.files.paths import check_new_folder, refuse_foreign, slug
+from rvelens.judge.endpoint import Endpoint, address_of, shown
+from rvelens.judge.open_ended import PROMPT_VERSION, by_group, load_run, summarise
+from rvelens.judge.open_ended import judge as score_answers
 from rvelens.tables import Table
 
 

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from rvelens.benchmarks import BENCHMARKS, RELATIONS, load_benchmark
 from rvelens.cli.common import Json, bar, emit_json, out
-from rvelens.endpoint import Endpoint, connect
+from rvelens.files.paths import check_new_folder
+from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.pairs import find, review
 from rvelens.pairs.ask_model import by_model
 from rvelens.pairs.generate import MAX_ATTEMPTS, Question, by_lexicon
@@ -26,7 +27,6 @@ from rvelens.pairs.make import (
     questions_of_file,
     sample,
 )
-from rvelens.paths import check_new_folder
 
 pairs = typer.Typer(help="Make contrastive pairs from questions, and review them.")
 SHOWN = 5

@@ -25,10 +25,10 @@ from rvelens.cli.common import (
     out,
     warn,
 )
-from rvelens.contrastive import with_suffix
+from rvelens.heads.pair import with_suffix
+from rvelens.heads.profile import ARSProfile, check_profile_path
 from rvelens.pairs import load_pairs
 from rvelens.plots import ars_heatmap, check_figure_path, save_figure
-from rvelens.profile import ARSProfile, check_profile_path
 from rvelens.scores import SCORES, find_score, score_heads
 from rvelens.tables import Table
 

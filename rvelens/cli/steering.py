@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from rvelens.answers import yes_no_probabilities
 from rvelens.evaluate.answering import Decoding, answer_logits
-from rvelens.grid import Box, ImageGrid
+from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.hooks import mask_recording_hooks, region_hooks
 from rvelens.hooks.enhanced import Masks
-from rvelens.layers import format_layers, parse_layers
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.yes_no import yes_no_probabilities
+from rvelens.tokens.grid import Box, ImageGrid
 
 
 def parse_region(text: str, size: tuple[int, int]) -> Box:

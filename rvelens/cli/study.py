@@ -38,11 +38,11 @@ from rvelens.cli.common import (
     warn,
 )
 from rvelens.cli.evaluate import known, parameters_by_method
-from rvelens.cli.profiles import find_profile
-from rvelens.contrastive import ContrastivePair
-from rvelens.methods import METHODS, check_parameters, make_method
+from rvelens.files.paths import check_new_folder, refuse_foreign
+from rvelens.heads.pair import ContrastivePair
+from rvelens.interventions.methods import METHODS, check_parameters, make_method
+from rvelens.interventions.profiles import find_profile
 from rvelens.pairs import load_pairs
-from rvelens.paths import check_new_folder, refuse_foreign
 
 if TYPE_CHECKING:
     from rvelens.studies import Study

@@ -23,7 +23,7 @@ from rvelens.cli.common import (
     Suffix,
 )
 from rvelens.cli.study import study
-from rvelens.tuned import By
+from rvelens.evaluate.tuned import By
 
 
 def tune(

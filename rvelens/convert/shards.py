@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rvelens import files
+from rvelens.files import atomic as files
 
 # (index, files without an index), in the order of preference that transformers has.
 _LAYOUTS = (

@@ -16,23 +16,17 @@ from PIL import Image
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from rvelens.answers import yes_margin
 from rvelens.benchmarks import Item
-from rvelens.decoding import ContrastProcessor, icd_negative, text_negative, vcd_negative
-from rvelens.decoding.icd import disturbed_prompt
-from rvelens.limits import check_length
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
-from rvelens.prefix import can_share, identity, prepare_shared
-from rvelens.prompts import ImageLike
-from rvelens.replay import (
-    ROWS,
-    Hooks,
-    can_replay,
-    prefill,
-    replays_exactly,
-)
-from rvelens.side_by_side import edits_last_row
+from rvelens.interventions import ContrastProcessor, icd_negative, text_negative, vcd_negative
+from rvelens.interventions.icd import disturbed_prompt
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.limits import check_length
+from rvelens.model.prefix import can_share, identity, prepare_shared
+from rvelens.model.prompts import ImageLike
+from rvelens.model.replay import ROWS, Hooks, can_replay, prefill, replays_exactly
+from rvelens.model.side_by_side import edits_last_row
+from rvelens.model.yes_no import yes_margin
 
 Value = TypeVar("Value")
 
@@ -99,7 +93,7 @@ def answer(
 
     Args:
         model: the hooked model, without hooks that are on.
-        method: from `rvelens.methods.make_method`.
+        method: from `rvelens.interventions.methods.make_method`.
         images: one for each question; the same object where the image is the same.
         questions: as many.
         names: names of the images, from which VCD's noise follows; by default an image's path, or a
@@ -249,7 +243,7 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 def side_by_side(model: HookedLVLM, methods: Sequence[Method]) -> list[list[Method]]:
     """Methods in groups that are answered together: those that a replay can run, in one.
 
-    Their settings run behind one prefill (`rvelens.replay`), where the model allows it.
+    Their settings run behind one prefill (`rvelens.model.replay`), where the model allows it.
     """
     together = [
         m

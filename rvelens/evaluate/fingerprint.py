@@ -31,8 +31,8 @@ from rvelens.evaluate.python_code import (
     library,
     state,
 )
-from rvelens.model import HookedLVLM
-from rvelens.weights import tensors_digest
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.weights import tensors_digest
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice)
 _BY_TEXT = (

@@ -16,12 +16,12 @@ import rvelens
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.fingerprint import fingerprint
-from rvelens.files import as_json, write_json
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
-from rvelens.prompts import render
-from rvelens.stored import MANIFEST, RUN_FORMAT, RunManifest, checked, read_stored
-from rvelens.weights import dtype_name, weights_digest
+from rvelens.files.atomic import as_json, write_json
+from rvelens.files.stored import MANIFEST, RUN_FORMAT, RunManifest, checked, read_stored
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import render
+from rvelens.model.weights import dtype_name, weights_digest
 
 FORMAT = RUN_FORMAT
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from rvelens.files import write_text
+from rvelens.files.atomic import write_text
 
 # Models may load slowly in one process and fast in another.
 MEETING = timedelta(minutes=15)

@@ -13,8 +13,8 @@ from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.manifest import differences, refuse_differences
 from rvelens.evaluate.scoring import score
 from rvelens.evaluate.store import read, refuse_changed
-from rvelens.methods import Method
-from rvelens.stored import MANIFEST, Stored, read_run, read_stored
+from rvelens.files.stored import MANIFEST, Stored, read_run, read_stored
+from rvelens.interventions.methods import Method
 
 FILE = "report.json"
 

@@ -24,9 +24,9 @@ from rvelens.evaluate.processes import Processes, at_work, meet, processes, wait
 from rvelens.evaluate.render import to_markdown
 from rvelens.evaluate.reports import FILE, check_goes_with, merged, read_report
 from rvelens.evaluate.store import AnswerFile, answers_file, read, refuse_changed
-from rvelens.files import as_json, cut_torn_line, locked, write_json, write_text
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
+from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -50,7 +50,8 @@ def evaluate(
     Args:
         model: the hooked model, without hooks that are on.
         benchmarks: from `rvelens.benchmarks.load_benchmark`.
-        methods: from `rvelens.methods.make_method`; the first is what the others are compared with.
+        methods: from `rvelens.interventions.methods.make_method`; the first is what the others are
+            compared with.
         out: folder of the run.
         decoding: prompt, length and seed, the same for all.
         batch_size: questions per forward; halved when memory runs out.

@@ -12,8 +12,8 @@ from typing import Any
 from rvelens.benchmarks import Item
 from rvelens.benchmarks.files import sha256
 from rvelens.evaluate.answering import Answer
-from rvelens.files import Line, append_lines, read_lines
-from rvelens.stored import MANIFEST, MalformedError, Stored, answer_files, checked
+from rvelens.files.atomic import Line, append_lines, read_lines
+from rvelens.files.stored import MANIFEST, MalformedError, Stored, answer_files, checked
 
 
 def answers_file(folder: Path, rank: int) -> Path:

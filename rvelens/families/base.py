@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rvelens.grid import ImageGrid, VideoGrid
+from rvelens.tokens.grid import ImageGrid, VideoGrid
 
 GridOf = Callable[[Any, Any, tuple[int, int], int], ImageGrid | None]
 VideoGridOf = Callable[[Any, Mapping[str, Any], int], VideoGrid | None]
@@ -53,9 +53,10 @@ class Family:
             "" where the processor puts the image tokens before the text by itself.
         note: one line for `rvelens families`.
         replays: a prompt run in parts, from a cache, equals a whole forward, so that
-            `rvelens.prefix` and `rvelens.replay` may share its start. Not so where every token of a
-            prompt sees the last one, positions depend on the whole prompt, layers forget old keys,
-            or a forward wants its pixels each time. Of each family here that says so, tests verify it.
+            `rvelens.model.prefix` and `rvelens.model.replay` may share its start. Not so where
+            every token of a prompt sees the last one, positions depend on the whole prompt, layers
+            forget old keys, or a forward wants its pixels each time. Of each family here that says
+            so, tests verify it.
         verified: what the package's tests verify on a small random model of each configuration.
     """
 

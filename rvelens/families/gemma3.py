@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, Tile, single_tile, square_side
+from rvelens.tokens.grid import ImageGrid, Tile, single_tile, square_side
 
 
 def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:

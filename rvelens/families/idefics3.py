@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, single_tile, tiled
+from rvelens.tokens.grid import ImageGrid, single_tile, tiled
 
 LONGEST = 4096  # Above this the image processors shrink any image.
 

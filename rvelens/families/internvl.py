@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, single_tile, square_side, tiled
+from rvelens.tokens.grid import ImageGrid, single_tile, square_side, tiled
 
 
 def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, seen_box, single_tile, square_side
+from rvelens.tokens.grid import ImageGrid, seen_box, single_tile, square_side
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives "

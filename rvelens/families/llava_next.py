@@ -7,7 +7,7 @@ from typing import Any
 
 from rvelens.families import llava
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import Box, ImageGrid, Tile
+from rvelens.tokens.grid import Box, ImageGrid, Tile
 
 
 def anyres_grid(

@@ -8,7 +8,7 @@ from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.families.llava_next import anyres_grid
-from rvelens.grid import ImageGrid, VideoGrid
+from rvelens.tokens.grid import ImageGrid, VideoGrid
 
 
 def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, single_tile, square_side
+from rvelens.tokens.grid import ImageGrid, single_tile, square_side
 
 
 def refuse(config: Any) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rvelens.families.base import ALL_CHECKS, Family
-from rvelens.grid import ImageGrid, VideoGrid, single_tile
+from rvelens.tokens.grid import ImageGrid, VideoGrid, single_tile
 
 USER = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
 CHAT = (

@@ -17,7 +17,7 @@ class Arguments:
 
     Attributes:
         pretrained: hub name, folder or rvelens/tiny.
-        method: one of `rvelens.methods.METHODS`.
+        method: one of `rvelens.interventions.methods.METHODS`.
         parameters: of the method.
         profile: a file that `rvelens scan` wrote, or "published"; for rve.
         prompt: a preset of the family, or a template.
@@ -49,7 +49,7 @@ def parse(given: Mapping[str, Any]) -> Arguments:
 
     Raises:
         ValueError: no model, an argument nobody knows, or one of another type. The method and its
-            parameters are for `rvelens.methods.make_method` to check.
+            parameters are for `rvelens.interventions.methods.make_method` to check.
     """
     rest = {name: value for name, value in given.items() if value is not None}
     parameters = _json_object(rest.pop("method_args", {}))

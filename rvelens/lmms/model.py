@@ -16,12 +16,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from rvelens.benchmarks import Item
-from rvelens.cli.profiles import find_profile
 from rvelens.evaluate import Decoding
 from rvelens.evaluate.answering import answer_items, backing_off
+from rvelens.interventions.methods import make_method
+from rvelens.interventions.profiles import find_profile
 from rvelens.lmms.arguments import parse
-from rvelens.loading import load_model
-from rvelens.methods import make_method
+from rvelens.model.loading import load_model
 
 # Under this key of a picture's `info` a task of ours keeps its name, from which VCD's noise follows.
 NAME = "rvelens_name"

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rvelens.endpoint import Ask, Endpoint, Reply, cached, data_url
+from rvelens.judge.endpoint import Ask, Endpoint, Reply, cached, data_url
+from rvelens.model.prompts import load_image
 from rvelens.pairs.file import parse_writable
 from rvelens.pairs.find import Finder, NotMadeError, Verb, by_rules, verb_at
 from rvelens.pairs.generate import MAX_ATTEMPTS, Generator, Made, Question, Verdict, finish, verify
 from rvelens.pairs.lexicon import readings
-from rvelens.prompts import load_image
 
 PROPOSE = """\
 You see an image and a question about it.
@@ -82,7 +82,7 @@ def by_model(
     """Candidates from a vision model, verified by the table as far as it knows, and by the model.
 
     Args:
-        ask: of `rvelens.endpoint.connect`.
+        ask: of `rvelens.judge.endpoint.connect`.
         endpoint: what `ask` is connected to.
         finder: how a verb's form is found where the model has named it.
         which: of several verbs the first, the second and so on.

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rvelens.contrastive import ContrastivePair
-from rvelens.files import parse_json, read_lines
-from rvelens.paths import below
+from rvelens.files.atomic import parse_json, read_lines
+from rvelens.files.paths import below
+from rvelens.heads.pair import ContrastivePair
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
 # subject and verb. Anything looser would sometimes put the verb in the place of a noun.

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Benchmark
-from rvelens.files import append_lines, cut_torn_line, end_last_line, locked, parse_json, torn_line
+from rvelens.files.atomic import (
+    append_lines,
+    cut_torn_line,
+    end_last_line,
+    locked,
+    parse_json,
+    torn_line,
+)
+from rvelens.files.paths import below
 from rvelens.pairs.ask_model import RequestFailedError
 from rvelens.pairs.file import name_of, read_objects, read_rows, text_of
 from rvelens.pairs.find import NotMadeError
 from rvelens.pairs.generate import Generator, Made, Question
 from rvelens.pairs.review import changing
-from rvelens.paths import below
 
 # What each line that is written here begins with.
 _LINE_BEGINS = b'{"id": "'

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rvelens.contrastive import swapped_word
-from rvelens.files import locked, write_bytes
+from rvelens.files.atomic import locked, write_bytes
+from rvelens.heads.pair import swapped_word
 from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_rows
 
 # What a person does, to what the file then says.

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rvelens.layers import format_layers
+from rvelens.heads.layers import format_layers
+from rvelens.heads.profile import ARSProfile
 from rvelens.plots.lines import Series, draw_lines
 from rvelens.plots.style import (
     COLUMN,
@@ -24,7 +25,6 @@ from rvelens.plots.style import (
     ticks,
     wrapped,
 )
-from rvelens.profile import ARSProfile
 
 
 def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> Figure:

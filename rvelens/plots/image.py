@@ -14,9 +14,9 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.grid import ImageGrid
+from rvelens.heads.layers import format_layers
 from rvelens.hooks.enhanced import Masks
-from rvelens.layers import format_layers
+from rvelens.model.prompts import ImageLike, load_image
 from rvelens.plots.style import (
     COLUMN,
     PAGE,
@@ -28,7 +28,7 @@ from rvelens.plots.style import (
     settle,
     wrapped,
 )
-from rvelens.prompts import ImageLike, load_image
+from rvelens.tokens.grid import ImageGrid
 
 _PIXELS = 900  # Pictures are drawn at most this wide or high; more would only make large files.
 

@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
-from rvelens.files import write_bytes
+from rvelens.files.atomic import write_bytes
 
 COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
 TEXT, SMALL = 8.0, 7.0  # Points; nothing but numbers in cells is smaller.

@@ -14,13 +14,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.answers import yes_margin
-from rvelens.contrastive import ContrastivePair
+from rvelens.heads.pair import ContrastivePair
 from rvelens.hooks.rows import image_part, last_row, scores_of
-from rvelens.model import HookedLVLM
-from rvelens.prefix import can_share, prepare_shared
-from rvelens.prompts import Images
-from rvelens.replay import ROWS, Hooks, prefill
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prefix import can_share, prepare_shared
+from rvelens.model.prompts import Images
+from rvelens.model.replay import ROWS, Hooks, prefill
+from rvelens.model.yes_no import yes_margin
 from rvelens.scores.inputs import both_texts
 from rvelens.scores.maps import by_decoder_layer
 

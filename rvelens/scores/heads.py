@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.contrastive import ContrastivePair, check_pair
-from rvelens.model import HookedLVLM
-from rvelens.profile import ARSProfile
-from rvelens.prompts import load_image
+from rvelens.heads.pair import ContrastivePair, check_pair
+from rvelens.heads.profile import ARSProfile
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import load_image
+from rvelens.model.weights import dtype_name, weights_digest
 from rvelens.scores.effects import gradient, patching
 from rvelens.scores.maps import (
     ars,
@@ -27,7 +28,6 @@ from rvelens.scores.maps import (
     of_maps,
     renormalised,
 )
-from rvelens.weights import dtype_name, weights_digest
 
 PerPair = Float[Tensor, "pair layer head"]
 

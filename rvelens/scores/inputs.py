@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rvelens.contrastive import ContrastivePair
-from rvelens.model import HookedLVLM
-from rvelens.prefix import can_share, prepare_shared
+from rvelens.heads.pair import ContrastivePair
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prefix import can_share, prepare_shared
 
 
 def both_texts(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.contrastive import ContrastivePair
+from rvelens.heads.pair import ContrastivePair
 from rvelens.hooks.record import ars_caching_hooks
-from rvelens.model import HookedLVLM
+from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.scores.inputs import both_texts
 
 Maps = Float[Tensor, "pair head image"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from rvelens.evaluate.scoring import score
 from rvelens.hooks import rve_hooks
+from rvelens.model.replay import Hooks
 from rvelens.plots import Row, dots
-from rvelens.replay import Hooks
 from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study

@@ -13,13 +13,13 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from rvelens.benchmarks import Benchmark, Item
-from rvelens.grid import Box, ImageGrid
-from rvelens.layers import PRESET, format_layers, scaled_layers
+from rvelens.heads.layers import PRESET, format_layers, scaled_layers
 from rvelens.plots import head_overlays, overlay
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.regions import REGION, find_region, grid_of
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 from rvelens.tables import Table
+from rvelens.tokens.grid import Box, ImageGrid
 
 
 def measure(setup: Setup) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rvelens.benchmarks import Item
-from rvelens.layers import format_layers
+from rvelens.heads.layers import format_layers
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
 from rvelens.stats import FEW, Estimate, bootstrap_each, clusters, means
 from rvelens.studies.kit.base import Setup, Shown, Study

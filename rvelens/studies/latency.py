@@ -12,13 +12,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.bench.clock import interleaved, quartiles
-from rvelens.bench.generation import twin
 from rvelens.evaluate.answering import answer
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
-from rvelens.paths import slug
+from rvelens.files.paths import slug
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.plots import timing_bars
+from rvelens.speed.clock import interleaved, quartiles
+from rvelens.speed.generation import twin
 from rvelens.stats import Estimate, mcnemar
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.beside import beside

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from rvelens.layers import PRESET, format_layers, scaled_layers
-from rvelens.localisation import rank_correlations
+from rvelens.heads.layers import PRESET, format_layers, scaled_layers
+from rvelens.heads.profile import ARSProfile
+from rvelens.heads.region import rank_correlations
 from rvelens.plots import Series, lines, scatter
-from rvelens.profile import ARSProfile
 from rvelens.stats import FEW, above, bootstrap_each, format_change, means
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.regions import each_region, grid_of

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from rvelens.benchmarks import Benchmark
-from rvelens.endpoint import Endpoint, connect
 from rvelens.evaluate.answering import Answer
-from rvelens.judge import PROMPT_VERSION, judge
-from rvelens.judge import Item as Judged
-from rvelens.paths import slug
+from rvelens.files.paths import slug
+from rvelens.judge.endpoint import Endpoint, connect
+from rvelens.judge.open_ended import PROMPT_VERSION, judge
+from rvelens.judge.open_ended import Item as Judged
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels

@@ -1,8 +1,8 @@
 """RVE's settings: share, strength, heads, and layers (Figures 7 and 8), at the price of one evaluation.
 
 Every setting replays the last token, and what is generated behind it, from one prefill of each
-question (`rvelens.replay`). The best of many settings on the questions that chose it looks better than
-it is: `rvelens tune` chooses on some questions and reports on others.
+question (`rvelens.model.replay`). The best of many settings on the questions that chose it looks
+better than it is: `rvelens tune` chooses on some questions and reports on others.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jaxtyping import Float
 
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import score
+from rvelens.heads.layers import contiguous_bands, format_layers, parse_layers
 from rvelens.hooks import rve_hooks
-from rvelens.layers import contiguous_bands, format_layers, parse_layers
+from rvelens.model.replay import Hooks
 from rvelens.plots import Series, bands, lines, surface
-from rvelens.replay import Hooks
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside

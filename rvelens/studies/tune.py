@@ -16,16 +16,16 @@ import numpy as np
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, read_answers, score
+from rvelens.evaluate.tuned import By, Tuned
+from rvelens.heads.layers import contiguous_bands
 from rvelens.hooks import rve_hooks
-from rvelens.layers import contiguous_bands
-from rvelens.replay import Hooks
+from rvelens.model.replay import Hooks
 from rvelens.stats import auc
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row
 from rvelens.studies.sweep import describe
 from rvelens.tables import Table
-from rvelens.tuned import By, Tuned
 
 PLAIN, DEFAULT, TUNED = "vanilla", "RVE, as it was", "RVE, tuned"
 

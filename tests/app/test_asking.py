@@ -14,7 +14,7 @@ from rvelens.app.tab_ask import ALL_LAYERS, views
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.answering import answer
 from rvelens.hooks import ars_caching_hooks
-from rvelens.methods import METHODS, make_method
+from rvelens.interventions.methods import METHODS, make_method
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from rvelens.app.page import served
 from rvelens.app.shared import scene_pairs, scenes
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import evaluate
-from rvelens.methods import make_method
+from rvelens.interventions.methods import make_method
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("RVELENS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)

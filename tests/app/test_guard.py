@@ -14,7 +14,7 @@ import pytest
 from rvelens.app.asking import settings_of
 from rvelens.app.guard import is_local
 from rvelens.app.shared import scenes
-from rvelens.methods import METHODS
+from rvelens.interventions.methods import METHODS
 
 
 @pytest.fixture(scope="module")

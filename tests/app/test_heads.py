@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rvelens.app.heads import ask_without, format_heads, parse_heads, see, toggled
 from rvelens.app.models import Models
 from rvelens.app.shared import scene_pairs
-from rvelens.contrastive import ContrastivePair
+from rvelens.heads.pair import ContrastivePair
 from rvelens.hooks import ars_caching_hooks, head_mask_hooks
 from rvelens.scores import score_heads
 

@@ -15,7 +15,7 @@ from rvelens.app.asking import Said
 from rvelens.app.chart import chart
 from rvelens.app.markup import answer, escape, figures, head_map, head_marks, message
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated, hexes
-from rvelens.grid import single_tile
+from rvelens.tokens.grid import single_tile
 
 
 @given(st.text())

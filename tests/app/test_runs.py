@@ -14,7 +14,7 @@ from rvelens.app.shared import scene_pairs
 from rvelens.app.tab_runs import cases_html
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import evaluate
-from rvelens.methods import make_method
+from rvelens.interventions.methods import make_method
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,14 @@ from tiny_inputs import VOCAB, image
 from tiny_models import build
 from transformers.cache_utils import DynamicLayer
 
-from rvelens import HookedLVLM, attention
-from rvelens.attention import Call
+from rvelens import HookedLVLM
 from rvelens.check import CHECKS, check
 from rvelens.families import family_of
-from rvelens.grid import ImageGrid, Tile
 from rvelens.hooks.ablate import HeadMask
 from rvelens.hooks.rve import RVEHook
+from rvelens.seam import attention
+from rvelens.seam.attention import Call
+from rvelens.tokens.grid import ImageGrid, Tile
 
 QUESTION = "does a man hold a ball ?"
 
@@ -301,9 +302,9 @@ BROKEN = {
     "scaled scores": (part(Call, "scores", scaled_scores), {"layers"}),
     "a stronger edit": (part(RVEHook, "_edited", stronger), {"RVE"}),
     "another head masked": (part(HeadMask, "__call__", next_head), {"head masks"}),
-    "edits that are lost": (part("rvelens.attention", "_put_row", unedited), {"edits", "RVE"}),
+    "edits that are lost": (part("rvelens.seam.attention", "_put_row", unedited), {"edits", "RVE"}),
     "a shifted cache": (part(HookedLVLM, "run_with_cache", shifted_cache), {"hidden states"}),
-    "later positions": (part("rvelens.replay", "positions", late), {"replay"}),
+    "later positions": (part("rvelens.model.replay", "positions", late), {"replay"}),
     "another image": (
         part("rvelens.check.whole", "prepare_shared", one_image_for_another),
         {"shared prefix"},

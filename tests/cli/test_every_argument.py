@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rvelens import ARSProfile, loading
+from rvelens import ARSProfile
 from rvelens.app import models as app_models
 from rvelens.cli import COMMANDS, _imported, main
+from rvelens.model import loading
 
 QUESTION = "does a man hold a bat in the image ?"
 PROFILE = ("--profile", "p.safetensors")
@@ -136,7 +137,7 @@ def run(folder, capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(loading, "load_model", reached)
     monkeypatch.setattr(app_models, "load_model", reached)
-    monkeypatch.setattr("rvelens.bench.generation.build", reached)
+    monkeypatch.setattr("rvelens.speed.generation.build", reached)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def run(words):

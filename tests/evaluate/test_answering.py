@@ -12,9 +12,7 @@ from PIL import Image
 from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ARSProfile, HookedLVLM
-from rvelens.answers import yes_margin
 from rvelens.benchmarks import Item
-from rvelens.decoding import icd, vcd
 from rvelens.evaluate import Answer, Decoding, answer
 from rvelens.evaluate.answering import (
     answer_each,
@@ -24,7 +22,9 @@ from rvelens.evaluate.answering import (
     side_by_side,
 )
 from rvelens.hooks import rve_hooks
-from rvelens.methods import METHODS, make_method
+from rvelens.interventions import icd, vcd
+from rvelens.interventions.methods import METHODS, make_method
+from rvelens.model.yes_no import yes_margin
 
 DECODING = Decoding(prompt="chat", max_new_tokens=4)
 FAMILIES = ("llava", "llava_next", "instructblip", "qwen2_5_vl")

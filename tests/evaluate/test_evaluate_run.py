@@ -18,9 +18,9 @@ from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import Decoding, evaluate, to_markdown
 from rvelens.evaluate.manifest import differences
 from rvelens.evaluate.run import notes
-from rvelens.methods import make_method
-from rvelens.model import TINY, HookedLVLM
-from rvelens.weights import weights_digest
+from rvelens.interventions.methods import make_method
+from rvelens.model.hooked_lvlm import TINY, HookedLVLM
+from rvelens.model.weights import weights_digest
 
 COMMAND = [
     "eval", "rvelens/tiny", "--benchmark", "action-scenes", "--limit", "40",

@@ -20,7 +20,7 @@ import torch
 
 from rvelens.evaluate.fingerprint import fingerprint
 from rvelens.evaluate.manifest import about_method
-from rvelens.methods import Method
+from rvelens.interventions.methods import Method
 
 # A module of hooks, in which each of `CHANGES` changes what some hook does.
 SOURCE = """
@@ -193,7 +193,7 @@ def test_fingerprints_are_the_same_in_another_process(tmp_path):
 
 
 def test_methods_of_this_package_are_identified(model, profile):
-    from rvelens.methods import METHODS, make_method
+    from rvelens.interventions.methods import METHODS, make_method
 
     seen = {}
     for name in METHODS:

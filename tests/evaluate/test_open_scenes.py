@@ -5,9 +5,9 @@ from __future__ import annotations
 from rvelens import HookedLVLM
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import Decoding, evaluate, to_markdown
-from rvelens.judge import load_items
-from rvelens.methods import make_method
-from rvelens.model import TINY
+from rvelens.interventions.methods import make_method
+from rvelens.judge.open_ended import load_items
+from rvelens.model.hooked_lvlm import TINY
 
 
 def test_a_run_is_reported_and_can_be_judged(tmp_path):

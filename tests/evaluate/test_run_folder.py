@@ -13,8 +13,8 @@ from rvelens.benchmarks import load_benchmark
 from rvelens.benchmarks.files import photograph
 from rvelens.evaluate import Decoding, evaluate, load_answers
 from rvelens.evaluate.manifest import about_model
-from rvelens.methods import Method, make_method
-from rvelens.model import TINY, HookedLVLM
+from rvelens.interventions.methods import Method, make_method
+from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 
 SCORES = "blocks.3.attn.hook_attn_scores"
 

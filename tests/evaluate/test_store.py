@@ -13,7 +13,7 @@ from run_folders import name_answers
 from rvelens.benchmarks import Item
 from rvelens.evaluate import Answer
 from rvelens.evaluate.store import answers_file, append, load_answers, read
-from rvelens.files import cut_torn_line
+from rvelens.files.atomic import cut_torn_line
 
 ITEMS = [
     Item(str(n), "a.jpg", "a.jpg", "Où ?\u2028", n == 0, None, "", lambda: Image.new("RGB", (1, 1)))

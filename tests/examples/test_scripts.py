@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from rvelens import ARSProfile, HookedLVLM, score_heads
-from rvelens.answers import yes_no_probabilities
 from rvelens.benchmarks import load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs, make_questions
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate import Answer, answer, score
 from rvelens.hooks import rve_hooks
-from rvelens.methods import make_method
-from rvelens.model import TINY
+from rvelens.interventions.methods import make_method
+from rvelens.model.hooked_lvlm import TINY
+from rvelens.model.yes_no import yes_no_probabilities
 
 FOLDER = Path(__file__).parents[2] / "examples"
 # check_smollm.py is tested in tests/check.

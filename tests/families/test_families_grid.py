@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_inputs import image
 from tiny_models import build
 
-from rvelens.grid import ImageGrid
+from rvelens.tokens.grid import ImageGrid
 
 WITH_GRID = [name for name in CASES if name != "instructblip"]
 SIZES = [(96, 44), (60, 104), (80, 80)]

@@ -15,9 +15,9 @@ from tiny_decoders import DECODERS, build
 from torch import Tensor, nn
 
 from rvelens import ARSProfile, HookedLVLM
+from rvelens.heads.layers import parse_layers
 from rvelens.hooks import rve_hooks
-from rvelens.layers import parse_layers
-from rvelens.points import ROWS
+from rvelens.seam.points import ROWS
 
 POINTS = ("hook_attn_scores", "hook_pattern", "hook_z")
 HYBRIDS = ["qwen3_5", "minicpmv4_6", "nemotron_h_omni", "lfm2_vl"]

@@ -16,8 +16,8 @@ from tokenizers.processors import TemplateProcessing
 from rvelens import HookedLVLM
 from rvelens.families import FAMILIES, Family, family_of, register
 from rvelens.families.base import ALL_CHECKS
-from rvelens.prefix import can_share, prepare_shared
-from rvelens.prompts import render
+from rvelens.model.prefix import can_share, prepare_shared
+from rvelens.model.prompts import render
 
 BUILT_IN = ["llava", "llava_next", "sharegpt4v", "instructblip", "llava_onevision", "qwen2_5_vl"]
 BUILT_IN += ["qwen3_vl", "internvl", "gemma3", "idefics3", "paligemma"]

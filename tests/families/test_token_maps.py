@@ -28,7 +28,7 @@ from transformers import DynamicCache, StaticCache
 
 from rvelens import HookedLVLM
 from rvelens.hooks import rve_hooks
-from rvelens.tokens import TokenMap, tokens_of
+from rvelens.tokens.token_map import TokenMap, tokens_of
 
 ALL = (*CASES, *DECODERS)
 PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")

@@ -31,8 +31,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rvelens import HookedLVLM
-from rvelens.attention import hooks_of
-from rvelens.seam import Idle
+from rvelens.seam.attention import hooks_of
+from rvelens.seam.seam import Idle
 
 NAMES = [*CASES, *DECODERS]
 IMPLEMENTATIONS = ["sdpa", "eager"]

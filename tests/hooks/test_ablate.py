@@ -34,7 +34,7 @@ def test_a_negative_layer_is_refused():
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_mask_of_the_last_row_touches_no_other(model, inputs, side):
     """In a whole forward the rows before the last real token stay, on whichever side padding is."""
-    from rvelens.replay import prefill
+    from rvelens.model.replay import prefill
 
     if side == "right":
         order = inputs["attention_mask"].argsort(dim=1, descending=True, stable=True)

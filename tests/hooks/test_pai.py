@@ -8,8 +8,8 @@ import torch
 from family_cases import batch, generate, hooked, reference_logits
 from reference import HIDDEN, RVE
 
+from rvelens.heads.layers import scaled_layers
 from rvelens.hooks import devils_hooks, pai_hooks
-from rvelens.layers import scaled_layers
 
 # Eight query heads share four of keys in each; gemma3's window cuts through its images.
 NAMES = ["llava", "instructblip", "gemma3", "qwen2_5_vl"]

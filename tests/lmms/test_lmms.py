@@ -13,9 +13,9 @@ import yaml
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import Decoding, evaluate
+from rvelens.interventions.methods import make_method
 from rvelens.lmms import TASKS
-from rvelens.methods import make_method
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
 
 pytest.importorskip(
     "lmms_eval",

@@ -11,7 +11,7 @@ from judge_server import completion, judge_server
 from PIL import Image
 from tiny_models import IMAGES
 
-from rvelens.endpoint import Endpoint, Reply, connect, data_url
+from rvelens.judge.endpoint import Endpoint, Reply, connect, data_url
 from rvelens.pairs.ask_model import (
     JUDGEMENT,
     PROPOSAL,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rvelens.grid import center_crop_box, single_tile
 from rvelens.hooks.enhanced import Masks
 from rvelens.plots import head_overlays, overlay, overlay_enhanced
+from rvelens.tokens.grid import center_crop_box, single_tile
 
 WIDE = Image.new("RGB", (80, 40), (200, 120, 60))
 GRID = single_tile(4, 4, center_crop_box(80, 40))

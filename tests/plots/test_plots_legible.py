@@ -9,7 +9,6 @@ from figure_checks import check_words, smallest_text
 from PIL import Image
 
 from rvelens import ARSProfile
-from rvelens.grid import single_tile
 from rvelens.plots import (
     PAGE,
     Row,
@@ -26,6 +25,7 @@ from rvelens.plots import (
     surface,
     timing_bars,
 )
+from rvelens.tokens.grid import single_tile
 
 NAN = float("nan")
 RNG = np.random.default_rng(0)

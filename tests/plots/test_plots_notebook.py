@@ -11,7 +11,6 @@ from matplotlib import style
 from PIL import Image
 
 from rvelens import ARSProfile
-from rvelens.grid import single_tile
 from rvelens.hooks.enhanced import Masks
 from rvelens.plots import (
     COLUMN,
@@ -24,6 +23,7 @@ from rvelens.plots import (
     overlay,
     overlay_enhanced,
 )
+from rvelens.tokens.grid import single_tile
 
 PICTURE, GRID = Image.new("RGB", (40, 40), "red"), single_tile(2, 2)
 VALUES = np.linspace(0, 1, 4)

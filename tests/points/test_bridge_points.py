@@ -12,7 +12,7 @@ from tiny_models import IMAGES, QUESTIONS, build
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformer_lens.model_bridge.sources.transformers import helpers
 
-from rvelens.points import rows_of
+from rvelens.seam.points import rows_of
 
 FAMILIES = ("llava", "llava_next", "llava_onevision", "gemma3", "idefics3")
 EDITED = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_q", "attn.hook_z")

@@ -11,7 +11,7 @@ from family_cases import CASES, batch, hooked
 from plain_hooks import FUNCTION, HEADS, STREAM, edited, halved, recording
 from tiny_models import build
 
-from rvelens.points import ROWS, rows_of
+from rvelens.seam.points import ROWS, rows_of
 
 NAMES = (*STREAM, *HEADS, *FUNCTION)
 LAYER = 1

@@ -11,8 +11,8 @@ from reference import ars as literal_ars
 from tiny_models import IMAGES, QUESTIONS
 
 from rvelens import ContrastivePair, score_heads
-from rvelens.answers import yes_margin, yes_no_ids
 from rvelens.hooks import head_mask_hooks
+from rvelens.model.yes_no import yes_margin, yes_no_ids
 from rvelens.scores import SCORES
 from rvelens.scores.maps import (
     ars,

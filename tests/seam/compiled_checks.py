@@ -16,7 +16,6 @@ import transformers
 from family_cases import CASES, batch, hooked, profile_of
 
 from rvelens import HookedLVLM
-from rvelens.bench.counts import count_graph_breaks
 from rvelens.hooks import (
     devils_hooks,
     head_mask_hooks,
@@ -26,6 +25,7 @@ from rvelens.hooks import (
     tokens_of,
     vaf_hooks,
 )
+from rvelens.speed.counts import count_graph_breaks
 
 # torch warns of its own internals as it traces.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")

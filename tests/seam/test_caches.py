@@ -11,8 +11,8 @@ from family_cases import CASES, batch, hooked, profile_of
 from transformers import DynamicCache
 
 from rvelens import HookedLVLM
-from rvelens.carried import carried_map
 from rvelens.hooks import rve_hooks
+from rvelens.tokens.carried import carried_map
 
 ONE_FORWARD = [name for name in CASES if name not in ("instructblip", "paligemma", "gemma3")]
 every_family = pytest.mark.parametrize("name", ONE_FORWARD)

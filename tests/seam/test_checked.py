@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from rvelens import HookedLVLM
 from rvelens.hooks import rve_hooks
-from rvelens.tokens import TokenMap
+from rvelens.tokens.token_map import TokenMap
 
 every_family = pytest.mark.parametrize("name", CASES)
 Z = "blocks.1.attn.hook_z"

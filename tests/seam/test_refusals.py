@@ -16,7 +16,7 @@ from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ContrastivePair, HookedLVLM, attach_tokens, score_heads
 from rvelens.hooks import rve_hooks
-from rvelens.run import Forward
+from rvelens.seam.forward import Forward
 
 SCORES = "blocks.1.attn.hook_attn_scores"
 

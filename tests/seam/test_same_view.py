@@ -13,9 +13,9 @@ from tiny_models import IMAGES, QUESTIONS
 from rvelens.evaluate.answering import answer, answer_each, side_by_side
 from rvelens.hooks import LastRowHook, pai_hooks, rve_hooks, tokens_of
 from rvelens.hooks.rve import RVEHook
-from rvelens.methods import Method
-from rvelens.prefix import REPLAYS, prepare_shared
-from rvelens.replay import can_replay, prefill
+from rvelens.interventions.methods import Method
+from rvelens.model.prefix import REPLAYS, prepare_shared
+from rvelens.model.replay import can_replay, prefill
 
 SCORES, PATTERN = "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_pattern"
 NEW = 4

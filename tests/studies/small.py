@@ -6,8 +6,8 @@ from functools import cache
 
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import load_benchmark
-from rvelens.methods import make_method
-from rvelens.model import TINY
+from rvelens.interventions.methods import make_method
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies.kit.run import run
 

@@ -12,7 +12,7 @@ from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate import Decoding
-from rvelens.methods import make_method
+from rvelens.interventions.methods import make_method
 from rvelens.studies import find_study
 from rvelens.studies.kit.run import run
 

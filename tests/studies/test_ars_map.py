@@ -15,7 +15,7 @@ from rvelens import ARSProfile, ContrastivePair, HookedLVLM, score_heads
 from rvelens.benchmarks import scenes
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.evaluate import Decoding
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies.ars_map import agreement
 from rvelens.studies.ars_map import study as ars_map

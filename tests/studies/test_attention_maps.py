@@ -13,7 +13,7 @@ from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import scenes
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies.kit import rows
 from rvelens.studies.kit.run import run

@@ -21,13 +21,13 @@ from study_cases import StoppedError, count, hooked, measure, questions, stop_af
 from rvelens import ARSProfile
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.store import read
-from rvelens.grid import single_tile
 from rvelens.hooks import mask_recording_hooks
-from rvelens.model import TINY, HookedLVLM
+from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 from rvelens.studies import find_study
 from rvelens.studies.cases.pictures import n_layers, pictures, tinted
 from rvelens.studies.cases.study import choose, masks_of
 from rvelens.studies.kit.write import write
+from rvelens.tokens.grid import single_tile
 
 METHODS = ("vanilla", "rve")
 FOUR = {"options": {"n_cases": 4}}

@@ -13,11 +13,11 @@ from scipy.stats import spearmanr
 from small import tiny
 
 from rvelens import ARSProfile, score_heads
-from rvelens.answers import yes_margin
 from rvelens.benchmarks import load_benchmark
 from rvelens.benchmarks.action_scenes import contrastive_pairs, make_questions, patch_mask
 from rvelens.hooks import ars_caching_hooks, head_mask_hooks, region_hooks, rve_hooks
 from rvelens.hooks.rve import mask_hooks
+from rvelens.model.yes_no import yes_margin
 from rvelens.studies import find_study
 from rvelens.studies.head_scores import finding, profiles, render
 from rvelens.studies.kit import pairs as kit_pairs

@@ -12,7 +12,7 @@ from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import HookedLVLM
 from rvelens.benchmarks import scenes
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies.imbalance import _beside, _says
 from rvelens.studies.kit import rows

@@ -12,8 +12,8 @@ from tiny_models import IMAGES, QUESTIONS
 from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import Benchmark, Item, load_benchmark, rules
 from rvelens.evaluate import Decoding, answer
-from rvelens.methods import METHODS, make_method
-from rvelens.model import TINY
+from rvelens.interventions.methods import METHODS, make_method
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import Setup, find_study, latency
 from rvelens.studies.kit.parts import Parts
 from rvelens.studies.kit.run import run

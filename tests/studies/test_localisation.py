@@ -15,7 +15,7 @@ from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import scenes
 from rvelens.benchmarks.action_scenes import make_questions, patch_mask
 from rvelens.hooks import ars_caching_hooks
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study, localisation
 from rvelens.studies.kit import rows
 from rvelens.studies.kit.run import run

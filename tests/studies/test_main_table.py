@@ -18,7 +18,7 @@ from study_cases import StoppedError, count, hooked, measure, questions, stop_af
 from rvelens import ARSProfile
 from rvelens.benchmarks import load_benchmark, rules
 from rvelens.evaluate import Answer
-from rvelens.model import TINY, HookedLVLM
+from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 from rvelens.studies import find_study
 from rvelens.studies.kit.base import Shown
 from rvelens.studies.kit.paper import lookup

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tiny_models import IMAGES, QUESTIONS, build
 
 from rvelens import ARSProfile, HookedLVLM
-from rvelens.answers import yes_margin
 from rvelens.benchmarks import Benchmark, Item, load_benchmark, rules
-from rvelens.model import TINY
+from rvelens.model.hooked_lvlm import TINY
+from rvelens.model.yes_no import yes_margin
 from rvelens.studies import find_study
 from rvelens.studies.kit.margins import METRICS, draw_figures
 from rvelens.studies.kit.run import run

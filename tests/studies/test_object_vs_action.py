@@ -14,8 +14,8 @@ from rvelens import ARSProfile, HookedLVLM
 from rvelens.benchmarks import Benchmark, Item, load_benchmark, rules
 from rvelens.evaluate import Answer, Decoding
 from rvelens.evaluate.answering import answer_items
-from rvelens.methods import make_method
-from rvelens.model import TINY
+from rvelens.interventions.methods import make_method
+from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies import object_vs_action as study
 from rvelens.studies.kit.run import run

@@ -14,8 +14,8 @@ from study_cases import StoppedError, count, hooked, measure, questions, stop_af
 
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.store import read
-from rvelens.model import TINY, HookedLVLM
-from rvelens.profile import ARSProfile
+from rvelens.heads.profile import ARSProfile
+from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 from rvelens.studies import find_study
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.open_ended import exactly

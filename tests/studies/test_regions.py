@@ -9,8 +9,8 @@ from PIL import Image
 from tiny_models import build
 
 from rvelens import HookedLVLM
-from rvelens.grid import ImageGrid, Tile, single_tile
 from rvelens.studies.kit.regions import find_region, grid_of
+from rvelens.tokens.grid import ImageGrid, Tile, single_tile
 
 
 def test_a_family_without_a_grid_is_refused():

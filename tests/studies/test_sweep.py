@@ -11,8 +11,8 @@ import pytest
 from small import measured, tiny
 
 from rvelens.evaluate import Answer
+from rvelens.heads.layers import contiguous_bands
 from rvelens.hooks import rve_hooks
-from rvelens.layers import contiguous_bands
 from rvelens.studies import sweep
 
 FEW = {"alphas": [0.05, 0.3], "betas": [1.0, 2.0], "ks": [2, 99], "max_entropies": [0.6]}

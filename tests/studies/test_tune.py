@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from small import measured, tiny
 
 from rvelens.benchmarks import load_benchmark
-from rvelens.methods import make_method
+from rvelens.evaluate.tuned import Tuned
+from rvelens.interventions.methods import make_method
 from rvelens.studies import find_study
 from rvelens.studies.kit.run import run
 from rvelens.studies.kit.write import write
 from rvelens.studies.tune import split
-from rvelens.tuned import Tuned
 
 FEW = {"alphas": [0.05, 0.3], "betas": [1.0], "ks": [2], "rounds": 2}
 SCENES = load_benchmark("action-scenes", n=30)

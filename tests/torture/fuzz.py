@@ -14,17 +14,17 @@ import torch
 from safetensors.torch import save_file
 
 from rvelens import ARSProfile
-from rvelens.endpoint import Reply, cached
+from rvelens.evaluate.intervention import Intervention
 from rvelens.evaluate.reports import read_report
 from rvelens.evaluate.store import load_answers
-from rvelens.files import write_json
-from rvelens.hub import TINY
-from rvelens.intervention import Intervention
-from rvelens.judge import load_items
-from rvelens.loading import load_model
+from rvelens.evaluate.tuned import Tuned
+from rvelens.files.atomic import write_json
+from rvelens.files.stored import read_run
+from rvelens.heads.hub import TINY
+from rvelens.judge.endpoint import Reply, cached
+from rvelens.judge.open_ended import load_items
+from rvelens.model.loading import load_model
 from rvelens.pairs.file import read_rows
-from rvelens.stored import read_run
-from rvelens.tuned import Tuned
 
 Area = Callable[[Path, random.Random], tuple[list[str], int]]
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from rvelens.evaluate.store import load_answers
-from rvelens.files import append_lines, cut_torn_line, read_lines, write_json
+from rvelens.files.atomic import append_lines, cut_torn_line, read_lines, write_json
 from tests.torture.fuzz import ANSWER, MANIFEST, Area, survived
 
 EVAL = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rvelens.prompts import load_image
+from rvelens.model.prompts import load_image
 from tests.torture.fuzz import Area, survived
 
 FORMATS = {

@@ -31,8 +31,8 @@ from rvelens.benchmarks.action_scenes.world import (
     VERBS,
     draw_verb,
 )
-from rvelens.contrastive import ContrastivePair
-from rvelens.grid import single_tile
+from rvelens.heads.pair import ContrastivePair
+from rvelens.tokens.grid import single_tile
 
 SPLITS = ("train", "validation", "test")
 GROUPS = ("PC-yes", "PC-no", "CP-yes", "CP-no")

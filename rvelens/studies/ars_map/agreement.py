@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from rvelens.localisation import rank_correlations
-from rvelens.model import HookedLVLM
+from rvelens.heads.profile import PUBLISHED, ARSProfile
+from rvelens.heads.region import rank_correlations
+from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.plots import Series, lines
-from rvelens.profile import PUBLISHED, ARSProfile
 from rvelens.stats import bootstrap_each, format_change, means
 from rvelens.studies.kit.paper import model_key
 

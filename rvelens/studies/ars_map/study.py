@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rvelens.contrastive import ContrastivePair
-from rvelens.layers import format_layers
+from rvelens.heads.layers import format_layers
+from rvelens.heads.pair import ContrastivePair
+from rvelens.heads.profile import ARSProfile
 from rvelens.plots import Series, ars_heatmap, lines
-from rvelens.profile import ARSProfile
 from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, means
 from rvelens.studies.ars_map.agreement import (
     agreement,

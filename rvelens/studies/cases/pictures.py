@@ -13,8 +13,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 from rvelens.benchmarks import Item
-from rvelens.grid import ImageGrid
-from rvelens.model import HookedLVLM
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.tokens.grid import ImageGrid
 
 _EDGE = 448  # Pixels of the longer edge: sharp at a third of a page, small in a file of many.
 

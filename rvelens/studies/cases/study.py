@@ -16,7 +16,7 @@ from rvelens.evaluate.scoring import read_answers
 from rvelens.hooks import mask_recording_hooks
 from rvelens.hooks.enhanced import Masks
 from rvelens.hooks.rve import RVEHook
-from rvelens.methods import Method
+from rvelens.interventions.methods import Method
 from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import pictures
 from rvelens.studies.kit.asking import answers, ask, asked, labels, need_truths

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from rvelens.localisation import rank_correlations
-from rvelens.profile import ARSProfile
+from rvelens.heads.profile import ARSProfile
+from rvelens.heads.region import rank_correlations
 from rvelens.stats import bootstrap, bootstrap_each, means
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.regions import each_region, has_regions

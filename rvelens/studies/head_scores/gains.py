@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.evaluate.scoring import score
-from rvelens.profile import ARSProfile
+from rvelens.heads.profile import ARSProfile
 from rvelens.studies.head_scores.ways import ALL_HEADS, SWAPPED, ways_to_steer
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.settings import pair

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from rvelens.profile import ARSProfile
+from rvelens.heads.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
 from rvelens.studies.masking.masks import RANDOM, SENSITIVE, choose, settled_counts

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from rvelens.profile import ARSProfile
+from rvelens.heads.profile import ARSProfile
 from rvelens.scores import SCORES, find_score
 from rvelens.studies.ars_map.stability import common, spread
 from rvelens.studies.kit.base import Setup

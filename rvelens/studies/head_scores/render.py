@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from rvelens.layers import format_layers
+from rvelens.heads.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
 from rvelens.stats import FEW, above, format_change
 from rvelens.studies.head_scores.finding import N_ORDERS

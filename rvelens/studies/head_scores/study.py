@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from rvelens.answers import yes_no_ids
-from rvelens.layers import parse_layers
+from rvelens.evaluate.tuned import By
+from rvelens.heads.layers import parse_layers
+from rvelens.model.yes_no import yes_no_ids
 from rvelens.scores import SCORES
 from rvelens.studies.ars_map.agreement import agreement, other_ranking
 from rvelens.studies.ars_map.study import photographs_of
@@ -18,7 +19,6 @@ from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.masking.masks import settled_counts
 from rvelens.studies.tune import split
-from rvelens.tuned import By
 
 
 def measure(setup: Setup) -> dict[str, Any]:

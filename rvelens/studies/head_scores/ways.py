@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import region_hooks, rve_hooks
 from rvelens.hooks.rve import mask_hooks
-from rvelens.methods import make_method
-from rvelens.profile import ARSProfile
-from rvelens.replay import Hooks
+from rvelens.interventions.methods import make_method
+from rvelens.model.replay import Hooks
 from rvelens.studies.kit.base import Batch, HooksOf, Setup
 from rvelens.studies.kit.regions import REGION, grid_of, has_regions
 from rvelens.studies.kit.settings import of_rve

@@ -10,7 +10,7 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.run import evaluate
 from rvelens.evaluate.store import read
-from rvelens.methods import Method
+from rvelens.interventions.methods import Method
 from rvelens.studies.kit.base import Setup
 
 

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rvelens.benchmarks import Benchmark, Item
-from rvelens.contrastive import ContrastivePair
 from rvelens.evaluate.answering import Answer, Decoding, answer, answer_each, backing_off, batches
 from rvelens.evaluate.run import Progress
-from rvelens.limits import UnaskableError
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
-from rvelens.profile import ARSProfile
-from rvelens.replay import Hooks, can_replay, replays_exactly
+from rvelens.heads.pair import ContrastivePair
+from rvelens.heads.profile import ARSProfile
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.limits import UnaskableError
+from rvelens.model.replay import Hooks, can_replay, replays_exactly
 from rvelens.studies.kit.parts import Parts
 from rvelens.tables import Table
 

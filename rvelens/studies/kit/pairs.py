@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rvelens.contrastive import ContrastivePair, with_suffix
+from rvelens.heads.pair import ContrastivePair, with_suffix
 from rvelens.scores import score_heads
 from rvelens.studies.kit.base import Setup, iterate
 

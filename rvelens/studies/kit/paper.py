@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from rvelens.files import read_json
+from rvelens.files.atomic import read_json
 from rvelens.stats import Estimate
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table7", "figures")

@@ -9,7 +9,14 @@ from typing import Any
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate.manifest import settle
-from rvelens.files import append_lines, as_json, cut_torn_line, parse_json, read_lines, write_json
+from rvelens.files.atomic import (
+    append_lines,
+    as_json,
+    cut_torn_line,
+    parse_json,
+    read_lines,
+    write_json,
+)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from rvelens.benchmarks import Item
-from rvelens.grid import ImageGrid
-from rvelens.localisation import enrichment, region_auc
-from rvelens.model import HookedLVLM
+from rvelens.heads.region import enrichment, region_auc
+from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.stats import clusters
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
+from rvelens.tokens.grid import ImageGrid
 
 REGION = "verb"  # Where one must look to answer, in benchmarks that know it.
 
@@ -50,7 +50,7 @@ def find_region(
     image: Image.Image,
     attention: Float[Tensor, "layer head image"],
 ) -> dict[str, list[list[float | None]]]:
-    """Each head's "auc" and "enrichment" for one question, see `rvelens.localisation`.
+    """Each head's "auc" and "enrichment" for one question, see `rvelens.heads.region`.
 
     And "image", the share of its attention that the image gets. None where there is no such number,
     as where the region was cropped away.

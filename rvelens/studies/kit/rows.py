@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rvelens.benchmarks import Item
 from rvelens.hooks.rows import last_row
-from rvelens.model import HookedLVLM
+from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.studies.kit.base import Batch, Setup
 
 Weights = Float[Tensor, "layer head key"]

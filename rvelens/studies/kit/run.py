@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Benchmark
-from rvelens.contrastive import ContrastivePair, check_pair
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
-from rvelens.files import locked
-from rvelens.methods import Method
-from rvelens.model import HookedLVLM
-from rvelens.paths import slug
-from rvelens.profile import ARSProfile
+from rvelens.files.atomic import locked
+from rvelens.files.paths import slug
+from rvelens.heads.pair import ContrastivePair, check_pair
+from rvelens.heads.profile import ARSProfile
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.weights import check_profile_of
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.kit.parts import Parts
-from rvelens.weights import check_profile_of
 
 
 def run(

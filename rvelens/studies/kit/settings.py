@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rvelens.layers import parse_layers
+from rvelens.heads.layers import parse_layers
 from rvelens.studies.kit.base import Setup
 from rvelens.tables import Cell
 

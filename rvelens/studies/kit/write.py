@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from rvelens.files import write_json, write_text
+from rvelens.files.atomic import write_json, write_text
 from rvelens.plots import save_figure
 from rvelens.studies.kit.base import Shown, Study
 from rvelens.tables import markdown_text

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
-from rvelens.methods import METHODS
-from rvelens.paths import slug
+from rvelens.files.paths import slug
+from rvelens.interventions.methods import METHODS
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, draw_counts
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths

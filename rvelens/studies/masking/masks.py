@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rvelens.profile import ARSProfile
+from rvelens.heads.profile import ARSProfile
 from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
 
 SENSITIVE, LEAST, RANDOM = "most sensitive", "least sensitive", "random"

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from rvelens.answers import yes_margin, yes_no_ids
 from rvelens.benchmarks import Item
+from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.hooks import head_mask_hooks
-from rvelens.layers import format_layers, parse_layers
+from rvelens.model.yes_no import yes_margin, yes_no_ids
 from rvelens.plots import Series, lines
 from rvelens.stats import FEW
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study

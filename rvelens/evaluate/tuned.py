@@ -1,0 +1,119 @@
+"""A tuned setting of RVE, and the photographs that it must not be reported on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rvelens.benchmarks import Benchmark
+from rvelens.files.stored import Stored, checked, read_stored
+
+By = Literal["auc", "accuracy", "balanced_accuracy", "f1"]
+FORMAT = "rvelens-tuned-1"
+
+
+class StoredTuned(Stored):
+    """What tuning found, as its file holds it."""
+
+    format: Literal["rvelens-tuned-1"]
+    setting: dict[str, bool | int | float | str | list[int]]
+    by: By
+    model: str
+    profile: str
+    benchmark: str
+    photographs: list[str]
+
+
+class StoredMeasured(Stored):
+    """The part of a study's measurements that holds what tuning found."""
+
+    tuned: dict[str, Any]
+
+
+class StoredOfModel(Stored):
+    """What the study of tuning measured of a model."""
+
+    measured: StoredMeasured
+
+
+class StoredStudy(Stored):
+    """The tune.json of `rvelens study tune`."""
+
+    models: Annotated[list[StoredOfModel], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found.
+
+    Attributes:
+        setting: keywords for `rve_hooks`.
+        by: what it was chosen by.
+        model, profile: what it was chosen for; the profile by its digest.
+        benchmark: name of the questions that it was chosen on.
+        photographs: sources of these questions.
+    """
+
+    setting: Mapping[str, Any]
+    by: str
+    model: str
+    profile: str
+    benchmark: str
+    photographs: tuple[str, ...]
+
+    def refuse_report_on(self, benchmark: Benchmark) -> None:
+        """Raise ValueError where some of the questions are about photographs it was tuned on."""
+        known = set(self.photographs)
+        seen = [item for item in benchmark.items if item.source in known]
+        if seen:
+            raise ValueError(
+                f"{len(seen)} of {len(benchmark.items)} questions of {benchmark.name} are about "
+                f"photographs that RVE was tuned on ({seen[0].source} is one): expected others to "
+                "report on; split the photographs, or name another benchmark."
+            )
+
+    def refuse_other(self, model: str, profile: str) -> None:
+        """Raise ValueError for another model or another ranking of its heads."""
+        for what, here, there in (
+            ("model", model, self.model),
+            ("head profile", profile, self.profile),
+        ):
+            if here != there:
+                raise ValueError(
+                    f"settings tuned for the {what} {there}, and this is {here}: expected the same; "
+                    "tune for this one."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """As `load` reads it."""
+        return {
+            "format": FORMAT,
+            **{k: v for k, v in vars(self).items() if k != "photographs"},
+            "setting": dict(self.setting),
+            "photographs": list(self.photographs),
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tuned:
+        """Read what `rvelens tune` found: its tune.json, or the part "tuned" of it.
+
+        Raises:
+            ValueError: no such file, or something else.
+        """
+        path = Path(path)
+        path = path / "tune.json" if path.is_dir() else path
+        expected = "the tune.json that `rvelens tune` wrote; tune again"
+        data = read_stored(path, dict, expected)
+        try:
+            if data.get("format") != FORMAT:
+                data = checked(data, StoredStudy).models[0].measured.tuned
+            found = checked(data, StoredTuned).model_dump(exclude={"format"})
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not what tuning found ({error}): expected {expected}."
+            ) from error
+        return cls(**{**found, "photographs": tuple(found["photographs"])})

@@ -1,0 +1,70 @@
+"""Where files may be read and written: names that others wrote, and folders that are the user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+from rvelens.files.atomic import parse_json
+
+
+def below(folder: str | Path, name: str) -> Path:
+    """The path of a file below a folder, by its name from there; it need not exist.
+
+    Names come from files that anybody may have written, so they lead nowhere else.
+
+    Raises:
+        ValueError: the name is a path of its own, goes upwards, or leaves by a symbolic link.
+    """
+    parts = PurePath(name.replace("\\", "/")).parts
+    if PurePath(name).is_absolute() or ".." in parts or not parts or "\0" in name:
+        raise ValueError(f"{name!r} is no name below {folder}: expected a file there; correct it.")
+    path = Path(folder, name)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(
+            f"{path} is a link to a file outside of {folder}: expected files below that folder; name "
+            "the folder that holds them, or copy them."
+        )
+    return path
+
+
+def slug(name: str) -> str:
+    """A model's name as the name of a file or folder; long paths keep their end."""
+    return re.sub(r"[^\w.-]+", "--", name).strip("-")[-80:] or "model"
+
+
+def check_new_folder(folder: str | Path) -> None:
+    """Raise ValueError for a folder that is not there and cannot be made: call it before the work."""
+    for place in (Path(folder), *Path(folder).parents):
+        if place.is_dir():
+            return
+        if place.is_symlink() or place.exists():
+            raise ValueError(
+                f"{place} is a file: expected a folder, new or empty, for {folder}; name another."
+            )
+
+
+def refuse_foreign(paths: Iterable[str | Path], marker: str | Path, key: str) -> None:
+    """Raise ValueError where a file that is to be written exists and is somebody else's.
+
+    Call it before the work.
+
+    Args:
+        paths: files that are to be written.
+        marker: a JSON file that is always written with them; where it is there, they are replaced.
+        key: a name that the marker's object holds.
+    """
+    try:
+        found = parse_json(Path(marker).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, dict) and key in found:
+        return
+    for path in map(Path, paths):
+        if path.is_symlink() or path.exists():
+            raise ValueError(
+                f"{path} exists and was not written by an earlier run of this command: expected a "
+                "folder without it; name another folder, or move the file."
+            )

@@ -1,0 +1,336 @@
+"""The methods that are compared, each with its published defaults: one registry for every harness.
+
+A method is hooks that are on, rows that they need, and a second branch to contrast with; vanilla
+has none of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from reprlib import repr as brief
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from beartype.door import is_bearable
+
+from rvelens.families.base import Family
+from rvelens.heads.layers import chosen_layers, format_layers, parse_layers
+from rvelens.heads.profile import ARSProfile
+from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
+from rvelens.interventions.contrast import check_contrast
+from rvelens.interventions.icd import DISTURBANCE, check_disturbance
+from rvelens.interventions.pai import check_gamma
+from rvelens.interventions.vcd import signal_left
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.weights import check_profile_of
+
+Layers = str | int | Sequence[int]
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """What a method takes from a model: its shape, and the default of its family."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the decoder."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of each layer."""
+        ...
+
+    @property
+    def attention_layers(self) -> Sequence[int]:
+        """Numbers of the layers that have attention."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Whose default alpha serves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A second branch: which one, and how it is combined with the first.
+
+    Attributes:
+        kind: "vcd" (`decoding.vcd_negative`), "icd" (`icd_negative`) or "text" (`text_negative`).
+        alpha, beta: of `decoding.ContrastProcessor`.
+        step: of the diffusion; "vcd" only.
+        disturbance: the instruction; "icd" only.
+    """
+
+    kind: Literal["vcd", "icd", "text"]
+    alpha: float
+    beta: float
+    step: int | None = None
+    disturbance: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with all of its parameters settled for one model.
+
+    Attributes:
+        name: one of `METHODS`.
+        parameters: everything that determines it, as JSON can hold it, for a manifest.
+        hooks: for `model.hooks(...)`.
+        query_rows: what `model.query_rows` must be.
+        contrast: the second branch, if there is one.
+        version: of hooks of your own, a text that changes whenever they do. Without one, a run
+            identifies them by a fingerprint of their code, constants and state
+            (`rvelens.evaluate.fingerprint`).
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    hooks: tuple[tuple[str | Callable[[str], bool], Any], ...] = field(default=(), repr=False)
+    query_rows: Literal["last", "all"] = "last"
+    contrast: Contrast | None = None
+    version: str | None = None
+
+
+def _vanilla(model: Shaped, profile: ARSProfile | None) -> Method:
+    return Method("vanilla", {})
+
+
+def _rve(
+    model: Shaped,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    k: int | None = None,
+    alpha: float | None = None,
+    beta: float = 1.0,
+    scope: str = "all",
+    denoise: bool = True,
+    max_entropy: float = 1.0,
+) -> Method:
+    if profile is None:
+        raise ValueError(
+            "method 'rve' without a profile: expected the sensitivity of the model's heads; measure "
+            "it with `rvelens scan` or score_heads."
+        )
+    if isinstance(model, HookedLVLM):  # else its shape is that of the profile
+        check_profile_of(model, profile)
+    chosen = _layers(layers, model, profile)
+    settled = {
+        "k": min(5, model.n_heads // 2) if k is None else k,
+        "alpha": model.family.alpha if alpha is None else alpha,
+        "beta": beta,
+        "scope": scope,
+        "denoise": denoise,
+    }
+    if max_entropy != 1:  # left out at its default, so that runs made before there was one go on
+        settled["max_entropy"] = max_entropy
+    hooks = rve_hooks(profile, chosen, **settled)
+    parameters = {"layers": format_layers(chosen), **settled, "profile": profile.digest()}
+    return Method("rve", parameters, tuple(hooks))
+
+
+def _vcd(
+    model: Shaped,
+    profile: ARSProfile | None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    step: int = 500,
+) -> Method:
+    check_contrast(alpha, beta)
+    signal_left(step)
+    parameters = {"alpha": alpha, "beta": beta, "step": step}
+    return Method("vcd", parameters, contrast=Contrast("vcd", alpha, beta, step=step))
+
+
+def _icd(
+    model: Shaped,
+    profile: ARSProfile | None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    disturbance: str = DISTURBANCE,
+) -> Method:
+    check_contrast(alpha, beta)
+    check_disturbance(disturbance)
+    parameters = {"alpha": alpha, "beta": beta, "disturbance": disturbance}
+    return Method("icd", parameters, contrast=Contrast("icd", alpha, beta, disturbance=disturbance))
+
+
+def _vaf(
+    model: Shaped,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    enhance: float = 1.15,
+    suppress: float = 0.95,
+) -> Method:
+    chosen = _layers(layers, model, profile, (9, 14))
+    hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress)
+    parameters = {"layers": format_layers(chosen), "enhance": enhance, "suppress": suppress}
+    return Method("vaf", parameters, tuple(hooks), query_rows="all")
+
+
+def _pai(
+    model: Shaped,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    alpha: float = 0.2,
+    gamma: float = 1.0,
+    beta: float = 0.1,
+    as_published: bool = False,
+) -> Method:
+    check_gamma(gamma)
+    check_contrast(gamma - 1, beta)
+    chosen = _layers(layers, model, profile, (2, 31))
+    hooks = pai_hooks(model.n_layers, chosen, alpha, first_token=not as_published or gamma == 1)
+    parameters = {"layers": format_layers(chosen), "alpha": alpha, "gamma": gamma, "beta": beta}
+    if as_published:  # left out at its default, so that runs made before there was one go on
+        parameters["as_published"] = True
+    guidance = Contrast("text", gamma - 1, beta) if gamma > 1 else None
+    return Method("pai", parameters, tuple(hooks), contrast=guidance)
+
+
+def _devils(
+    model: Shaped,
+    profile: ARSProfile | None,
+    *,
+    layers: Layers = "preset",
+    alpha: float = 0.5,
+) -> Method:
+    chosen = _layers(layers, model, profile, (5, 18))
+    hooks = devils_hooks(model.n_layers, chosen, alpha)
+    return Method("devils", {"layers": format_layers(chosen), "alpha": alpha}, tuple(hooks))
+
+
+# What makes each method, by the names that `--method` takes.
+METHODS: dict[str, Callable[..., Method]] = {
+    "vanilla": _vanilla,
+    "rve": _rve,
+    "vcd": _vcd,
+    "icd": _icd,
+    "vaf": _vaf,
+    "pai": _pai,
+    "devils": _devils,
+}
+
+
+def make_method(
+    name: str, model: Shaped, profile: ARSProfile | None = None, **parameters: Any
+) -> Method:
+    """A method for one model, with published defaults for what is not given.
+
+    - vanilla
+    - rve: layers="preset", k=5 (at most half of the heads), alpha (of the family), beta=1.0,
+      scope="all", denoise=True, max_entropy=1.0 (every input)
+    - vcd: alpha=1.0, beta=0.1, step=500
+    - icd: alpha=1.0, beta=0.1, disturbance (the authors')
+    - vaf: layers 9-14 of 32, enhance=1.15, suppress=0.95
+    - pai: layers 2-31 of 32, alpha=0.2, gamma=1.0 (above 1: text-only guidance, cut off at
+      beta=0.1; the authors' scripts have 2 as default and 1.1 in the README's commands),
+      as_published=False (True: with guidance, no edit at the first token, as in their script)
+    - devils: layers 5-18 of 32, alpha=0.5
+
+    Args:
+        name: one of `METHODS`.
+        model: the hooked model, or what has its shape.
+        profile: head sensitivities, for rve and for layers="auto".
+        **parameters: as listed; layers as `parse_layers` reads them or as numbers.
+
+    Raises:
+        ValueError: an unknown method or parameter, a value of another type or outside its range, or
+            rve without a profile of this model.
+    """
+    return METHODS[check_name(name)](model, profile, **checked_parameters(name, parameters))
+
+
+def check_name(name: str) -> str:
+    """The name of a method; ValueError where there is none of that name."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown method {name!r}: expected one of {', '.join(METHODS)}; did you mean {near!r}?"
+        )
+    return name
+
+
+def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a method takes them, before there is a model.
+
+    Raises:
+        ValueError: an unknown method or parameter, or a value of another type.
+    """
+    make = METHODS[check_name(name)]
+    hints = typing.get_type_hints(make)
+    known = [n for n, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    return {n: _value(name, n, value, known, hints) for n, value in parameters.items()}
+
+
+def check_parameters(
+    name: str, parameters: Mapping[str, Any], profile: ARSProfile | None = None
+) -> None:
+    """Raise what `make_method` would raise, as far as that is known without a model.
+
+    Layers and heads are those of the profile; without one, layers are not looked at.
+    """
+    known = dict(parameters)
+    if profile is None:
+        known.pop("layers", None)
+    depth, heads = (32, 32) if profile is None else (profile.n_layers, profile.n_heads)
+    model = _Shape(
+        depth, heads, range(depth) if profile is None else profile.attention_layers, _NO_FAMILY
+    )
+    if name != "rve" or profile is not None:
+        make_method(name, model, profile, **known)
+
+
+_NO_FAMILY = Family("unknown", ())
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a method takes from a model, without the model."""
+
+    n_layers: int
+    n_heads: int
+    attention_layers: Sequence[int]
+    family: Family
+
+
+def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[str, Any]) -> Any:
+    """A parameter as its method takes it: whole numbers serve as real ones."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"method {method!r} has no parameter {name!r}: expected "
+            + (f"{', '.join(known)}; did you mean {near[0]!r}?" if near else "none; leave it out.")
+        )
+    if type(value) is int and is_bearable(1.0, hints[name]) and abs(value) < 2**53:
+        value = float(value)
+    fits = is_bearable(value, hints[name]) and not (type(value) is bool and hints[name] is not bool)
+    if not fits:
+        wanted = getattr(hints[name], "__name__", None) or str(hints[name])
+        raise ValueError(
+            f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected {wanted}."
+        )
+    return value
+
+
+def _layers(
+    layers: Layers,
+    model: Shaped,
+    profile: ARSProfile | None,
+    published: tuple[int, int] | None = None,
+) -> list[int]:
+    """The layers as numbers; "preset" is the method's own published range, where it has one."""
+    if not isinstance(layers, str):
+        layers = ",".join(map(str, [layers] if isinstance(layers, int) else layers))
+    if layers.strip() == "preset" and published is not None:
+        return chosen_layers(None, *published, model.n_layers, model.attention_layers)
+    return parse_layers(layers, profile, model.n_layers, model.attention_layers)

@@ -1,0 +1,317 @@
+"""From images and questions to one left-padded batch of model inputs."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from jaxtyping import Int, Shaped, UInt8
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor
+
+from rvelens.families import Family
+from rvelens.files.atomic import NotRegularError, check_regular
+from rvelens.model.chat_template import from_template
+from rvelens.model.limits import UnaskableError, check_questions, check_size
+
+ImageLike = str | Path | Image.Image
+Images = ImageLike | Sequence[ImageLike]
+
+
+# Pillow opens more. Some of those run another program (EPS) or read other files.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Those of `IMAGE_FORMATS` that this build of Pillow reads."""
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
+
+
+def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
+    """Open a path, or take an image as it is; in RGB.
+
+    Transparency is dropped, so that a transparent pixel shows the colour that it hides; of an
+    animation the frame that it stands at is taken, of a file the first. 16 bits a channel become 8
+    by their upper byte. Modes I and F say nothing of their range, so the levels that are there do:
+
+    | mode | levels | become |
+    |---|---|---|
+    | I;16 and its variants | 0 to 65535 | the upper byte |
+    | I | within 0 to 255 | themselves |
+    | I | else within 0 to 65535 | the upper byte |
+    | F | within 0 to 1 | 255 times as much, rounded |
+    | F | else within 0 to 255 | themselves, rounded |
+
+    Args:
+        image: a path or a PIL image.
+        upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
+
+    Raises:
+        ValueError: no file there, none of `IMAGE_FORMATS`, a truncated one, or one of mode I or F with
+            other levels; UnaskableError, which is one, for what is no regular file or out of bounds
+            (`rvelens.model.limits`).
+    """
+    if not isinstance(image, str | Path | Image.Image):
+        raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
+    # Other libraries (lmms-eval) tell Pillow to fill up torn images with grey.
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        if isinstance(image, Image.Image):
+            check_size(image.size, "an image")
+            decoded = _decoded(image, upright)
+        else:
+            check_regular(image)
+            with _opened(image) as opened:
+                check_size(opened.size, str(image))
+                decoded = _decoded(opened, upright)
+    except FileNotFoundError as error:
+        raise UnaskableError(f"no image at {image}: expected a file; check the path.") from error
+    except (UnaskableError, NotRegularError):
+        raise
+    except MemoryError as error:
+        raise UnaskableError(
+            f"{image} needs more memory than there is: expected a smaller image; scale it down."
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnaskableError(
+            f"{image} cannot be read as an image ({error}): expected {', '.join(IMAGE_FORMATS)}; "
+            "convert or replace the file."
+        ) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+    if isinstance(decoded, Image.Image):
+        return decoded
+    name = "an image" if isinstance(image, Image.Image) else str(image)
+    return Image.fromarray(_bytes_of_levels(decoded, name)).convert("RGB")
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The file's image, before its pixels are read; what is large is refused, so no warning of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path, formats=image_formats())
+
+
+def _decoded(image: Image.Image, upright: bool) -> Image.Image | Shaped[np.ndarray, "height width"]:
+    """In RGB; of modes I and F the levels, int32 or float32 [height width]."""
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        return np.array(image)
+    if image.mode == "I;16N":  # Pillow converts it to black.
+        image = Image.fromarray(np.asarray(image))
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda level: level / 256).convert("L")
+    elif image.mode == "La":  # Pillow knows no way from it to RGB.
+        image = image.convert("LA")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Straight to RGB, Pillow warns of what is dropped.
+    return image.convert("RGB")
+
+
+def _bytes_of_levels(
+    levels: Shaped[np.ndarray, "height width"], name: str
+) -> UInt8[np.ndarray, "height width"]:
+    """The grey levels of mode I or F as bytes, by the range that they lie in.
+
+    Raises:
+        ValueError: they lie in none, or are not numbers.
+    """
+    whole = levels.dtype.kind == "i"
+    low, high = (levels.min().item(), levels.max().item()) if levels.size else (0, 0)
+    if low >= 0 and high <= 255:  # Not where a level is NaN.
+        return np.rint(levels * 255 if not whole and high <= 1 else levels).astype(np.uint8)
+    if whole and low >= 0 and high <= 65535:
+        return (levels >> 8).astype(np.uint8)
+    raise ValueError(
+        f"{name} is of mode {'I' if whole else 'F'} with levels from {low} to {high}: expected all "
+        f"within 0 to {'255 or 0 to 65535' if whole else '1 or 0 to 255'}; scale them to such a "
+        "range, or give the image in RGB."
+    )
+
+
+def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageLike], list[str]]:
+    """One image per question; a single image serves all questions, and the other way round.
+
+    Raises:
+        ValueError: no question, an empty one, or two lists of different lengths.
+    """
+    for value, what in ((images, "images"), (questions, "questions")):
+        if not isinstance(value, str | Path | Image.Image | Sequence):
+            raise ValueError(
+                f"{what} are a {type(value).__name__}: expected one or a list of them."
+            )
+    single = isinstance(images, str | Path | Image.Image)
+    image_list: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+    question_list = [questions] if isinstance(questions, str) else list(questions)
+    if single:
+        image_list = image_list * len(question_list)
+    elif isinstance(questions, str):
+        question_list = question_list * len(image_list)
+    if len(image_list) != len(question_list) or not question_list:
+        raise ValueError(
+            f"{len(image_list)} images and {len(question_list)} questions: expected as many of one "
+            "as of the other, or a single image or question for all."
+        )
+    for question in question_list:
+        if not isinstance(question, str):
+            raise ValueError(f"a question is a {type(question).__name__}: expected a text.")
+        if not question.strip():
+            raise ValueError(f"a question is {question!r}: expected a sentence; write one.")
+        if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that were not UTF-8
+            raise ValueError(f"a question is {question!r}: expected UTF-8 text; write it anew.")
+    return image_list, question_list
+
+
+def render(family: Family, processor: Any, question: str, prompt: str) -> str:
+    """The full prompt text of one question, with the model's image token in its place.
+
+    Raises:
+        ValueError: an unknown preset, or a template without "{question}" or "{image}".
+    """
+    image_token = image_text(family, processor)
+    if prompt == "chat" and getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        messages = [{"role": "user", "content": content}]
+        return from_template(processor, messages)
+    check_template(prompt, {"chat": "", **family.prompts})
+    template = family.prompts.get(prompt, prompt)
+    return template.replace("{image}", image_token).replace("{question}", question)
+
+
+def check_template(prompt: str, presets: Mapping[str, str]) -> None:
+    """Raise ValueError for a prompt that is no preset, and no template with image and question."""
+    if prompt in presets:
+        return
+    if "{question}" not in prompt:
+        near = difflib.get_close_matches(prompt, presets, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"prompt {prompt!r} is no preset ({', '.join(presets)}) and has no '{{question}}': "
+            f"expected a preset of the model's family or a template with it; did you mean {near!r}?"
+        )
+    if "{image}" not in prompt:
+        raise ValueError(
+            f"the prompt template {prompt!r} has no image slot: expected '{{image}}' where the "
+            "image stands; add it."
+        )
+
+
+def image_text(family: Family, processor: Any) -> str:
+    """What stands for the image in a prompt's text, before the processor expands it."""
+    if family.image_text is not None:
+        return family.image_text
+    return str(getattr(processor, "image_token", None) or "<image>")
+
+
+def text_around_image(
+    family: Family, processor: Any, questions: Sequence[str], prompt: str
+) -> list[tuple[Int[Tensor, " before"], Int[Tensor, " after"]]]:
+    """Token ids of each prompt before and behind its image, which need no image to be known.
+
+    Raises:
+        ValueError: no processor, an unknown prompt, or a text with no or several image tokens.
+    """
+    _check_processor(processor)
+    check_questions(questions, processor)
+    texts = [render(family, processor, question, prompt) for question in questions]
+    image_token = processor.tokenizer.convert_tokens_to_ids(image_text(family, processor))
+    around = []
+    for ids in processor.tokenizer(texts, **_once_only_bos(processor, texts))["input_ids"]:
+        if ids.count(image_token) != 1:
+            raise ValueError(
+                f"{ids.count(image_token)} image tokens in a text of the prompt {prompt!r} of "
+                f"{family.name}: expected one, where the image stands; use model.prepare, and write "
+                "no image token into a question."
+            )
+        start = ids.index(image_token)
+        around.append((torch.tensor(ids[:start]).long(), torch.tensor(ids[start + 1 :]).long()))
+    return around
+
+
+def _check_processor(processor: Any) -> None:
+    if processor is None:
+        raise ValueError(
+            "this model has no processor: expected one to turn images and questions into tensors; "
+            "pass processor= to HookedLVLM.from_pretrained."
+        )
+
+
+def prepare(
+    family: Family,
+    processor: Any,
+    images: Images,
+    questions: str | Sequence[str],
+    prompt: str = "chat",
+) -> transformers.BatchFeature:
+    """Images and questions as one left-padded batch.
+
+    Args:
+        family: whose prompt presets serve.
+        processor: the model's Hugging Face processor.
+        images: paths or PIL images, or one of them for all questions.
+        questions: one question or several.
+        prompt: "chat" (the processor's chat template), a preset of the family, or a template with
+            "{image}" and "{question}".
+
+    Returns:
+        input_ids and attention_mask [batch key], pixel values, and what else the model wants.
+
+    Raises:
+        ValueError: no processor, unequal counts, an unreadable image, an unknown prompt.
+    """
+    _check_processor(processor)
+    image_list, question_list = pair_up(images, questions)
+    check_questions(question_list, processor)
+    texts = [render(family, processor, question, prompt) for question in question_list]
+    loaded = {id(image): load_image(image) for image in image_list}
+    # One list of images a text: processors of several-image models tell by nesting whose is whose.
+    try:
+        batch = processor(
+            images=[[loaded[id(image)]] for image in image_list],
+            text=texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            **_once_only_bos(processor, texts),
+        )
+    except (ArithmeticError, LookupError) as error:  # of sizes that its authors did not think of
+        raise UnaskableError(
+            f"the model's processor fails on these images and questions ({error}): expected ones "
+            "that it takes; scale the image to another size."
+        ) from error
+    batch.pop("labels", None)  # PaliGemma's processor makes some, the model would compute a loss.
+    return _padding_first(batch)
+
+
+def _once_only_bos(processor: Any, texts: list[str]) -> dict[str, bool]:
+    """No special tokens where a chat template wrote the beginning-of-sequence token already."""
+    bos = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
+    return {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
+
+
+def _padding_first(batch: transformers.BatchFeature) -> transformers.BatchFeature:
+    """Move padding to where it changes no sample's answer: to the left end.
+
+    InstructBLIP's processor leaves it between image and text, which moves the text away from the
+    image, and puts it before the Q-Former's text, whose positions are absolute, so to its right.
+    """
+    if "attention_mask" not in batch:
+        return batch
+    order = batch["attention_mask"].argsort(dim=1, stable=True)
+    for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
+        if name in batch:
+            batch[name] = batch[name].gather(1, order)
+    if "qformer_attention_mask" in batch:
+        order = batch["qformer_attention_mask"].argsort(dim=1, stable=True, descending=True)
+        for name in ("qformer_input_ids", "qformer_attention_mask"):
+            batch[name] = batch[name].gather(1, order)
+    return batch

@@ -1,0 +1,276 @@
+"""The prompt up to its last token, run once for any number of settings.
+
+RVE and every other edit of the last row alone leave what comes before it untouched. So a batch is
+prefilled once, and only the last token, and what is generated behind it, is run under each setting.
+
+A hook sees in a replay what it sees in `generate`: the same rows, keys and token map. Hooks that
+declare `row_local` look at the last row and its image tokens only. Settings made of them run in one
+forward, each as one query row behind the same keys. Settings with other hooks run one after the other.
+A hook that is shown every row of the prompt cannot be replayed, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rvelens.model.filling import fill, roomy_cache
+from rvelens.model.greedy import Greedy, Step, check_greedy
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prefix import PER_KEY, check_replays, positions
+from rvelens.model.side_by_side import Hooks, SideBySide, groups_of, is_row_local, merged, points_of
+from rvelens.seam.attention import name_of
+from rvelens.tokens.carried import carried_map, carry_map
+from rvelens.tokens.token_map import TokenMap
+
+# Settings that run in one forward; each is a query row behind the prompt.
+ROWS = 32
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A batch of prompts, prefilled up to the last token.
+
+    Attributes:
+        model: the model that was prefilled.
+        cache: keys and values of all but the last token; each replay leaves it as it was.
+        last: the last token of each prompt and what goes with it by key.
+        mask: which tokens of the prompts are no padding, the last one included.
+        tokens: the token map of the whole prompts, as the first forward of `generate` has it.
+    """
+
+    model: HookedLVLM
+    cache: transformers.Cache
+    last: Mapping[str, Int[Tensor, "batch 1"]]
+    mask: Int[Tensor, "batch key"]
+    tokens: TokenMap
+
+    @property
+    def batch(self) -> int:
+        """Prompts in the batch."""
+        return self.mask.shape[0]
+
+    @torch.no_grad()
+    def replay(self) -> Float[Tensor, "batch vocab"]:
+        """Logits of the next token, with the hooks that are on now at work on the last row.
+
+        Equal, up to float rounding, to a whole forward under the same hooks.
+
+        Raises:
+            ValueError: a hook that is shown every row of the prompt, of which the last one alone runs.
+        """
+        points: Any = self.model.hook_points()
+        hooks = [(str(point.name), h.user_hook) for point in points for h in point.fwd_hooks]
+        check_replayable(self.model, hooks)
+        with self._kept():
+            return self._alone()(self.last["input_ids"])[:, -1]
+
+    def replay_each(self, settings: Sequence[Hooks]) -> Float[Tensor, "batch setting vocab"]:
+        """Logits of the next token under each setting.
+
+        Equal, up to float rounding, to `replay` inside `model.hooks(setting)` for each of them.
+
+        Args:
+            settings: the hooks of each; [] is the plain model.
+
+        Raises:
+            ValueError: no settings, hooks that are on already, or one that cannot be replayed.
+        """
+        return merged(self._under_each(settings, lambda step, ids: step(ids)))
+
+    def generate_each(
+        self, settings: Sequence[Hooks], max_new_tokens: int = 16
+    ) -> tuple[Int[Tensor, "batch setting new"], Float[Tensor, "batch setting vocab"]]:
+        """Greedy generations under each setting.
+
+        Args:
+            settings: as in `replay_each`; each one's hooks are at work at every step.
+            max_new_tokens: tokens to generate at most.
+
+        Returns:
+            the new tokens, filled up behind an end token, and the logits of the first one.
+
+        Raises:
+            ValueError: as `replay_each`; or a model whose own generation configuration asks for
+                more than greedy decoding.
+        """
+        config: Any = self.model.hf_model.generation_config
+        greedy = Greedy(config, max_new_tokens, self.mask.device)
+        groups = self._under_each(settings, greedy.generate)
+        longest = max(new.shape[-1] for _, (new, _) in groups)
+        ids = [(group, greedy.filled_up(new, longest)) for group, (new, _) in groups]
+        return merged(ids), merged([(group, first) for group, (_, first) in groups])
+
+    @torch.no_grad()
+    def _under_each(
+        self, settings: Sequence[Hooks], run: Callable[[Step, Tensor], Result]
+    ) -> list[tuple[list[int], Result]]:
+        """What `run` makes of each group of settings: their numbers, and what came of their steps."""
+        if not settings:
+            raise ValueError(
+                "no settings: expected at least one list of hooks; [] is the plain model."
+            )
+        if self.model.list_hooks():
+            raise ValueError(
+                "hooks are on, and each setting has its own: expected none; put them into the settings."
+            )
+        for hooks in settings:
+            check_replayable(self.model, hooks)
+        ids = self.last["input_ids"]
+        results = []
+        for group in groups_of(self.model, settings):
+            if len(group) > 1:
+                with self._branches([settings[n] for n in group]) as step:
+                    results.append((group, run(step, ids.expand(-1, len(group)))))
+            else:
+                with self._kept(), self.model.hooks(settings[group[0]]):
+                    results.append((group, run(self._alone(), ids)))
+        return results
+
+    def _alone(self) -> Step:
+        """A step of the hooks that are on: tokens [batch 1] to logits [batch 1 vocab]."""
+        mask, tokens = self.mask, self.tokens
+
+        def step(ids: Int[Tensor, "batch 1"]) -> Float[Tensor, "batch 1 vocab"]:
+            nonlocal mask, tokens
+            logits = self.model(
+                **{**self.last, "input_ids": ids}, attention_mask=mask,
+                position_ids=positions(mask)[:, -1:], past_key_values=self.cache, use_cache=True,
+                tokens=tokens,
+            )  # fmt: skip
+            mask, tokens = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1), None
+            return logits
+
+        return step
+
+    @contextmanager
+    def _branches(self, settings: Sequence[Hooks]) -> Iterator[Step]:
+        """One step of every setting at once: tokens [batch setting] to logits [batch setting vocab]."""
+        before, position = self.model.query_rows, positions(self.mask)[:, -1:]
+        rows = SideBySide(self.model, settings, self.mask[:, :-1].bool())
+
+        def step(ids: Int[Tensor, "batch setting"]) -> Float[Tensor, "batch setting vocab"]:
+            nonlocal position
+            ids, seen = rows.place(ids)
+            others = {k: v.expand_as(ids) for k, v in self.last.items() if k != "input_ids"}
+            logits = self.model(
+                input_ids=ids, **others, attention_mask=seen, position_ids=position.expand_as(ids),
+                past_key_values=self.cache, use_cache=True,
+            )  # fmt: skip
+            position = position + 1
+            return rows.of_settings(logits)
+
+        try:
+            self.model.query_rows = "all"
+            with self._kept(), self.model.hooks(rows.hooks()), rows.widening():
+                yield step
+        finally:
+            self.model.query_rows = before
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Drop what is added to the cache, layer by layer: a forward that failed grew only some."""
+        n_keys, tokens = self.cache.get_seq_length(), carried_map(self.cache)
+        try:
+            yield
+        finally:
+            layer: Any  # not every kind of cache layer can be cut back; attention layers can
+            for layer in self.cache.layers:
+                added = int(layer.get_seq_length()) - n_keys
+                if added > 0:
+                    layer.crop(-added)
+            carry_map(self.cache, tokens)
+
+
+def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
+    """Raise ValueError for a hook that sees less in a replay than in `generate`.
+
+    `generate` shows every row of the prompt at all points but scores and pattern under
+    `query_rows="last"`. A replay runs the last row alone, after the image was read. Row-local hooks get
+    their rows of scores, pattern and z.
+    """
+    for point, hook in points_of(model, hooks):
+        if point not in model.hook_dict:
+            continue  # refused where it is put on
+        if point.startswith("vision.") or point == "hook_image_features":
+            raise ValueError(
+                f"{name_of(hook)} on {point} runs while the image is read, and a replay runs after "
+                "that: expected hooks on points of the decoder; run whole forwards."
+            )
+        rows = point.endswith(("hook_attn_scores", "hook_pattern"))
+        local = is_row_local(hook) and (rows or point.endswith("hook_z"))
+        shown = rows and model.query_rows == "last"
+        if not (local or shown):
+            raise ValueError(
+                f"{name_of(hook)} on {point} sees every row of a prompt, and a replay runs only the "
+                "last one: expected hooks on scores or pattern of the last row; run whole forwards."
+            )
+
+
+def can_replay(model: HookedLVLM, hooks: Hooks) -> bool:
+    """Whether a replay shows these hooks what `generate` shows them."""
+    try:
+        check_replayable(model, hooks)
+    except ValueError:
+        return False
+    return True
+
+
+@torch.no_grad()
+def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
+    """Run all but the last token of a left-padded batch, without hooks in between.
+
+    Args:
+        model: the hooked model, without hooks that are on.
+        inputs: what `model.prepare` or `prepare_shared` returned; the cache of the latter is used up.
+
+    Raises:
+        ValueError: a prompt that ends in padding, hooks that are on, or a family whose last token
+            cannot be replayed alone.
+    """
+    check_replays(model)
+    mask = inputs["attention_mask"].long()
+    if not bool(mask[:, -1].all()):
+        raise ValueError(
+            "some prompts end in padding: expected a left-padded batch; make it with model.prepare."
+        )
+    by_key = {k: inputs[k] for k in PER_KEY if k in inputs and k != "attention_mask"}
+    cache = inputs.get("past_key_values")
+    n_past = 0 if cache is None else int(cache.get_seq_length())
+    if n_past < mask.shape[1] - 1:
+        per_key = (*PER_KEY, "position_ids", "past_key_values")
+        cache = roomy_cache(model) if cache is None else cache
+        fill(
+            model,
+            cache,
+            **{k: v for k, v in inputs.items() if k not in per_key},
+            **{k: v[:, n_past:-1] for k, v in by_key.items()},
+            attention_mask=mask[:, :-1],
+            position_ids=positions(mask)[:, n_past:-1],
+        )
+    assert cache is not None  # else the prompt is one token long, without an image
+    prefilled = carried_map(cache)
+    if prefilled is None:  # the cache is not of this package: the ids tell what it holds
+        tokens = model.token_map(inputs)
+    else:
+        last = TokenMap.from_masks(torch.zeros_like(mask[:, -1:]).bool(), mask[:, -1:].bool())
+        tokens = prefilled.crop(mask.shape[1] - 1).append(last)
+    return Prefix(model, cache, {k: v[:, -1:] for k, v in by_key.items()}, mask, tokens)
+
+
+def replays_exactly(model: HookedLVLM) -> bool:
+    """Whether `generate_each` gives what `generate` gives under each setting alone."""
+    try:
+        check_greedy(model.hf_model.generation_config)  # type: ignore[arg-type]  # never None here
+    except ValueError:
+        return False
+    return model.family.replays

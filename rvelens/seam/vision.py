@@ -1,0 +1,178 @@
+"""Hook points of the vision tower, `vision.blocks.{layer}`, where its attention can be looked up.
+
+The tower runs before the decoder. Its points show every row, and its own masks hold. Its modules are
+located in the first hooked forward, on the inputs of that forward. A decoder needs only made-up ids; a
+tower needs real inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from rvelens.seam import attention
+from rvelens.seam.attention import Point
+from rvelens.seam.forward import Run
+from rvelens.seam.lens_attention import LensAttention
+from rvelens.seam.places import locate_in_tower
+from rvelens.seam.stream import Stream, blocks_of
+from rvelens.seam.taps import Idle, TapPoint
+from rvelens.seam.watching import Stack
+
+
+class Vision(nn.Module):
+    """`vision`: holds the hook points of the tower's blocks."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+
+@dataclass(eq=False)
+class Tower:
+    """The hook points of a vision tower.
+
+    Attributes:
+        handles: of the torch hooks on the tower, which are on while a point is in use.
+    """
+
+    stack: Stack
+    run: Run = field(default_factory=lambda: Run(query_rows="all"))
+    handles: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stream = Stream(self.run, type(self.stack.whole).__name__, None, self.stack)
+        self.layers = {n: LensAttention(self.run, n, self.stream) for n in self.stack.attentions}
+        self.vision = Vision(blocks_of(self.stream, len(self.stack.blocks), self.layers))
+        for n, module in self.stack.attentions.items():
+            attention.attach(module, self.layers[n])
+        for hooks in (*self.layers.values(), *self.stream.points.values()):
+            hooks.on_change = self._changed
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """The points belong to the model that was wrapped: copies and pickles hold None instead."""
+        return type(None), ()
+
+    def points(self) -> dict[Point, str]:
+        """All points by their key."""
+        points: dict[Point, str] = {p: key for key, p in self.stream.points.items()}
+        for n, hooks in self.layers.items():
+            points |= {
+                p: f"{n}.attn.{name}"
+                for name, p in hooks.named_children()
+                if isinstance(p, Point) and not isinstance(p, TapPoint)
+            }
+        return points
+
+    def _changed(self, point: Point) -> None:
+        """Follow the tower while a point is in use."""
+        used = any(p.in_use for p in self.points())
+        if used and not self.handles:
+            tower = self.stack.whole
+            self.handles = [
+                tower.register_forward_pre_hook(_Begin(self), with_kwargs=True),
+                tower.register_forward_hook(_End(self), always_call=True),
+            ]
+        elif not used:
+            for handle in self.handles:
+                handle.remove()
+            self.handles = []
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Locate the points at the first call, and put the torch hooks on.
+
+        Raises:
+            ValueError: a point in use cannot be shown exactly.
+        """
+        if self.stream.sources is None:
+            tower = self.stack.whole
+            forward = lambda: tower.forward(*args, **kwargs)  # noqa: E731
+            self.stream.sources = locate_in_tower(self.stack, self.run, forward)
+        for point, key in self.points().items():
+            if point.in_use:
+                if key in self.stream.sources:
+                    self.stream.refuse(key, str(point.name))
+                point.refresh()
+        self.run.begin(1, 2, None, True, self.stack.whole)
+
+    def end(self, failed: bool) -> None:
+        """Check that every hooked point ran, and that its numbers are finite.
+
+        Raises:
+            RuntimeError: a hooked point did not run.
+            ValueError: NaN or infinity.
+        """
+        run = self.run
+        forward = run.ending()
+        if forward is None:
+            return
+        try:
+            if failed:
+                return
+            missed = self.stream.missed(forward)
+            if missed:
+                raise RuntimeError(
+                    f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; "
+                    "hook a layer that the vision tower runs."
+                )
+            run.check()
+        finally:
+            run.unchecked = []
+            run.leave()
+
+
+class _Begin:
+    def __init__(self, tower: Tower) -> None:
+        self.tower = tower
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.tower.begin(args, kwargs)
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return Idle, ()
+
+
+class _End:
+    def __init__(self, tower: Tower) -> None:
+        self.tower = tower
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.tower.end(output is None)
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return Idle, ()
+
+
+def find_tower(
+    hf_model: Any, decoder: nn.Module, asks: Callable[[type[nn.Module]], bool]
+) -> Tower | None:
+    """The vision tower of a model; None where its attention is not looked up in transformers' table.
+
+    Args:
+        hf_model: the whole model.
+        decoder: its decoder, which is no tower.
+        asks: whether a class asks for an attention function.
+    """
+    try:
+        whole = hf_model.get_encoder(modality="image")
+    except (AttributeError, TypeError, ValueError, NotImplementedError):
+        return None
+    if not isinstance(whole, nn.Module) or any(m is decoder for m in whole.modules()):
+        return None
+    for parent in whole.modules():
+        for blocks in parent.children():
+            if isinstance(blocks, nn.ModuleList) and len(blocks):
+                modules = [_only_attention(block, asks) for block in blocks]
+                if None not in modules:
+                    attentions = {n: m for n, m in enumerate(modules) if m is not None}
+                    return Tower(Stack(whole, parent, tuple(blocks), attentions))
+    return None
+
+
+def _only_attention(block: nn.Module, asks: Callable[[type[nn.Module]], bool]) -> nn.Module | None:
+    """The only module of a block that asks for an attention function."""
+    modules = [m for m in block.modules() if asks(type(m))]
+    return modules[0] if len(modules) == 1 else None

@@ -1,0 +1,60 @@
+"""Speed and memory, measured side by side in one process.
+
+- `shapes.py`: LLaVAs of a given shape with random weights.
+- `clock.py`: timing of several things in turn.
+- `generation.py`: generation under hooks against plain SDPA; all that `rvelens bench` measures.
+- `counts.py`: kernels and graph breaks of one decode step.
+- `results.py`: what `rvelens bench` reports.
+- `memory.py`: what an ARS capture adds to the peak.
+- `sharing.py`: questions a second with and without a shared prefix.
+- `head_scores.py`: time of `score_heads` against a forward for each text.
+- `settings.py`: time of 32 settings side by side against one plain evaluation.
+"""
+
+from __future__ import annotations
+
+from rvelens.speed.counts import VIEWS, count_graph_breaks, count_kernels, decode_step
+from rvelens.speed.generation import boot_bridge, compile_config_of, run, run_shape
+from rvelens.speed.results import (
+    BRIDGE,
+    PLAIN,
+    PLAIN_COMPILED,
+    RVE,
+    RVE_COMPILED,
+    UNHOOKED,
+    Beside,
+    Conditions,
+    Counts,
+    Result,
+    Times,
+    plain_of,
+    read_result,
+)
+from rvelens.speed.shapes import SHAPES, Shape, build
+
+__all__ = [
+    "BRIDGE",
+    "PLAIN",
+    "PLAIN_COMPILED",
+    "RVE",
+    "RVE_COMPILED",
+    "SHAPES",
+    "UNHOOKED",
+    "VIEWS",
+    "Beside",
+    "Conditions",
+    "Counts",
+    "Result",
+    "Shape",
+    "Times",
+    "boot_bridge",
+    "build",
+    "compile_config_of",
+    "count_graph_breaks",
+    "count_kernels",
+    "decode_step",
+    "plain_of",
+    "read_result",
+    "run",
+    "run_shape",
+]

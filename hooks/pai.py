@@ -33,6 +33,7 @@ class PAIHook(LastRowHook):
     ) -> Float[Tensor, "batch head key"]:
         """The last row with its image tokens raised."""
         image = tokens.image_keys(row.shape[-1], row.device)[:, None]
+        # https://github.com/LALBJ/PAI/blob/9bbd8bd57a0b0923f996197e4bd3e02cc10b8d58/attention.py#L91-L94
         return torch.addcmul(row, row.abs(), image, value=self.alpha)
 
 
@@ -65,6 +66,7 @@ class DevilsHook(LastRowHook):
         image = tokens.image_keys(row.shape[-1], row.device)[:, None]
         # A key that the mask hides has no size; its lowest number would overflow the mean.
         size = row.abs().masked_fill(row < HIDDEN, 0).mean(dim=1, keepdim=True)
+        # https://github.com/ZhangqiJiang07/middle_layers_indicating_hallucinations/blob/a0622a9dfcd10428f5bcdbf992105fff49c2ec85/modify_attention.py#L84-L87
         return torch.addcmul(row, size, image, value=self.alpha)
 
 

@@ -30,6 +30,8 @@ def exact_ratio(alpha: float) -> tuple[int, int]:
 
 def n_selected(alpha: float, n_image: int) -> int:
     """m = floor(alpha N_I), at least 1; alpha is taken as the decimal number that was written."""
+    # `top5_percent_k` of the paper's public code:
+    # https://github.com/LandHqzx/ARS-RVE/blob/8067247577c58ace5ac68ccc85806e012fbb3f60/transformers/src/transformers/models/llama/modeling_llama.py
     numerator, denominator = exact_ratio(alpha)
     return max(numerator * n_image // denominator, 1)
 

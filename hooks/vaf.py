@@ -55,6 +55,7 @@ class VAFHook:
             rows = rows & is_visible(scores)
         image = tokens.image_keys(n_key, scores.device)[:, None, None]
         system = tokens.align(before_image(tokens).to(scores.device), n_key)[:, None, None]
+        # https://github.com/ustc-hyin/ClearSight/blob/5466c945be8cbd69ecc08b09455d8ed11f37ce67/visaug/inference/AttnAdapter.py#L70-L78
         factor = torch.where(rows & image, self.enhance, 1.0)
         factor = torch.where(rows & system, self.suppress, factor)
         return scores * factor.to(scores.dtype)

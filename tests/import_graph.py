@@ -1,8 +1,8 @@
 """The import graph of the package, read from its source; `python tests/import_graph.py` prints it.
 
-A room is a folder or a module right below `rvelens`. `hooks` is the folder at the top of the repository.
-An arrow leads from a room to a room that it imports, also inside functions and for types alone. The
-package's own `__init__` and `__main__` are the doors of the house and no rooms.
+A room is a folder or a module right below `rvelens`; `hooks` is the folder at the top of the tree.
+An arrow leads from a room to a room that it imports, also inside functions and for types. The package's
+own `__init__` and `__main__` are the doors of the house and no rooms.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def import_graph(root: Path = ROOT) -> dict[str, set[str]]:
 
 def room_of(module: str) -> str:
     """The room of a module; "" for the doors."""
-    room = (module.split(".") + [""])[1]
+    room = [*module.split("."), ""][1]
     return "" if room == "__main__" else room
 
 
@@ -71,4 +71,5 @@ def lines(graph: dict[str, set[str]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lines(import_graph(Path(*sys.argv[1:]) if sys.argv[1:] else ROOT))))
+    root = Path(sys.argv[1]) if sys.argv[1:] else ROOT
+    sys.stdout.writelines(f"{line}\n" for line in lines(import_graph(root)))

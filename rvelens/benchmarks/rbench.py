@@ -26,8 +26,11 @@ LISTS = {
     "image": ("nocaps_image-level_rel_ids_{}.json", "image-level_ids_{}.json"),
     "instance": ("instance-level_ids_{}.json",),
 }
+# How a question names its marks, and the marks themselves:
+# https://github.com/mrwu-mac/R-Bench/blob/d9d73c04107d478460cadf0d7a32feec06098208/utils.py#L82-L89
 MARKS = {"box": "bounding box", "mask": "mask"}
 # Values of a mask's pixels, the colours laid over them, and how opaque those are of 255.
+# https://github.com/mrwu-mac/R-Bench/blob/d9d73c04107d478460cadf0d7a32feec06098208/utils.py#L9
 MASK_COLORS = {1: (250, 0, 45), 2: (100, 250, 0)}
 MASK_ALPHA = 120
 

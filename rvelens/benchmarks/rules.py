@@ -28,17 +28,20 @@ def pope(text: str) -> bool | None:
     Commas are dropped and words split at spaces alone, so that an empty answer, "NO" or "No!" is
     a yes: that is how the published numbers were counted.
     """
+    # https://github.com/AoiDragon/POPE/blob/f3ec604337f1d1c9723ef8d01b4accacf8badb3d/evaluate.py#L12-L20
     words = text.split(".", 1)[0].replace(",", "").split(" ")
     return not {"No", "not", "no"} & set(words)
 
 
 def rbench(text: str) -> bool | None:
     """The same as `pope`: R-Bench's evaluation is built on POPE's."""
+    # https://github.com/mrwu-mac/R-Bench/blob/d9d73c04107d478460cadf0d7a32feec06098208/eval.py#L19-L28
     return pope(text)
 
 
 def amber(text: str) -> bool | None:
     """Exactly "Yes" is yes and exactly "No" is no; anything else is wrong (AMBER's inference.py)."""
+    # https://github.com/junyangwang0410/AMBER/blob/534babf6bbfcce2e735c26289dedfb21cef3c939/inference.py#L186-L214
     return {"Yes": True, "No": False}.get(text)
 
 
@@ -49,6 +52,7 @@ def mmrel(text: str) -> bool | None:
     It asks only whether the true word occurs, inside other words too. So it counts an
     answer with both as right whatever the truth; here such an answer is a yes.
     """
+    # https://github.com/DAMO-NLP-SG/VCD/blob/d6568ff81b8fd306a49e630df44f2db5c2300191/experiments/eval/eval_pope.py#L39-L50
     lowered = text.lower()
     if "yes" in lowered:
         return True

@@ -29,6 +29,7 @@ FAMILY = Family(
         "chat": "{image}{question}",
         "short_answer": "{image}Question: {question} Short answer:",
     },
+    # The paper, Section 4: alpha is 0.05 for LLaVA and ShareGPT4V, and 0.5 for InstructBLIP.
     alpha=0.5,
     refuse=refuse,
     note="Vicuna 7B and 13B; 32 queries, no patch grid; flan-T5 is refused",

@@ -13,6 +13,7 @@ SYSTEM = (
 )
 CHAT = "USER: {image}\n{question} ASSISTANT:"
 # The conversation of LLaVA's original code, with the question suffix of the paper's public code.
+# https://github.com/LandHqzx/ARS-RVE/blob/8067247577c58ace5ac68ccc85806e012fbb3f60/Rel_hallucination_llava_MMRel.py
 LLAVA_V1 = (
     SYSTEM + " USER: {image}\n{question} Please answer this question with one word. ASSISTANT:"
 )

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # Published layers are of LLaVA-1.5-7B's 32, counted from 0; the paper's public code enhances 14-31.
 PUBLISHED_DEPTH = 32
+# The default of --layer-heads-config:
+# https://github.com/LandHqzx/ARS-RVE/blob/8067247577c58ace5ac68ccc85806e012fbb3f60/Rel_hallucination_llava_MMRel.py
 PRESET = 14, 31
 _PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 

@@ -166,6 +166,7 @@ def combine(
     beta: float,
 ) -> Float[Tensor, "rows vocab"]:
     """(1 + alpha) l - alpha l', minus infinity where l < max(l) + log(beta)."""
+    # https://github.com/DAMO-NLP-SG/VCD/blob/d6568ff81b8fd306a49e630df44f2db5c2300191/vcd_utils/vcd_sample.py#L150-L153
     cutoff = positive.amax(dim=-1, keepdim=True) + math.log(beta)
     return contrasted(positive, negative, alpha).masked_fill(positive < cutoff, -torch.inf)
 

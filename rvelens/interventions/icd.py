@@ -11,6 +11,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import Images, image_text, render
 
 # The instruction is a parameter of the method, so it stands here as the authors' code has it.
+# https://github.com/p1k0pan/ICD/blob/2fa44c5786a14dd902d8966303b7df073ac110ab/experiments/gen_scripts/icd_llava_pope.py#L121
 DISTURBANCE = (
     "You are a confused objects detector to provide a fuzzy overview or impression of the image."
 )

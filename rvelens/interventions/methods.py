@@ -100,6 +100,7 @@ def _vanilla(model: Shaped, profile: ARSProfile | None) -> Method:
     return Method("vanilla", {})
 
 
+# Defaults of the paper, Section 4: K 5 and beta 1.0 for every model; alpha is the family's.
 def _rve(
     model: Shaped,
     profile: ARSProfile | None,
@@ -134,6 +135,8 @@ def _rve(
     return Method("rve", parameters, tuple(hooks))
 
 
+# Defaults of the authors' parser; their script for LLaVA-1.5 on POPE passes cd_beta 0.2.
+# https://github.com/DAMO-NLP-SG/VCD/blob/d6568ff81b8fd306a49e630df44f2db5c2300191/experiments/eval/object_hallucination_vqa_llava.py#L115-L118
 def _vcd(
     model: Shaped,
     profile: ARSProfile | None,
@@ -148,6 +151,7 @@ def _vcd(
     return Method("vcd", parameters, contrast=Contrast("vcd", alpha, beta, step=step))
 
 
+# https://github.com/p1k0pan/ICD/blob/2fa44c5786a14dd902d8966303b7df073ac110ab/experiments/gen_scripts/icd_llava_pope.py#L27-L28
 def _icd(
     model: Shaped,
     profile: ARSProfile | None,
@@ -162,6 +166,7 @@ def _icd(
     return Method("icd", parameters, contrast=Contrast("icd", alpha, beta, disturbance=disturbance))
 
 
+# https://github.com/ustc-hyin/ClearSight/blob/5466c945be8cbd69ecc08b09455d8ed11f37ce67/visaug/inference/infer_pope.sh#L7-L8
 def _vaf(
     model: Shaped,
     profile: ARSProfile | None,
@@ -170,12 +175,15 @@ def _vaf(
     enhance: float = 1.15,
     suppress: float = 0.95,
 ) -> Method:
+    # https://github.com/ustc-hyin/ClearSight/blob/5466c945be8cbd69ecc08b09455d8ed11f37ce67/visaug/inference/infer_pope.py#L54
     chosen = _layers(layers, model, profile, (9, 14))
     hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress)
     parameters = {"layers": format_layers(chosen), "enhance": enhance, "suppress": suppress}
     return Method("vaf", parameters, tuple(hooks), query_rows="all")
 
 
+# Defaults of the authors' parser. Its gamma is 2, and 1.1 in their README's commands: here 1, off.
+# https://github.com/LALBJ/PAI/blob/9bbd8bd57a0b0923f996197e4bd3e02cc10b8d58/chair_eval.py#L50-L55
 def _pai(
     model: Shaped,
     profile: ARSProfile | None,
@@ -197,6 +205,7 @@ def _pai(
     return Method("pai", parameters, tuple(hooks), contrast=guidance)
 
 
+# https://github.com/ZhangqiJiang07/middle_layers_indicating_hallucinations/blob/a0622a9dfcd10428f5bcdbf992105fff49c2ec85/chair_eval.py#L44-L47
 def _devils(
     model: Shaped,
     profile: ARSProfile | None,

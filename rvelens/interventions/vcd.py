@@ -27,6 +27,7 @@ def signal_left(step: int) -> float:
             f"step={step}: expected a step of the diffusion from 1 to {STEPS - 1}; the published "
             "one is 500."
         )
+    # https://github.com/DAMO-NLP-SG/VCD/blob/d6568ff81b8fd306a49e630df44f2db5c2300191/vcd_utils/vcd_add_noise.py#L7-L8
     betas = torch.linspace(-6, 6, STEPS).sigmoid() * (0.5e-2 - 1e-5) + 1e-5
     return float(torch.cumprod(1 - betas, dim=0)[step])
 

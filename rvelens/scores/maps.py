@@ -35,6 +35,8 @@ def ars(
     top = torch.where(top > 0, top, 1.0)
     a, a_hat = a / top, a_hat / top
     mean_norm = (a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2
+    # The authors' code adds 1e-8 to the mean norm instead, after attention in 16 bits:
+    # https://github.com/LandHqzx/ARS-RVE/blob/8067247577c58ace5ac68ccc85806e012fbb3f60/attentionheads_statistics_analyzer.py
     return torch.where(mean_norm > 0, (a - a_hat).norm(dim=-1) / mean_norm, 0.0)
 
 

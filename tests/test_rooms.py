@@ -17,7 +17,7 @@ ORDER = (
     "tokens", "families", "heads", "hooks", "seam", "model",
     "benchmarks", "scores", "interventions", "plots", "judge", "pairs", "convert",
     "evaluate", "speed", "studies",
-    "lmms", "app", "cli",
+    "check", "lmms", "app", "cli",
 )  # fmt: skip
 
 

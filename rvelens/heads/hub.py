@@ -14,7 +14,6 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rvelens.files.atomic import is_scratch
 from rvelens.files.paths import check_new_folder, refuse_foreign
-from rvelens.tables import Table, markdown_text
 
 MANIFEST, PROFILE, ABOUT, CARD = "manifest.json", "profile.safetensors", "profile.json", "README.md"
 FILES = (MANIFEST, PROFILE, ABOUT, CARD)
@@ -149,11 +148,16 @@ def card(title: str, body: str, base_model: str) -> str:
         tags=["rvelens", "vision-language", "attention"],
         base_model=None if _is_local(base_model) else base_model,
     )
+    from rvelens.tables import markdown_text  # as in `rows`
+
     return f"---\n{head.to_yaml()}\n---\n\n# {markdown_text(title)}\n\n{body.strip()}\n"
 
 
 def rows(pairs: Mapping[str, Any], first: str, second: str) -> str:
     """A Markdown table of two columns."""
+    # Here, since it loads rich's tables, for which an import need not wait.
+    from rvelens.tables import Table
+
     cells = [(name, str(value)) for name, value in pairs.items()]
     return Table("", (first, second), cells).to_markdown()
 

@@ -20,7 +20,6 @@ from rvelens.files import atomic as files
 from rvelens.files.stored import parse_stored
 from rvelens.heads import hub
 from rvelens.heads.profile_file import ProfileAbout, check_tensors
-from rvelens.tables import markdown_text
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 FORMAT = "rvelens-ars-1"
@@ -244,6 +243,9 @@ def profile_card(profile: ARSProfile) -> str:
         str(layer): " ".join(map(str, profile.top(layer, min(5, profile.n_heads))))
         for layer in range(profile.n_layers)
     }
+    # Here, since it loads rich's tables, for which an import need not wait.
+    from rvelens.tables import markdown_text
+
     body = f"""How far the attention of each head of {markdown_text(model)} moves when the verb of a
 question changes (ARS), of {profile.n_layers} layers with {profile.n_heads} heads. Digest of the
 ranking: `{profile.digest()}`.

@@ -22,7 +22,7 @@ from rvelens.hooks.selection import (
     reach_mth_largest,
 )
 from rvelens.hooks.strengths import check_strength
-from rvelens.seam.device import outlasting
+from rvelens.tokens.outlasting import outlasting
 from rvelens.tokens.token_map import TokenMap
 
 if TYPE_CHECKING:

@@ -1,22 +1,9 @@
-"""Where a model reads its inputs, and tensors that outlive a forward."""
+"""Where a model reads its inputs."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import nn
-from torch.compiler import is_compiling
-
-
-def outlasting() -> AbstractContextManager[Any]:
-    """A context for tensors that later forwards use.
-
-    A tensor made under `torch.inference_mode` cannot be changed in place or saved for backward
-    outside of it. In this context it can.
-    """
-    return nullcontext() if is_compiling() else torch.inference_mode(False)
 
 
 def execution_device(model: nn.Module) -> torch.device:

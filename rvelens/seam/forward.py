@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint
 
-from rvelens.seam.device import outlasting
 from rvelens.tokens.carried import carry_map, has_map, map_behind, release_keys, static_map
 from rvelens.tokens.masks import real_tokens
 from rvelens.tokens.new_tokens import NewTokens
+from rvelens.tokens.outlasting import outlasting
 from rvelens.tokens.token_map import TokenMap
 
 # What torch runs for a call of any module.

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from rvelens.seam.device import outlasting
+from rvelens.tokens.outlasting import outlasting
 
 # Keys by which buffers are longer than a sequence, so that few steps of a generation make new ones.
 SLACK = 256

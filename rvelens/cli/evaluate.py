@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperCommand
 
 from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
-from rvelens.benchmarks.overlap import without_pairs
 from rvelens.cli.common import (
     BatchSize,
     Data,
@@ -38,6 +37,7 @@ from rvelens.files.atomic import parse_json
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.interventions.methods import METHODS, check_parameters, checked_parameters, make_method
 from rvelens.interventions.profiles import find_profile
+from rvelens.pairs.overlap import without_pairs
 
 _LISTS = ("--benchmark", "--method", "--model", "--profile")
 

@@ -31,7 +31,7 @@ def library(module: str | None) -> str:
         return ""
     if root in sys.stdlib_module_names:
         return "python"
-    if root == rvelens.__name__:
+    if root == "rvelens":
         return f"rvelens {rvelens.__version__} {_own_code()}"
     if not _INSTALLED & set(Path(_origin(root)).parts):
         return ""
@@ -55,7 +55,7 @@ def _origin(root: str) -> str:
 @functools.cache
 def _own_code() -> str:
     """A digest of the methods of this package, which may change without its version."""
-    folder = Path(rvelens.__file__).parent
+    folder = Path(__file__).parents[1]
     files = [path for name in ("hooks", "decoding") for path in (folder / name).glob("*.py")]
     digest = hashlib.sha256()
     for path in sorted(files):

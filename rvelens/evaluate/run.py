@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rvelens.benchmarks import Benchmark, Item
-from rvelens.benchmarks.overlap import overlap_notes, published_rankings
 from rvelens.evaluate.answering import (
     Answer,
     Decoding,
@@ -27,6 +26,7 @@ from rvelens.evaluate.store import AnswerFile, answers_file, read, refuse_change
 from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.pairs.overlap import overlap_notes, published_rankings
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 

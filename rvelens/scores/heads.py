@@ -102,6 +102,8 @@ SCORES = {
         Score("random", "uniform random numbers", "a control", chance),
     )
 }
+# What studies compare: the score as published differs from "ars" by rounding alone.
+COMPARED = tuple(name for name in SCORES if name != PUBLISHED)
 
 
 def find_score(name: str) -> Score:

@@ -8,19 +8,20 @@ import numpy as np
 import torch
 
 from rvelens.heads.profile import ARSProfile
-from rvelens.scores import SCORES, find_score
+from rvelens.scores import find_score
+from rvelens.scores.heads import COMPARED
 from rvelens.studies.ars_map.stability import common, spread
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.pairs import by_pair
 
 
 def chosen_scores(setup: Setup) -> list[str]:
-    """Names of the scores that are compared, all of them where none is named.
+    """Names of the scores that are compared, those of `COMPARED` where none is named.
 
     Raises:
         ValueError: an unknown score.
     """
-    given = setup.options["scores"] or list(SCORES)
+    given = setup.options["scores"] or list(COMPARED)
     return [find_score(str(name)).name for name in dict.fromkeys(given)]
 
 

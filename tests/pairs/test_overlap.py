@@ -9,7 +9,7 @@ import pytest
 
 from rvelens import ARSProfile
 from rvelens.benchmarks import Benchmark, Item, rules
-from rvelens.benchmarks.overlap import overlap_notes, published_rankings, without_pairs
+from rvelens.pairs.overlap import overlap_notes, published_rankings, without_pairs
 
 ROWS = [
     ("m1", "mmrel/vg/58.jpg", "Does a cat sit a chair in the image ?"),

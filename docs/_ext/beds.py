@@ -10,7 +10,6 @@ from typing import Any
 from rvelens.scores.heads import COMPARED
 from rvelens.stats import above, format_change
 from rvelens.studies.kit.settings import pair, value
-from rvelens.tables import markdown_row
 
 STUDY = "head-scores"
 Estimate = Mapping[str, float]
@@ -145,4 +144,5 @@ def _shown(estimate: Estimate) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     marks = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join(map(markdown_row, (head, marks, *rows)))
+    # Cells are Markdown of this project, with links; `rvelens.tables` would make them plain text.
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))

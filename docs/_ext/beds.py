@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rvelens.scores import SCORES
+from rvelens.scores import COMPARED
 from rvelens.stats import above, format_change
 from rvelens.studies.kit.settings import pair, value
 from rvelens.tables import markdown_row
@@ -69,8 +69,8 @@ def tuned(docs: Path) -> str:
     rows = []
     for name, data in runs(docs):
         result, over = data["gains"]["result"], data["gains"]["over"]["all heads"]
-        rows.append((name, *(_gain(result, f"{score}, tuned") for score in SCORES)))
-        rows.append(("over all heads", *(_cell(over[score]) for score in SCORES)))
+        rows.append((name, *(_gain(result, f"{score}, tuned") for score in COMPARED)))
+        rows.append(("over all heads", *(_cell(over[score]) for score in COMPARED)))
     return _table(("model", *SCORES), rows)
 
 
@@ -114,7 +114,7 @@ def _beside_luck(docs: Path, number: Callable[..., Estimate], luck: Callable[...
     rows = []
     for name, data in runs(docs):
         chance = luck(data)
-        cells = (_cell(number(data, score), chance["low"], chance["high"]) for score in SCORES)
+        cells = (_cell(number(data, score), chance["low"], chance["high"]) for score in COMPARED)
         rows.append((name, *cells, f"{chance['low']:+.3f} to\u00a0{chance['high']:+.3f}"))
     return _table(("model", *SCORES, "random orders"), rows)
 

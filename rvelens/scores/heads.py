@@ -102,6 +102,9 @@ SCORES = {
     )
 }
 
+# What the study of head scores compares: ARS as published differs from ARS by its rounding alone.
+COMPARED = tuple(name for name in SCORES if name != PUBLISHED)
+
 
 def find_score(name: str) -> Score:
     """A score by its name.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rvelens.profile import ARSProfile
-from rvelens.scores import SCORES, find_score
+from rvelens.scores import COMPARED, find_score
 from rvelens.studies.ars_map.stability import common, spread
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.pairs import by_pair
@@ -20,7 +20,7 @@ def chosen_scores(setup: Setup) -> list[str]:
     Raises:
         ValueError: an unknown score.
     """
-    given = setup.options["scores"] or list(SCORES)
+    given = setup.options["scores"] or list(COMPARED)
     return [find_score(str(name)).name for name in dict.fromkeys(given)]
 
 

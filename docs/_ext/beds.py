@@ -71,7 +71,7 @@ def tuned(docs: Path) -> str:
         result, over = data["gains"]["result"], data["gains"]["over"]["all heads"]
         rows.append((name, *(_gain(result, f"{score}, tuned") for score in COMPARED)))
         rows.append(("over all heads", *(_cell(over[score]) for score in COMPARED)))
-    return _table(("model", *SCORES), rows)
+    return _table(("model", *COMPARED), rows)
 
 
 def _gain(result: Mapping[str, Any], steered: str) -> str:
@@ -116,7 +116,7 @@ def _beside_luck(docs: Path, number: Callable[..., Estimate], luck: Callable[...
         chance = luck(data)
         cells = (_cell(number(data, score), chance["low"], chance["high"]) for score in COMPARED)
         rows.append((name, *cells, f"{chance['low']:+.3f} to\u00a0{chance['high']:+.3f}"))
-    return _table(("model", *SCORES, "random orders"), rows)
+    return _table(("model", *COMPARED, "random orders"), rows)
 
 
 def runs(docs: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rvelens.scores.heads import COMPARED
+from rvelens.scores import COMPARED
 from rvelens.stats import above, format_change
 from rvelens.studies.kit.settings import pair, value
 

@@ -7,6 +7,6 @@
 
 from __future__ import annotations
 
-from rvelens.scores.heads import SCORES, Score, find_score, score_heads
+from rvelens.scores.heads import COMPARED, SCORES, Score, find_score, score_heads
 
-__all__ = ["SCORES", "Score", "find_score", "score_heads"]
+__all__ = ["COMPARED", "SCORES", "Score", "find_score", "score_heads"]

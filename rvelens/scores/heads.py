@@ -102,7 +102,7 @@ SCORES = {
         Score("random", "uniform random numbers", "a control", chance),
     )
 }
-# What studies compare: the score as published differs from "ars" by rounding alone.
+# What the study of head scores compares: ARS as published differs from ARS by its rounding alone.
 COMPARED = tuple(name for name in SCORES if name != PUBLISHED)
 
 

@@ -197,6 +197,6 @@ def test_every_score_sees_hooks_that_are_on(model, name):
 
 def test_an_unknown_score_is_refused(model):
     with pytest.raises(
-        ValueError, match="no head score 'nothing': expected one of ars, difference"
+        ValueError, match="no head score 'nothing': expected one of ars, ars-as-published"
     ):
         score_heads(model, PAIRS, score="nothing")

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from rvelens.heads.profile import ARSProfile
-from rvelens.scores import find_score
-from rvelens.scores.heads import COMPARED
+from rvelens.scores import COMPARED, find_score
 from rvelens.studies.ars_map.stability import common, spread
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.pairs import by_pair

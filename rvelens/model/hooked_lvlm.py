@@ -459,7 +459,10 @@ def parts_of_checkpoint(
     """The model of a name or folder as transformers gives it, and its processor.
 
     Args:
-        model, processor, trust_remote_code, **kwargs: as in `HookedLVLM.from_pretrained`.
+        model: a hub name, a folder, or "rvelens/tiny".
+        processor: taken as it is; None loads the one beside the weights.
+        trust_remote_code: run code that comes with the weights.
+        **kwargs: for `from_pretrained` of transformers.
     """
     name = str(embedded(model))
     hub = {

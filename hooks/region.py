@@ -5,6 +5,7 @@ With the ground-truth region this is the oracle: what steering gains when the pl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -105,10 +106,11 @@ def dilution_hooks(
         weaker scores.
 
     Raises:
-        ValueError: a scale or a shift that is not finite, or beyond
-            `rvelens.hooks.strengths.STRONGEST`.
+        ValueError: a scale beyond `rvelens.hooks.strengths.STRONGEST`, or a shift that is NaN or
+            infinity; minus infinity hides the image.
     """
-    for name, value in (("scale", scale), ("shift", shift)):
-        check_strength(name, abs(value))
+    check_strength("scale", abs(scale))
+    if not shift < math.inf:
+        raise ValueError(f"shift={shift}: expected a number below infinity; correct it.")
     hook = DilutionHook(float(scale), float(shift))
     return [(scores_of(layer), hook) for layer in layers]

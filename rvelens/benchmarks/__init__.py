@@ -61,7 +61,7 @@ def load_benchmark(
     for option in options:
         if option not in known:
             raise ValueError(
-                f"{name} has no option {option!r}: expected {' or '.join(known)}; leave it out."
+                f"{name} has no option {option!r}: expected {', '.join(known)}; leave it out."
             )
     if data is not None and not Path(data).is_dir():
         raise ValueError(

@@ -14,6 +14,7 @@ from rvelens.cli.common import (
     FamilyName,
     Json,
     Model,
+    check_model_options,
     emit_json,
     out,
     status,
@@ -49,7 +50,11 @@ def check(
 ) -> None:
     """Check that rvelens is exact on a model, line by line; exit code 1 if a line failed."""
     from rvelens.check import check as run
+    from rvelens.model.prompts import load_image
 
+    check_model_options(model, family, device_map)
+    if image is not None:
+        load_image(image)
     with status(f"checking {model}"):
         report = run(
             model,

@@ -21,10 +21,10 @@ Around = Callable[[Any, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]],
 
 
 class Arounds(dict[str, Around]):
-    """Functions around the methods of one module, by name; copies and pickles hold none."""
+    """Functions around the methods of one module, by name; copies and pickles hold None."""
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
-        return Arounds, ()
+        return type(None), ()
 
 
 def has_method(module: nn.Module, name: str) -> bool:
@@ -46,7 +46,9 @@ def wrap_method(module: nn.Module, name: str, around: Around) -> None:
         module.__dict__[name] = WrappedAttribute(module, own, around)
         return
     _wrap_class(type(module), name)
-    module.__dict__.setdefault(_ATTRIBUTE, Arounds())[name] = around
+    if module.__dict__.get(_ATTRIBUTE) is None:
+        module.__dict__[_ATTRIBUTE] = Arounds()
+    module.__dict__[_ATTRIBUTE][name] = around
 
 
 class WrappedAttribute:
@@ -79,7 +81,7 @@ def _wrap_class(kind: type, name: str) -> None:
 
     @wraps(method)
     def wrapped(module: Any, *args: Any, **kwargs: Any) -> Any:
-        around = getattr(module, _ATTRIBUTE, {}).get(name)
+        around = (getattr(module, _ATTRIBUTE, None) or {}).get(name)
         if around is None:
             return method(module, *args, **kwargs)
         return around(module, partial(method, module), args, kwargs)

@@ -107,7 +107,7 @@ def test_pictures_are_read_or_refused(tmp_path):
     assert read_picture(tmp_path / "turned.jpg").size == (2, 4)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2000, 1), (1, 2000)])
+@pytest.mark.parametrize("size", [(1, 1), (200, 1), (1, 200)])
 def test_pictures_of_every_kind_are_asked_about(loaded, size, tmp_path):
     deep = np.full((size[1], size[0]), 40_000, dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")

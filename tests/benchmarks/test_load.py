@@ -45,7 +45,7 @@ def test_the_folder_is_asked_for_by_every_benchmark_with_files(name, tmp_path):
 def test_options_that_a_benchmark_does_not_have(tmp_path):
     with pytest.raises(ValueError, match="pope-random has no option 'relation': expected limit;"):
         load_benchmark("pope-random", tmp_path, relation="action")
-    with pytest.raises(ValueError, match="has no option 'n': expected relation or limit;"):
+    with pytest.raises(ValueError, match="has no option 'n': expected relation, wording, limit;"):
         load_benchmark("rbench-image", tmp_path, n=3)
     write_array(tmp_path / "image-level_filterd.json", [instance_row(0)])
     with pytest.raises(ValueError, match="relation 'size': expected one of all, action, spatial"):

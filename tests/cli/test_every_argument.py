@@ -25,6 +25,7 @@ WHOLE = {
     "eval": (
         "eval", "model", "--benchmark", "action-scenes", "--method", "rve", "--out", "run", *PROFILE
     ),
+    "check": ("check", "model", "--image", "1.png"),
     "study": ("study", "main-table", "--out", "study", *PROFILE, "--model", "model"),
     "tune": ("tune", "model", "--out", "tuned", *PROFILE),
     "judge": ("judge", "answers.jsonl", "--model", "m"),
@@ -47,8 +48,9 @@ MISTAKES = {
 }
 # Any text is right for these: what a person asks, says or names on another machine.
 TEXTS = {
-    ("ask", "question"), ("ask", "suffix"), ("scan", "suffix"), ("eval", "suffix"),
-    ("study", "suffix"), ("tune", "suffix"), ("judge", "model"), ("pairs make", "model"),
+    ("ask", "question"), ("check", "question"),
+    ("ask", "suffix"), ("scan", "suffix"), ("eval", "suffix"), ("study", "suffix"),
+    ("tune", "suffix"), ("judge", "model"), ("pairs make", "model"),
 }  # fmt: skip
 # Right values that look like mistakes, or folders that are made.
 RIGHT = {
@@ -137,6 +139,7 @@ def run(folder, capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(loading, "load_model", reached)
     monkeypatch.setattr(app_models, "load_model", reached)
+    monkeypatch.setattr("rvelens.check.run.load_parts", reached)
     monkeypatch.setattr("rvelens.speed.generation.build", reached)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -150,7 +153,7 @@ def run(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "ask", "scan", "eval", "study", "tune", "app", "bench"]
+    "command", ["demo", "ask", "scan", "eval", "check", "study", "tune", "app", "bench"]
 )
 def test_without_a_mistake_the_model_is_reached(run, command):
     code, _, err = run(WHOLE[command])

@@ -84,8 +84,8 @@ def test_enhanced_needs_masks():
 
 
 def test_an_image_so_thin_that_no_pixel_is_seen():
-    thin = Image.new("RGB", (20000, 1))
-    grid = single_tile(4, 4, center_crop_box(20000, 1))
+    thin = Image.new("RGB", (200, 1))
+    grid = single_tile(4, 4, center_crop_box(200, 1))
     overlay(thin, np.zeros(16), grid).canvas.draw()
     overlay_enhanced(thin, masks(), grid).canvas.draw()
 

@@ -228,7 +228,7 @@ def test_unhooked_modules_carry_no_hooks(model, inputs):
             assert len(changed) == 1
     assert hooks() == before
     followed = {n for n, counts in before.items() if any(counts) and "vision" not in n}
-    assert followed == {"", "model.language_model"}
+    assert followed == {"", "model", "model.language_model"}  # "model" marks the visual tokens
 
 
 def test_slices_of_positions(model, inputs):

@@ -11,11 +11,12 @@ from torch import nn
 from rvelens.seam.forward import Run
 from rvelens.seam.seam import Seam, follow
 from rvelens.seam.stream import Stream
+from rvelens.seam.wrapping import ATTRIBUTE
 from rvelens.tokens import carried
 from rvelens.tokens.token_map import attach_tokens
 
 # Methods of a model in whose place something stands that follows it.
-_FOLLOWED = ("generate", "get_placeholder_mask", "inputs_merger")
+_FOLLOWED = ("generate", "get_placeholder_mask", "inputs_merger", ATTRIBUTE)
 
 
 @contextmanager

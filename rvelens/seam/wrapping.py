@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 # Where a module keeps the functions around its methods, and a mark on wrapped methods.
-_ATTRIBUTE = "_rvelens_around"
+ATTRIBUTE = "_rvelens_around"
 
 # Gets the module, its method, and the arguments of the call.
 Around = Callable[[Any, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -46,9 +46,8 @@ def wrap_method(module: nn.Module, name: str, around: Around) -> None:
         module.__dict__[name] = WrappedAttribute(module, own, around)
         return
     _wrap_class(type(module), name)
-    if module.__dict__.get(_ATTRIBUTE) is None:
-        module.__dict__[_ATTRIBUTE] = Arounds()
-    module.__dict__[_ATTRIBUTE][name] = around
+    # A new one each time, so that what a caller put aside stays as it was.
+    module.__dict__[ATTRIBUTE] = Arounds({**(module.__dict__.get(ATTRIBUTE) or {}), name: around})
 
 
 class WrappedAttribute:
@@ -76,15 +75,15 @@ def _same(own: Any) -> Any:
 def _wrap_class(kind: type, name: str) -> None:
     owner = next(base for base in kind.__mro__ if name in vars(base))
     method = vars(owner)[name]
-    if hasattr(method, _ATTRIBUTE):
+    if hasattr(method, ATTRIBUTE):
         return
 
     @wraps(method)
     def wrapped(module: Any, *args: Any, **kwargs: Any) -> Any:
-        around = (getattr(module, _ATTRIBUTE, None) or {}).get(name)
+        around = (getattr(module, ATTRIBUTE, None) or {}).get(name)
         if around is None:
             return method(module, *args, **kwargs)
         return around(module, partial(method, module), args, kwargs)
 
-    setattr(wrapped, _ATTRIBUTE, name)
+    setattr(wrapped, ATTRIBUTE, name)
     setattr(owner, name, wrapped)

@@ -14,8 +14,8 @@ SOURCES = {
     if "hooks" not in path.relative_to(PACKAGE).parts
 }
 WORK = {
-    "files.py": r"os\.replace|os\.fsync|FileLock|NamedTemporaryFile|(?<!files)\.write_(text|bytes)\("
-    r"|json\.load\(|json\.dump\(",
+    "files/atomic.py": r"os\.replace|os\.fsync|FileLock|NamedTemporaryFile"
+    r"|(?<!files)\.write_(text|bytes)\(|json\.load\(|json\.dump\(",
     "stats.py": r"binomtest|\.multinomial\(|rng\.integers\(len\(|roc_auc",
     "tables.py": r"rich\.table|csv\.(Dict)?[wW]riter|\.to_csv\(.*path|\" \| \"\.join|' \| '\.join",
 }

@@ -17,9 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rvelens.files import atomic as files
-from rvelens.files.stored import parse_stored
 from rvelens.heads import hub
-from rvelens.heads.profile_file import ProfileAbout, check_tensors
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 FORMAT = "rvelens-ars-1"
@@ -202,6 +200,10 @@ class ARSProfile:
         Raises:
             ValueError: no such file, or not a profile.
         """
+        # Here, since pydantic takes time to load, which an import need not wait for.
+        from rvelens.files.stored import parse_stored
+        from rvelens.heads.profile_file import ProfileAbout, check_tensors
+
         path = hub.find(where, hub.PROFILE, revision)
         if path is None:
             raise ValueError(

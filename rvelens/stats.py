@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Metric = Callable[[Bool[np.ndarray, " question"], Float[np.ndarray, " question"]], float]
-FEW = 20  # Below so many photographs an interval says little.
+FEW = 20  # With fewer photographs an interval is not reliable.
 
 
 @dataclass(frozen=True)

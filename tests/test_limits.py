@@ -235,7 +235,7 @@ def test_rows_that_cannot_be_asked_are_counted_and_the_others_go_on(tiny, tmp_pa
 
 
 class NeedsMemory:
-    """Stands for `answer` in a machine whose memory holds so many questions."""
+    """Replaces `answer`; raises `error` for more than `holds` questions."""
 
     def __init__(self, holds, error):
         self.holds, self.error, self.sizes = holds, error, []

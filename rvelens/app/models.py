@@ -121,7 +121,7 @@ def save_profile(choice: Choice, path: str) -> Choice:
     """Write the profile of a choice to a new file; gives the choice with its new source.
 
     Raises:
-        ValueError: there is no profile, the path is no name of a profile, or a file is there already.
+        ValueError: the choice has no profile, the file name has a wrong ending, or the file exists.
         OSError: the file cannot be written.
     """
     if choice.profile is None:

@@ -177,7 +177,7 @@ def study(
         out().print(f"in {output}: {endings}", highlight=False, markup=False)
 
 
-# Below so many questions, chance decides which setting is best.
+# With fewer questions, chance decides which setting is best.
 _FEW_QUESTIONS = 100
 
 

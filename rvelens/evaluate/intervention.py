@@ -174,9 +174,7 @@ class Intervention:
         Raises:
             ValueError: the folder holds other files.
         """
-        hub.check_folder(folder)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = hub.make_folder(folder)
         data = {
             "format": FORMAT,
             "model": dict(self.model),

@@ -66,7 +66,7 @@ def check_goes_with(
     methods: Sequence[Method],
     made_with: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Raise ValueError where what is reported already cannot stand beside what runs now.
+    """Raise ValueError where the report in a folder does not fit the run that starts.
 
     Args:
         out: folder of the run.

@@ -177,7 +177,7 @@ def _answer(line: Line) -> tuple[str, Answer]:
             raise MalformedError("neither answer nor error")
     except ValueError as error:
         raise ValueError(
-            f"{line} is no answer of a run: expected a JSON object with id, question and answer; "
-            "remove the line to have the question asked again."
+            f"{line} is a malformed answer: expected a JSON object with id, question and answer; "
+            "delete the line to re-run the question."
         ) from error
     return row.question, Answer(row.id, row.answer, row.margin, row.error, row.files)

@@ -135,6 +135,14 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
     refuse_foreign([folder / one for one in (MANIFEST, ABOUT, CARD)], folder / name, key)
 
 
+def make_folder(folder: str | Path) -> Path:
+    """A folder to write to, made where it is not there; raises what `check_folder` raises."""
+    check_folder(folder)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def card(title: str, body: str, base_model: str) -> str:
     """A model card: what the Hub reads at its head, and what a person reads below.
 

@@ -167,9 +167,7 @@ class ARSProfile:
         Raises:
             ValueError: the folder holds other files.
         """
-        hub.check_folder(folder)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = hub.make_folder(folder)
         self.save(folder / hub.PROFILE)
         readable = {
             "about": self.about,

@@ -25,7 +25,7 @@ def within(seconds: float, call: Callable[[], Value]) -> Value:
     coverage tool's own look is put back afterwards.
 
     Raises:
-        DeadlineError: it is not done after so many seconds.
+        DeadlineError: the call takes longer.
     """
     end = time.monotonic() + seconds
 

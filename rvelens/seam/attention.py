@@ -223,10 +223,6 @@ class AttentionHooks(nn.Module):
         """Whether any hook is on the scores or the pattern."""
         return _has_hooks(self.hook_attn_scores) or _has_hooks(self.hook_pattern)
 
-    def fire(self, point: Point, x: Tensor, forward: Forward) -> Tensor:
-        """Run the hooks of a point; see `fire`."""
-        return fire(self.run, point, x, forward)
-
     def attend(self, call: Call) -> tuple[Tensor, Tensor | None]:
         """Attention of one layer with the hooks that are on.
 

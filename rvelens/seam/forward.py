@@ -37,6 +37,7 @@ class Forward:
         tokens: its token map; None if the roles of its tokens are unknown.
         hooked: whether hooks were on when it began; else its layers run as if there were none.
         row: index of the last real token on the query axis; None where it is the final row for all.
+        least_row: the smallest of these numbers, negative where a sample's rows are padding alone.
         fired: layers whose hook points have run, and points that are read at modules.
     """
 
@@ -44,6 +45,7 @@ class Forward:
     tokens: TokenMap | None = None
     hooked: bool = True
     row: Int[Tensor, " batch"] | None = None
+    least_row: int = 0
     fired: set[Any] = field(default_factory=set)
 
 
@@ -203,7 +205,9 @@ class Run:
         self.latest = forward.tokens = tokens = self._map(new, batch, n_query, cache)
         if tokens is not None and n_query > 1:
             row = tokens.last - (tokens.n_keys - n_query)
-            forward.row = None if bool((row == n_query - 1).all()) else row
+            least = int(row.min())  # waits for the device here, and not in every hooked layer
+            if least < n_query - 1:
+                forward.row, forward.least_row = row, least
 
     def _claim(self, decoder: nn.Module) -> None:
         """Let this thread's hooks run, and no other's: hook points are shared by all threads."""
@@ -300,14 +304,14 @@ class Run:
         """
         if forward.row is None:
             return None
-        row = forward.row - (forward.n_query - n_rows)
-        if bool((row < 0).any()):
+        earlier = forward.n_query - n_rows
+        if forward.least_row < earlier:
             raise NotImplementedError(
                 f"{point} computes the newest {n_rows} of {forward.tokens.n_keys} rows, and some "  # type: ignore[union-attr]
                 "prompts have padding alone there: expected a real token of every prompt among them; "
                 "make left-padded prompts with model.prepare, and run them in one forward."
             )
-        return row
+        return forward.row - earlier
 
     def keep(self, point: Any, x: Tensor) -> None:
         """Keep what a hook made until it is checked: as it is where it is one row, else its sum.

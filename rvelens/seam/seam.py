@@ -301,9 +301,7 @@ class Announce(_Follower):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note ids and mask of the coming forward."""
-        if is_compiling() and _is_static_step(kwargs.get("input_ids"), kwargs):
-            return  # nothing is read off generated tokens
-        if self.run.is_idle(kwargs.get("past_key_values")):
+        if _is_left_out(self.run, kwargs.get("input_ids"), kwargs):
             return
         self._note_outside(module, args, kwargs)
 
@@ -419,9 +417,7 @@ class End(_Follower):
         """Let the cache take the map along; raise what the hooks did wrong."""
         x = kwargs.get("inputs_embeds")
         x = kwargs.get("input_ids") if x is None else x
-        if is_compiling() and _is_static_step(x, kwargs):
-            return
-        if self.seam.run.is_idle(kwargs.get("past_key_values")):
+        if _is_left_out(self.seam.run, x, kwargs):
             return
         self._end_outside(module, args, kwargs, output)
 
@@ -441,6 +437,13 @@ class End(_Follower):
                 run.check()
         finally:
             run.leave()
+
+
+def _is_left_out(run: Run, x: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a compiled graph needs nothing of a follower: a decode step, or no hooks and no map."""
+    if is_compiling() and _is_static_step(x, kwargs):
+        return True
+    return run.is_idle(kwargs.get("past_key_values"))
 
 
 def _is_static_step(x: Any, kwargs: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Mistakes as messages: whatever fails, the page says why, and no older result stands beside it."""
+"""Errors are messages: the page says why something failed, and clears older results."""
 
 from __future__ import annotations
 

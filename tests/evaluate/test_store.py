@@ -74,7 +74,7 @@ def test_answers_of_a_run_by_name(tmp_path):
         load_answers(str(tmp_path / "nowhere"), "pope", "rve")
     with answers_file(folder, 1).open("a") as file:
         file.write("\n")
-    with pytest.raises(ValueError, match=r"answers-1.jsonl line 4 is no answer of a run"):
+    with pytest.raises(ValueError, match=r"answers-1.jsonl line 4 is a malformed answer"):
         load_answers(run, "pope", "rve")
 
 
@@ -94,7 +94,7 @@ def test_answers_of_a_run_by_name(tmp_path):
 def test_a_whole_line_that_is_no_answer_is_named(tmp_path, line):
     name_answers(tmp_path)
     answers_file(tmp_path, 0).write_text(line + "\n")
-    with pytest.raises(ValueError, match=r"answers\.jsonl line 1 is no answer of a run"):
+    with pytest.raises(ValueError, match=r"answers\.jsonl line 1 is a malformed answer"):
         read(tmp_path, ITEMS)
 
 

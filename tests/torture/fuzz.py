@@ -104,7 +104,7 @@ def survived(read: Callable[[], object]) -> str:
 def reader(
     file: str, good: Any, read: Callable[[Path], object], times: int = 400, lines: bool = False
 ) -> Area:
-    """An area of one file that is changed and read so many times."""
+    """An area: one file, which is changed at random and read `times` times."""
 
     def area(folder: Path, draw: random.Random) -> tuple[list[str], int]:
         path = folder / file

@@ -143,7 +143,7 @@ def dead_process(folder: Path, draw: random.Random) -> tuple[list[str], int]:
 
 
 def areas(n_kills: int) -> list[tuple[str, Area]]:
-    """The areas, with so many kills of a whole evaluation."""
+    """The areas; a whole evaluation is killed `n_kills` times."""
     return [
         ("answers cut at any byte", torn),
         ("full disk", full_disk),

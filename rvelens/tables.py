@@ -138,7 +138,8 @@ def markdown_text(text: str) -> str:
     Models, questions and paths may hold anything; a document that is opened must fetch nothing.
     """
     inert = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", _unlinked(" ".join(text.split())))
-    return re.sub(r"^(?=[\[#>~])", r"\\", inert)
+    # A bracket at the start is inert, except where a link is defined: "[label]: address".
+    return re.sub(r"^(?=\[.*\]:|[#>~])", r"\\", inert)
 
 
 def markdown_code(text: str) -> str:

@@ -218,7 +218,7 @@ def test_the_command_prints_and_exits(monkeypatch, capsys, tiny):
 def test_a_name_that_is_no_model_is_a_mistake_of_the_user(capsys):
     code, _, error = run_main(capsys, "check", "/no/such/folder")
     assert code == 2
-    assert "the model '/no/such/folder' cannot be loaded" in error
+    assert "no folder /no/such/folder: expected a folder with a model" in error
 
 
 def test_the_literal_masks_by_hand():

@@ -33,10 +33,11 @@ def with_other_weights(hf_model):
 @torch.no_grad()
 def test_a_shallow_copy_generates_with_its_own_weights(model, inputs):
     other = with_other_weights(model.hf_model)
-    step = other(**inputs).logits[:, -1].argmax(dim=-1)
-    ids = other.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1]]
-    assert torch.equal(ids, step)
-    assert not torch.equal(ids, model.hf_model(**inputs).logits[:, -1].argmax(dim=-1))
+    step = other(**inputs).logits[:, -1]
+    out = other.generate(**inputs, **GREEDY, output_logits=True, return_dict_in_generate=True)
+    # Positions of the padded rows start elsewhere in generate: RoPE rounds otherwise.
+    torch.testing.assert_close(out.logits[0], step, rtol=1e-4, atol=1e-3)
+    assert (step - model.hf_model(**inputs).logits[:, -1]).abs().amax() > 1
 
 
 def test_a_generate_that_was_set_on_the_model_is_called(plain, inputs):

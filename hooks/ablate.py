@@ -34,8 +34,8 @@ class HeadMask:
         wrong = [head for head in self.heads if not 0 <= head < n_heads]
         if wrong:
             raise ValueError(
-                f"layer {self.layer}: heads {wrong} of {n_heads} are masked: expected heads from 0 to "
-                f"{n_heads - 1}; name heads of the model that you mask."
+                f"layer {self.layer}: heads {wrong} of {n_heads} are masked: expected heads from 0 "
+                f"to {n_heads - 1}; choose heads that the model has."
             )
 
 
@@ -78,7 +78,9 @@ def head_mask_hooks(
     """
     for layer in heads:
         if layer < 0:
-            raise ValueError(f"layer {layer} is negative: expected a layer from 0 upward.")
+            raise ValueError(
+                f"layer {layer} is negative: expected 0 or more; count layers from the first."
+            )
     if rows not in ("all", "last"):
         raise ValueError(f"rows={rows!r}: expected 'all' or 'last'; pass one of them.")
     kind = LastRowHeadMask if rows == "last" else HeadMask

@@ -41,7 +41,8 @@ class RegionHook(LastRowHook):
         if self.region.shape != index.shape:
             raise ValueError(
                 f"a region of shape {tuple(self.region.shape)} for a batch with image tokens "
-                f"{tuple(index.shape)}: expected one row per sample and one entry per image token."
+                f"{tuple(index.shape)}: expected one row per sample and one entry per image token; "
+                "pass a mask of that shape."
             )
         # Added up, not written: filler entries all point at key 0, which may be an image token too.
         chosen = (self.region.to(row.device) & valid).int()
@@ -111,6 +112,6 @@ def dilution_hooks(
     """
     check_strength("scale", abs(scale))
     if not shift < math.inf:
-        raise ValueError(f"shift={shift}: expected a number below infinity; correct it.")
+        raise ValueError(f"shift={shift}: expected a number below infinity; pass a smaller one.")
     hook = DilutionHook(float(scale), float(shift))
     return [(scores_of(layer), hook) for layer in layers]

@@ -293,8 +293,8 @@ def mask_hooks(
     for layer, some in heads.items():
         if not some or not all(0 <= head < n_heads for head in some):
             raise ValueError(
-                f"layer {layer}: heads {list(some)} of {n_heads}: expected at least one, each from 0 "
-                f"to {n_heads - 1}."
+                f"layer {layer}: heads {list(some)} of {n_heads}: expected at least one, each from "
+                f"0 to {n_heads - 1}; correct the heads."
             )
     strength = float(alpha), float(beta)
     with outlasting():
@@ -311,7 +311,9 @@ def mask_hooks(
 
 def _check_strength(alpha: float, beta: float) -> None:
     if not 0 < alpha <= 1:
-        raise ValueError(f"alpha={alpha}: expected a share of the image tokens in (0, 1].")
+        raise ValueError(
+            f"alpha={alpha}: expected a share of the image tokens in (0, 1]; the paper uses 0.05."
+        )
     check_strength("beta", beta)
 
 
@@ -327,8 +329,8 @@ def _check_arguments(
     outside = [layer for layer in layers if not 0 <= layer < profile.n_layers]
     if outside or not layers:
         raise ValueError(
-            f"layers {outside or layers} for a profile of {profile.n_layers} layers: expected layers "
-            f"from 0 to {profile.n_layers - 1}; name at least one of them."
+            f"layers {outside or layers} for a profile of {profile.n_layers} layers: expected "
+            f"layers from 0 to {profile.n_layers - 1}; choose at least one of them."
         )
     check_attention(layers, profile.attention_layers)
     if not 1 <= k <= profile.n_heads // 2:
@@ -338,9 +340,9 @@ def _check_arguments(
         )
     _check_strength(alpha, beta)
     if scope not in get_args(Scope):
-        raise ValueError(f"scope={scope!r}: expected 'all' or 'sensitive'.")
+        raise ValueError(f"scope={scope!r}: expected 'all' or 'sensitive'; pass one of them.")
     if not 0 < max_entropy <= 1:
         raise ValueError(
-            f"max_entropy={max_entropy}: expected a share of the entropy of even attention in (0, 1]; "
-            "leave it at 1 to enhance every input."
+            f"max_entropy={max_entropy}: expected a share of the entropy of uniform attention in "
+            "(0, 1]; leave it at 1 to enhance every input."
         )

@@ -65,6 +65,26 @@ def test_every_message_says_what_was_expected():
     assert vague == OTHER_FORM, f"write as 'given: expected; what to do.': {vague ^ OTHER_FORM}"
 
 
+# The rest of the sentence is the caller's: `expected` holds what to do, or the line follows.
+ENDED_ELSEWHERE = {
+    "no file {}: expected {}.",
+    "{} cannot be read ({}): expected {}.",
+    "{} is not JSON ({}): expected {}.",
+    "{} is not a result of `rvelens tune` ({}): expected {}.",
+    "a {}: expected a JSON object",
+    "{} is {}: expected a string",
+    "'id' is {}: expected a string or a number",
+}
+
+
+def test_every_message_says_what_to_do():
+    formed = {m for m, one in MESSAGES.items() if one.kind in FORMED and "expected" in m}
+    ends = {m for m in formed if not re.search(r"expected .*(; |\?$)", m, re.DOTALL)}
+    assert ends == ENDED_ELSEWHERE, (
+        f"write as 'given: expected; what to do.': {ends ^ ENDED_ELSEWHERE}"
+    )
+
+
 def test_texts_made_elsewhere_are_listed_with_the_reason():
     unread = {(one.file, one.source) for one in RAISED if not one.templates}
     assert unread == set(ELSEWHERE), "write the text where it is raised, or say where it comes from"

@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_there_names_the_file(tmp_path):
 def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     for path in (tmp_path, Path("/dev/null")):
         with pytest.raises(
-            ValueError, match=rf"{path} is no regular file: expected .*; name another\."
+            ValueError, match=rf"{path} is no regular file: expected .*; choose another\."
         ):
             files.write_text(path, "")
 

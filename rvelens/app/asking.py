@@ -120,7 +120,8 @@ def _number(setting: Setting, value: Any) -> float | int:
         return _NUMBERS[setting.kind](value)
     except ValueError as error:
         raise ValueError(
-            f"{setting.name}={value!r}: expected a {setting.kind} number, or leave it empty."
+            f"{setting.name}={value!r}: expected a {setting.kind} number; correct it, or "
+            "leave it empty."
         ) from error
 
 
@@ -131,7 +132,7 @@ def read_picture(path: str | Path | None) -> Image.Image:
         ValueError: none was given, it has too many pixels, or it cannot be read.
     """
     if not path:
-        raise ValueError("no picture: expected one; drop a file or choose a scene.")
+        raise ValueError("no image is given: expected an image; drop a file or choose a scene.")
     try:
         with Image.open(path, formats=image_formats()) as opened:
             width, height = opened.size

@@ -74,13 +74,13 @@ def parse_heads(text: str, n_layers: int, n_heads: int) -> dict[int, list[int]]:
         match = _HEAD.fullmatch(part)
         if match is None:
             raise ValueError(
-                f"heads {text.strip()!r}: expected layer.head such as '3.5, 4.1'; {part!r} is none."
+                f"heads {text.strip()!r}: expected layer.head such as '3.5, 4.1'; correct {part!r}."
             )
         layer, head = int(match[1]), int(match[2])
         if layer >= n_layers or head >= n_heads:
             raise ValueError(
-                f"head {part} of a model of {n_layers} layers x {n_heads} heads: expected layers 0 to "
-                f"{n_layers - 1} and heads 0 to {n_heads - 1}."
+                f"head {part} of a model of {n_layers} layers x {n_heads} heads: expected layers 0 "
+                f"to {n_layers - 1} and heads 0 to {n_heads - 1}; correct it."
             )
         found.setdefault(layer, set()).add(head)
     return {layer: sorted(found[layer]) for layer in sorted(found)}
@@ -108,7 +108,9 @@ def ask_without(
         ValueError: no heads, or an empty text.
     """
     if not heads:
-        raise ValueError("no heads: expected some to leave out; write '3.5, 4.1' or click the map.")
+        raise ValueError(
+            "no heads are given: expected the heads to mask; write '3.5, 4.1' or click the map."
+        )
     images, masked = [image] * len(texts), Method("masked", {}, tuple(head_mask_hooks(heads)))
     before, after = (
         answered(loaded.model, method, images, texts) for method in (Method("vanilla", {}), masked)

@@ -108,7 +108,9 @@ class Models:
 
     def _model(self, name: str) -> HookedLVLM:
         if not name:
-            raise ValueError("no model is named: expected a hub name, a folder or rvelens/tiny.")
+            raise ValueError(
+                "no model is given: expected a name on the Hub, a folder or rvelens/tiny; enter one."
+            )
         with self.lock:
             if name not in self._models:
                 self._models[name] = load_model(
@@ -125,12 +127,14 @@ def save_profile(choice: Choice, path: str) -> Choice:
         OSError: the file cannot be written.
     """
     if choice.profile is None:
-        raise ValueError("no head profile to save: expected one; measure it under Heads first.")
+        raise ValueError(
+            "there is no head profile to save: expected a measured one; measure it under Heads first."
+        )
     if not path.strip():
-        raise ValueError("no file for the head profile: expected a path; write it.")
+        raise ValueError("no file is given for the head profile: expected a path; enter one.")
     target = Path(path.strip()).expanduser()
     check_profile_path(target)
     if target.exists():
-        raise ValueError(f"{target} exists already: expected a new file; name another.")
+        raise ValueError(f"{target} exists already: expected a new file; choose another name.")
     choice.profile.save(target)
     return Choice(choice.name, choice.profile, f"head profile {target}")

@@ -79,22 +79,29 @@ def open_run(folder: str, data: str = "") -> Run:
     """
     path = Path(folder.strip()).expanduser()
     if not folder.strip():
-        raise ValueError("no folder: expected the --out of `rvelens eval`; write its path.")
+        raise ValueError(
+            "no folder is given: expected the folder of `rvelens eval --out`; enter its path."
+        )
     report_file = path / "report.json"
     if not report_file.is_file():
         raise ValueError(
-            f"{path} is no run: expected a folder with the report.json that `rvelens eval` leaves at "
-            "its end; name the folder given as --out."
+            f"{path} is not a run: expected a folder with a report.json of `rvelens eval`; enter "
+            "the folder given as --out."
         )
     try:
         report = read_json(report_file)
         benchmarks, first = report["benchmarks"], next(iter(report["methods"]), None)
         names = [name for name, one in benchmarks.items() if one["rules"]]
         if first is None or not isinstance(report["model"]["name"], str):
-            raise ValueError("no methods: expected at least one, and the model's name.")
+            raise ValueError(
+                "no methods or no model name: expected both; run `rvelens eval` again."
+            )
         for name in (*benchmarks, *report["methods"]):
             if len(below(path, name).relative_to(path).parts) != 1:
-                raise ValueError(f"{name!r}: expected the name of a benchmark or of a method.")
+                raise ValueError(
+                    f"{name!r}: expected the name of a benchmark or of a method; run `rvelens "
+                    "eval` again."
+                )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{report_file} cannot be read: expected the report of `rvelens eval`; run it again."
@@ -102,7 +109,7 @@ def open_run(folder: str, data: str = "") -> Run:
     pictures = Path(data.strip()).expanduser() if data.strip() else None
     if pictures is not None and not pictures.is_dir():
         raise ValueError(
-            f"no folder {pictures}: expected the one that holds the benchmarks' files."
+            f"no folder {pictures}: expected the folder with the benchmarks' files; check the path."
         )
     items = {name: _items(path / name / first, name, pictures) for name in names}
     return Run(path, report, pictures, items)
@@ -138,8 +145,8 @@ def _loader(image: str) -> Callable[[], Image.Image]:
 
     def unknown() -> Image.Image:
         raise ValueError(
-            f"where the picture {image} is was not said: expected the folder of the benchmark's "
-            "files; name it above."
+            f"the folder of the image {image} is unknown: expected the folder with the benchmark's "
+            "files; enter it above."
         )
 
     return unknown
@@ -160,7 +167,7 @@ def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
     if benchmark not in run.items or method not in run.methods or method == first:
         raise ValueError(
             f"flips of {method!r} on {benchmark!r}: expected a benchmark of {', '.join(run.items)} "
-            f"and a method of {', '.join(run.methods[1:]) or 'none'}."
+            f"and a method of {', '.join(run.methods[1:]) or 'none'}; choose from these."
         )
     items = tuple(run.items[benchmark].values())
     said = {name: _whole(run, benchmark, name) for name in (first, method)}
@@ -181,8 +188,8 @@ def _whole(run: Run, benchmark: str, method: str) -> dict[str, Any]:
     counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
     if len(found) < counted:
         raise ValueError(
-            f"{run.folder / benchmark / method} holds {len(found)} answers: expected the {counted} of "
-            "the run's report; give the same `rvelens eval` again, which goes on."
+            f"{run.folder / benchmark / method} holds {len(found)} answers: expected the {counted} "
+            "of the run's report; run the same `rvelens eval` again to resume."
         )
     return dict(found)
 

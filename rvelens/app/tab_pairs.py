@@ -83,14 +83,16 @@ def build() -> None:
 
 def _rows(file: str) -> list[Row]:
     if not file.strip():
-        raise ValueError("no file: expected the pairs that `rvelens pairs make` wrote; name it.")
+        raise ValueError(
+            "no file is given: expected a file that `rvelens pairs make` wrote; enter its path."
+        )
     return load(file.strip())
 
 
 def _folder(folder: str) -> Path:
     if not Path(folder.strip()).is_dir() or not folder.strip():
         raise ValueError(
-            f"no folder {folder.strip()!r}: expected the one with the pairs' pictures."
+            f"no folder {folder.strip()!r}: expected the folder with the pairs' images; check the path."
         )
     return Path(folder.strip())
 

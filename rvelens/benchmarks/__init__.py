@@ -65,10 +65,12 @@ def load_benchmark(
             )
     if data is not None and not Path(data).is_dir():
         raise ValueError(
-            f"no folder {data}: expected the one that holds the files of {name}; check it."
+            f"no folder {data}: expected the folder with the files of {name}; check the path."
         )
     benchmark = loader(None if data is None else Path(data), **options)
     if not benchmark.items:
         first = benchmark.problems[0] if benchmark.problems else "no row"
-        raise ValueError(f"{name} has no usable question below {data}: expected some; {first}")
+        raise ValueError(
+            f"{name} has no usable question below {data}: expected at least one; {first}"
+        )
     return benchmark if limit is None else benchmark.sample(limit)

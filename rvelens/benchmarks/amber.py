@@ -37,7 +37,9 @@ def load(part: str, data: Path | None) -> Benchmark:
     def make(row: Row) -> Item:
         image, id_ = row.text("image"), row.id("id")
         if id_ not in truth:
-            raise ValueError(f"id {id_!r} is not in {TRUTH}: expected its truth there.")
+            raise ValueError(
+                f"id {id_!r} is not in {TRUTH}: expected every id there; download the files again."
+            )
         return photograph(
             folder.picture(image),
             id=id_,

@@ -93,7 +93,9 @@ class Benchmark:
             ValueError: a limit below 1.
         """
         if limit < 1:
-            raise ValueError(f"limit is {limit}: expected a number of questions of at least 1.")
+            raise ValueError(
+                f"limit is {limit}: expected at least 1 question; pass a larger number."
+            )
         if limit >= len(self.items):
             return self
         kinds: dict[tuple[str, bool | None], list[int]] = defaultdict(list)
@@ -119,7 +121,7 @@ class Benchmark:
         if not kept:
             groups = ", ".join(sorted(Counter(item.group for item in self.items)))
             raise ValueError(
-                f"{self.name} has no question of relation {relation!r} here, only {groups}: expected "
-                "some; look at the files in the data folder."
+                f"{self.name} has no question of relation {relation!r} here, only {groups}: "
+                "expected at least one; check the files in the data folder."
             )
         return replace(self.keep(kept), relation=relation)

@@ -49,7 +49,7 @@ class Folder:
             )
         if not data.is_dir():
             raise ValueError(
-                f"no folder {data}: expected the one that holds the files of {benchmark}; check it."
+                f"no folder {data}: expected the folder with the files of {benchmark}; check the path."
             )
         by_name: dict[str, list[Path]] = defaultdict(list)
         seen = set()
@@ -102,8 +102,8 @@ class Folder:
             found = [path for path in found if _shared(path, near) == closest]
         if len({sha256(path) for path in found}) > 1:
             raise ValueError(
-                f"{len(found)} different files {names[0]} below {self.path} ({self._names(found)}): "
-                "expected one; pass the folder of the one that you mean."
+                f"{len(found)} different files {names[0]} below {self.path} "
+                f"({self._names(found)}): expected only one; pass a folder that holds one of them."
             )
         return found[0]
 
@@ -125,7 +125,7 @@ class Folder:
         """
         parts = _parts(name)
         if not parts:
-            raise ValueError(f"the image is {name!r}: expected the name of a file.")
+            raise ValueError(f"the image is {name!r}: expected a file name; correct the row.")
         found = self.find(name) or self.find(parts[-1])
         found = [path for path in found if fits(words(self.relative(path.parent)))]
         if len(found) > 1:
@@ -133,8 +133,8 @@ class Folder:
             found = [path for path in found if self._matches(path, hints) == best]
         if len(found) > 1 and len({sha256(path) for path in found}) > 1:
             raise ValueError(
-                f"image {name!r} stands for {len(found)} different files ({self._names(found)}): "
-                "expected one."
+                f"image {name!r} matches {len(found)} different files ({self._names(found)}): "
+                "expected exactly one; remove the others."
             )
         return found[0] if found else self.path / parts[-1]
 
@@ -152,7 +152,7 @@ class Folder:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{path} is not UTF-8 text: expected JSON lines or an array."
+                f"{path} is not UTF-8 text: expected JSON lines or an array; convert it to UTF-8."
             ) from error
         name = self.relative(path)
         if text.lstrip().startswith("["):
@@ -162,7 +162,9 @@ class Folder:
             lines = [line for line in read_lines(path) if not line.is_blank]
             rows = [Row(path, f"{name} line {line.number}", _line(line)) for line in lines]
         if not rows:
-            raise ValueError(f"{path} is empty: expected JSON lines or an array of rows.")
+            raise ValueError(
+                f"{path} is empty: expected JSON lines or an array of rows; download it again."
+            )
         return rows
 
     def relative(self, path: Path) -> str:
@@ -216,14 +218,18 @@ class Row:
         """The text under the first of some keys that the row has; ValueError if it is not one."""
         value = self._value(keys)
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{keys[0]!r} is {brief(value)}: expected a text that is not empty.")
+            raise ValueError(
+                f"{keys[0]!r} is {brief(value)}: expected a non-empty string; correct the row."
+            )
         return _utf8(value.strip(), keys[0])
 
     def id(self, *keys: str) -> str:
         """The id under the first of some keys that the row has, a text or an integer."""
         value = self._value(keys)
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-            raise ValueError(f"{keys[0]!r} is {brief(value)}: expected a text or a number.")
+            raise ValueError(
+                f"{keys[0]!r} is {brief(value)}: expected a string or a number; correct the row."
+            )
         return _utf8(str(value).strip(), keys[0])
 
     def truth(self, *keys: str) -> bool:
@@ -236,7 +242,7 @@ class Row:
 
 def _utf8(text: str, key: str) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"{key!r} is {text!r}: expected text that UTF-8 can hold.")
+        raise ValueError(f"{key!r} is {text!r}: expected valid UTF-8; correct the row.")
     return text
 
 
@@ -244,7 +250,7 @@ def yes_or_no(label: Any, key: str) -> bool:
     """Whether a label says yes, in any case and punctuation; ValueError if it says neither."""
     answer = strict(label) if isinstance(label, str) else None
     if answer is None:
-        raise ValueError(f"{key!r} is {brief(label)}: expected yes or no.")
+        raise ValueError(f"{key!r} is {brief(label)}: expected yes or no; correct the row.")
     return answer
 
 
@@ -253,7 +259,7 @@ def _array(path: Path, text: str) -> list[Any]:
         return parse_json(text)
     except ValueError as error:
         raise ValueError(
-            f"{path} is not JSON ({error}): expected an array of rows; get the file anew."
+            f"{path} is not JSON ({error}): expected an array of rows; download it again."
         ) from error
 
 
@@ -261,7 +267,7 @@ def _line(line: Line) -> Any:
     try:
         return line.value()
     except ValueError as error:
-        return ValueError(f"not JSON ({error}): expected one object a line.")
+        return ValueError(f"not JSON ({error}): expected one object per line; correct the line.")
 
 
 def collect(
@@ -279,7 +285,9 @@ def collect(
         try:
             item = make(_checked(row))
             if item is not None and item.id in items:
-                raise ValueError(f"id {item.id!r} was there before: expected each id once.")
+                raise ValueError(
+                    f"id {item.id!r} occurs twice: expected unique ids; remove one of the rows."
+                )
         except ValueError as error:
             problems.append(f"{row.place}: {' '.join(str(error).split())}")
             continue
@@ -292,7 +300,7 @@ def _checked(row: Row) -> Row:
     if isinstance(row.value, ValueError):
         raise row.value
     if not isinstance(row.value, dict):
-        raise ValueError(f"a {type(row.value).__name__}: expected a JSON object.")
+        raise ValueError(f"a {type(row.value).__name__}: expected a JSON object; correct it.")
     return row
 
 

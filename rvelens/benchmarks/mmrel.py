@@ -44,8 +44,9 @@ def load(part: str, data: Path | None, *, relation: str = "all") -> Benchmark:
     questions, problems = collect(rows, lambda row: _item(folder, row, part))
     if not questions:
         raise ValueError(
-            f"no questions of {name} below {data}: expected .json or .jsonl files whose path has the "
-            "words real or Dall-E, action or spatial, and open for open-ended ones."
+            f"no questions of {name} below {data}: expected .json or .jsonl files whose path has "
+            "the words real or Dall-E, action or spatial, and open for open-ended ones; put the "
+            "published files there."
         )
     whole = Benchmark(
         name,

@@ -105,7 +105,9 @@ def _id_lists(folder: Folder, near: Path, names: Sequence[str]) -> dict[Path, fr
 def _ids(path: Path) -> frozenset[str]:
     ids = read_json(path, "an array of ids; get the file anew")
     if not isinstance(ids, list):
-        raise ValueError(f"{path} holds a {type(ids).__name__}: expected an array of ids.")
+        raise ValueError(
+            f"{path} holds a {type(ids).__name__}: expected an array of ids; download the file again."
+        )
     return frozenset(map(str, ids))
 
 
@@ -150,7 +152,9 @@ def _item(folder: Folder, row: Row, mark: str, place: Callable[..., str]) -> Ite
 def _mask(folder: Folder, id_: str) -> Path:
     """The published mask of a question; where it should be if it is nowhere."""
     if PurePosixPath(id_).name != id_ or set(id_) & set("\\\0"):
-        raise ValueError(f"'question_id' is {id_!r}: expected one that names the mask's file.")
+        raise ValueError(
+            f"'question_id' is {id_!r}: expected the name of the mask's file; correct the row."
+        )
     name = f"instance_mask/{id_}.png"
     found = folder.find(name)
     return found[0] if found else below(folder.path, name)
@@ -164,7 +168,8 @@ def _box(row: Row, key: str) -> tuple[float, ...]:
         if -0.01 <= x0 <= x1 <= 1.01 and -0.01 <= y0 <= y1 <= 1.01:
             return x0, y0, x1, y1
     raise ValueError(
-        f"{key!r} is {brief(box)}: expected x0, y0, x1, y1 as shares of width and height, from 0 to 1."
+        f"{key!r} is {brief(box)}: expected x0, y0, x1, y1 as shares of width and height, "
+        "from 0 to 1; correct the row."
     )
 
 

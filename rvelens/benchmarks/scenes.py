@@ -68,7 +68,7 @@ def load_turns(
         ValueError: as `load`, or no turns.
     """
     if turns < 1:
-        raise ValueError(f"turns={turns}: expected at least 1; without any, take {NAME}.")
+        raise ValueError(f"turns={turns}: expected at least 1; for none, use {NAME}.")
     single = load(split=split, n=n, seed=seed)
     items = tuple(
         replace(item, text=_behind(earlier_turns(seed * 1_000_000 + i, split, turns), item.text))
@@ -107,7 +107,7 @@ def _check(split: str, n: int, seed: int) -> None:
     if split not in SPLITS or n < 1 or not 0 <= seed <= 999:
         raise ValueError(
             f"action scenes with split {split!r}, n {n} and seed {seed}: expected a split of "
-            f"{', '.join(SPLITS)}, n of at least 1 and a seed from 0 to 999."
+            f"{', '.join(SPLITS)}, n of at least 1 and a seed from 0 to 999; correct them."
         )
 
 

@@ -77,7 +77,7 @@ class Report:
         lines = {line.name: line for line in self.lines}
         if name not in lines:
             raise ValueError(
-                f"no check is named {name!r}: expected one of {', '.join(lines)}; choose one of them."
+                f"unknown check {name!r}: expected one of {', '.join(lines)}; choose one of them."
             )
         return lines[name]
 

@@ -121,8 +121,8 @@ def check(
     hf_model, processor, wrapper = _parts(model, processor, dtype, device_map)
     if inputs is None and processor is None:
         raise ValueError(
-            "neither a processor nor tensors to check the model with: expected one of them; pass "
-            "processor= or inputs=."
+            "no processor and no inputs are given: expected one of them; pass processor= or "
+            "inputs=."
         )
     stage, plain = "wrapping", {}
     try:
@@ -159,7 +159,7 @@ def _parts(
         return model, processor, None
     if model.list_hooks():
         raise ValueError(
-            "hooks are on, and a check needs the model without them: expected none; call "
+            "hooks are on, and a check needs the model without hooks: expected none; call "
             "model.reset_hooks() first."
         )
     return model.hf_model, processor or model.processor, model
@@ -200,7 +200,7 @@ def _names(only: Sequence[str] | None) -> list[str]:
     unknown = [name for name in only or () if name not in CHECKS]
     if unknown:
         raise ValueError(
-            f"no check is named {unknown[0]!r}: expected some of {', '.join(CHECKS)}; choose from them."
+            f"unknown check {unknown[0]!r}: expected some of {', '.join(CHECKS)}; choose from them."
         )
     return [name for name in CHECKS if only is None or name in only]
 

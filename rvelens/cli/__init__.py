@@ -192,7 +192,7 @@ def _refuse_empty(arguments: list[str]) -> None:
         named = option if is_option else before
         if (value if is_option else argument) == "" and named not in _MAY_BE_EMPTY:
             place = f"{named} ''" if named.startswith("-") else f"an argument '' after {named!r}"
-            raise ValueError(f"{place}: expected a value that is not empty; write it.")
+            raise ValueError(f"{place}: expected a non-empty value; pass one.")
 
 
 def _elsewhere(option: str) -> str:

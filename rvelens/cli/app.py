@@ -36,8 +36,8 @@ def explore(
         if error.name != "gradio":
             raise
         raise ValueError(
-            "the explorer needs Gradio, which is not installed: expected the extra [app]; "
-            "pip install 'rvelens[app]'."
+            "the explorer needs Gradio, which is not installed: expected the extra [app]; run pip "
+            "install 'rvelens[app]'."
         ) from error
     from rvelens.app.models import Models
 

@@ -131,7 +131,9 @@ def ask(
     _check(given, profile, region, manifest, save, save_manifest)
     check_model_options(model, family, device_map, prompt or "chat")
     if not question.strip():
-        raise ValueError(f"a question is {question!r}: expected a sentence; write it.")
+        raise ValueError(
+            f"a question is {question!r}: expected a sentence; pass a non-empty string."
+        )
     # Below what is refused at once, since they bring along what only answering needs.
     from rvelens.cli.steering import answer, draw, parse_region, region_method, same_wording
     from rvelens.evaluate.answering import Decoding
@@ -225,20 +227,20 @@ def _check(
     settings = [*given, *(["region"] if region is not None else [])]
     if manifest is not None and settings:
         raise ValueError(
-            f"--{settings[0].replace('_', '-')} with --manifest, which has settings of its own: "
-            "expected one of them; leave the other out."
+            f"--{settings[0].replace('_', '-')} with --manifest, which holds these settings: "
+            "expected only one of both; leave one out."
         )
     asked = {**given, **({} if profile is None else {"profile": profile})}
     extra = [name for name in _RVE_ONLY if name in asked]
     if region is not None and extra:
         raise ValueError(
-            f"--{extra[0].replace('_', '-')} with --region, which takes the place of RVE: expected "
-            "--layers and --beta at most; leave it out."
+            f"--{extra[0].replace('_', '-')} with --region, which replaces RVE: expected at most "
+            "--layers and --beta; leave it out."
         )
     if region is not None and save_manifest is not None:
         raise ValueError(
-            "--save-manifest with --region, which belongs to one image: expected RVE, which serves "
-            "any; leave it out."
+            "--save-manifest with --region, which holds for one image: expected settings for any "
+            "image; leave --save-manifest out."
         )
 
 
@@ -265,8 +267,8 @@ def _grid(
     if grid is None:
         option = "--save" if region is None else "--region"
         raise ValueError(
-            f"the image tokens of {model.family.name} have no place in the image: expected a model "
-            f"with a patch grid for {option}; leave it out."
+            f"the image tokens of {model.family.name} have no position in the image: expected a "
+            f"model with a patch grid for {option}; leave it out."
         )
     return grid
 

@@ -151,7 +151,7 @@ def check_images(benchmarks: Iterable[Benchmark]) -> None:
         if files and not any(path.is_file() for path in files):
             first = next(iter(files))
             raise ValueError(
-                f"none of the {len(files)} image files of {benchmark.name} is there, such as "
-                f"{first}: expected the published images below --data; put them there, and see "
+                f"none of the {len(files)} image files of {benchmark.name} exists, such as "
+                f"{first}: expected the published images below --data; put them there, and run "
                 f"`rvelens data check --benchmark {benchmark.name}`."
             )

@@ -35,7 +35,9 @@ def demo(
         try:
             save.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise ValueError(f"--save {save} is no folder: expected one; name another.") from error
+            raise ValueError(
+                f"--save {save} is not a folder: expected a new or existing folder; choose another."
+            ) from error
         files = [save / name for name in ("report.json", "report.md", "ars.png", "overlay.png")]
         refuse_foreign(files, files[0], "heads_and_region")
     check_model_options(model)

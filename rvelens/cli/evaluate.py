@@ -174,7 +174,9 @@ def _tuned(path: Path, parameters: dict[str, dict[str, Any]], asked: Sequence[Be
     """
     found = Tuned.load(path)
     if "rve" not in parameters:
-        raise ValueError("--tuned without rve: expected it among the methods; add --method rve.")
+        raise ValueError(
+            "--tuned without the method rve: expected rve among the methods; add --method rve."
+        )
     for benchmark in asked:
         found.refuse_report_on(benchmark)
     parameters["rve"] = {**found.setting, **parameters["rve"]}
@@ -194,7 +196,7 @@ def known(names: Sequence[str], among: Any, what: str) -> list[str]:
     if names and not split:
         raise ValueError(
             f"no {what} in {','.join(names)!r}: expected one or several of {', '.join(among)}; "
-            "name one."
+            "choose one."
         )
     return list(dict.fromkeys(split))
 
@@ -208,11 +210,13 @@ def parameters_by_method(
         name, dot, rest = text.partition(".")
         parameter, equals, value = rest.partition("=")
         if not (dot and equals and parameter):
-            raise ValueError(f"--set {text}: expected METHOD.PARAMETER=VALUE, as in rve.alpha=0.1.")
+            raise ValueError(
+                f"--set {text}: expected METHOD.PARAMETER=VALUE; write it as in rve.alpha=0.1."
+            )
         if name not in found:
             raise ValueError(
-                f"--set {text}: {name!r} is not among the methods {', '.join(methods)}: expected one "
-                "that runs; add it to --method."
+                f"--set {text}: {name!r} is not among the methods {', '.join(methods)}: expected a "
+                "method of this run; add it to --method."
             )
         try:
             found[name][parameter] = parse_json(value)

@@ -97,7 +97,9 @@ def make(
         check_new_folder(cache)
     asked = _questions(questions, images, benchmark, data, relation)
     if questions is not None and output.exists() and output.samefile(questions):
-        raise ValueError(f"--output {output} is the file of questions: expected another; name one.")
+        raise ValueError(
+            f"--output {output} is the file of questions: expected another; choose one."
+        )
     if limit is not None:
         asked = sample(asked, limit, seed)
     finder = find.by_rules if spacy is None else find.by_spacy(find.load_spacy(spacy))
@@ -134,15 +136,15 @@ def _questions(
 ) -> list[Question]:
     if (questions is None) == (benchmark is None):
         raise ValueError(
-            "a file of questions and --benchmark: expected one of them; leave one out."
+            "both a file of questions and --benchmark are given: expected only one; leave one out."
             if questions
-            else "no questions: expected a file of them or --benchmark NAME; see --help."
+            else "no questions are given: expected a file or --benchmark NAME; see --help."
         )
     if questions is not None:
         if data is not None or relation != "all":
             raise ValueError(
-                "--data or --relation with a file of questions: expected them with --benchmark alone; "
-                "leave them out."
+                "--data or --relation with a file of questions: expected them only with "
+                "--benchmark; leave them out."
             )
         return questions_of_file(questions, images)
     assert benchmark is not None
@@ -152,7 +154,8 @@ def _questions(
 def _endpoint(model: str | None, base_url: str | None, temperature: float | None) -> Endpoint:
     if model is None or not model.strip():
         raise ValueError(
-            "--generator llm without a model: expected --model NAME, or RVELENS_PAIRS_MODEL; name it."
+            "--generator llm without a model: expected --model NAME, or RVELENS_PAIRS_MODEL; "
+            "set one of them."
         )
     return Endpoint(model, base_url, temperature)
 

@@ -29,12 +29,12 @@ def parse_region(text: str, size: tuple[int, int]) -> Box:
         x0, y0, x1, y1 = (float(number) for number in text.split(","))
     except ValueError as error:
         raise ValueError(
-            f"region {text!r}: expected four numbers, X0,Y0,X1,Y1 in pixels of the image."
+            f"region {text!r}: expected four numbers, X0,Y0,X1,Y1 in pixels of the image; correct it."
         ) from error
     if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
         raise ValueError(
-            f"region {text!r} in an image of {size[0]} x {size[1]} pixels: expected 0 <= X0 < X1 <= "
-            f"{size[0]} and 0 <= Y0 < Y1 <= {size[1]}."
+            f"region {text!r} in an image of {size[0]} x {size[1]} pixels: expected 0 <= X0 < X1 "
+            f"<= {size[0]} and 0 <= Y0 < Y1 <= {size[1]}; correct it."
         )
     return x0, y0, x1, y1
 
@@ -56,8 +56,9 @@ def region_method(
     inside = torch.from_numpy(grid.tokens_in([box], size))[None]
     if not bool(inside.any()):
         raise ValueError(
-            f"no image token sees the region {','.join(f'{x:g}' for x in box)}, which the processor "
-            "crops away: expected a rectangle nearer to the middle."
+            f"no image token sees the region {','.join(f'{x:g}' for x in box)}, which the "
+            "processor crops away: expected a region within the crop; choose one nearer to the "
+            "middle."
         )
     parameters = {
         "layers": format_layers(chosen),

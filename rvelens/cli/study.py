@@ -121,13 +121,18 @@ def study(
         return
     chosen = studies.find_study(name)
     if output is None:
-        raise ValueError(f"study {name} without --out: expected a folder for its files; name one.")
+        raise ValueError(
+            f"study {name} without --out: expected a folder for its files; choose one."
+        )
     models = model or ["rvelens/tiny"]
     if len(models) > 1 and not chosen.several:
-        raise ValueError(f"study {name} with {len(models)} models: expected one; run it for each.")
+        raise ValueError(
+            f"study {name} with {len(models)} models: expected one model; run the study once for each."
+        )
     if profile and len(profile) != len(models):
         raise ValueError(
-            f"{len(profile)} profiles for {len(models)} models: expected one a model, in their order."
+            f"{len(profile)} profiles for {len(models)} models: expected one for each model, in "
+            "the same order; pass as many."
         )
     options = chosen.settled(_options(option or [], chosen.options))
     names = known(method or chosen.methods, METHODS, "method")
@@ -218,7 +223,7 @@ def _options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise ValueError(f"--option {text}: expected NAME=VALUE, as in n_random=20.")
+            raise ValueError(f"--option {text}: expected NAME=VALUE; write it as in n_random=20.")
         found[name] = value
         if not isinstance(defaults.get(name), str):
             with suppress(json_format.JSONDecodeError):
@@ -244,18 +249,25 @@ def _pairs(
         drawn = np.random.default_rng(55).permutation(len(found))[:limit]
         return [found[n] for n in sorted(drawn)]
     if reviewed and pairs is None:
-        raise ValueError("--reviewed without --pairs: expected a file of reviewed pairs; name it.")
+        raise ValueError(
+            "--reviewed without --pairs: expected a file of reviewed pairs; pass it as --pairs."
+        )
     if pairs is None and images is None and of_scenes:
         return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))
     raise ValueError(
-        f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as for "
-        "`rvelens scan`, or --benchmark action-scenes, whose pairs are drawn."
+        f"study {study.name} without contrastive pairs: expected --pairs FILE and --images DIR, as "
+        "for `rvelens scan`, or --benchmark action-scenes, which makes its own pairs; pass one of "
+        "these."
     )
 
 
 def _refuse_missing(pairs: Path | None, images: Path | None) -> None:
     """Raise ValueError for files that are not there, though the study needs none of them."""
     if pairs is not None and not pairs.is_file():
-        raise ValueError(f"no pairs at {pairs}: expected a file with one JSON object a line.")
+        raise ValueError(
+            f"no pairs at {pairs}: expected a file with one JSON object per line; check the path."
+        )
     if images is not None and not images.is_dir():
-        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")
+        raise ValueError(
+            f"no folder {images}: expected the folder with the pairs' images; check the path."
+        )

@@ -63,7 +63,9 @@ def tune(
     `rvelens eval --tuned DIR` takes the result, and refuses questions about what it was tuned on.
     """
     if by not in get_args(By):
-        raise ValueError(f"tuning by {by!r}: expected one of {', '.join(get_args(By))}.")
+        raise ValueError(
+            f"tuning by {by!r}: expected one of {', '.join(get_args(By))}; choose one."
+        )
     study(
         "tune", output, [model], benchmark, data, None if profile is None else [profile],
         option=[f"by={by}", f"share={share}"], relation=relation, limit=limit, prompt=prompt,

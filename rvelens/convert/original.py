@@ -70,19 +70,20 @@ def check_config(raw: dict[str, Any], src: Path) -> None:
         if not isinstance(raw.get(key), int) or raw[key] < 1:
             raise ValueError(
                 f"{key} is {raw.get(key)!r} in {src / 'config.json'}: expected a number, as in an "
-                "original LLaVA checkpoint; give the folder of one."
+                "original LLaVA checkpoint; pass the folder of such a checkpoint."
             )
     if not isinstance(raw.get("mm_vision_select_layer", -2), int):
         raise ValueError(
-            f"mm_vision_select_layer is {raw['mm_vision_select_layer']!r} in {src / 'config.json'}: "
-            "expected the number of one layer, such as -2."
+            f"mm_vision_select_layer is {raw['mm_vision_select_layer']!r} in "
+            f"{src / 'config.json'}: expected the number of one layer, such as -2; correct the "
+            "file."
         )
     for key, allowed in _FIXED.items():
         if raw.get(key) not in allowed:
             raise ValueError(
                 f"{key} is {raw.get(key)!r} in {src / 'config.json'}: expected "
-                f"{' or '.join(repr(value) for value in allowed if value is not None)}; another "
-                "value is not what transformers' LLaVA computes."
+                f"{' or '.join(repr(value) for value in allowed if value is not None)}, the only "
+                "value that transformers' LLaVA computes; convert another checkpoint."
             )
 
 
@@ -100,7 +101,10 @@ def read_vision_config(tower: Path | None, file: str | Path | None) -> CLIPVisio
     raw = raw.get("vision_config", raw)
     known = ("clip", "clip_vision_model")
     if not isinstance(raw, dict) or raw.get("model_type", known[0]) not in known:
-        raise ValueError(f"{path} configures no CLIP tower: expected model_type {known[1]!r}.")
+        raise ValueError(
+            f"{path} configures no CLIP tower: expected model_type {known[1]!r}; pass "
+            "the folder of a CLIP tower."
+        )
     return _strict(CLIPVisionConfig, {key: raw[key] for key in _VISION_KEYS if key in raw}, path)
 
 
@@ -110,8 +114,8 @@ def _strict(kind: Any, values: dict[str, Any], source: Any) -> Any:
     except (StrictDataclassError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
-            f"{source} makes no {kind.__name__} ({reason}): expected values that it takes; "
-            "correct the file."
+            f"{source} makes no {kind.__name__} ({reason}): expected valid values; correct the "
+            "file."
         ) from error
 
 
@@ -135,7 +139,7 @@ def read_tokenizer(src: Path) -> PreTrainedTokenizerFast:
         reason = " ".join(str(error).split())[:100]
         raise ValueError(
             f"no tokenizer in {src} ({reason}): expected tokenizer.model or tokenizer.json with "
-            "tokenizer_config.json; download them too."
+            "tokenizer_config.json; download these files too."
         ) from error
     special = {key: getattr(found, key) for key in ("bos_token", "eos_token", "unk_token")}
     tokenizer = PreTrainedTokenizerFast(

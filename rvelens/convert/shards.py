@@ -31,7 +31,9 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"no file {path}: expected a JSON object there; check the folder.")
     data = files.read_json(path, "a JSON object; check the file")
     if not isinstance(data, dict):
-        raise ValueError(f"{path} holds a {type(data).__name__}: expected a JSON object.")
+        raise ValueError(
+            f"{path} holds a {type(data).__name__}: expected a JSON object; correct it."
+        )
     return data
 
 
@@ -81,8 +83,8 @@ def read_shard(path: Path) -> Iterator[tuple[str, Tensor]]:
         entries = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors: expected a file that loads without running code of its "
-            "own; take the checkpoint's safetensors, or do not trust it."
+            f"{path} holds more than tensors: expected a file that loads without running code; use "
+            "the checkpoint's safetensors instead."
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
@@ -91,12 +93,15 @@ def read_shard(path: Path) -> Iterator[tuple[str, Tensor]]:
             "them since 1.6; the file may be truncated, download it again."
         ) from error
     if not isinstance(entries, Mapping):
-        raise ValueError(f"{path} holds a {type(entries).__name__}: expected tensors by name.")
+        raise ValueError(
+            f"{path} holds a {type(entries).__name__}: expected tensors by name; pass "
+            "the weights of a checkpoint."
+        )
     for name, entry in entries.items():
         if not isinstance(entry, Tensor):
             raise ValueError(
-                f"{name!r} in {path} is a {type(entry).__name__}: expected tensors alone; a training "
-                "state is no checkpoint."
+                f"{name!r} in {path} is a {type(entry).__name__}: expected only tensors; pass a "
+                "checkpoint, not a training state."
             )
         yield str(name), entry
 
@@ -120,8 +125,8 @@ def write_shards(shards: Iterator[dict[str, Tensor]], n_shards: int, folder: Pat
             save_file(tensors, folder / name, metadata={"format": "pt"})
         except (SafetensorError, OSError) as error:  # neither names the file
             raise ValueError(
-                f"{folder / name} cannot be written ({error}): expected room for the weights; free "
-                "some, or name another folder."
+                f"{folder / name} cannot be written ({error}): expected enough disk space for the "
+                "weights; free some, or choose another folder."
             ) from error
         weight_map |= dict.fromkeys(tensors, name)
         n_bytes += sum(tensor.nbytes for tensor in tensors.values())

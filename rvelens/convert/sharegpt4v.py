@@ -130,14 +130,15 @@ def convert_sharegpt4v(
 
 def _check_target(dst: Path, dtype: str) -> None:
     if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}.")
+        raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}; choose one.")
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise ValueError(
             f"{dst} exists and is not an empty folder: expected a new name; choose another or move it."
         )
     if not dst.absolute().parent.is_dir():
         raise ValueError(
-            f"no folder {dst.absolute().parent} for {dst.name}: expected it to exist; make it."
+            f"no folder {dst.absolute().parent} for {dst.name}: expected an existing folder; "
+            "create it first."
         )
 
 

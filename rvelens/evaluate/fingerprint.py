@@ -64,7 +64,7 @@ def fingerprint(value: Any, name: str) -> str:
     except RecursionError as error:
         raise ValueError(
             f"{name} is nested too deeply to compare it with that of an earlier run: expected a "
-            "simpler one; give Method(version=...) a text that changes with it."
+            "simpler object; pass Method(version=...) a text that you change with the method."
         ) from error
 
 
@@ -103,7 +103,8 @@ class _Walk:
         place = ", ".join(step for step in self.path if step)
         raise ValueError(
             f"{place} holds {what}, which cannot be compared with that of an earlier run: expected "
-            "functions, plain values and tensors; give Method(version=...) a text that changes with it."
+            "functions, plain values and tensors; pass Method(version=...) a text that you change "
+            "with the method."
         )
 
     def _container(self, value: Any) -> Iterator[str]:

@@ -126,8 +126,8 @@ class Intervention:
         method = self.method(model)
         if method.contrast is not None or method.query_rows == "all":
             raise ValueError(
-                f"{self.name} is more than hooks on the last row: expected a method without a second "
-                "branch; take .method(model), and rvelens.evaluate.answering.answer."
+                f"{self.name} is more than hooks on the last row: expected a method without a "
+                "second branch; use .method(model) with rvelens.evaluate.answering.answer."
             )
         return list(method.hooks)
 
@@ -139,13 +139,15 @@ class Intervention:
             there = self.model.get(name, here[name] if name in ("layers", "heads") else None)
             if there != here[name]:
                 raise ValueError(
-                    f"an intervention for {self.model.get('name')} with {name} {_short(there)}, and "
-                    f"{model.name} has {_short(here[name])}: expected the model that it was made for."
+                    f"an intervention for {self.model.get('name')} with {name} {_short(there)}, "
+                    f"and {model.name} has {_short(here[name])}: expected the model that it was "
+                    "made for; load that model."
                 )
         if runs.example(model, self.decoding.prompt) != self.example:
             raise ValueError(
                 f"the prompt {self.decoding.prompt!r} of {model.name} is not the one that the "
-                "intervention was made with: expected the same chat template; take its processor."
+                "intervention was made with: expected the same chat template; use the processor "
+                "of that model."
             )
 
     def other_versions(self) -> list[str]:
@@ -218,8 +220,8 @@ class Intervention:
         path = hub.find(where, hub.MANIFEST, revision)
         if path is None:
             raise ValueError(
-                f"no intervention at {where}: expected a folder with {hub.MANIFEST}, as `rvelens ask "
-                "--save-manifest` writes it."
+                f"no intervention at {where}: expected a folder with {hub.MANIFEST}; write it with "
+                "`rvelens ask --save-manifest`."
             )
         stored = read_stored(
             path,
@@ -231,8 +233,8 @@ class Intervention:
             profile = ARSProfile.load(beside)
             if sha256(beside) != stored.profile.sha256:
                 raise ValueError(
-                    f"{beside} was changed since {path} was written: expected the same bytes; restore "
-                    "both from where they came."
+                    f"{beside} was changed after {path} was written: expected unchanged files; "
+                    "restore both."
                 )
         found = _fields(stored)
         check_profile(found["parameters"], profile)
@@ -298,7 +300,7 @@ def check_profile(parameters: Mapping[str, Any], profile: ARSProfile | None) -> 
         raise ValueError(
             f"the method was made with the head profile {named}, and "
             + ("none is given" if given is None else f"this one is {given}")
-            + ": expected that profile; give it with --profile or profile=."
+            + ": expected that profile; pass it with --profile or profile=."
         )
 
 

@@ -150,8 +150,8 @@ def settle(folder: Path, made_with: Mapping[str, Any], answers: Sequence[str] = 
     made_with = as_json(made_with)
     if not path.exists() and any(folder.glob("answers*.jsonl")):
         raise ValueError(
-            f"{folder} holds answers without a manifest: expected to know what they were made with; "
-            "name another folder."
+            f"{folder} holds answers without a manifest: expected a manifest that says how they "
+            "were made; choose another folder."
         )
     there = None
     if path.exists():
@@ -167,8 +167,8 @@ def settle(folder: Path, made_with: Mapping[str, Any], answers: Sequence[str] = 
     for name in new:
         if (folder / name).exists():
             raise ValueError(
-                f"{folder / name} is there, and the run's manifest does not name it: expected the "
-                "run's own files alone; move it away."
+                f"{folder / name} is there, and the run's manifest does not name it: expected only "
+                "files of the run; move it away."
             )
     if new:
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,8 +180,8 @@ def refuse_differences(folder: Path, there: Any, here: Any) -> None:
     changes = list(differences(there, here))
     if changes:
         raise ValueError(
-            f"{folder} holds a run made with something else ({'; '.join(changes)}): expected the same "
-            "to go on with it; name another folder."
+            f"{folder} holds a run with other settings ({'; '.join(changes)}): expected the same "
+            "settings to resume it; choose another folder."
         )
 
 

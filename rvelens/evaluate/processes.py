@@ -79,9 +79,8 @@ def _meeting() -> Iterator[None]:
         count = os.environ.get("WORLD_SIZE")
         minutes = round(MEETING.total_seconds() / 60)
         raise ValueError(
-            f"not all {count} processes of this run came together within {minutes} minutes: expected "
-            "every one to start and to load its model; look at what the others print, and start all "
-            "again."
+            f"not all {count} processes of this run started within {minutes} minutes: expected "
+            "each to load its model; read what the others print, and start all of them again."
         ) from error
 
 
@@ -131,8 +130,8 @@ def _wait_for(sign: Path, rank: int, count: int) -> None:
     while (said := sign.read_text("utf-8") if sign.exists() else "") != _DONE:
         if said == _FAILED:
             raise ValueError(
-                f"process {rank} of {count} failed: expected all to finish; look at what it prints, "
-                "and start the same command again, which goes on."
+                f"process {rank} of {count} failed: expected all to finish; read what it prints, "
+                "and run the same command again to resume."
             )
         if said != seen:
             seen, since = said, time.monotonic()

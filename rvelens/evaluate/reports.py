@@ -82,8 +82,8 @@ def check_goes_with(
         there = report.methods.get(method.name)
         if there is not None and (change := next(differences(there, dict(method.parameters)), "")):
             raise ValueError(
-                f"{out} reports {method.name} with other parameters ({change}): expected the same; "
-                "name another folder."
+                f"{out} reports {method.name} with other parameters ({change}): expected the same "
+                "parameters; choose another folder."
             )
     for benchmark, here in made_with.items():
         for name in earlier_methods(report, benchmark, methods):
@@ -163,8 +163,8 @@ def _whole(folder: Path, benchmark: Benchmark) -> dict[str, Answer]:
     missing = len(benchmark.items) - len(found)
     if missing:
         raise ValueError(
-            f"{folder} lacks {missing} of {len(benchmark.items)} answers: expected all of them; run "
-            "the same command again, which asks what is missing."
+            f"{folder} lacks {missing} of {len(benchmark.items)} answers: expected all of them; "
+            "run the same command again to resume."
         )
     refuse_changed(folder, benchmark.items, found)
     return found

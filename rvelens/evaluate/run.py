@@ -67,8 +67,8 @@ def evaluate(
     """
     if batch_size < 1 or not benchmarks or not methods:
         raise ValueError(
-            f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: expected "
-            "at least one of each."
+            f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: "
+            "expected at least one of each; pass what is missing."
         )
     _check_names(methods)
     decoding, out, here = decoding or Decoding(), Path(out), processes()
@@ -111,11 +111,11 @@ def _check_names(methods: Sequence[Method]) -> None:
     for name in names:
         if name in ("", ".", "..") or PurePath(name).name != name or "\\" in name or "\0" in name:
             raise ValueError(
-                f"a method of the name {name!r}: expected a name that a folder can have; rename it."
+                f"the method name {name!r}: expected a name that a folder can have; rename the method."
             )
         if names.count(name) > 1:
             raise ValueError(
-                f"two methods of the name {name!r}: expected different names; rename one."
+                f"two methods are named {name!r}: expected different names; rename one."
             )
 
 

@@ -95,8 +95,8 @@ def refuse_changed(folder: Path, items: Sequence[Item], answers: Mapping[str, An
         here = files_digest(item) if said is not None and said.files is not None else None
         if said is not None and here is not None and here != said.files:
             raise ValueError(
-                f"{folder} holds an answer about {item.files[0]}, which was changed since: expected "
-                "the same file; restore it, or name another folder."
+                f"{folder} holds an answer about {item.files[0]}, which was changed afterwards: "
+                "expected the same file; restore it, or choose another folder."
             )
 
 

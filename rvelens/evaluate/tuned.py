@@ -72,8 +72,8 @@ class Tuned:
         if seen:
             raise ValueError(
                 f"{len(seen)} of {len(benchmark.items)} questions of {benchmark.name} are about "
-                f"photographs that RVE was tuned on ({seen[0].source} is one): expected others to "
-                "report on; split the photographs, or name another benchmark."
+                f"photographs that RVE was tuned on ({seen[0].source} is one): expected other "
+                "photographs; split the photographs, or choose another benchmark."
             )
 
     def refuse_other(self, model: str, profile: str) -> None:
@@ -84,8 +84,8 @@ class Tuned:
         ):
             if here != there:
                 raise ValueError(
-                    f"settings tuned for the {what} {there}, and this is {here}: expected the same; "
-                    "tune for this one."
+                    f"settings tuned for the {what} {there}, and this is {here}: expected the "
+                    "same; tune for this one again."
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -114,6 +114,6 @@ class Tuned:
             found = checked(data, StoredTuned).model_dump(exclude={"format"})
         except ValueError as error:
             raise ValueError(
-                f"{path} is not what tuning found ({error}): expected {expected}."
+                f"{path} is not a result of `rvelens tune` ({error}): expected {expected}."
             ) from error
         return cls(**{**found, "photographs": tuple(found["photographs"])})

@@ -77,8 +77,9 @@ class Family:
         reason = self.refuse(config) or _inexact_decoder(config.get_text_config())
         if reason:
             raise ValueError(
-                f"{config.model_type} ({self.name}) cannot be hooked exactly: {reason}; expected a "
-                "decoder with plain softmax attention (see `rvelens families`)."
+                f"{config.model_type} ({self.name}) cannot be hooked exactly, since {reason}: "
+                "expected a decoder with plain softmax attention; choose a model of `rvelens "
+                "families`."
             )
 
 

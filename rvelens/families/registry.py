@@ -55,8 +55,8 @@ def register(family: Family) -> None:
         if family.name not in FAMILIES:
             what = f"the model types {', '.join(family.model_types)}"
         raise ValueError(
-            f"{what} of a new family: expected none of a family that is there already; choose others, "
-            "or give the family to HookedLVLM.from_pretrained(family=...) alone."
+            f"{what} of a new family belong to another: expected new ones; choose others, or pass "
+            "the family to HookedLVLM.from_pretrained(family=...) instead."
         )
     FAMILIES[family.name] = family
 
@@ -85,8 +85,8 @@ def family_of(model: Any) -> Family:
             return family
     if model.model_type in _REFUSED:
         raise ValueError(
-            f"{model.model_type} cannot be hooked: {_REFUSED[model.model_type]}; expected a model "
-            "that places image tokens in its prompt (see `rvelens families`)."
+            f"{model.model_type} cannot be hooked: {_REFUSED[model.model_type]}: expected a model "
+            "that places image tokens in its prompt; choose one of `rvelens families`."
         )
     if getattr(model, "image_token_id", None) is None:
         raise ValueError(

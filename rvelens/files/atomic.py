@@ -82,7 +82,7 @@ def check_regular(path: str | Path) -> None:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise NotRegularError(
-            f"{path} is a pipe, a device or a socket: expected a regular file; name another."
+            f"{path} is a pipe, a device or a socket: expected a regular file; choose another."
         )
 
 
@@ -154,7 +154,7 @@ class NotFiniteError(ValueError):
 
 
 def _no_number(text: str) -> float:
-    raise NotFiniteError(f"{text}, which is no number")
+    raise NotFiniteError(f"{text}, which is not a number")
 
 
 def _finite(text: str) -> float:
@@ -212,7 +212,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no regular file: expected a file or nothing; name another.")
+        raise ValueError(
+            f"{path} is not a regular file: expected a regular file or a new name; choose another."
+        )
     scratch = path.with_name(f".{secrets.token_hex(8)}{_SCRATCH_ENDING}")
     with _naming(path):
         try:
@@ -248,7 +250,7 @@ def locked(lock: str | Path, path: str | Path, *, wait: bool = False) -> Iterato
     """
     lock = Path(lock)
     if lock.is_symlink():
-        raise ValueError(f"{lock} is a link: expected a file of this program; remove it.")
+        raise ValueError(f"{lock} is a link: expected a lock file of this program; remove it.")
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.touch()  # raises where the folder is read-only; FileLock would wait for ever
     try:
@@ -256,8 +258,8 @@ def locked(lock: str | Path, path: str | Path, *, wait: bool = False) -> Iterato
             yield
     except Timeout as error:
         raise ValueError(
-            f"{path} is being written by another run: expected one at a time; wait for it, or name "
-            "another."
+            f"{path} is being written by another run: expected one at a time; wait for it, or "
+            "choose another."
         ) from error
 
 

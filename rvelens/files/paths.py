@@ -20,12 +20,15 @@ def below(folder: str | Path, name: str) -> Path:
     """
     parts = PurePath(name.replace("\\", "/")).parts
     if PurePath(name).is_absolute() or ".." in parts or not parts or "\0" in name:
-        raise ValueError(f"{name!r} is no name below {folder}: expected a file there; correct it.")
+        raise ValueError(
+            f"{name!r} does not name a file below {folder}: expected a relative path "
+            "inside it; correct it."
+        )
     path = Path(folder, name)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise ValueError(
-            f"{path} is a link to a file outside of {folder}: expected files below that folder; name "
-            "the folder that holds them, or copy them."
+            f"{path} is a link to a file outside of {folder}: expected files below that folder; "
+            "pass the folder that holds them, or copy them."
         )
     return path
 
@@ -42,7 +45,7 @@ def check_new_folder(folder: str | Path) -> None:
             return
         if place.is_symlink() or place.exists():
             raise ValueError(
-                f"{place} is a file: expected a folder, new or empty, for {folder}; name another."
+                f"{place} is a file: expected a folder, new or empty, for {folder}; choose another."
             )
 
 
@@ -66,5 +69,5 @@ def refuse_foreign(paths: Iterable[str | Path], marker: str | Path, key: str) ->
         if path.is_symlink() or path.exists():
             raise ValueError(
                 f"{path} exists and was not written by an earlier run of this command: expected a "
-                "folder without it; name another folder, or move the file."
+                "folder without it; choose another folder, or move the file."
             )

@@ -41,8 +41,8 @@ def check_name(name: str | Path) -> None:
         huggingface_hub.utils.validate_repo_id(text)
     except HFValidationError as error:
         raise ValueError(
-            f"model {text!r} is no folder, and no name that the Hub can have: expected a folder with a "
-            "model, rvelens/tiny, or OWNER/NAME; correct it."
+            f"model {text!r} is neither a folder nor a valid name on the Hub: expected a folder "
+            "with a model, rvelens/tiny, or OWNER/NAME; correct it."
         ) from error
     if difflib.get_close_matches(text, ["rvelens/tiny"], cutoff=0.8):
         raise ValueError(
@@ -86,8 +86,8 @@ def find(where: str | Path, file: str, revision: str | None = None) -> Path | No
         )
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ValueError(
-            f"no folder {name} here, and the Hub does not give it ({_first_line(error)}): expected a "
-            "folder, a file, or the name of a repository that can be read; check it."
+            f"no folder {name} here, and the Hub does not give it ({_first_line(error)}): expected "
+            "a folder, a file, or the name of a readable repository; check the name."
         ) from error
     path = Path(folder) / file
     return path if path.is_file() else None
@@ -128,8 +128,8 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
     )
     if others:
         raise ValueError(
-            f"{folder} holds other files ({sorted(others)[0]} is one): expected a folder that is new, "
-            "empty or of this kind; name another."
+            f"{folder} holds other files ({sorted(others)[0]} is one): expected a folder that is "
+            "new, empty or of this kind; choose another."
         )
     name, key = (ABOUT, "digest") if (folder / ABOUT).exists() else (MANIFEST, "format")
     refuse_foreign([folder / one for one in (MANIFEST, ABOUT, CARD)], folder / name, key)

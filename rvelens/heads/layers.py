@@ -54,12 +54,11 @@ def parse_layers(
         if last < first:
             raise ValueError(
                 f"layers {spec!r}: the range {part.strip()!r} runs backwards: expected the smaller "
-                "number first."
+                "number first; swap the two."
             )
         if last >= n_layers:
             raise ValueError(
-                f"layers {spec!r}: expected layers from 0 to {n_layers - 1}, of a model with "
-                f"{n_layers}; {last} is not among them."
+                f"layers {spec!r}: expected layers from 0 to {n_layers - 1}; correct {last}."
             )
         layers.update(range(first, last + 1))
     return check_attention(sorted(layers), attention_layers)
@@ -102,7 +101,7 @@ def _auto(profile: ARSProfile | None, n_layers: int) -> list[int]:
     if profile.n_layers != n_layers:
         raise ValueError(
             f"layers 'auto' from a profile of {profile.n_layers} layers for a model of {n_layers}: "
-            "expected a profile of this model."
+            "expected a profile of this model; measure one with `rvelens scan`."
         )
     return profile.auto_layers()
 
@@ -139,7 +138,7 @@ def contiguous_bands(n_layers: int, step: int = 1) -> list[list[int]]:
         ValueError: a step below 1.
     """
     if step < 1:
-        raise ValueError(f"band_step={step}: expected at least 1, which takes every band.")
+        raise ValueError(f"band_step={step}: expected at least 1; 1 takes every band.")
     edges = [*range(0, n_layers, step), n_layers]
     return [list(range(a, b)) for n, a in enumerate(edges) for b in edges[n + 1 :]]
 
@@ -162,7 +161,7 @@ def chosen_layers(
     outside = [layer for layer in layers if not 0 <= layer < n_layers]
     if outside or not layers:
         raise ValueError(
-            f"layers {outside or layers} for a model of {n_layers} layers: expected layers from 0 to "
-            f"{n_layers - 1}; name at least one of them."
+            f"layers {outside or layers} for a model of {n_layers} layers: expected layers from 0 "
+            f"to {n_layers - 1}; choose at least one of them."
         )
     return check_attention(layers, attention_layers)

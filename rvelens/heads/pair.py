@@ -42,8 +42,8 @@ class ContrastivePair:
     def __post_init__(self) -> None:
         if self.question.strip() == self.contrastive.strip():
             raise ValueError(
-                f"pair {self.id!r}: both texts are {self.question!r}: expected texts that differ in "
-                "the verb; a pair without a change says nothing about any head."
+                f"pair {self.id!r}: both texts are {self.question!r}: expected texts that differ "
+                "in the verb; change one of them."
             )
 
 
@@ -81,18 +81,18 @@ def swapped_word(text: str, other: str) -> tuple[int, int, str]:
     changed = [i for i, pair in enumerate(zip(pieces, others, strict=False)) if len(set(pair)) > 1]
     if len(pieces) != len(others) or any(i % 2 == 0 for i in changed) or len(changed) > 1:
         raise ValueError(
-            f"{text!r} became {other!r}: expected one word in the place of another and all else as it "
-            "was; correct the texts."
+            f"{text!r} became {other!r}: expected texts that differ in one word; correct them."
         )
     if not changed or _bare(pieces[changed[0]]) == _bare(others[changed[0]]):
         raise ValueError(
-            f"{text!r} became {other!r}, with no other word: expected another verb; correct the texts."
+            f"{text!r} became {other!r} without a changed word: expected another verb; "
+            "correct the texts."
         )
     at = changed[0]
     if not _may_be_verbs(pieces[at - 2] if at > 1 else "", pieces[at], others[at]):
         raise ValueError(
-            f"{text!r} became {other!r}, where no verb stands: expected another verb; correct "
-            "the texts."
+            f"{text!r} became {other!r}, and the changed word is not a verb: expected another "
+            "verb; correct the texts."
         )
     start = len("".join(pieces[:at]))
     return start, start + len(pieces[at]), others[at]

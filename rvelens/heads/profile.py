@@ -127,10 +127,12 @@ class ARSProfile:
         if not 0 <= layer < self.n_layers:
             raise ValueError(
                 f"layer {layer} of a profile of {self.n_layers} layers: expected 0 to "
-                f"{self.n_layers - 1}."
+                f"{self.n_layers - 1}; correct it."
             )
         if not 1 <= k <= self.n_heads:
-            raise ValueError(f"k={k} of {self.n_heads} heads: expected 1 to {self.n_heads}.")
+            raise ValueError(
+                f"k={k} of {self.n_heads} heads: expected 1 to {self.n_heads}; correct it."
+            )
         return self.ranking[layer]
 
     def auto_layers(self) -> list[int]:
@@ -205,7 +207,8 @@ class ARSProfile:
         path = hub.find(where, hub.PROFILE, revision)
         if path is None:
             raise ValueError(
-                f"no profile at {where}: expected a file of `rvelens scan` or ARSProfile.save."
+                f"no profile at {where}: expected a file of `rvelens scan` or ARSProfile.save; "
+                "measure the profile again."
             )
         try:
             with safe_open(path, framework="pt") as file:
@@ -214,13 +217,13 @@ class ARSProfile:
         except SafetensorError as error:
             raise ValueError(
                 f"{path} cannot be read ({error}): expected a file of `rvelens scan` or "
-                "ARSProfile.save."
+                "ARSProfile.save; measure the profile again."
             ) from error
         known = {"ranking", "mean", "per_pair", "attention_layers"}
         if header.get("format") != FORMAT or "ranking" not in tensors or set(tensors) - known:
             raise ValueError(
-                f"{path} is not a head profile (format {header.get('format')!r}): expected {FORMAT!r}, "
-                "as ARSProfile.save writes."
+                f"{path} is not a head profile (format {header.get('format')!r}): expected "
+                f"{FORMAT!r}, as ARSProfile.save writes; measure the profile again."
             )
         check_tensors(path, tensors)
         layers = tensors.pop("attention_layers", torch.tensor([])).tolist()
@@ -230,8 +233,8 @@ class ARSProfile:
             )
         except ValueError as error:
             raise ValueError(
-                f"{path}: `about` cannot be read ({error}): expected what ARSProfile.save writes; "
-                "measure the profile again."
+                f"{path}: `about` cannot be read ({error}): expected text that ARSProfile.save "
+                "writes; measure the profile again."
             ) from error
         return cls(**tensors, about=about, attention_layers=tuple(layers))
 
@@ -266,6 +269,6 @@ profile = ARSProfile.load("FOLDER")  # or OWNER/NAME on the Hub
 def check_profile_path(path: str | Path) -> None:
     """Raise ValueError where a profile cannot be written: call it before the work."""
     if Path(path).suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
+        raise ValueError(f"{path}: expected a file name that ends in .safetensors; rename it.")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")

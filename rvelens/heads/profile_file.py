@@ -37,7 +37,8 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         ranking.sort(dim=1).values, torch.arange(shape[1]).expand(*shape)
     ):
         raise ValueError(
-            f"{path} does not rank heads: expected each row of `ranking` to hold every head once."
+            f"{path} does not rank heads: expected each row of `ranking` to hold every head once; "
+            "measure the profile again."
         )
     for name, n_axes in (("mean", 2), ("per_pair", 3)):
         tensor = tensors.get(name)
@@ -54,13 +55,13 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     numbers = layers.dim() == 1 and layers.dtype == torch.int64
     if not numbers or not set(layers.tolist()) <= set(range(shape[0])):
         raise ValueError(
-            f"{path}: attention_layers {layers.tolist()} of {shape[0]} layers: expected numbers of its "
-            "layers."
+            f"{path}: attention_layers {layers.tolist()} of {shape[0]} layers: expected numbers of "
+            "its layers; measure the profile again."
         )
     if "mean" in tensors and not _is_order_of(ranking, tensors["mean"]):
         raise ValueError(
-            f"{path}: its ranking is not the order of its scores: expected both of one measurement; "
-            "measure the profile again."
+            f"{path}: its ranking is not the order of its scores: expected both from one "
+            "measurement; measure the profile again."
         )
 
 

@@ -149,8 +149,8 @@ class ContrastProcessor(LogitsProcessor):
         if now.shape != (seen.shape[0], seen.shape[1] + 1):
             raise ValueError(
                 f"a contrast processor saw {tuple(seen.shape)} tokens and then {tuple(now.shape)}: "
-                "expected one more a row at each step of one generation; make a new processor for "
-                "each call of generate."
+                "expected one more token per row at each step of a generation; make a new "
+                "processor for each call of generate."
             )
         if not torch.equal(now[:, :-1], seen):
             raise ValueError(
@@ -182,4 +182,7 @@ def check_contrast(alpha: float, beta: float) -> None:
     """Raise ValueError where the strength or the cutoff is outside its range."""
     check_strength("alpha", alpha)
     if not 0 < beta <= 1:
-        raise ValueError(f"beta={beta}: expected a share of the largest probability in (0, 1].")
+        raise ValueError(
+            f"beta={beta}: expected a share of the largest probability in (0, 1]; "
+            "choose one in this range."
+        )

@@ -96,5 +96,6 @@ def check_disturbance(disturbance: str) -> None:
     """Raise ValueError where there is no instruction."""
     if not disturbance.strip():
         raise ValueError(
-            f"disturbance={disturbance!r}: expected an instruction; leave it out for the authors'."
+            f"disturbance={disturbance!r}: expected a non-empty instruction; leave it out to "
+            "use the authors'."
         )

@@ -115,8 +115,8 @@ def _rve(
 ) -> Method:
     if profile is None:
         raise ValueError(
-            "method 'rve' without a profile: expected the sensitivity of the model's heads; measure "
-            "it with `rvelens scan` or score_heads."
+            "method 'rve' without a head profile: expected a profile of this model; measure it "
+            "with `rvelens scan` or score_heads."
         )
     if isinstance(model, HookedLVLM):  # else its shape is that of the profile
         check_profile_of(model, profile)
@@ -326,7 +326,8 @@ def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[
     if not fits:
         wanted = getattr(hints[name], "__name__", None) or str(hints[name])
         raise ValueError(
-            f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected {wanted}."
+            f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected "
+            f"{wanted}; pass such a value."
         )
     return value
 

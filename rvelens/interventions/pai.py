@@ -60,4 +60,7 @@ def text_guidance(
 def check_gamma(gamma: float) -> None:
     """Raise ValueError where the guidance is outside its range."""
     if not 1 <= gamma <= STRONGEST:
-        raise ValueError(f"gamma={gamma}: expected a finite strength from 1 to {STRONGEST:g}.")
+        raise ValueError(
+            f"gamma={gamma}: expected a finite strength from 1 to {STRONGEST:g}; choose one in "
+            "this range."
+        )

@@ -28,7 +28,8 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     wanted = profile.partition(":")[2] or next((n for n in PUBLISHED if n in model.lower()), None)
     if wanted is None:
         raise ValueError(
-            f"no ranking was published for {model!r}: expected one of {', '.join(PUBLISHED)} in the "
-            f"model's name; if these are its weights, say --profile published:{next(iter(PUBLISHED))}."
+            f"no ranking was published for {model!r}: expected one of {', '.join(PUBLISHED)} in "
+            "the model's name; if these are its weights, pass --profile "
+            f"published:{next(iter(PUBLISHED))}."
         )
     return ARSProfile.published(wanted)

@@ -89,8 +89,8 @@ def vcd_negative(
     n_samples = inputs["input_ids"].shape[0]
     if len(names) != n_samples:
         raise ValueError(
-            f"{len(names)} image names for {n_samples} samples: expected one each, since an image's "
-            "noise follows from its name."
+            f"{len(names)} image names for {n_samples} samples: expected one for each sample, "
+            "since its noise follows from its name; pass as many."
         )
     pixels: Tensor = inputs["pixel_values"]
     images = _one_frame(pixels) if pixels.dim() == 2 else pixels
@@ -111,8 +111,8 @@ def _sizes(n_entries: int, n_samples: int, n_image: Sequence[int] | None) -> lis
     n_image = [1] if n_image is None and n_samples == 1 else n_image
     if n_image is None or any(n_entries * n % max(sum(n_image), 1) for n in n_image):
         raise ValueError(
-            f"{n_entries} entries of pixel_values for {n_samples} samples: expected one each, or "
-            "n_image that says whose they are; pass model.token_map(inputs).n_image."
+            f"{n_entries} entries of pixel_values for {n_samples} samples: expected one for each "
+            "sample, or n_image to assign them; pass model.token_map(inputs).n_image."
         )
     return [n_entries * n // sum(n_image) for n in n_image]
 
@@ -126,8 +126,8 @@ def _one_frame(
         if torch.equal(frames[:, :, 0], frames[:, :, 1]):
             return frames[:, :, :1]
     raise ValueError(
-        f"pixel_values of shape {tuple(patches.shape)}: expected images, or flat patches of 3 channels "
-        "and 2 equal frames; VCD does not know this layout."
+        f"pixel_values of shape {tuple(patches.shape)}: expected images, or flat patches of 3 "
+        "channels and 2 equal frames; use another method for this family."
     )
 
 

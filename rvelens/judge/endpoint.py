@@ -47,13 +47,13 @@ class Endpoint:
         """Refuse what no request can be sent with, before anything is loaded or sent."""
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
             raise ValueError(
-                f"temperature={self.temperature}: expected a number from 0 on, such as 0.7."
+                f"temperature={self.temperature}: expected 0 or more; pass a number such as 0.7."
             )
         if not 0 < self.timeout < math.inf:
-            raise ValueError(f"timeout={self.timeout}: expected seconds, above 0; give another.")
+            raise ValueError(f"timeout={self.timeout}: expected more than 0 seconds; pass another.")
         if not self.address.startswith(("http://", "https://")):
             raise ValueError(
-                "the base URL has no http:// or https://: expected a whole URL; correct it."
+                "the base URL has no http:// or https://: expected a complete URL; correct it."
             )
 
 
@@ -96,14 +96,14 @@ def connect(endpoint: Endpoint) -> Iterator[Ask]:
         import openai
     except ImportError as error:
         raise ValueError(
-            "an endpoint needs the package openai: expected it beside rvelens; "
-            "run pip install 'rvelens[judge]'."
+            "an endpoint needs the package openai, which is not installed: expected the extra "
+            "[judge]; run pip install 'rvelens[judge]'."
         ) from error
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key:
         raise ValueError(
-            "no OPENAI_API_KEY in the environment: expected the endpoint's key there; export it (any "
-            "text serves an endpoint that asks for none)."
+            "OPENAI_API_KEY is not set: expected the endpoint's key; export it (any text, if the "
+            "endpoint needs none)."
         )
     base_url = endpoint.address
     options: dict[str, Any] = {"model": endpoint.model}

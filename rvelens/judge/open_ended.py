@@ -115,7 +115,7 @@ def judge(
             raises nothing: its items have no score, and a reason.
     """
     if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency}: expected at least 1.")
+        raise ValueError(f"concurrency={concurrency}: expected at least 1; pass a larger number.")
     cache = None if cache_dir is None else Path(cache_dir)
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,8 @@ def load_items(path: str | Path) -> list[Item]:
     found = load_run(path)
     if len(found) > 1:
         raise ValueError(
-            f"{path} holds answers of {', '.join(found)}: expected one; name its folder."
+            f"{path} holds answers of {', '.join(found)}: expected answers to one benchmark; "
+            "pass its folder."
         )
     return next(iter(found.values()))
 
@@ -216,14 +217,18 @@ def load_run(path: str | Path) -> dict[str, list[Item]]:
     path = Path(path)
     paths = _of_run(path) if path.is_dir() else {"": [path]}
     if not paths or not all(one.is_file() for some in paths.values() for one in some):
-        raise ValueError(f"no answers at {path}: expected a file with one JSON object a line.")
+        raise ValueError(
+            f"no answers at {path}: expected a file with one JSON object per line; check the path."
+        )
     found: dict[str, list[Item]] = {}
     for name, some in paths.items():
         items: dict[str, Item] = {}
         for one in some:
             _add_items(one, items, of_run=path.is_dir())
         if not items:
-            raise ValueError(f"{path / name} is empty: expected at least one answer.")
+            raise ValueError(
+                f"{path / name} is empty: expected at least one answer; run the evaluation again."
+            )
         found[name] = list(items.values())
     return found
 
@@ -241,7 +246,7 @@ def _of_run(folder: Path) -> dict[str, list[Path]]:
         read = min(one.parent for one in others).relative_to(folder).as_posix()
         raise ValueError(
             f"{folder} holds answers of {read}, which rules read: expected those of an open-ended "
-            "benchmark; judge a run of mmrel-open, say."
+            "benchmark; judge a run of mmrel-open, for example."
         )
     return {}
 
@@ -262,7 +267,9 @@ def _add_items(path: Path, items: dict[str, Item], of_run: bool) -> None:
         if item.id in items and of_run:
             continue
         if item.id in items:
-            raise ValueError(f"{line}: id {item.id!r} is there twice: expected once.")
+            raise ValueError(
+                f"{line}: id {item.id!r} occurs twice: expected unique ids; rename one."
+            )
         items[item.id] = item
 
 
@@ -272,9 +279,9 @@ def _item(row: Any) -> Item:
     for key in ("question", "reference", "answer"):
         value = row.get(key)
         if not isinstance(value, str) or (key != "answer" and not value.strip()):
-            raise ValueError(f"{key!r} is {brief(value)}: expected a text")
+            raise ValueError(f"{key!r} is {brief(value)}: expected a string")
     if not isinstance(row.get("id"), str | int):
-        raise ValueError(f"'id' is {brief(row.get('id'))}: expected a text or a number")
+        raise ValueError(f"'id' is {brief(row.get('id'))}: expected a string or a number")
     group = str(row.get("group", ""))
     return Item(str(row["id"]), row["question"], row["reference"], row["answer"], group)
 

@@ -66,8 +66,8 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         _check(name, value, known)
     if "pretrained" not in rest:
         raise ValueError(
-            "--model_args name no model: expected pretrained=MODEL, a hub name, a folder or "
-            "rvelens/tiny."
+            "--model_args name no model: expected pretrained=MODEL, a name on the Hub, a folder or "
+            "rvelens/tiny; add it."
         )
     return Arguments(**rest, parameters=parameters)
 
@@ -94,10 +94,7 @@ def _json_object(text: Any) -> dict[str, Any]:
 def _batch_size(given: Any) -> int:
     size = _value(given)
     if type(size) is not int or size < 1:
-        raise ValueError(
-            f"batch_size is {given!r}: expected a number of at least 1; a batch that does not fit "
-            "into memory is halved by itself."
-        )
+        raise ValueError(f"batch_size is {given!r}: expected a number of at least 1; correct it.")
     return size
 
 
@@ -112,5 +109,5 @@ def _check(name: str, value: Any, known: list[str]) -> None:
     if type(value) is not wanted:
         raise ValueError(
             f"--model_args {name}={value!r} is a {type(value).__name__}: expected "
-            f"{'a whole number' if wanted is int else 'a text'}."
+            f"{'an integer' if wanted is int else 'a string'}; correct it."
         )

@@ -98,14 +98,15 @@ class RvelensModel(lmms):
         """Not there: raises NotImplementedError."""
         raise NotImplementedError(
             "log-likelihood of given choices under a method of rvelens: expected a task with "
-            "output_type generate_until; use one, or the margin of yes that `rvelens eval` keeps."
+            "output_type generate_until; use such a task, or the margin of yes from `rvelens "
+            "eval`."
         )
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
         """Not there: raises NotImplementedError."""
         raise NotImplementedError(
             "several rounds of questions under a method of rvelens: expected a task with "
-            "output_type generate_until; use one."
+            "output_type generate_until; use such a task."
         )
 
     def _batches(
@@ -125,8 +126,8 @@ class RvelensModel(lmms):
         if len(visuals) != 1 or not isinstance(visuals[0], Image.Image):
             kinds = ", ".join(type(one).__name__ for one in visuals) or "nothing"
             raise ValueError(
-                f"question {doc_id} of {task} shows {kinds}: expected one image; rvelens' methods are "
-                "of questions about a single one, leave the task out."
+                f"question {doc_id} of {task} shows {kinds}: expected one image; leave the task "
+                "out."
             )
         (image,) = visuals
         key = str(image.info.get(NAME) or _digest(image))
@@ -144,8 +145,8 @@ def greedy(options: Mapping[str, Any]) -> dict[str, Any]:
         samples = float(options.get("temperature") or 0) > 0
     if samples or (options.get("num_beams") or 1) != 1:
         raise ValueError(
-            f"generation options {dict(options)}: expected greedy decoding, under which methods are "
-            "compared; say --gen_kwargs do_sample=False,num_beams=1."
+            f"generation options {dict(options)}: expected greedy decoding, under which methods "
+            "are compared; pass --gen_kwargs do_sample=False,num_beams=1."
         )
     until = options.get("until") or []
     return {

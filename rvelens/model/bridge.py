@@ -40,8 +40,8 @@ def follow_bridge(bridge: Any) -> Iterator[Any]:
     decoder = getattr(hf_model, "get_decoder", lambda: None)()
     if hf_model is None or not isinstance(decoder, nn.Module):
         raise ValueError(
-            f"{type(bridge).__name__} is followed: expected a TransformerBridge of a vision-language "
-            "model; a HookedLVLM finds its token maps by itself."
+            f"{type(bridge).__name__} is followed: expected a TransformerBridge of a "
+            "vision-language model; a HookedLVLM needs no follow_bridge."
         )
     points = bridge.hook_dict.values()
     run = Run()

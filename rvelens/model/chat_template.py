@@ -57,6 +57,6 @@ def from_template(processor: Any, messages: list[dict[str, Any]]) -> str:
         )
     except (DeadlineError, TemplateError, TypeError, LookupError, ArithmeticError) as error:
         raise ValueError(
-            f"the model's chat template fails ({error}): expected one that makes a prompt; correct it, "
-            "or name another prompt."
+            f"the model's chat template fails ({error}): expected a template that makes a prompt; "
+            "correct it, or choose another prompt."
         ) from error

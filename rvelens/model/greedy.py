@@ -64,7 +64,9 @@ class Greedy:
     ) -> None:
         check_greedy(config)
         if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1.")
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens}: expected at least 1; pass a larger number."
+            )
         self._most = max_new_tokens
         self._ends, self._never = (
             torch.as_tensor([] if x is None else x, dtype=torch.long, device=device).flatten()

@@ -74,8 +74,9 @@ class HookRoot(HookedRootModule):
         names = [name] if isinstance(name, str) else list(filter(name, self.hook_dict))
         if not names:
             raise ValueError(
-                f"the names filter of {name_of(hook)} matches none of the {len(self.hook_dict)} hook "
-                f"points: expected names such as {next(iter(self.hook_dict))!r}."
+                f"the names filter of {name_of(hook)} matches none of the {len(self.hook_dict)} "
+                f"hook points: expected names such as {next(iter(self.hook_dict))!r}; correct the "
+                "filter."
             )
         check = getattr(hook, "check", None)
         if check is not None:
@@ -168,7 +169,7 @@ class HookRoot(HookedRootModule):
         batch = next((len(x) for x in inputs if isinstance(x, Tensor | list | tuple)), 1)
         if remove_batch_dim and batch > 1:
             raise ValueError(
-                f"remove_batch_dim=True for {batch} samples: expected a single one; leave it out."
+                f"remove_batch_dim=True for {batch} samples: expected one sample; leave it out."
             )
         output, cache = super().run_with_cache(
             *model_args,
@@ -199,7 +200,7 @@ class HookRoot(HookedRootModule):
             if sliced and _unsliced(name):
                 raise ValueError(
                     f"pos_slice of {name}, whose positions TransformerLens takes for another axis: "
-                    "expected None; slice what is in the cache."
+                    "expected None; slice the cached tensor instead."
                 )
         return names
 

@@ -168,7 +168,7 @@ class HookedLVLM(LensModel):
     def __deepcopy__(self, memo: Any) -> HookedLVLM:
         raise TypeError(
             "a HookedLVLM cannot be copied, since its hooks belong to the model it wraps: expected "
-            "one wrapper a model; copy the Hugging Face model before you wrap it."
+            "one wrapper for each model; copy the Hugging Face model before you wrap it."
         )
 
     def __reduce__(self) -> Any:
@@ -219,8 +219,8 @@ class HookedLVLM(LensModel):
         prompt = named.get("inputs_embeds", ids)
         if tokens is not None and prompt is not None and tokens.batch != len(prompt):
             raise ValueError(
-                f"a token map of {tokens.batch} samples for a forward of {len(prompt)}: expected one "
-                "row a sample; pass tokens=TokenMap.from_masks(image, real)."
+                f"a token map of {tokens.batch} samples for a forward of {len(prompt)}: expected "
+                "one row for each sample; pass tokens=TokenMap.from_masks(image, real)."
             )
         if n_past and ids is not None and mask is not None and mask.dim() == 2:
             check_behind_cache(n_past, ids.shape[1], mask.shape[1])
@@ -279,7 +279,7 @@ class HookedLVLM(LensModel):
             except StoppedError as stopped:
                 return stopped.residual
         raise RuntimeError(
-            f"the forward did not come to layer {layer}: expected every layer to run; wrap the model "
+            f"the forward did not reach layer {layer}: expected every layer to run; wrap the model "
             "again after its layers were replaced."
         )
 
@@ -427,7 +427,7 @@ class HookedLVLM(LensModel):
             ValueError: unequal counts, an unreadable image, or an unknown prompt preset.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1.")
+            raise ValueError(f"batch_size={batch_size}: expected at least 1; pass a larger number.")
         images, questions = pair_up(images, questions)
         options = {"do_sample": False, **kwargs, "max_new_tokens": max_new_tokens}
         answers: list[str] = []

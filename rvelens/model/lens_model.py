@@ -80,7 +80,7 @@ class LensModel(LensTexts, HookRoot):
         weights = [getattr(block.attn, name) for block in self.blocks]
         if len({w.shape for w in weights}) > 1:
             raise ValueError(
-                f"{name} is of several shapes: expected one in all layers; take "
+                f"{name} differs in shape between layers: expected the same shape in all; take "
                 f"blocks[layer].attn.{name}."
             )
         return torch.stack(weights)

@@ -31,8 +31,8 @@ def check_size(size: tuple[int, int], name: str) -> None:
         )
     if longer > MOST_STRETCHED * shorter:
         raise UnaskableError(
-            f"{name} has {size[0]} x {size[1]} pixels: expected sides of which one is at most "
-            f"{MOST_STRETCHED} times the other; crop it."
+            f"{name} has {size[0]} x {size[1]} pixels: expected the longer side to be at most "
+            f"{MOST_STRETCHED} times the shorter; crop it."
         )
 
 
@@ -70,8 +70,8 @@ def check_length(config: Any, inputs: Mapping[str, Any], n_new: int = 0) -> None
     if limit is not None and longest + n_new > limit:
         more = f" and {n_new} to generate" if n_new else ""
         raise UnaskableError(
-            f"a prompt has {longest} tokens{more}, and the model {limit} positions: expected no more "
-            "tokens than positions; shorten the question, or the answer (max_new_tokens)."
+            f"a prompt has {longest} tokens{more}, and the model {limit} positions: expected no "
+            "more tokens than positions; shorten the question, or reduce max_new_tokens."
         )
     asked = inputs.get("qformer_attention_mask")
     if asked is not None:
@@ -108,6 +108,6 @@ def check_questions(questions: Sequence[str], processor: Any) -> None:
         held = next((text for text in reserved if text in question), None)
         if held is not None:
             raise UnaskableError(
-                f"a question holds {held!r}, which is a token of the model's prompts: expected a text "
-                "without it; write it otherwise."
+                f"a question holds {held!r}, a special token of the model: expected text without "
+                "special tokens; remove it."
             )

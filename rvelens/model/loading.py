@@ -73,7 +73,7 @@ def _loading(name: str) -> Iterator[None]:
         reason = re.split(r"\.\s+(?=[A-Z])", " ".join(str(error).split()))[0].rstrip(".")
         raise ValueError(
             f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
-            "weights, rvelens/tiny, or a name on a hub that can be reached; check it."
+            "weights, rvelens/tiny, or a name on a hub that can be reached; check the path."
         ) from error
 
 
@@ -82,7 +82,7 @@ def _check_placed(hf_model: Any, name: str, device_map: str | None) -> None:
     if execution_device(hf_model).type == "meta":
         raise ValueError(
             f"--device-map {device_map} leaves the weights of {name} out: expected a device that "
-            "computes; say auto, cpu or cuda."
+            "computes; pass auto, cpu or cuda."
         )
 
 
@@ -98,8 +98,8 @@ def check_device_map(device_map: str | None) -> None:
         kind = torch.device(int(device_map) if device_map.isdigit() else device_map).type
     except RuntimeError as error:
         raise ValueError(
-            f"--device-map {device_map!r} is no device: expected {', '.join(_MAPS)}, cpu, cuda or "
-            "cuda:0; correct it."
+            f"--device-map {device_map!r} is not a device: expected {', '.join(_MAPS)}, cpu, cuda "
+            "or cuda:0; correct it."
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(

@@ -61,7 +61,9 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
             (`rvelens.model.limits`).
     """
     if not isinstance(image, str | Path | Image.Image):
-        raise ValueError(f"an image is a {type(image).__name__}: expected a path or a PIL image.")
+        raise ValueError(
+            f"an image is a {type(image).__name__}: expected a path or a PIL image; pass one of them."
+        )
     # Other libraries (lmms-eval) tell Pillow to fill up torn images with grey.
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
@@ -148,7 +150,8 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
     for value, what in ((images, "images"), (questions, "questions")):
         if not isinstance(value, str | Path | Image.Image | Sequence):
             raise ValueError(
-                f"{what} are a {type(value).__name__}: expected one or a list of them."
+                f"{what} are a {type(value).__name__}: expected one or a list of them; pass "
+                "one of these."
             )
     single = isinstance(images, str | Path | Image.Image)
     image_list: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
@@ -159,16 +162,20 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
         question_list = question_list * len(image_list)
     if len(image_list) != len(question_list) or not question_list:
         raise ValueError(
-            f"{len(image_list)} images and {len(question_list)} questions: expected as many of one "
-            "as of the other, or a single image or question for all."
+            f"{len(image_list)} images and {len(question_list)} questions: expected equal numbers, "
+            "or a single image or question for all; pass as many of each."
         )
     for question in question_list:
         if not isinstance(question, str):
-            raise ValueError(f"a question is a {type(question).__name__}: expected a text.")
+            raise ValueError(
+                f"a question is a {type(question).__name__}: expected a string; pass one."
+            )
         if not question.strip():
-            raise ValueError(f"a question is {question!r}: expected a sentence; write one.")
+            raise ValueError(
+                f"a question is {question!r}: expected a sentence; pass a non-empty string."
+            )
         if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that were not UTF-8
-            raise ValueError(f"a question is {question!r}: expected UTF-8 text; write it anew.")
+            raise ValueError(f"a question is {question!r}: expected valid UTF-8; correct it.")
     return image_list, question_list
 
 
@@ -195,8 +202,9 @@ def check_template(prompt: str, presets: Mapping[str, str]) -> None:
     if "{question}" not in prompt:
         near = difflib.get_close_matches(prompt, presets, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"prompt {prompt!r} is no preset ({', '.join(presets)}) and has no '{{question}}': "
-            f"expected a preset of the model's family or a template with it; did you mean {near!r}?"
+            f"prompt {prompt!r} is not a preset ({', '.join(presets)}) and has no '{{question}}': "
+            "expected a preset of the model's family or a template with it; did you mean "
+            f"{near!r}?"
         )
     if "{image}" not in prompt:
         raise ValueError(
@@ -285,8 +293,8 @@ def prepare(
         )
     except (ArithmeticError, LookupError) as error:  # of sizes that its authors did not think of
         raise UnaskableError(
-            f"the model's processor fails on these images and questions ({error}): expected ones "
-            "that it takes; scale the image to another size."
+            f"the model's processor fails on these images and questions ({error}): expected inputs "
+            "that it accepts; resize the image."
         ) from error
     batch.pop("labels", None)  # PaliGemma's processor makes some, the model would compute a loss.
     return _padding_first(batch)

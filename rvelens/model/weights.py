@@ -59,16 +59,16 @@ def check_profile_of(model: HookedLVLM, profile: ARSProfile) -> None:
     if about.get("weights") is not None and about.get("dtype") == dtype_name(model):
         if about["weights"] != _digest_of(model):
             raise ValueError(
-                f"the profile was measured on other weights, of {about.get('model')}, than those of "
-                f"{model.name}: expected scores of these; measure them with `rvelens scan` or "
-                "score_heads."
+                f"the profile was measured on other weights, of {about.get('model')}, than those "
+                f"of {model.name}: expected scores of the same weights; measure them with `rvelens "
+                "scan` or score_heads."
             )
         return
     named, name = _last(about.get("model") or ""), _last(model.name)
     if profile.mean is not None and named and name and named != name:
         raise ValueError(
             f"the profile was measured on {about['model']}, and this is {model.name}: expected "
-            "scores of this one; measure them with `rvelens scan` or score_heads."
+            "scores of this model; measure them with `rvelens scan` or score_heads."
         )
 
 

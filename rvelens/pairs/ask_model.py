@@ -195,5 +195,5 @@ def read_reply(reply: Reply, fields: Fields) -> dict[str, Any]:
     except ValueError as error:
         raise BadReplyError(f"unreadable: the reply is not JSON ({error})") from error
     if not isinstance(found, dict) or {k: type(v) for k, v in found.items()} != dict(fields):
-        raise BadReplyError(f"unreadable: the reply is no object of {', '.join(fields)}")
+        raise BadReplyError(f"unreadable: the reply is not an object of {', '.join(fields)}")
     return found

@@ -29,8 +29,9 @@ def replace_verb(question: str, verb: str) -> str:
     match = _VERB.fullmatch(question)
     if match is None:
         raise ValueError(
-            f"the verb of {question!r} cannot be placed: expected 'Does a SUBJECT VERB a OBJECT ...' "
-            "with one word each for subject and verb; give the whole 'contrastive' question instead."
+            f"the verb of {question!r} cannot be located: expected 'Does a SUBJECT VERB a OBJECT "
+            "...' with one word each for subject and verb; write the whole 'contrastive' question "
+            "instead."
         )
     return f"{match[1]}{verb}{match[3]}"
 
@@ -55,7 +56,9 @@ def load_pairs(
     """
     images = Path(images)
     if not images.is_dir():
-        raise ValueError(f"no folder {images}: expected the folder that holds the pairs' images.")
+        raise ValueError(
+            f"no folder {images}: expected the folder with the pairs' images; check the path."
+        )
     rows = read_rows(path)
     left_out = {REJECTED, None} if reviewed else {REJECTED}
     pairs = []
@@ -69,8 +72,8 @@ def load_pairs(
     if not pairs:
         wanted = "accepted or edited" if reviewed else "not rejected"
         raise ValueError(
-            f"{path} holds {len(rows)} pairs, none of them {wanted}: expected some; "
-            "see `rvelens pairs review`."
+            f"{path} holds {len(rows)} pairs, none of them {wanted}: expected at least one; review "
+            "them with `rvelens pairs review`."
         )
     return pairs
 
@@ -97,7 +100,9 @@ def read_objects(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]
         ValueError: no such file, none in it, or a line that is no JSON object, which is named.
     """
     if not Path(path).is_file():
-        raise ValueError(f"no {what}s at {path}: expected a file with one JSON object a line.")
+        raise ValueError(
+            f"no {what}s at {path}: expected a file with one JSON object per line; check the path."
+        )
     rows = []
     for line in read_lines(path):
         if line.is_blank:
@@ -106,13 +111,13 @@ def read_objects(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]
             row = parse_writable(line.content)
         except ValueError as error:
             raise ValueError(
-                f"{line} is not JSON ({error}): expected one object a line."
+                f"{line} is not JSON ({error}): expected one object per line; correct the line."
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(f"{line}: a {type(row).__name__}: expected a JSON object.")
+            raise ValueError(f"{line}: a {type(row).__name__}: expected a JSON object; correct it.")
         rows.append((line.number, row))
     if not rows:
-        raise ValueError(f"{path} is empty: expected at least one {what}.")
+        raise ValueError(f"{path} is empty: expected at least one {what}; check the file.")
     return rows
 
 
@@ -139,12 +144,13 @@ def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
         contrastive = replace_verb(question, text_of(row, "answer"))
     else:
         raise ValueError(
-            f"neither 'contrastive' nor 'answer' among {', '.join(row)}: expected the second question "
-            "or the verb that makes it."
+            f"neither 'contrastive' nor 'answer' among {', '.join(row)}: expected the second "
+            "question or the verb that makes it; add one of them."
         )
     if row.get("decision") not in DECISIONS:
         raise ValueError(
-            f"'decision' is {row['decision']!r}: expected {ACCEPTED}, {EDITED}, {REJECTED} or null."
+            f"'decision' is {row['decision']!r}: expected {ACCEPTED}, {EDITED}, {REJECTED} or "
+            "null; correct the row."
         )
     name = name_of(row, default_id)
     return row | {"id": name, "image": image, "question": question, "contrastive": contrastive}
@@ -153,7 +159,9 @@ def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
 def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
     image = below(images, row["image"])
     if not image.is_file():
-        raise ValueError(f"no image at {image}: expected a file in the images folder.")
+        raise ValueError(
+            f"no image at {image}: expected a file in the images folder; check the path."
+        )
     question, contrastive = row["question"].strip(), row["contrastive"].strip()
     return ContrastivePair(image, question, contrastive, row["id"])
 
@@ -169,7 +177,9 @@ def name_of(row: dict[str, Any], default: str) -> str:
         if value is None or value == "":
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ValueError(f"{key!r} is {value!r}: expected a text or a whole number.")
+            raise ValueError(
+                f"{key!r} is {value!r}: expected a string or an integer; correct the row."
+            )
         return str(value)
     return default
 
@@ -182,5 +192,5 @@ def text_of(row: dict[str, Any], key: str) -> str:
     """
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{key!r} is {value!r}: expected a text that is not empty.")
+        raise ValueError(f"{key!r} is {value!r}: expected a non-empty string; correct the row.")
     return value

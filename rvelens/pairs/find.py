@@ -274,14 +274,14 @@ def find_verb(question: str, finder: Finder = by_rules, which: int = 1) -> Verb:
     """
     verbs = finder(question)
     if not verbs:
-        raise NotMadeError("no verb of the table stands where a verb can be")
+        raise NotMadeError("no verb of the table is in the place of a verb")
     if which > len(verbs):
         raise NotMadeError(f"only {len(verbs)} verbs: no verb number {which}")
     verb = verbs[which - 1]
     if verb.lemma not in table():
         raise NotMadeError(f"{verb.lemma!r} is not in the table of verbs")
     if not table()[verb.lemma].parts:
-        raise NotMadeError(f"{verb.lemma!r} is no action of a body part")
+        raise NotMadeError(f"{verb.lemma!r} is not an action of a body part")
     if verb.takes in PREPOSITIONS and not admits(table()[verb.lemma].takes, verb.takes):
         raise NotMadeError(f"{verb.lemma!r} with {verb.takes!r} is not in the table of verbs")
     return verb

@@ -102,7 +102,7 @@ def by_lexicon(
         if verdicts:
             raise NotMadeError(f"none of {len(verdicts)} candidates fits: {verdicts[-1].reason}")
         raise NotMadeError(
-            f"no verb of another body part is on offer for a {suited.subject} before {verb.takes!r}"
+            f"the table has no verb of another body part for a {suited.subject} before {verb.takes!r}"
         )
 
     return make
@@ -150,7 +150,7 @@ def _against(candidate: str, verb: Verb) -> str:
     """What the table says against a verb in the place of another; "" if nothing."""
     new, old = table()[candidate], table().get(verb.lemma, Entry(*[frozenset()] * 3))
     if not new.parts:
-        return f"{candidate!r} is no action of a body part"
+        return f"{candidate!r} is not an action of a body part"
     if new.parts & old.parts:
         return f"{candidate!r} is done by the same part: {' '.join(sorted(new.parts & old.parts))}"
     if not admits(new.takes, verb.takes):

@@ -61,7 +61,9 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
     """
     images = Path(images)
     if not images.is_dir():
-        raise ValueError(f"no folder {images}: expected the folder that holds the images.")
+        raise ValueError(
+            f"no folder {images}: expected the folder with the images; check the path."
+        )
     questions: dict[str, Question] = {}
     for number, row in read_objects(path, "question"):
         try:
@@ -73,7 +75,7 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
             raise ValueError(f"{path} line {number}: {error}") from error
         if name in questions:
             raise ValueError(
-                f"{path} line {number}: id {name!r} is there twice: expected once; rename one."
+                f"{path} line {number}: id {name!r} occurs twice: expected unique ids; rename one."
             )
         questions[name] = Question(name, image, file, text)
     return list(questions.values())
@@ -91,12 +93,14 @@ def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Que
         # What is drawn upon an image is part of the picture's key, after a "#".
         if len(item.files) != 1 or "#" in item.image:
             raise ValueError(
-                f"{benchmark.name} draws its pictures: expected a benchmark of image files as they "
-                "are, since a file of pairs names files; choose another one."
+                f"{benchmark.name} draws its pictures: expected a benchmark of image files, since "
+                "a file of pairs names files; choose another."
             )
         path = item.files[0].resolve()
         if not path.is_relative_to(folder):
-            raise ValueError(f"{path} is not below {folder}: expected the folder of all images.")
+            raise ValueError(
+                f"{path} is not below {folder}: expected the folder of all images; pass it as --images."
+            )
         name = path.relative_to(folder).as_posix()
         questions.append(Question(item.id, name, path, item.text.strip()))
     return questions
@@ -171,7 +175,9 @@ def _alone(path: Path) -> AbstractContextManager[None]:
     if not path.parent.is_dir():
         raise ValueError(f"no folder {path.parent}: expected one for {path.name}; make it first.")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no file: expected one for the pairs; name another.")
+        raise ValueError(
+            f"{path} is not a file: expected a file name for the pairs; choose another."
+        )
     if path.exists():
         path.open("ab").close()
     return locked(path.with_name(f"{path.name}.making.lock"), path)
@@ -185,7 +191,7 @@ def _todo(questions: Sequence[Question], path: Path) -> list[Question]:
         if known.get(question.id, asked) != asked:
             raise ValueError(
                 f"{path} has another question under id {question.id!r}: expected pairs of the same "
-                "questions; name another file."
+                "questions; choose another file."
             )
     return [question for question in questions if question.id not in known]
 
@@ -224,7 +230,7 @@ def _is_json(line: bytes) -> bool:
 def _try(generate: Generator, question: Question) -> Made | NotMade:
     try:
         if not _there(question.path):
-            raise NotMadeError("its image is not there")
+            raise NotMadeError("its image does not exist")
         return generate(question)
     except NotMadeError as error:
         failed = isinstance(error, RequestFailedError)

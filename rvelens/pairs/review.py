@@ -63,17 +63,20 @@ def decide(path: str | Path, id: str, decision: str, text: str | None = None) ->
             one that differs from the question in more than one word.
     """
     if decision not in DECIDE:
-        raise ValueError(f"decision {decision!r}: expected one of {', '.join(DECIDE)}.")
+        raise ValueError(f"decision {decision!r}: expected one of {', '.join(DECIDE)}; choose one.")
     if (decision == "edit") != (text is not None):
         raise ValueError(
-            f"decision {decision!r} {'without a' if text is None else 'with a'} text: expected a text "
-            "with 'edit' alone."
+            f"decision {decision!r} {'without a' if text is None else 'with a'} text: expected a "
+            "text only with 'edit'; correct one of them."
         )
     path = Path(path)
     with changing(path):
         found = [(number, row) for number, row in read_rows(path) if row["id"] == id]
         if len(found) != 1:
-            raise ValueError(f"{path} has {len(found)} pairs of id {id!r}: expected one.")
+            raise ValueError(
+                f"{path} has {len(found)} pairs of id {id!r}: expected exactly one; correct the "
+                "ids."
+            )
         number, row = found[0]
         _replace_line(path, number, _decided(row, decision, text))
     return row

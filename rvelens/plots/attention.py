@@ -58,7 +58,7 @@ def attention_strip(
     if image.shape != weights.shape[1:]:
         raise ValueError(
             f"{image.size} image positions for weights of shape {weights.shape}: expected "
-            f"{weights.shape[-1]}; give one truth value for each position."
+            f"{weights.shape[-1]}; pass one truth value for each position."
         )
     n_layers, n = weights.shape
     known = np.asarray(weights, dtype=float)
@@ -139,8 +139,9 @@ def stacked_shares(
     kinds, given = list(shares), list(tokens)
     if not kinds or kinds != given:
         raise ValueError(
-            f"shares of {', '.join(kinds) or 'nothing'} and tokens of {', '.join(given) or 'nothing'}: "
-            "expected the same kinds in the same order, at least one."
+            f"shares of {', '.join(kinds) or 'nothing'} and tokens of "
+            f"{', '.join(given) or 'nothing'}: expected the same kinds in the same order, at least "
+            "one; reorder them."
         )
     stack = 100 * np.stack([np.asarray(share, dtype=float) for share in shares.values()])
     layer, right = np.arange(stack.shape[1]), stack.shape[1] - 0.5

@@ -60,12 +60,15 @@ def forest(
         ValueError: no rows or panels, or not one estimate a row.
     """
     if not rows or not panels:
-        raise ValueError(f"{len(rows)} rows in {len(panels)} panels: expected some of both.")
+        raise ValueError(
+            f"{len(rows)} rows in {len(panels)} panels: expected at least one of "
+            "each; add what is missing."
+        )
     for panel in panels:
         if len(panel.estimates) != len(rows):
             raise ValueError(
-                f"{len(panel.estimates)} estimates of {panel.name} for {len(rows)} rows: expected one "
-                "a row; None stands for an unknown one."
+                f"{len(panel.estimates)} estimates of {panel.name} for {len(rows)} rows: expected "
+                "one for each row; pass None for an unknown one."
             )
     with house_style():
         height = 0.2 * len(rows) + 0.75

@@ -72,7 +72,7 @@ def surface(
     if z.shape != (len(y), len(x)):
         raise ValueError(
             f"z of shape {z.shape} over {len(y)} y and {len(x)} x: expected ({len(y)}, {len(x)}); "
-            "give one row a y."
+            "pass one row for each y."
         )
     text = _numeral(digits, signed=centre == 0)
     marks = [Mark(*cell, f"best: {text(z[cell])}", best=True) for cell in _best(z)]
@@ -118,11 +118,12 @@ def bands(
     n = len(gain)
     if gain.shape != (n, n):
         raise ValueError(
-            f"gains of shape {gain.shape}: expected a square, [first layer, last layer]."
+            f"gains of shape {gain.shape}: expected a square, [first layer, last layer]; pass one."
         )
     if preset is not None and not 0 <= preset[0] <= preset[1] < n:
         raise ValueError(
-            f"preset {preset} among {n} layers: expected first and last layer, 0 to {n - 1}."
+            f"preset {preset} among {n} layers: expected first and last layer, 0 to {n - 1}; "
+            "correct them."
         )
     upper = np.triu(np.ones((n, n), dtype=bool)).T  # rows are last layers
     values = np.where(upper, np.asarray(gain, dtype=float).T, np.nan)

@@ -88,7 +88,7 @@ def overlay_enhanced(
     """
     if not masks:
         raise ValueError(
-            "no masks were recorded: expected those of a forward under mask_recording_hooks."
+            "no masks were recorded: expected masks of a forward; run it under mask_recording_hooks."
         )
     picture = _small(image)
     shares = [
@@ -140,7 +140,7 @@ def head_overlays(
         ValueError: no heads, or not one number per image token.
     """
     if not most:
-        raise ValueError("no heads: expected the attention of at least one in `most`.")
+        raise ValueError("no heads: expected the attention of at least one; add it to `most`.")
     rows = {"most sensitive heads": most, "least sensitive heads": least}
     rows = {name: row for name, row in rows.items() if row}
     # Small pictures in small panels: a page of them must not make a file of megabytes.

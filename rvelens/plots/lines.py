@@ -57,10 +57,12 @@ class Series:
             if given is not None and len(given) != len(self.y):
                 raise ValueError(
                     f"{len(given)} numbers in {name} for {len(self.y)} in y: expected as many; "
-                    "give one a point."
+                    "pass one for each point."
                 )
         if (self.low is None) != (self.high is None):
-            raise ValueError("one end of an interval: expected both low and high, or neither.")
+            raise ValueError(
+                "one end of an interval: expected both low and high, or neither; add the other."
+            )
         role(self.role)
 
     @classmethod
@@ -85,8 +87,8 @@ class Series:
         for row in rows:
             if row is not None and not {"value", "low", "high"} <= set(row):
                 raise ValueError(
-                    f"an estimate with {', '.join(row) or 'nothing'}: expected value, low and high; "
-                    "give None where there is no estimate."
+                    f"an estimate with {', '.join(row) or 'nothing'}: expected value, low and "
+                    "high; pass None where there is no estimate."
                 )
         y, low, high = (
             np.array([np.nan if row is None else row[key] for row in rows], dtype=float)
@@ -164,12 +166,12 @@ def _positions(
 ) -> tuple[list[str] | None, dict[str, NDArray[np.floating]]]:
     """The names along x, if they are names, and where each line's points lie."""
     if not series:
-        raise ValueError("no lines: expected at least one series.")
+        raise ValueError("no lines are given: expected at least one; add one.")
     named = {line.names is not None for line in series.values()}
     if len(named) > 1 or (named == {True} and "x" in log):
         raise ValueError(
-            "names along x together with numbers or a logarithmic scale: expected names for every "
-            "line and a linear scale, or numbers for every line."
+            "names on x with numbers or a logarithmic scale: expected names for every line and a "
+            "linear scale; or pass numbers for every line."
         )
     if named == {True}:
         order = list(dict.fromkeys(x for line in series.values() for x in line.names or []))

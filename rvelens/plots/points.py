@@ -46,8 +46,8 @@ def scatter(
     """
     if not len(x) == len(y) == len(layer):
         raise ValueError(
-            f"{len(x)} x, {len(y)} y and {len(layer)} layers: expected as many of each; give one "
-            "of each a head."
+            f"{len(x)} x, {len(y)} y and {len(layer)} layers: expected as many of each; pass one "
+            "for each head."
         )
     n_layers = int(layer.max()) + 1 if len(layer) else 1
     seen = np.isfinite(x) & np.isfinite(y)

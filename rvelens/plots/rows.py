@@ -63,12 +63,10 @@ def dots(
         ValueError: no rows, a role that does not exist, or a group that is in two places.
     """
     if not rows:
-        raise ValueError("no rows: expected at least one.")
+        raise ValueError("no rows are given: expected at least one; add one.")
     groups = [(name, list(members)) for name, members in groupby(rows, key=lambda row: row.group)]
     if len({name for name, _ in groups}) < len(groups):
-        raise ValueError(
-            "rows of one group in two places: expected them to follow one another; sort them."
-        )
+        raise ValueError("rows of one group are apart: expected adjacent rows; sort them by group.")
     names = {row.name: wrapped(row.name, 0.34 * width) for row in rows}
     heights = {name: text.count("\n") + 1 for name, text in names.items()}
     heads = {name: wrapped(name, 0.55 * width) for name, _ in groups}
@@ -198,8 +196,8 @@ def timing_bars(
     lengths = {len(a) for a in (first, rest, ratios, low, high) if a is not None}
     if lengths != {len(names)} or not names:
         raise ValueError(
-            f"{len(names)} methods and {' or '.join(map(str, sorted(lengths)))} numbers: expected one "
-            "number a method, and at least one method."
+            f"{len(names)} methods and {' or '.join(map(str, sorted(lengths)))} numbers: expected "
+            "one number for each method, and at least one method; add what is missing."
         )
     if ratios is None:
         ratios = _ratios(names, np.asarray(first) + np.asarray(rest), baseline)
@@ -233,8 +231,8 @@ def _ratios(
 ) -> Float[np.ndarray, " method"]:
     if baseline not in names:
         raise ValueError(
-            f"baseline {baseline!r} is not among the methods: expected one of {', '.join(names)}; or "
-            "give the ratios."
+            f"baseline {baseline!r} is not among the methods: expected one of {', '.join(names)}; "
+            "or pass the ratios."
         )
     return total / total[list(names).index(baseline)]
 

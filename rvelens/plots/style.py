@@ -88,7 +88,7 @@ def role(name: str, index: int = 0) -> Role:
     """
     if name and name not in ROLES:
         raise ValueError(
-            f"role {name!r}: expected one of {', '.join(ROLES)}; leave it out for a look by order."
+            f"role {name!r}: expected one of {', '.join(ROLES)}; leave it out to color by order."
         )
     return ROLES[name or _UNNAMED[index % len(_UNNAMED)]]
 
@@ -301,8 +301,13 @@ def check_figure_path(path: str | Path) -> None:
     """Raise ValueError for a path that `save_figure` cannot write, before anything is computed."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: expected a file name that ends in {', '.join(FORMATS)}.")
+        raise ValueError(
+            f"{path}: expected a file name that ends in {', '.join(FORMATS)}; rename it."
+        )
     if not path.parent.is_dir():
-        raise ValueError(f"no folder {path.parent}: expected one to write {path.name} to.")
+        raise ValueError(
+            f"no folder {path.parent}: expected an existing folder for {path.name}; create it "
+            "first."
+        )
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: expected the name of a file to write.")
+        raise ValueError(f"{path} is a folder: expected a file name; choose another.")

@@ -166,9 +166,11 @@ def score_heads(
             "computes: expected evaluation mode; call model.eval() first."
         )
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: expected at least 1.")
+        raise ValueError(f"batch_size={batch_size}: expected at least 1; pass a larger number.")
     if not pairs:
-        raise ValueError("no contrastive pairs: expected at least one; see ContrastivePair.")
+        raise ValueError(
+            "no contrastive pairs are given: expected at least one; see ContrastivePair."
+        )
     for pair in () if any_text else pairs:
         check_pair(pair)
     for path in dict.fromkeys(p.image for p in pairs if isinstance(p.image, str | Path)):

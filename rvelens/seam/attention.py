@@ -254,8 +254,8 @@ class AttentionHooks(nn.Module):
         """Raise RuntimeError for a layer that runs again, or otherwise than the self-check saw it."""
         if self.layer in forward.fired:
             raise RuntimeError(
-                f"{self.hook_z.name} runs twice in a forward: expected one attention module a "
-                "layer; wrap the model again after its layers were changed."
+                f"{self.hook_z.name} runs twice in a forward: expected one attention module for "
+                "each layer; wrap the model again after its layers were changed."
             )
         forward.fired.add(self.layer)
         if self.checked is not None and code_of(call.function) is not self.checked:
@@ -365,8 +365,8 @@ class Call:
         if self._given("cache") or str(self.name).startswith("paged|"):
             raise NotImplementedError(
                 f"{point} has hooks, and a paged cache packs the rows of several prompts into one: "
-                "expected a forward of one row a prompt and step; use generate, or remove the hooks "
-                "before generate_batch."
+                "expected a forward with one row for each prompt; use generate, or remove the "
+                "hooks before generate_batch."
             )
 
     def _given(self, name: str) -> bool:

@@ -29,7 +29,8 @@ def check_arguments(known: frozenset[str], model: str, kwargs: Mapping[str, Any]
     for name, value in kwargs.items():
         if name in _NOT_HERE and value is not None and value is not False:
             raise TypeError(
-                f"{name}={value!r} has no effect: expected it to be left out, since {_NOT_HERE[name]}."
+                f"{name}={value!r} has no effect, since {_NOT_HERE[name]}: expected no such "
+                "argument; leave it out."
             )
     for name in kwargs.keys() - known - _NOT_HERE.keys():
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

@@ -148,9 +148,9 @@ class Run:
         if self.here.forwards:
             return self.here.forwards[-1]
         raise RuntimeError(
-            f"{point} runs outside of a forward of the model: expected hooks to run inside one, where "
-            "the visual tokens are known; turn gradient checkpointing off, which runs layers again in "
-            "backward, and call the whole model."
+            f"{point} runs outside of a forward of the model: expected hooks inside a forward, "
+            "where the visual tokens are known; call the whole model, without gradient "
+            "checkpointing."
         )
 
     @contextmanager
@@ -215,9 +215,9 @@ class Run:
         with self._lock:
             if self._owner not in (None, thread) and _is_inside(self._owner, decoder):
                 raise RuntimeError(
-                    "a forward starts while another thread runs the same model under hooks: expected "
-                    "one forward at a time, since hooks belong to the model; load the model once a "
-                    "thread, or take a lock."
+                    "a forward starts while another thread runs the same model under hooks: "
+                    "expected one forward at a time, since hooks belong to the model; load the "
+                    "model once for each thread, or use a lock."
                 )
             self._owner = thread
 

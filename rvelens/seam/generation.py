@@ -68,8 +68,8 @@ def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
     several += ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
     if several:
         raise ValueError(
-            f"{several[0]} runs several rows at a step and hooks see the last one only: expected "
-            "one token a step; leave it out, or take the hooks off."
+            f"{several[0]} runs several rows in a step, and hooks see only the last one: expected "
+            "one token per step; leave it out, or turn the hooks off."
         )
 
 
@@ -77,8 +77,9 @@ def check_behind_cache(n_past: int, n_new: int, n_mask: int) -> None:
     """Raise ValueError where tokens that a cache holds are given again to a plain forward."""
     if n_past + n_new != n_mask:
         raise ValueError(
-            f"a cache of {n_past} tokens, {n_new} tokens and a mask of {n_mask}: expected the tokens "
-            "behind the cache alone and a mask over all; cut input_ids and position_ids, or generate."
+            f"a cache of {n_past} tokens, {n_new} tokens and a mask of {n_mask}: expected only the "
+            "tokens behind the cache, and a mask over all; cut input_ids and position_ids, or "
+            "generate."
         )
 
 
@@ -90,14 +91,14 @@ def _check_cache_of_prompt(inputs: Mapping[str, Any], asked: list[Mapping[str, A
         return
     if n_past >= ids.shape[1]:
         raise ValueError(
-            f"a cache of {n_past} tokens for a prompt of {ids.shape[1]}: expected one that holds only "
-            "its beginning; prepare the prompt again for each generation."
+            f"a cache of {n_past} tokens for a prompt of {ids.shape[1]}: expected a cache that "
+            "holds only its beginning; prepare the prompt again for each generation."
         )
     many = [
         n for n in ("num_beams", "num_return_sequences") if any((x.get(n) or 1) > 1 for x in asked)
     ]
     if many or any(x.get("use_cache") is False for x in asked):
         raise ValueError(
-            f"{many[0] if many else 'use_cache=False'} with a cache that is filled already: expected "
-            "greedy decoding or sampling of one sequence a prompt; make the inputs with model.prepare."
+            f"{many[0] if many else 'use_cache=False'} with a filled cache: expected greedy "
+            "decoding or sampling of one sequence per prompt; make the inputs with model.prepare."
         )

@@ -38,8 +38,8 @@ def check_return(return_type: Any, kwargs: dict[str, Any]) -> None:
         )
     if return_type in ("loss", "both") and kwargs.get("logits_to_keep"):
         raise ValueError(
-            f"return_type={return_type!r} with logits_to_keep: expected logits of every token, of "
-            "which the loss is made; leave one of them out."
+            f"return_type={return_type!r} with logits_to_keep: expected logits of every token, "
+            "from which the loss is computed; leave one of them out."
         )
 
 

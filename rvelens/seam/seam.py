@@ -149,8 +149,8 @@ class Seam:
             )
         if missed:
             raise RuntimeError(
-                f"hooks on {', '.join(missed)} were turned on within a forward that had begun without "
-                "any: expected hooks that are on before it; turn them on around the forward."
+                f"hooks on {', '.join(missed)} were turned on during a forward: expected hooks "
+                "that are on before it begins; turn them on around the forward."
             )
 
 
@@ -224,14 +224,14 @@ def attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
         place = next((int(part) for part in path.split(".") if part.isdigit()), int(layer))
         if place != int(layer):
             raise ValueError(
-                f"layer {place} of {type(decoder).__name__} has layer_idx {layer}: expected layers in "
-                "the order of their numbers, by which hooks and caches name them; set layer_idx anew "
-                "in every layer after you move or remove some."
+                f"layer {place} of {type(decoder).__name__} has layer_idx {layer}: expected layers "
+                "in the order of their numbers; set layer_idx again in every layer after you move "
+                "or remove layers."
             )
         if int(layer) in modules:
             raise ValueError(
-                f"layer {layer} of {type(decoder).__name__} has two attention modules: expected one, "
-                "so that hook names are clear; this model cannot be hooked."
+                f"layer {layer} of {type(decoder).__name__} has two attention modules: expected "
+                "one; this model cannot be hooked."
             )
         modules[int(layer)] = module
     return dict(sorted(modules.items()))
@@ -399,8 +399,8 @@ class Begin(_Follower):
             m.training and getattr(m, "gradient_checkpointing", False) for m in decoder.modules()
         ):
             raise NotImplementedError(
-                "hooks are on and gradient checkpointing is too, which runs layers again in backward, "
-                "outside of their forward: expected one of the two; turn checkpointing off."
+                "hooks and gradient checkpointing are both on, and checkpointing runs layers again "
+                "in backward: expected only one of them; turn checkpointing off."
             )
 
 

@@ -90,9 +90,11 @@ def run(
         ValueError: an unknown shape, too few rounds, or a device that cannot hold the model.
     """
     if shape_name not in SHAPES:
-        raise ValueError(f"shape {shape_name!r}: expected one of {', '.join(SHAPES)}.")
+        raise ValueError(f"shape {shape_name!r}: expected one of {', '.join(SHAPES)}; choose one.")
     if runs < 1:
-        raise ValueError(f"runs={runs}: expected at least 1, and 7 for figures to be quoted.")
+        raise ValueError(
+            f"runs={runs}: expected at least 1; pass 7 or more for results to publish."
+        )
     compiled = device != "cpu" if compiled is None else compiled
     config = compile_config_of(device) if compiled else None
     return run_shape(SHAPES[shape_name], shape_name, runs, new_tokens, device, progress, config)

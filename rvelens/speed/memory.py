@@ -20,12 +20,14 @@ def check_room(gib: float, device: str) -> None:
     """Raise ValueError where a device is missing or has fewer than `gib` GiB free."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda"):
-        raise ValueError(f"device {device!r}: expected 'cpu' or 'cuda'.")
+        raise ValueError(f"device {device!r}: expected 'cpu' or 'cuda'; pass one of them.")
     if number and not (kind == "cuda" and number.isdigit()):
-        raise ValueError(f"device {device!r}: expected 'cpu', 'cuda', or 'cuda:0' and so on.")
+        raise ValueError(
+            f"device {device!r}: expected 'cpu', 'cuda', or 'cuda:0' and so on; pass one of them."
+        )
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device {device!r} without a GPU that torch can use: expected one; choose 'cpu'."
+            f"device {device!r} without a GPU that torch can use: expected a GPU; choose 'cpu'."
         )
     free = psutil.virtual_memory().available
     if kind == "cuda":

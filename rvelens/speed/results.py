@@ -85,14 +85,14 @@ def read_result(path: Path) -> Result:
         data = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read as JSON ({error}): expected a file that holds what `rvelens bench "
-            "--json` printed; check it."
+            f"{path} cannot be read as JSON ({error}): expected a file that holds what `rvelens "
+            "bench --json` printed; check the path."
         ) from error
     absent = set(Result.__annotations__) - set(Counts.__annotations__)
     absent -= set(data) if isinstance(data, dict) else set()
     if absent:
         raise ValueError(
-            f"{path} has no {', '.join(sorted(absent))}: expected what `rvelens bench --json` printed; "
-            "measure again, or name another file."
+            f"{path} has no {', '.join(sorted(absent))}: expected what `rvelens bench --json` "
+            "printed; measure again, or choose another file."
         )
     return cast(Result, {"kernels": {}, "graph_breaks": {}, "uncounted": {}, **data})

@@ -32,8 +32,8 @@ def measure(setup: Setup) -> dict[str, Any]:
     n = options["n"]
     if not 1 <= n <= profile.n_heads // 2:
         raise ValueError(
-            f"n={n} of {profile.n_heads} heads: expected 1 to {profile.n_heads // 2}, so that none is "
-            "both among the most and among the least sensitive."
+            f"n={n} of {profile.n_heads} heads: expected 1 to {profile.n_heads // 2}, so that the "
+            "most and the least sensitive heads are different; choose another n."
         )
     heads = {"most": profile.top(layer, n), "least": profile.bottom(layer, n)}
 
@@ -69,7 +69,8 @@ def _asked(benchmark: Benchmark, name: str) -> Item:
     if found is None:
         raise ValueError(
             f"question {name!r} is not among the {len(benchmark.items)} of {benchmark.name}: "
-            f"expected an id such as {benchmark.items[0].id!r}; leave `question` out for that one."
+            f"expected an id such as {benchmark.items[0].id!r}; leave `question` out to use this "
+            "one."
         )
     return found
 
@@ -80,14 +81,14 @@ def _layer(setup: Setup, layer: int) -> tuple[int, str]:
     if not -1 <= layer < n_layers:
         raise ValueError(
             f"layer={layer} of a model of {n_layers} layers: expected 0 to {n_layers - 1}, or -1 "
-            "for the most sensitive one."
+            "for the most sensitive layer; correct it."
         )
     if layer >= 0:
         return layer, "as asked for"
     if setup.ranking.mean is None:
         raise ValueError(
-            "layer=-1 with a ranking that has no scores: expected a measured profile to choose by; "
-            "name a layer."
+            "layer=-1 with a ranking that has no scores: expected a measured profile; choose a "
+            "layer."
         )
     preset = scaled_layers(*PRESET, n_layers)
     best = max(preset, key=lambda n: float(setup.ranking.scores[n].mean()))

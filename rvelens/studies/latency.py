@@ -47,12 +47,12 @@ def measure(setup: Setup) -> dict[str, Any]:
     if runs < MIN_RUNS or new_tokens < 2 or n < 1:
         raise ValueError(
             f"runs={runs}, new_tokens={new_tokens}, n_questions={n}: expected at least {MIN_RUNS} "
-            "rounds for figures to be quoted, 2 tokens and 1 question."
+            "rounds, 2 tokens and 1 question; pass larger numbers."
         )
     if BASE not in [method.name for method in setup.methods]:
         raise ValueError(
-            "latency without the method vanilla: expected it, since the others are compared with it; "
-            "add --method vanilla."
+            "latency without the method vanilla: expected vanilla, with which the others are "
+            "compared; add --method vanilla."
         )
     return setup.parts.keep(f"seconds-{slug(_device(setup))}", lambda: _run(setup))
 

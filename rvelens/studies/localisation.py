@@ -46,7 +46,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         )
     k = min(setup.options["k"], profile.n_heads // 2)
     if k < 1:
-        raise ValueError(f"k={k} heads: expected at least 1.")
+        raise ValueError(f"k={k} heads: expected at least 1; pass a larger number.")
     grid_of(
         setup.model, benchmark.items[0].load()
     )  # a model without one is refused before the work

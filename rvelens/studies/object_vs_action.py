@@ -53,8 +53,8 @@ def measure(setup: Setup) -> dict[str, Any]:
     questions = [question for question in every if question[2].source not in failed]
     if not questions:
         raise ValueError(
-            f"none of {len(kept)} photographs could be asked about: expected images that can be read; "
-            "see `rvelens data check`."
+            f"none of {len(kept)} photographs could be asked about: expected readable images; run "
+            "`rvelens data check`."
         )
     right = {
         m.name: np.array([is_right(o, i, said[o.name][m.name][i.id]) for _, o, i in questions])

@@ -62,14 +62,15 @@ def _check(benchmarks: Sequence[Benchmark], judge_model: str) -> None:
         references = [item.reference for item in one.items]
         if None in references:
             raise ValueError(
-                f"study 'open-ended' on {one.name}, which has yes/no questions: expected open-ended "
-                "ones; take the study main-table."
+                f"study 'open-ended' on {one.name}, which has yes/no questions: expected "
+                "open-ended questions; use the study main-table."
             )
         longer = [text for text in references if text is not None and len(text.split()) != 1]
         if longer and not judge_model:
             raise ValueError(
-                f"{one.name} without a judge: expected one, since its references are longer than one "
-                f"word ({longer[0]!r}); say --option judge_model=MODEL and set OPENAI_API_KEY."
+                f"{one.name} without a judge: expected one, since its references are longer than "
+                f"one word ({longer[0]!r}); pass --option judge_model=MODEL and set "
+                "OPENAI_API_KEY."
             )
     if judge_model:
         with connect(Endpoint(judge_model)):  # says at once what is missing
@@ -126,8 +127,8 @@ def _scores(
     failed = [one for one in found if one.text is None]
     if len(failed) == len(found):
         raise ValueError(
-            f"the judge gave no score to any of {len(found)} answers ({failed[0].reason}): expected "
-            "some; run the same command again once it can be reached."
+            f"the judge gave no score to any of {len(found)} answers ({failed[0].reason}): "
+            "expected at least one; run the same command again when the judge can be reached."
         )
     return np.array([np.nan if x.score is None else x.score for x in found]), {
         "unreadable": sum(one.score is None for one in found) - len(failed),

@@ -34,9 +34,13 @@ def measure(setup: Setup) -> dict[str, Any]:
     """Search on validation photographs, then one look at the test photographs."""
     by = setup.options["by"]
     if by not in get_args(By):
-        raise ValueError(f"tuning by {by!r}: expected one of {', '.join(get_args(By))}.")
+        raise ValueError(
+            f"tuning by {by!r}: expected one of {', '.join(get_args(By))}; choose one."
+        )
     if setup.options["rounds"] < 1:
-        raise ValueError(f"rounds={setup.options['rounds']}: expected at least 1.")
+        raise ValueError(
+            f"rounds={setup.options['rounds']}: expected at least 1; pass a larger number."
+        )
     need_truths("tune", setup.benchmarks)
     validation, test = _split(setup)
     base = of_rve(setup)
@@ -80,10 +84,10 @@ def _plain(setup: Setup, validation: Benchmark) -> float:
     )
     if found < 0:
         raise ValueError(
-            f"{len(validation.items)} questions of {validation.name} to tune on do not tell {by} of "
-            "the plain model: expected pictures that can be read, questions with the answer yes and "
-            "with no, and for auc a tokenizer with single tokens for them; tune by accuracy, or on "
-            "others."
+            f"{len(validation.items)} questions of {validation.name} to tune on do not determine "
+            f"the {by} of the plain model: expected readable images, questions with the answer yes "
+            "and with no, and for auc a tokenizer with single tokens for them; tune by accuracy, "
+            "or on other questions."
         )
     return found
 
@@ -92,8 +96,8 @@ def _split(setup: Setup) -> tuple[Benchmark, Benchmark]:
     """Validation and test questions; two benchmarks are one of each, one is split by photographs."""
     if len(setup.benchmarks) > 2:
         raise ValueError(
-            f"{len(setup.benchmarks)} benchmarks to tune on: expected one to be split, or one to tune "
-            "on and one to report on."
+            f"{len(setup.benchmarks)} benchmarks to tune on: expected one or two; pass one to "
+            "split, or one to tune on and one to report on."
         )
     if len(setup.benchmarks) == 2:
         return setup.benchmarks
@@ -110,8 +114,8 @@ def split(benchmark: Benchmark, share: float, seed: int) -> tuple[Benchmark, Ben
     n = round(share * len(sources))
     if not 0 < n < len(sources):
         raise ValueError(
-            f"share={share} of {len(sources)} photographs to tune on: expected some on both sides; "
-            "choose another share, or more questions."
+            f"share={share} of {len(sources)} photographs to tune on: expected photographs on both "
+            "sides; choose another share, or more questions."
         )
     chosen = np.random.default_rng(seed).permutation(len(sources))[:n]
     mine = {sources[i] for i in chosen}

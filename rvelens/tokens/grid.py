@@ -69,7 +69,7 @@ class ImageGrid:
         if tokens.shape != (self.n_tokens,):
             raise ValueError(
                 f"a vector of shape {tokens.shape} for an image of {self.n_tokens} tokens: "
-                f"expected ({self.n_tokens},); give one number per image token."
+                f"expected ({self.n_tokens},); pass one number per image token."
             )
         canvas = np.full((height, width), np.nan)
         for tile in self.tiles:
@@ -138,8 +138,8 @@ class VideoGrid:
         """
         if tokens.shape != (self.n_tokens,):
             raise ValueError(
-                f"a vector of shape {tokens.shape} for a video of {self.n_tokens} tokens: "
-                f"expected ({self.n_tokens},); give one number per visual token."
+                f"a vector of shape {tokens.shape} for a video of {self.n_tokens} tokens: expected "
+                f"({self.n_tokens},); pass one number per visual token."
             )
         patches = tokens[: self.frames * self.rows * self.columns]
         return patches.reshape(self.frames, self.rows, self.columns)

@@ -77,8 +77,8 @@ class TokenMap:
             object.__setattr__(self, "_buffers", Buffers.of(self.image))
         elif self._buffers.image is not self.image:
             raise ValueError(
-                "a token map was given another image mask than its counts are of: expected a map made "
-                "of two masks; call TokenMap.from_masks(image, real)."
+                "a token map has counts that do not fit its image mask: expected a map made from "
+                "two masks; call TokenMap.from_masks(image, real)."
             )
 
     @classmethod
@@ -166,8 +166,8 @@ class TokenMap:
         assert buffers is not None  # __post_init__ makes them
         if not is_compiling() and buffers.is_edited:
             raise ValueError(
-                "the image mask of a token map was edited in place: expected masks that stay as they "
-                "are; call TokenMap.from_masks(image, real) with the edited one."
+                "the image mask of a token map was edited in place: expected unchanged masks; call "
+                "TokenMap.from_masks(image, real) with the edited one."
             )
         keys, bias = buffers.by_device.get(device, (None, None))
         if keys is None or bias is None or keys.shape[1] < n_keys:
@@ -294,8 +294,8 @@ def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap | None) -> None:
         if getattr(point, "finds_tokens", False):
             raise ValueError(
                 f"{point.name} is a hook point of a HookedLVLM, which finds a token map at every "
-                "forward: expected hook points of another model; pass tokens= to the HookedLVLM's "
-                "forward or generate."
+                "forward: expected a hook point of another model; pass tokens= to the "
+                "HookedLVLM's forward or generate."
             )
         point.ctx["tokens"] = tokens
 

@@ -62,7 +62,7 @@ def test_mistakes_are_told_in_the_librarys_own_words(loaded):
     with pytest.raises(ValueError, match=r"layers '3-99': expected layers from 0 to 5"):
         ask(loaded, scene.image, scene.text, "rve", {"layers": "3-99"})
     bare = Loaded(loaded.model, None, "")
-    with pytest.raises(ValueError, match=r"method 'rve' without a profile"):
+    with pytest.raises(ValueError, match=r"method 'rve' without a head profile"):
         ask(bare, scene.image, scene.text, "rve", {})
 
 

@@ -261,7 +261,7 @@ def test_another_model_leaves_nothing_of_the_old_one(page):
     panel(page, "Ask")
     expect(page.locator("#ask-answers .rv-answer, #ask-pictures figure")).to_have_count(0)
     ask(page)
-    expect(page.locator("#ask-problem")).to_contain_text("method 'rve' without a profile")
+    expect(page.locator("#ask-problem")).to_contain_text("method 'rve' without a head profile")
 
 
 def test_heads(page):

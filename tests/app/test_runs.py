@@ -130,6 +130,6 @@ def test_what_is_no_run(folder, tmp_path):
         causes.append(str(error.value.__cause__))
     for cause in causes[-6:-1]:
         assert "expected the name of a benchmark" in cause or "is no name below" in cause
-    assert causes[-1] == "no methods: expected at least one, and the model's name."
+    assert causes[-1] == "no methods or no model name: expected both; run `rvelens eval` again."
     with pytest.raises(ValueError, match=r"flips of 'vcd' on 'action-scenes': expected"):
         flips(open_run(str(folder)), "action-scenes", "vcd")

@@ -63,7 +63,7 @@ def test_labels_with_typos(tmp_path, label, truth):
         (pope_row(9, True), "'label' is True: expected yes or no"),
         (pope_row(9, list(range(9))), "'label' is [0, 1, 2, 3, 4, 5, ...]: expected yes or no"),
         (pope_row(1), "id '1' was there before: expected each id once"),
-        (pope_row(True), "'question_id' is True: expected a text or a number"),
+        (pope_row(True), "'question_id' is True: expected a string or a number"),
         ({**pope_row(9), "image": ""}, "'image' is '': expected a text that is not empty"),
         ({**pope_row(9), "image": "/"}, "the image is '/': expected the name of a file"),
         ({**pope_row(9), "text": 3}, "'text' is 3: expected a text that is not empty"),
@@ -86,8 +86,8 @@ def test_rows_of_an_array_are_counted_from_one(tmp_path):
     write_array(tmp_path / FILE, [pope_row(1), pope_row(2, ""), 7])
     benchmark = load_benchmark("pope-random", tmp_path)
     assert benchmark.problems == (
-        f"{FILE} row 2: 'label' is '': expected yes or no.",
-        f"{FILE} row 3: a int: expected a JSON object.",
+        f"{FILE} row 2: 'label' is '': expected yes or no; correct the row.",
+        f"{FILE} row 3: a int: expected a JSON object; correct it.",
     )
 
 

@@ -316,7 +316,7 @@ MISTAKES = [
     ((*ASK, "--profile", "deep.safetensors"), "of 4 layers x 8 heads for a model of 3 x 8"),
     ((*ASK, "--profile", "narrow.safetensors"), "of 3 layers x 6 heads"),
     ((*ASK, *P, "--layers", "2-7"), "expected layers from 0 to 2"),
-    ((*ASK, *P, "--layers", "middle"), "'middle' is none of these"),
+    ((*ASK, *P, "--layers", "middle"), "correct 'middle'"),
     ((*ASK, *P, "--k", "5"), "k=5 for 8 heads a layer: expected 1 to 4"),
     (
         ("ask", "rvelens/tinny", "1.png", QUESTION),
@@ -402,8 +402,8 @@ MISTAKES = [
         (*ASK, *P, "--method", "rve"),
         "No such option: --method; `rvelens eval`, `rvelens study` would",
     ),
-    ((*EVAL[:-1], ""), "--out '': expected a value that is not empty; write it."),
-    ((*EVAL, "--out="), "--out '': expected a value that is not empty; write it."),
+    ((*EVAL[:-1], ""), "--out '': expected a non-empty value; pass one."),
+    ((*EVAL, "--out="), "--out '': expected a non-empty value; pass one."),
     ((*EVAL[:-1], "others"), "others/report.md exists and was not written by an earlier run"),
     (("demo", "--save", "others"), "others/report.md exists and was not written by an earlier run"),
     (

@@ -162,7 +162,7 @@ def test_layers_as_text_and_numbers(model, profile):
         ("pai", {"gamma": 0.5}, r"gamma=0\.5: expected a finite strength from 1 to 1000"),
         ("pai", {"alpha": -1}, r"alpha=-1\.0"),
         ("devils", {"layers": "auto"}, r"layers 'auto' without a profile"),
-        ("rve", {}, r"method 'rve' without a profile: expected the sensitivity"),
+        ("rve", {}, r"method 'rve' without a head profile: expected a profile"),
     ],
 )
 def test_mistakes(model, name, parameters, match):

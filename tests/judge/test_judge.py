@@ -391,7 +391,7 @@ def test_items_from_a_file_and_from_a_run(tmp_path):
     [
         ("{", "line 2: .*; correct the line"),
         ("[1]", "line 2: a list: expected a JSON object"),
-        ({**ROW, "id": None}, "line 2: 'id' is None: expected a text or a number"),
+        ({**ROW, "id": None}, "line 2: 'id' is None: expected a string or a number"),
         ({**ROW, "id": "b", "question": " "}, "line 2: 'question' is ' '"),
         ({**ROW, "id": "b", "reference": 3}, "line 2: 'reference' is 3"),
         ({k: ROW[k] for k in ("id", "question", "reference")}, "line 2: 'answer' is None"),

@@ -101,7 +101,7 @@ def test_nouns_that_are_verbs_too(question, verb):
         ("People hold signs.", "either of 'hold' and 'signs' may be the verb"),
         ("The sports drink holds water.", "either of 'drink' and 'holds' may be the verb"),
         ("Does the image show a dog?", "no verb of the table"),
-        ("Does the glass contain water?", "'contain' is no action of a body part"),
+        ("Does the glass contain water?", "'contain' is not an action of a body part"),
     ],
 )
 def test_nothing_is_guessed(question, reason):

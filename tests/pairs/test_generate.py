@@ -107,7 +107,7 @@ def test_spaces_and_marks_after_the_verb_stay(after):
         ("Is he holding it?", "holding", False, "'holding' is the same verb"),
         ("Is he holding it?", "touching", False, "done by the same part: hand"),
         ("Is he holding it?", "sleeping", False, "'sleep' does not go with 'object' after it"),
-        ("Is he holding it?", "containing", False, "'contain' is no action of a body part"),
+        ("Is he holding it?", "containing", False, "'contain' is not an action of a body part"),
         ("Is he looking at it?", "pointing", True, ""),
         ("Is he looking at it?", "holding", False, "'hold' does not go with 'at' after it"),
         ("Is he sitting on it?", "standing", True, ""),

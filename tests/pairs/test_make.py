@@ -146,7 +146,7 @@ def test_a_missing_image_and_a_generators_reason_are_reported(folder, questions)
 
     (folder / "1.png").unlink()
     report = make(questions[:1], folder / "pairs.jsonl")
-    assert [one.reason for one in report.not_made] == ["its image is not there"]
+    assert [one.reason for one in report.not_made] == ["its image does not exist"]
     IMAGES[0].save(folder / "1.png")
     report = make(questions[:1], folder / "pairs.jsonl", generate)
     assert [one.reason for one in report.not_made] == ["none"]
@@ -251,7 +251,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked(folder,
 def test_a_name_that_is_too_long_is_no_image(folder, questions):
     long = replace(questions[0], path=folder / ("x" * 5000))
     (one,) = make([long], folder / "pairs.jsonl").not_made
-    assert one.reason == "its image is not there"
+    assert one.reason == "its image does not exist"
 
 
 def test_published_pairs_are_questions_too(folder):

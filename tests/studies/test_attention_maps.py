@@ -65,7 +65,7 @@ def test_what_is_refused_before_the_work(model, profile, tmp_path, monkeypatch):
         measured(model, profile, tmp_path / "c", n=5)
     with pytest.raises(ValueError, match="layer=-1 with a ranking that has no scores"):
         measured(model, ARSProfile(profile.ranking), tmp_path / "d")
-    with pytest.raises(ValueError, match="study 'attention-maps' without a profile"):
+    with pytest.raises(ValueError, match="study 'attention-maps' without a head profile"):
         measured(model, None, tmp_path / "e")
     hf_model, processor = build("instructblip")
     blip = HookedLVLM.from_pretrained(hf_model, processor=processor)

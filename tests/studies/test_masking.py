@@ -207,7 +207,7 @@ def test_on_the_embedded_model(tmp_path):
         ({"n_questions": 0}, "n_questions=0: expected at least 1"),
         ({"counts": [9]}, r"counts=\[9\]: expected numbers of heads from 0 to 8"),
         ({"layers": "3"}, "expected layers from 0 to 2"),
-        ({"layers": "middle"}, "'middle' is none of these"),
+        ({"layers": "middle"}, "correct 'middle'"),
     ],
 )
 def test_options_out_of_range(model, tmp_path, options, says):
@@ -221,7 +221,7 @@ def test_what_cannot_be_masked_is_said_before_work(model, profile, tmp_path):
         go(model, tmp_path / "a", benchmark=opened)
     with pytest.raises(ValueError, match="a profile of 2 layers x 8 heads for a model of 3 x 8"):
         go(model, tmp_path / "b", ARSProfile(profile.ranking[:2]))
-    with pytest.raises(ValueError, match="without a profile"):
+    with pytest.raises(ValueError, match="without a head profile"):
         run(STUDY, model, [BENCHMARK], tmp_path / "c", options=STUDY.settled({}))
 
     def torn():

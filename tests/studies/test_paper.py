@@ -272,7 +272,7 @@ def test_an_f1_of_nothing_is_none():
         ((101.0, 50.0), "^accuracy 101.0 with 2 decimals: expected percent from 0 to 100"),
         ((50.0, -1.0), "^F1 -1.0 with 2 decimals: expected percent"),
         ((50.0, math.nan), "^F1 nan with 2 decimals: expected percent"),
-        ((50.0, 50.0, -1), "^accuracy 50.0 with -1 decimals: .*; multiply a share by 100.$"),
+        ((50.0, 50.0, -1), "^accuracy 50.0 with -1 decimals: .*; multiply a fraction by 100.$"),
     ],
 )
 def test_what_is_no_percentage(arguments, match):

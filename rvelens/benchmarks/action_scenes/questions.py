@@ -99,7 +99,7 @@ def draw_scene(
     if split not in SPLITS or seed < 0:
         raise ValueError(
             f"scene {seed} of split {split!r}: expected a seed of at least 0 and one of "
-            f"{', '.join(SPLITS)}."
+            f"{', '.join(SPLITS)}; correct them."
         )
     rng, plans, verb = _plan(seed, split, skew)
     asked = int(rng.integers(2))

@@ -39,7 +39,8 @@ def other_ranking(model: HookedLVLM, path: str) -> tuple[str, ARSProfile] | None
     if have != want:
         raise ValueError(
             f"{name} is of {have[0]} layers with {have[1]} heads, the model has {want[0]} with "
-            f"{want[1]}: expected a ranking of this model; leave `against` out or name another file."
+            f"{want[1]}: expected a ranking of this model; leave `against` out or choose another "
+            "file."
         )
     return name, other
 

@@ -33,8 +33,8 @@ def measure(setup: Setup) -> dict[str, Any]:
     model, options = setup.model, setup.options
     if options["k"] < 1 or options["n_draws"] < 50:
         raise ValueError(
-            f"k={options['k']} and n_draws={options['n_draws']}: expected k of at least 1, and at "
-            "least 50 draws."
+            f"k={options['k']} and n_draws={options['n_draws']}: expected k of at least 1 and at "
+            "least 50 draws; pass larger numbers."
         )
     other = other_ranking(model, options["against"])
     per_pair = by_pair(setup, "ars", "pairs")

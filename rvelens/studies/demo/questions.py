@@ -111,7 +111,7 @@ def _verb_region(model: HookedLVLM, question: Question) -> Bool[Tensor, " image"
     if grid is None or len(grid.tiles) != 1:
         raise ValueError(
             f"{model.name} has no single patch grid: expected a model whose image tokens tile the "
-            "image, to compare them with ground-truth regions."
+            "image; choose another model."
         )
     inside = grid.tokens_in(question.regions["verb"], question.image.size)
     return torch.as_tensor(inside)

@@ -68,18 +68,20 @@ def _check(setup: Setup) -> None:
         if options[name] < least:
             raise ValueError(f"{name}={options[name]}: expected at least {least}; leave it out.")
     if options["by"] not in get_args(By):
-        raise ValueError(f"tuning by {options['by']!r}: expected one of {', '.join(get_args(By))}.")
+        raise ValueError(
+            f"tuning by {options['by']!r}: expected one of {', '.join(get_args(By))}; choose one."
+        )
     if str(options["layers"]).strip() == "auto":
         raise ValueError(
-            "layers='auto' would differ from score to score: expected the same layers for all; take "
-            "'preset' or name them."
+            "layers='auto' would differ between scores: expected the same layers for all; use "
+            "'preset' or a list."
         )
     parse_layers(str(options["layers"]), None, setup.model.n_layers)
     n_heads = setup.model.n_heads
     if not any(0 < n < n_heads for n in settled_counts(options["counts"], n_heads)):
         raise ValueError(
-            f"counts={options['counts']} of {n_heads} heads: expected one between none and all of "
-            "them; leave it out for an even series."
+            f"counts={options['counts']} of {n_heads} heads: expected a number between none and "
+            "all of them; leave it out to use an even series."
         )
     split(setup.benchmark, float(options["share"]), setup.seed)
     yes_no_ids(setup.model.processor)

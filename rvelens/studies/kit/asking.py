@@ -54,7 +54,7 @@ def need_truths(study: str, benchmarks: Sequence[Benchmark]) -> None:
         if all(item.truth is None for item in one.items):
             raise ValueError(
                 f"study {study!r} on {one.name}, which has open-ended questions: expected yes/no "
-                "questions; take the study open-ended."
+                "questions; use the study open-ended."
             )
 
 

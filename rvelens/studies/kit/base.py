@@ -221,7 +221,8 @@ class Study:
             default = self.options[name]
             if not _like(value, default):
                 raise ValueError(
-                    f"study {self.name!r}: {name}={value!r}: expected a value like {default!r}."
+                    f"study {self.name!r}: {name}={value!r}: expected a value like "
+                    f"{default!r}; correct it."
                 )
         return {**self.options, **given}
 

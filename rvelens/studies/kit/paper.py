@@ -141,8 +141,8 @@ def compare(cells: Iterable[Cell], measured: Mapping[Cell, Estimate]) -> list[di
     if stray:
         what = ", ".join(str(v) for k, v in _row(stray.pop(), None).items() if v and k != "note")
         raise ValueError(
-            f"a measurement of a cell ({what}) that is not among the {len(cells)} given: expected it "
-            "there; pass the cell too, or leave the measurement out."
+            f"a measurement of the cell {what}, which is not among the {len(cells)} given: "
+            "expected a measurement of a given cell; add the cell, or leave it out."
         )
     return [_row(cell, measured.get(cell)) for cell in cells]
 
@@ -220,8 +220,8 @@ def _window(name: str, percent: float, decimals: int) -> tuple[Fraction, Fractio
     """Least and largest share that round to a percentage, exactly."""
     if not 0 <= percent <= 100 or decimals < 0:
         raise ValueError(
-            f"{name} {percent} with {decimals} decimals: expected percent from 0 to 100 with at least "
-            "0 decimals; multiply a share by 100."
+            f"{name} {percent} with {decimals} decimals: expected percent from 0 to 100 with at "
+            "least 0 decimals; multiply a fraction by 100."
         )
     middle, half = Fraction(str(percent)), Fraction(1, 2 * 10**decimals)
     return max((middle - half) / 100, Fraction(0)), min((middle + half) / 100, Fraction(1))

@@ -92,7 +92,7 @@ def _json(text: bytes, where: Any, kind: type = object) -> Any:
         found = None
     if found is None or not isinstance(found, kind):
         raise ValueError(
-            f"{where} is no part of a study: expected JSON as it was kept; remove it to have it "
-            "computed again."
+            f"{where} is not a part of a study: expected JSON that the study wrote; remove it to "
+            "compute it again."
         )
     return found

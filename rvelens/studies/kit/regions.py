@@ -30,8 +30,8 @@ def grid_of(model: HookedLVLM, image: Image.Image) -> ImageGrid:
     grid = model.image_grid(image)
     if grid is None:
         raise ValueError(
-            f"the image tokens of {model.family.name} have no place in the image: expected a model "
-            "with a patch grid for attention on pictures; `rvelens families` lists them."
+            f"the image tokens of {model.family.name} have no position in the image: expected a "
+            "model with a patch grid for attention on pictures; `rvelens families` lists them."
         )
     return grid
 

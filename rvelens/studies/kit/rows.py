@@ -72,7 +72,7 @@ def each_row(
     if not found:
         reason = next(iter(setup.unreadable.values()), "there are none")
         raise ValueError(
-            f"none of {len(items)} pictures could be read ({reason}): expected some; look at the files "
-            "in the data folder."
+            f"none of {len(items)} pictures could be read ({reason}): expected at least one; check "
+            "the files in the data folder."
         )
     return found

@@ -67,17 +67,18 @@ def run(
     options, decoding = study.settled(options or {}), decoding or Decoding()
     if int(n := os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            f"study {study.name!r} in {n} processes: expected one, which keeps what it has computed; "
-            "run it without `accelerate launch`."
+            f"study {study.name!r} in {n} processes: expected one process; run it without "
+            "`accelerate launch`."
         )
     if "profile" in study.needs and profile is None:
         raise ValueError(
-            f"study {study.name!r} without a profile: expected the sensitivity of the model's heads; "
+            f"study {study.name!r} without a head profile: expected a profile of this model; "
             "measure it with `rvelens scan` or score_heads."
         )
     if "pairs" in study.needs and not pairs:
         raise ValueError(
-            f"study {study.name!r} without contrastive pairs: expected some; see ContrastivePair."
+            f"study {study.name!r} without contrastive pairs: expected at least one; see "
+            "ContrastivePair."
         )
     if profile is not None:
         check_profile_of(model, profile)

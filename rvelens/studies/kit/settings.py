@@ -21,7 +21,9 @@ def of_rve(setup: Setup) -> dict[str, Any]:
     """
     method = next((m for m in setup.methods if m.name == "rve"), None)
     if method is None:
-        raise ValueError("a study of RVE without the method rve: expected it; add --method rve.")
+        raise ValueError(
+            "a study of RVE without the method rve: expected rve among the methods; add --method rve."
+        )
     known = {k: v for k, v in method.parameters.items() if k != "profile"}
     layers = parse_layers(str(known["layers"]), setup.profile, setup.model.n_layers)
     return {**known, "layers": layers}

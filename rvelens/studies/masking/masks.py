@@ -27,7 +27,7 @@ def settled_counts(given: Sequence[Any], n_heads: int) -> list[int]:
     if not all(type(n) is int and 0 <= n <= n_heads for n in given):
         raise ValueError(
             f"counts={list(given)}: expected numbers of heads from 0 to {n_heads}, such as "
-            f"[0,{n_heads // 2},{n_heads}]; [] is an even series."
+            f"[0,{n_heads // 2},{n_heads}]; pass [] for an even series."
         )
     return sorted({0, *given})  # what none loses is what everything is compared with
 

@@ -41,7 +41,7 @@ os.environ |= {
     "PYTHONWARNINGS": "ignore:IProgress not found",
     "TQDM_DISABLE": "1",
 }
-# What a cell writes to stderr would stand on the page: a warning, hence an error.
+# What a cell writes to stderr would be on the page: a warning, hence an error.
 nb_output_stderr = "warn"
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
@@ -72,6 +72,8 @@ html_copy_source = False
 html_theme = "furo"
 html_title = "rvelens"
 html_static_path = ["_static"]
+# Pages that studies wrote, shown within the site's.
+html_extra_path = sorted(str(path) for path in Path(__file__).parent.glob("studies/*/*.html"))
 html_css_files = ["site.css"]
 html_favicon = "_static/favicon.svg"
 html_theme_options = {

@@ -162,7 +162,7 @@ def pages(here: Path, names: list[str]) -> str:
 
 
 def studies() -> str:
-    """A definition list: each study, what it is about, where that is in the paper, and other runs."""
+    """A definition list of the studies with their places in the paper, and their pages as a toctree."""
     from rvelens.studies import NAMES, find_study
 
     entries = []
@@ -171,7 +171,11 @@ def studies() -> str:
         where = f" ({study.paper})" if study.paper else ""
         about = f"{study.about[:1].upper()}{study.about[1:]}{where}."
         entries.append(f"[{name}](../studies/{name}/{name}.md)\n: {about}{_other_runs(name)}")
-    return "\n\n".join(entries)
+    here = Path(__file__).parents[1] / "studies"
+    files = [file for name in NAMES for file in sorted(here.glob(f"*/{name}.md"))]
+    targets = [f"../studies/{file.relative_to(here).as_posix()}" for file in files]
+    listed = "\n".join(["```{toctree}", ":hidden:", "", *targets, "```"])
+    return "\n\n".join([*entries, listed])
 
 
 def _other_runs(name: str) -> str:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
+
+# Rows of a table that is shown open.
+LONGEST = 30
+# A page with pictures, which conf.py copies to the top of the site, within the study's page.
+FRAME = """```{{raw}} html
+<iframe class="cases" src="../../{file}" title="Questions with pictures" loading="lazy"></iframe>
+```
+
+Open it alone: {{download}}`{file} <{file}>`."""
 
 
 def show(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -21,11 +31,34 @@ def show(app: Sphinx, docname: str, source: list[str]) -> None:
     ]
     files = sorted(p for p in folder.iterdir() if p.suffix in (".csv", ".json", ".html"))
     links = ", ".join(f"{{download}}`{p.name} <{p.name}>`" for p in files)
-    html = [f"All with pictures: {{download}}`{p.name} <{p.name}>`." for p in folder.glob("*.html")]
+    frames = [FRAME.format(file=p.name) for p in folder.glob("*.html")]
     source[0] = "\n\n".join(
-        [f"# {folder.name}", f"{about[:1].upper()}{about[1:]}.", *html, *pictures, body,
+        [f"# {_heading(folder.name, name)}", f"{about[:1].upper()}{about[1:]}.",
+         *frames, *pictures, _fold(body),
          f"Files: {links}.", f"Made by `{_command_of(folder, name)}`."]
     )  # fmt: skip
+
+
+def _heading(folder: str, name: str) -> str:
+    """The study's name in words, and what this run of it differs by."""
+    words = name.replace("-", " ").capitalize().replace("Ars ", "ARS ")
+    model, _, _ = folder.removeprefix(name).partition("turns")
+    others = [model.strip("-"), "earlier turns" if folder.endswith("turns") else ""]
+    other = ", ".join(filter(None, others))
+    return f"{words} ({other})" if other else words
+
+
+def _fold(body: str) -> str:
+    """The body with its long tables closed: each title of a table opens it."""
+    return re.sub(r"(?m)^\*\*(.+)\*\*\n\n((?:\|.*\n?)+)", _folded, body)
+
+
+def _folded(found: re.Match[str]) -> str:
+    title, table = found.groups()
+    rows = table.strip().count("\n") - 1
+    if rows <= LONGEST:
+        return found[0]
+    return f":::{{dropdown}} {title} ({rows} rows)\n{table.strip()}\n:::\n"
 
 
 def _command_of(folder: Path, name: str) -> str:

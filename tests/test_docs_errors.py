@@ -55,7 +55,9 @@ def test_every_message_is_on_the_page_under_an_anchor_of_its_own():
 
 
 def test_an_explanation_of_no_message_is_a_warning_which_stops_the_build(monkeypatch, caplog):
-    monkeypatch.setattr(error_page, "explained", lambda: [error_page.Explained("no such message", "")])
+    monkeypatch.setattr(
+        error_page, "explained", lambda: [error_page.Explained("no such message", "")]
+    )
     error_page.messages()
     assert "'no such message' is a part of 0 messages" in caplog.text
 

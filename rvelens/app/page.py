@@ -111,7 +111,7 @@ def served(
 
     Args:
         models, start, webcam: as of `build`.
-        port: 0 for a free one.
+        port: The port; 0 chooses a free one.
         browser: open a browser on the page.
 
     Raises:

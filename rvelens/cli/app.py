@@ -14,22 +14,24 @@ from rvelens.cli.common import DeviceMap, Dtype, DtypeOption, FamilyName, check_
 
 def explore(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="A hub name, a folder, or rvelens/tiny.")
+        str, typer.Argument(metavar="[MODEL]", help="A name on the Hub, a folder, or rvelens/tiny.")
     ] = "rvelens/tiny",
     profile: Annotated[
         str | None,
         typer.Option(help="A file that `rvelens scan` wrote, or `published` (LLaVA-1.5-7B)."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 7860,
-    browser: Annotated[bool, typer.Option(help="Open a browser on the page.")] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 chooses a free one.")
+    ] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = False,
     webcam: Annotated[
-        bool, typer.Option("--webcam", help="Offer the webcam for pictures.")
+        bool, typer.Option("--webcam", help="Allow pictures from the webcam.")
     ] = False,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
 ) -> None:
-    """Ask, look at heads, review pairs and open runs on a page of 127.0.0.1; Ctrl-C ends it."""
+    """Open the explorer on 127.0.0.1: ask, look at heads, review pairs, open runs; Ctrl-C ends it."""
     try:
         from rvelens.app.page import served
     except ModuleNotFoundError as error:

@@ -74,14 +74,14 @@ def ask(
         bool | None,
         typer.Option(
             "--denoise/--no-denoise",
-            help="Leave out what insensitive heads look at.",
+            help="Leave out tokens that insensitive heads look at.",
             show_default="denoise",
         ),
     ] = None,
     max_entropy: Annotated[
         float | None,
         typer.Option(
-            help="Enhance only where sensitive heads look at least that sharply, in (0, 1].",
+            help="Enhance only if the entropy of sensitive heads is at most this share, in (0, 1].",
             show_default="1.0, everywhere",
         ),
     ] = None,
@@ -89,18 +89,18 @@ def ask(
         str | None,
         typer.Option(
             metavar="X0,Y0,X1,Y1",
-            help="Raise this rectangle, in pixels of the image, in place of RVE: an oracle.",
+            help="Raise the attention to this rectangle instead of RVE; in pixels of the image.",
         ),
     ] = None,
     manifest: Annotated[
         str | None,
         typer.Option(
-            help="Replay what --save-manifest wrote: a folder, a file, or OWNER/NAME on the Hugging "
-            "Face Hub; or a run of `rvelens eval`, with its --profile."
+            help="Use an intervention of --save-manifest: a folder, a file, or OWNER/NAME on the "
+            "Hugging Face Hub; or a run of `rvelens eval`, with its --profile."
         ),
     ] = None,
     save_manifest: Annotated[
-        Path | None, typer.Option(help="Folder to write, from which --manifest replays this.")
+        Path | None, typer.Option(help="Write this intervention to a folder, for --manifest.")
     ] = None,
     prompt: Annotated[
         str | None,
@@ -109,12 +109,12 @@ def ask(
             show_default="chat",
         ),
     ] = None,
-    suffix: Annotated[str | None, typer.Option(help="Stands behind the question.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="Text after the question.")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Length of the answers.", show_default="16")
+        int | None, typer.Option(min=1, help="Tokens of an answer, at most.", show_default="16")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Draw what was enhanced, to a .png, .pdf or .svg.")
+        Path | None, typer.Option(help="Draw the enhanced tokens to a .png, .pdf or .svg file.")
     ] = None,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,

@@ -25,8 +25,10 @@ def bench(
             "some minutes on a CPU."
         ),
     ] = "tiny",
-    runs: Annotated[int, typer.Option(min=1, help="Rounds; 7 for figures to be quoted.")] = 7,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens each generation adds.")] = 16,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Rounds; use 7 or more for results to publish.")
+    ] = 7,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each generation.")] = 16,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one")
     ] = None,
@@ -37,17 +39,17 @@ def bench(
         bool | None,
         typer.Option(
             "--compiled/--no-compiled",
-            help="Time compiled generation behind a static cache too; slow on a CPU, which needs a C++ "
-            "compiler for it.",
+            help="Also time compiled generation with a static cache; a CPU needs a C++ compiler "
+            "for it, and is slow.",
             show_default="on a GPU",
         ),
     ] = None,
     show: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Show what --json printed into a file; measure nothing."),
+        typer.Option(metavar="FILE", help="Show a file of --json output; measure nothing."),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table of generation alone, as Markdown.")
+        bool, typer.Option("--markdown", help="Print only the table of generation, as Markdown.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -34,12 +34,12 @@ def check(
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
-    speed: Annotated[bool, typer.Option(help="Measure time and memory too.")] = True,
+    speed: Annotated[bool, typer.Option(help="Also measure time and memory.")] = True,
     compiled: Annotated[
         bool | None,
         typer.Option(
             "--compiled/--no-compiled",
-            help="Time compiled steps behind a static cache too.",
+            help="Also time compiled steps with a static cache.",
             show_default="on a GPU",
         ),
     ] = None,

@@ -31,14 +31,17 @@ class Dtype(StrEnum):
 
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A hub name, a folder, or rvelens/tiny.")
+    str, typer.Argument(metavar="MODEL", help="A name on the Hub, a folder, or rvelens/tiny.")
 ]
 Prompt = Annotated[
     str, typer.Option(help="A preset of the family, or a template with {image} and {question}.")
 ]
 FamilyName = Annotated[
     str | None,
-    typer.Option("--family", help="Where the configuration does not tell, see `rvelens families`."),
+    typer.Option(
+        "--family",
+        help="The model family, if the configuration does not show it; see `rvelens families`.",
+    ),
 ]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights.")]
 DeviceMap = Annotated[
@@ -50,23 +53,25 @@ Data = Annotated[Path | None, typer.Option(help="Folder that holds the benchmark
 Relation = Annotated[
     str | None, typer.Option(help="Only 'action' or 'spatial' questions (MMRel, R-Bench).")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="A random sample of so many questions.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Use a random sample of this many questions.")
+]
 Suffix = Annotated[
-    str, typer.Option(help="Stands behind each question; 'Please answer with one word.', say.")
+    str, typer.Option(help="Text after each question, such as 'Please answer with one word.'")
 ]
 # Of commands that take contrastive pairs.
 Reviewed = Annotated[
-    bool, typer.Option("--reviewed", help="Leave out pairs that nobody accepted or edited.")
+    bool, typer.Option("--reviewed", help="Use only pairs that were accepted or edited.")
 ]
 AnyText = Annotated[
-    bool, typer.Option("--any-text", help="Take texts that differ in more than one word too.")
+    bool, typer.Option("--any-text", help="Also use texts that differ in more than one word.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions per forward.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="METHOD.PARAMETER=VALUE, such as rve.alpha=0.1; repeatable."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.")]
 
 
 def out() -> Console:

@@ -32,7 +32,7 @@ def sharegpt4v(
     vision_config: Annotated[
         Path | None,
         typer.Option(
-            help="JSON of the tower's CLIP configuration.",
+            help="JSON file with the tower's CLIP configuration.",
             show_default="beside --vision-tower, else CLIP ViT-L/14 at 336 pixels",
         ),
     ] = None,

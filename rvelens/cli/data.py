@@ -13,13 +13,13 @@ from rvelens.benchmarks.check import Check
 from rvelens.benchmarks.check import check as look_over
 from rvelens.cli.common import Json, emit_json, out, status
 
-data = typer.Typer(help="Look over the files of a benchmark.")
+data = typer.Typer(help="Check the files of a benchmark.")
 SHOWN = 5
 
 
 @data.callback()
 def root() -> None:
-    """Look over the files of a benchmark."""
+    """Check the files of a benchmark."""
 
 
 @data.command()
@@ -27,13 +27,13 @@ def check(
     benchmark: Annotated[str, typer.Option(help=f"{', '.join(BENCHMARKS)}.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--data", help="The folder with its files; action scenes need none."),
+        typer.Option("--data", help="The folder with its files; action scenes have none."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what is there, missing and malformed; exit code 1 if the benchmark is not complete.
+    """List the files of a benchmark that exist, are missing or are malformed.
 
-    Exit code 2 where there is no annotation file to look over.
+    Exit code 1 if the benchmark is not complete, 2 if there is no annotation file.
     """
     with status(f"looking over {benchmark}"):
         found = look_over(benchmark, folder)

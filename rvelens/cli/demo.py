@@ -18,10 +18,12 @@ def demo(
     ] = "rvelens/tiny",
     n_test: Annotated[int, typer.Option(min=8, help="Test questions.")] = 1000,
     n_validation: Annotated[
-        int, typer.Option(min=8, help="Questions to choose settings on.")
+        int, typer.Option(min=8, help="Validation questions, to choose settings.")
     ] = 400,
     n_pairs: Annotated[int, typer.Option(min=1, help="Contrastive pairs for ARS.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, max=999, help="Of questions and intervals.")] = 55,
+    seed: Annotated[
+        int, typer.Option(min=0, max=999, help="Seed of questions and intervals.")
+    ] = 55,
     save: Annotated[
         Path | None, typer.Option(help="Folder for report.json, report.md and the pictures.")
     ] = None,

@@ -74,13 +74,14 @@ def evaluate(
     ] = None,
     setting: Settings = None,
     tuned: Annotated[
-        Path | None, typer.Option(help="What `rvelens tune` found, for rve on other photographs.")
+        Path | None,
+        typer.Option(help="The result of `rvelens tune`, for rve on other photographs."),
     ] = None,
     relation: Relation = None,
     wording: Annotated[
         str | None,
         typer.Option(
-            help="Of R-Bench's marked questions: words or published.", show_default="words"
+            help="Wording of R-Bench's marked questions: words or published.", show_default="words"
         ),
     ] = None,
     pairs_left_out: Annotated[
@@ -88,7 +89,7 @@ def evaluate(
         typer.Option(
             "--without-pairs",
             metavar="FILE",
-            help="Leave out the questions that a file of pairs holds.",
+            help="Leave out questions that are in a file of pairs.",
         ),
     ] = None,
     limit: Limit = None,
@@ -96,19 +97,19 @@ def evaluate(
     suffix: Suffix = "",
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Length of the answers.", show_default="16, open-ended 64"),
+        typer.Option(min=1, help="Tokens of an answer, at most.", show_default="16, open-ended 64"),
     ] = None,
     batch_size: BatchSize = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of noise that methods add.")] = 55,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise that methods add.")] = 55,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
     json: Json = False,
 ) -> None:
-    """Ask benchmarks' questions under several methods, and score and compare the answers.
+    """Ask the questions of benchmarks under several methods, and compare the answers.
 
-    The same command again goes on where the last one stopped. Under `accelerate launch -m rvelens
-    eval ...` several processes share the work.
+    Run the same command again to resume. With `accelerate launch -m rvelens eval ...`, several
+    processes share the work.
     """
     from rvelens import evaluate as harness  # Brings scipy along, which no other command waits for.
 

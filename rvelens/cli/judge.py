@@ -33,27 +33,33 @@ def judge(
         str | None,
         typer.Option(
             envvar="OPENAI_BASE_URL",
-            help="An OpenAI-compatible endpoint; its key comes from OPENAI_API_KEY alone.",
+            help="An OpenAI-compatible endpoint; the key is read only from OPENAI_API_KEY.",
         ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at one time.")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at the same time.")] = 8,
     cache: Annotated[
-        Path | None, typer.Option(help="A folder that keeps replies, so that none is paid twice.")
+        Path | None, typer.Option(help="A folder that stores replies, so that none is paid twice.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="Sent only if given; some models refuse it.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            help=("Sampling temperature; not sent by default, since some models refuse it."),
+        ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a request may take.")] = 120.0,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a failed request.")] = 5,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds for a request, at most.")
+    ] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="Retries of a failed request.")] = 5,
     json: Json = False,
 ) -> None:
     """Score open-ended answers from 0 to 10 against the ground truth.
 
-    The criteria are those of the paper's Appendix D, the wording of the prompt is our own. A run of
+    The criteria are those of the paper's Appendix D; the wording of the prompt is different. A run of
     several methods is scored method by method. A run's folder gets the result as a file.
 
     Exit code 1 if an answer has no score: a request failed in the end, or its reply could not be
-    read. Run again with --cache to ask only what is missing.
+    read. Run the command again with --cache to repeat only failed requests.
     """
     endpoint = Endpoint(model, base_url, temperature, timeout, retries)
     if cache is not None:

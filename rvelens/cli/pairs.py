@@ -56,38 +56,50 @@ def make(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The benchmark's folder.")] = None,
     relation: Annotated[str, typer.Option(help=f"Of a benchmark: {', '.join(RELATIONS)}.")] = "all",
-    limit: Annotated[int | None, typer.Option(min=1, help="A random sample of so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use a random sample of this many questions.")
+    ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the sample and of the lexicon's choice.")
+        int, typer.Option(min=0, help="Seed of the sample and of the lexicon's choice.")
     ] = 55,
     generator: Annotated[
         Source, typer.Option(help="A table of verbs, offline, or a vision model at an endpoint.")
     ] = Source.lexicon,
-    verb: Annotated[int, typer.Option(min=1, help="Which of several verbs is changed.")] = 1,
+    verb: Annotated[int, typer.Option(min=1, help="The verb to change, if there are several.")] = 1,
     spacy: Annotated[
-        str | None, typer.Option(help="Find verbs by this spaCy pipeline, such as en_core_web_sm.")
+        str | None,
+        typer.Option(help="Find verbs with this spaCy pipeline, such as en_core_web_sm."),
     ] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="Candidates a question.")] = MAX_ATTEMPTS,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Candidates for each question, at most.")
+    ] = MAX_ATTEMPTS,
     model: Annotated[
-        str | None, typer.Option(envvar="RVELENS_PAIRS_MODEL", help="For llm, such as gpt-5.")
+        str | None,
+        typer.Option(envvar="RVELENS_PAIRS_MODEL", help="The model for llm, such as gpt-5."),
     ] = None,
     base_url: Annotated[
         str | None,
         typer.Option(
             envvar="OPENAI_BASE_URL",
-            help="For llm, an OpenAI-compatible endpoint; its key comes from OPENAI_API_KEY alone.",
+            help="For llm, an OpenAI-compatible endpoint; the key is read only from OPENAI_API_KEY.",
         ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="Sent only if given; some models refuse it.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            help=("Sampling temperature; not sent by default, since some models refuse it."),
+        ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="A folder that keeps replies, so that none is paid twice.")
+        Path | None, typer.Option(help="A folder that stores replies, so that none is paid twice.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions at one time, for llm.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Questions at the same time, for llm.")
+    ] = 4,
     json: Json = False,
 ) -> None:
-    """Turn questions into pairs that differ in the verb, which another body part does.
+    """Turn questions into contrastive pairs, whose verbs need different body parts.
 
     What the file holds already stays, and is not made again. Questions without a pair are reported
     with the reason; exit code 1 if a request failed in the end.
@@ -177,7 +189,7 @@ def review_pairs(
 ) -> None:
     """Accept, edit or reject pairs one by one; each decision is saved at once.
 
-    Skipped pairs, and those that were not reached, wait for the next time.
+    Skipped pairs are shown again the next time.
     """
     rows = review.load(path)
     waiting = review.pending(rows)

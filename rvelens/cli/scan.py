@@ -49,7 +49,7 @@ def scan(
     suffix: Suffix = "",
     score: Annotated[
         str,
-        typer.Option(help=f"How heads are scored: {', '.join(SCORES)}; ars is the paper's."),
+        typer.Option(help=f"The head score: {', '.join(SCORES)}; the paper uses ars."),
     ] = "ars",
     reviewed: Reviewed = False,
     any_text: AnyText = False,
@@ -59,7 +59,7 @@ def scan(
     device_map: DeviceMap = None,
     json: Json = False,
 ) -> None:
-    """Score every head: by how far its attention moves when the verb changes (ARS), or otherwise."""
+    """Score every head by how much its attention changes with the verb (ARS), or by another score."""
     find_score(score)  # before the model is loaded
     check_profile_path(output)
     if heatmap is not None:

@@ -54,7 +54,7 @@ SCENES = frozenset(name for name in BENCHMARKS if name.startswith("action-scenes
 
 def study(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Which one; `rvelens study list` lists them.")
+        str, typer.Argument(metavar="NAME", help="The study; `rvelens study list` lists them.")
     ],
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the study's files.")
@@ -62,7 +62,7 @@ def study(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A hub name, a folder, or rvelens/tiny; several for main-table and open-ended.",
+            help="A name on the Hub, a folder, or rvelens/tiny; some studies take several.",
             show_default="rvelens/tiny",
         ),
     ] = None,
@@ -73,7 +73,9 @@ def study(
     data: Data = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option(help="A file of `rvelens scan`, or `published`; one a model, in their order."),
+        typer.Option(
+            help="A file of `rvelens scan`, or `published`; one for each model, in the same order."
+        ),
     ] = None,
     pairs: Annotated[
         Path | None,
@@ -92,14 +94,14 @@ def study(
     setting: Settings = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, one of the study's own options; repeatable."),
+        typer.Option(help="NAME=VALUE, an option of the study; repeatable."),
     ] = None,
     relation: Relation = None,
     limit: Limit = None,
     prompt: Prompt = "chat",
     suffix: Suffix = "",
     batch_size: BatchSize = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of draws and intervals.")] = 55,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws and intervals.")] = 55,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
@@ -107,8 +109,7 @@ def study(
 ) -> None:
     """Measure a result of the paper: tables (CSV, JSON, Markdown) and figures (PNG, SVG).
 
-    By default on the embedded model and its action scenes. The same command again goes on where the
-    last one stopped.
+    The default model is the embedded one, on its action scenes. Run the same command again to resume.
     """
     # They bring scipy along, which no other command waits for.
     from rvelens import studies

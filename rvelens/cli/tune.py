@@ -32,8 +32,8 @@ def tune(
     benchmark: Annotated[
         list[str] | None,
         typer.Option(
-            help="One, whose photographs are split; or one to tune on and one to report on. Of "
-            f"{', '.join(BENCHMARKS)}.",
+            help="One benchmark, whose photographs are split, or one to tune on and one to report "
+            f"on: {', '.join(BENCHMARKS)}.",
             show_default="action-scenes",
         ),
     ] = None,
@@ -45,14 +45,14 @@ def tune(
         str, typer.Option(help="balanced_accuracy, accuracy, f1, or auc of the first token.")
     ] = "balanced_accuracy",
     share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Of the photographs, to tune on.")
+        float, typer.Option(min=0.0, max=1.0, help="Share of the photographs to tune on.")
     ] = 0.3,
     relation: Relation = None,
     limit: Limit = None,
     prompt: Prompt = "chat",
     suffix: Suffix = "",
     batch_size: BatchSize = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of intervals.")] = 55,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of intervals.")] = 55,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
@@ -60,7 +60,7 @@ def tune(
 ) -> None:
     """Choose layers, K, alpha and beta of RVE on validation photographs, and report on the others.
 
-    `rvelens eval --tuned DIR` takes the result, and refuses questions about what it was tuned on.
+    `rvelens eval --tuned DIR` uses the result, and refuses photographs that were used for tuning.
     """
     if by not in get_args(By):
         raise ValueError(

@@ -16,7 +16,7 @@ import rvelens
 from rvelens.check.subject import Subject
 from rvelens.heads.layers import format_layers
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.seam.attention import Call
+from rvelens.seam.call import Call
 from rvelens.seam.marks import visual_ids
 from rvelens.tokens.token_map import tokens_of
 

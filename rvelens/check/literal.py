@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rvelens.seam.attention import Call
+from rvelens.seam.call import Call
 
 # Scores below are of keys that the mask hides.
 _HIDDEN = -1e30

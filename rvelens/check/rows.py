@@ -20,7 +20,7 @@ from rvelens.check.literal import (
 from rvelens.check.outcome import Outcome, apart, failed, not_applicable, passed, within
 from rvelens.check.subject import Subject, listed
 from rvelens.hooks import head_mask_hooks
-from rvelens.seam.attention import Call
+from rvelens.seam.call import Call
 
 # Added to scores of image keys; far from 0, and small enough for every dtype.
 _RAISED = 4.0

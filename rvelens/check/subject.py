@@ -18,8 +18,8 @@ from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import rve_hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import PER_KEY
-from rvelens.seam import attention
-from rvelens.seam.attention import Call
+from rvelens.seam import look_up
+from rvelens.seam.call import Call
 from rvelens.seam.marks import visual_ids
 
 # Of unequal length, so that a batch of them has padding.
@@ -142,14 +142,14 @@ class Subject:
     def looking(self, look: Look) -> Iterator[None]:
         """Run `look` in the place of each layer's attention."""
         modules = self.model._seam.modules
-        hooks = {layer: attention.hooks_of(modules[layer]) for layer in self.layers}
+        hooks = {layer: look_up.hooks_of(modules[layer]) for layer in self.layers}
         try:
             for layer in self.layers:
-                attention.attach(modules[layer], Looking(hooks[layer], look))
+                look_up.attach(modules[layer], Looking(hooks[layer], look))
             yield
         finally:
             for layer in self.layers:
-                attention.attach(modules[layer], hooks[layer])
+                look_up.attach(modules[layer], hooks[layer])
 
 
 @dataclass(eq=False)

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 
 from rvelens.heads.layers import format_layers
-from rvelens.seam.attention import name_of
 from rvelens.seam.device import execution_device
+from rvelens.seam.hook_point import name_of
 from rvelens.seam.points import rows_of
 from rvelens.seam.seam import Seam, layer_of
 from rvelens.seam.taps import TapPoint

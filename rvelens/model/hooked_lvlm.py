@@ -17,7 +17,7 @@ from rvelens.heads.hub import TINY, check_name, embedded
 from rvelens.model.lens_model import LensModel
 from rvelens.model.limits import check_length
 from rvelens.model.prompts import ImageLike, Images, load_image, pair_up, prepare, text_around_image
-from rvelens.seam.calls import check_arguments, known_arguments, name_arguments
+from rvelens.seam.arguments import check_arguments, known_arguments, name_arguments
 from rvelens.seam.device import execution_device
 from rvelens.seam.generation import check_behind_cache, check_prompt
 from rvelens.seam.marks import has_visual_inputs, visual_ids

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.seam.attention import check_returned
+from rvelens.seam.firing import check_returned
 from rvelens.tokens.token_map import tokens_of
 
 Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]

@@ -1,16 +1,20 @@
 """The seam: hook points inside the attention, the blocks and the vision tower of a model.
 
-- `attention.py`: the seam: how hook points reach inside attention.
-- `blocks.py`: which module of a block computes each hook point.
-- `calls.py`: arguments of a forward, checked before transformers swallows the ones that it does
+- `arguments.py`: arguments of a forward, checked before transformers swallows the ones that it does
   not know.
-- `device.py`: where a model reads its inputs, and tensors that outlive a forward.
+- `attention.py`: the hook points inside the attention of one layer.
+- `blocks.py`: which module of a block computes each hook point.
+- `call.py`: one call of an attention function, and the arithmetic of its opened rows.
+- `device.py`: where a model reads its inputs.
+- `firing.py`: running the hooks of a point, and whether they edited what they were given.
 - `forward.py`: the forwards in progress: which rows are opened, and where their visual tokens are.
 - `generation.py`: ways to generate in which hooks would see the wrong rows, or a cache does not go
   with its prompt.
+- `hook_point.py`: a hook point that says in plain attributes which hooks are on.
 - `lens_attention.py`: `blocks.{layer}.attn`: all hook points of a layer's attention, and its
   weights.
 - `linear.py`: weights of linear modules, in the shape that they multiply in.
+- `look_up.py`: the look-up of attention functions in `transformers`, wrapped once a process.
 - `marks.py`: which tokens are visual, as the model itself marks them.
 - `places.py`: locates all hook points of a decoder or a vision tower, and checks them by edits.
 - `points.py`: all hook points in one table.

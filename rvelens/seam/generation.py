@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from rvelens.seam.calls import name_arguments
+from rvelens.seam.arguments import name_arguments
 from rvelens.seam.wrapping import has_method, wrap_method
 
 # Options of generate under which a step has more rows than the one that hooks see.

@@ -15,13 +15,14 @@ import transformers
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from rvelens.seam import attention, marks
-from rvelens.seam.attention import AttentionHooks, Point
+from rvelens.seam import look_up, marks
+from rvelens.seam.arguments import name_arguments
+from rvelens.seam.attention import AttentionHooks
 from rvelens.seam.blocks import SourceOrReason
-from rvelens.seam.calls import name_arguments
 from rvelens.seam.device import execution_device
 from rvelens.seam.forward import Forward, Run
 from rvelens.seam.generation import guard_generate
+from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
 from rvelens.seam.places import locate_in_decoder
 from rvelens.seam.self_check import Problem, find_problems
@@ -181,7 +182,7 @@ def open_seam(hf_model: Any) -> Seam:
             f"no layer of {type(decoder).__name__} looks its attention function up in transformers' "
             "AttentionInterface: expected a decoder that does; this model cannot be hooked."
         )
-    attention.install()
+    look_up.install()
     carried.install()
     for earlier in (seam, decoder.__dict__.get(_ATTRIBUTE)):
         if (
@@ -198,7 +199,7 @@ def open_seam(hf_model: Any) -> Seam:
     blocks = blocks_of(stream, n_layers, layers)
     seam = Seam(run, layers, n_layers, stream, blocks, tower, modules=modules)
     for layer, module in modules.items():
-        attention.attach(module, layers[layer])
+        look_up.attach(module, layers[layer])
     follow(hf_model, decoder, seam)
     hf_model.__dict__[_ATTRIBUTE] = decoder.__dict__[_ATTRIBUTE] = seam
     return seam
@@ -257,7 +258,7 @@ def _n_layers(decoder: Any, modules: Mapping[int, nn.Module]) -> int:
 
 
 def _attached(decoder: nn.Module) -> list[Any]:
-    return [attention.hooks_of(module) for module in attention_modules(decoder).values()]
+    return [look_up.hooks_of(module) for module in attention_modules(decoder).values()]
 
 
 def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:

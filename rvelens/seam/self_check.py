@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rvelens.seam import attention
-from rvelens.seam.attention import Call
+from rvelens.seam import look_up
+from rvelens.seam.call import Call, code_of
 from rvelens.seam.device import execution_device
 
 N_TOKENS = 6
@@ -56,7 +56,7 @@ class Probe:
         if threading.get_ident() != self.thread:
             return z, weights  # another thread's own forward
         self.order.append(self.sample)
-        self.function = attention.code_of(call.function)
+        self.function = code_of(call.function)
         try:
             call.refuse_inexact("hook_attn_scores")
         except NotImplementedError as error:
@@ -116,7 +116,7 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
         )
     scaled = _last_states(decoder, modules, probes)
     for layer, module in modules.items():
-        attention.hooks_of(module).checked = probes[layer].function
+        look_up.hooks_of(module).checked = probes[layer].function
     change = (scaled - plain).abs().amax(dim=-1)
     # The last copy is scaled nowhere: what changes it comes from other copies, as in experts' queues.
     moved = ~(change <= NOISE * change[-1])  # a scaled layer may overflow
@@ -170,15 +170,15 @@ def _probing(
 ) -> Iterator[None]:
     """Probes in the place of hook points, without dropout; afterwards everything is as before."""
     training = [module for module in decoder.modules() if module.training]
-    hooks = {layer: attention.hooks_of(module) for layer, module in modules.items()}
+    hooks = {layer: look_up.hooks_of(module) for layer, module in modules.items()}
     try:
         for module in training:
             module.training = False
         for layer, module in modules.items():
-            attention.attach(module, probes[layer])
+            look_up.attach(module, probes[layer])
         yield
     finally:
         for layer, module in modules.items():
-            attention.attach(module, hooks[layer])
+            look_up.attach(module, hooks[layer])
         for module in training:
             module.training = True

@@ -15,8 +15,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from rvelens.seam.attention import Point, fire_and_compare
+from rvelens.seam.firing import fire_and_compare
 from rvelens.seam.forward import Run
+from rvelens.seam.hook_point import Point
 
 Fire = Callable[[Tensor], tuple[Tensor, bool]]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from rvelens.seam import attention
-from rvelens.seam.attention import Point
+from rvelens.seam import look_up
 from rvelens.seam.forward import Run
+from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
 from rvelens.seam.places import locate_in_tower
 from rvelens.seam.stream import Stream, blocks_of
@@ -48,7 +48,7 @@ class Tower:
         self.layers = {n: LensAttention(self.run, n, self.stream) for n in self.stack.attentions}
         self.vision = Vision(blocks_of(self.stream, len(self.stack.blocks), self.layers))
         for n, module in self.stack.attentions.items():
-            attention.attach(module, self.layers[n])
+            look_up.attach(module, self.layers[n])
         for hooks in (*self.layers.values(), *self.stream.points.values()):
             hooks.on_change = self._changed
 

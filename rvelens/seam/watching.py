@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rvelens.seam import attention
-from rvelens.seam.attention import Call
+from rvelens.seam import look_up
+from rvelens.seam.call import Call
 from rvelens.seam.taps import first_of
 
 
@@ -160,15 +160,15 @@ def _copy(x: Any) -> Tensor | None:
 def _watching(stack: Stack, records: list[BlockRecord]) -> Iterator[None]:
     """Puts watchers in the place of hook points and turns dropout off; restores both at the end."""
     training = [module for module in stack.whole.modules() if module.training]
-    hooks = {n: attention.hooks_of(module) for n, module in stack.attentions.items()}
+    hooks = {n: look_up.hooks_of(module) for n, module in stack.attentions.items()}
     try:
         for module in training:
             module.training = False
         for n, module in stack.attentions.items():
-            attention.attach(module, _Watcher(records[n]))
+            look_up.attach(module, _Watcher(records[n]))
         yield
     finally:
         for n, module in stack.attentions.items():
-            attention.attach(module, hooks[n])
+            look_up.attach(module, hooks[n])
         for module in training:
             module.training = True

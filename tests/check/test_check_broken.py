@@ -18,8 +18,8 @@ from rvelens.check import CHECKS, check
 from rvelens.families import family_of
 from rvelens.hooks.ablate import HeadMask
 from rvelens.hooks.rve import RVEHook
-from rvelens.seam import attention
-from rvelens.seam.attention import Call
+from rvelens.seam import look_up
+from rvelens.seam.call import Call
 from rvelens.tokens.grid import ImageGrid, Tile
 
 QUESTION = "does a man hold a ball ?"
@@ -195,29 +195,29 @@ def overflow(patch: Any) -> dict[str, Any]:
 
 
 def other_numbers_when_wrapped(patch: Any) -> dict[str, Any]:
-    look_up = attention.LookUp.__call__
+    original = look_up.LookUp.__call__
 
     def scaled(self: Any, *names: Any) -> Any:
-        function = look_up(self, *names)
+        function = original(self, *names)
         return lambda module, query, *a, **k: function(module, query * 1.5, *a, **k)
 
     hf_model, processor = llava()
     hf_model.set_attn_implementation("eager")  # its functions have another code than the scaled one
-    patch.setattr(attention.LookUp, "__call__", scaled)
+    patch.setattr(look_up.LookUp, "__call__", scaled)
     patch.setattr("rvelens.check.run.is_wrapped", lambda hf_model: False)
-    patch.setattr("rvelens.check.whole.plain_results", without_look_up(look_up, scaled, patch))
+    patch.setattr("rvelens.check.whole.plain_results", without_look_up(original, scaled, patch))
     return {"model": hf_model, "processor": processor}
 
 
-def without_look_up(look_up: Any, scaled: Any, patch: Any) -> Any:
+def without_look_up(original: Any, scaled: Any, patch: Any) -> Any:
     from rvelens.check import whole
 
     plain_results = whole.plain_results
 
     def results(*args: Any) -> Any:
-        patch.setattr(attention.LookUp, "__call__", look_up)
+        patch.setattr(look_up.LookUp, "__call__", original)
         plain = plain_results(*args)
-        patch.setattr(attention.LookUp, "__call__", scaled)
+        patch.setattr(look_up.LookUp, "__call__", scaled)
         return plain
 
     return results

@@ -31,7 +31,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rvelens import HookedLVLM
-from rvelens.seam.attention import hooks_of
+from rvelens.seam.look_up import hooks_of
 from rvelens.seam.seam import Idle
 
 NAMES = [*CASES, *DECODERS]

@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rvelens.seam.attention import Call
+from rvelens.seam.call import Call
 
 SHAPES = [(2, 8, 1, 16), (2, 4, 30, 16), (2, 4, 30, 16)]
 

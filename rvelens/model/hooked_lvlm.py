@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from rvelens.families import Family, family_of
 from rvelens.heads.hub import TINY, check_name, embedded
@@ -215,7 +216,9 @@ class HookedLVLM(LensModel):
         ids, mask, cache = (
             named.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
-        n_past = int(cache.get_seq_length()) if cache is not None else 0
+        # Inside a graph nothing waits for the length of a static cache, which is a tensor.
+        known = cache is not None and not is_compiling()
+        n_past = int(cache.get_seq_length()) if known else 0
         prompt = named.get("inputs_embeds", ids)
         if tokens is not None and prompt is not None and tokens.batch != len(prompt):
             raise ValueError(
@@ -226,7 +229,7 @@ class HookedLVLM(LensModel):
             check_behind_cache(n_past, ids.shape[1], mask.shape[1])
         if stop_at_layer is not None:
             return self._stopped(stop_at_layer, args, kwargs, tokens)
-        with self._following(tokens):
+        with nullcontext() if is_compiling() and tokens is None else self._following(tokens):
             output = self.hf_model(*args, **kwargs)
         # A tuple under return_dict=False, where a loss may come first.
         parts = output if isinstance(output, tuple) else (output.logits,)

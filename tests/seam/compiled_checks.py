@@ -96,6 +96,21 @@ def test_a_decode_step_is_one_graph(name, kind):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["none", "several", "vaf"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_a_decode_step_of_the_wrapper_is_one_graph(name, kind):
+    """`HookedLVLM.forward`, with what it checks, where a user compiles the wrapper."""
+    model = hooked(name)
+    model.query_rows = "all" if kind == "vaf" else "last"
+    with model.hooks(settings(model)[kind]):
+        step = decode_step(model)
+        expected = model(**fork(step))
+        torch._dynamo.reset()
+        got = torch.compile(model.__call__, backend="eager", fullgraph=True)(**fork(step))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["rve", "head mask", "pai", "devils", "region"])
 @pytest.mark.parametrize("name", ["llava", "gemma3"])
 def test_each_method_is_one_graph(name, kind):

@@ -21,14 +21,16 @@ from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.beside import beside, without_number
 from rvelens.studies.kit.paper import load, model_key
+from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
 # Scores of the answers to a benchmark's questions; NaN where there is none.
 Scores = Float[np.ndarray, " question"]
 EXACT = "exact match, no judge"
+_ROLES = {"vanilla": "plain", "rve": "rve"}
 _DOMAINS = {"real-action": "real", "dalle-action": "dalle"}
 
 
@@ -174,12 +176,12 @@ def show(setup: Setup, measured: Sequence[Data]) -> Shown:
     tables = {"": _scores_table(measured, names)}
     if all(data["judge"] for data in measured):
         tables["table2"] = _beside(measured)
-    figures = {}
-    for data, name in zip(measured, names, strict=True):
-        rows = list(_rows(data))
-        if rows:
-            figures[slug(name) if len(names) > 1 else ""] = _figure(data, name, rows)
-    return Shown(tables, figures, says=tuple(_says(measured, names)))
+    figures = {
+        slug(name) if len(names) > 1 else "": _figure(data, name, rows)
+        for data, name in zip(measured, names, strict=True)
+        if (rows := list(_rows(data)))
+    }
+    return Shown(tables, figures, {}, tuple(_says(measured, names)), _measured(measured))
 
 
 def _groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -234,24 +236,25 @@ def _paper(data: Data, benchmark: str, group: str, method: str) -> Any:
     return None
 
 
-def _beside(measured: Sequence[Data]) -> Table:
-    found = {
+def _measured(measured: Sequence[Data]) -> dict[Any, Estimate]:
+    return {
         cell: Estimate(**mean)
         for data in measured
+        if data["judge"]
         for benchmark, group, figures in _groups(data)
         for method, mean in figures["mean"].items()
         if (cell := _paper(data, benchmark, group, method)) is not None
     }
+
+
+def _beside(measured: Sequence[Data]) -> Table:
+    found = _measured(measured)
     table = beside(load("table2"), found, "Paper and measurement: Table 2, judge scores")
     notes = [
         "The wording of the judge's prompt is this project's own, on the paper's criteria: these means "
         "are not to be compared with the paper's as if one judge had given both.",
         f"The paper's judge is GPT-5-mini, the measurement's {measured[0]['judge']}.",
-        *(
-            f"measured on {data['model']}, for which the paper has no number."
-            for data in measured
-            if model_key(data["model"]) is None
-        ),
+        *without_number([data["model"] for data in measured]),
     ]
     return replace(table, notes=(*table.notes, *notes), aside=not found)
 
@@ -260,15 +263,14 @@ def _rows(data: Data) -> Iterator[Row]:
     for benchmark, group, figures in _groups(data):
         for method, mean in figures["mean"].items():
             cell = _paper(data, benchmark, group, method) if data["judge"] else None
-            look = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
-            paper = float("nan") if cell is None else cell.value
-            yield Row(method, **mean, group=f"{benchmark}: {group}", paper=paper, role=look)
+            yield Row(
+                method, **mean, group=f"{benchmark}: {group}", role=_ROLES.get(method, "control"),
+                paper=float("nan") if cell is None else cell.value,
+            )  # fmt: skip
 
 
 def _figure(data: Data, name: str, rows: Sequence[Row]) -> Figure:
-    label = (
-        "judge's mean score, 0 to 10" if data["judge"] else "share right (exact match, no judge)"
-    )
+    label = "judge's mean score, 0 to 10" if data["judge"] else f"share right ({EXACT})"
     return dots(rows, x_label=label, baseline=data["methods"][0], title=name)
 
 
@@ -277,12 +279,11 @@ def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
         first, by = data["methods"][0], data["scored_by"]
         for benchmark, group, figures in _groups(data):
             for method, change in figures["difference"].items():
+                said = "no change that these questions confirm"
                 if figures["photographs"] < 20:
                     said = "too few photographs to say"
                 elif change["low"] > 0 or change["high"] < 0:
                     said = "better" if change["low"] > 0 else "worse"
-                else:
-                    said = "no change that these questions confirm"
                 ends = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
                 yield f"{name}, {benchmark}, {group}: {method} against {first}: {said} ({ends}; {by})."
 
@@ -297,4 +298,5 @@ STUDY = Study(
     methods=("vanilla", "rve"),
     options={"judge_model": "", "judge_concurrency": 8},
     several=True,
+    work=work_of_all_questions,
 )

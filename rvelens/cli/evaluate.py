@@ -39,7 +39,7 @@ from rvelens.interventions.methods import METHODS, check_parameters, checked_par
 from rvelens.interventions.profiles import find_profile
 from rvelens.pairs.overlap import without_pairs
 
-_LISTS = ("--benchmark", "--method", "--model", "--profile")
+_LISTS = ("--benchmark", "--method", "--model", "--profile", "--table", "--figure")
 
 
 class ListOptions(TyperCommand):

@@ -129,7 +129,7 @@ def study(
         raise ValueError(
             f"{len(profile)} profiles for {len(models)} models: expected one a model, in their order."
         )
-    options = chosen.settled(_options(option or [], chosen.options))
+    options = chosen.settled(options_of(option or [], chosen.options))
     names = known(method or chosen.methods, METHODS, "method")
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
@@ -212,7 +212,7 @@ def _list() -> None:
             out().print(line, highlight=False, markup=False)
 
 
-def _options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """NAME=VALUE as in JSON, or text; where the default is a text, text that may look like a number."""
     found: dict[str, Any] = {}
     for text in texts:
@@ -237,7 +237,7 @@ def _pairs(
 ) -> list[ContrastivePair]:
     """The pairs of a study that needs some; with none named, those of action scenes, if of them."""
     if "pairs" not in study.needs:
-        _refuse_missing(pairs, images)
+        refuse_missing(pairs, images)
         return []
     if pairs is not None and images is not None:
         found = load_pairs(pairs, images, reviewed=reviewed)
@@ -253,7 +253,7 @@ def _pairs(
     )
 
 
-def _refuse_missing(pairs: Path | None, images: Path | None) -> None:
+def refuse_missing(pairs: Path | None, images: Path | None) -> None:
     """Raise ValueError for files that are not there, though the study needs none of them."""
     if pairs is not None and not pairs.is_file():
         raise ValueError(f"no pairs at {pairs}: expected a file with one JSON object a line.")

@@ -177,8 +177,8 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     (data,) = measured
     ratios = over_vanilla(data["whole"])
     tables = {"": _times(data), "paper": _paper(data, ratios)}
-    measured = _measured(data, ratios)
-    return Shown(tables, {"": _figure(data, ratios)}, says=tuple(_says(ratios)), measured=measured)
+    figures = {"": _figure(data, ratios)}
+    return Shown(tables, figures, {}, tuple(_says(ratios)), _measured(data, ratios))
 
 
 def _times(data: Mapping[str, Any]) -> Table:

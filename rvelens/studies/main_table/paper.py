@@ -87,12 +87,16 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
                     rows.append([*what, *both])
     if not rows:
         return {}
-    columns = ("model", "relation", "method", "metric", "paper", "boxes", "masks")
+    columns = ["model", "relation", "method", "metric", "paper", "boxes", "masks"]
+    for place in (6, 5):  # one way of marking may not have been asked about
+        if all(row[place] is None for row in rows):
+            columns.pop(place)
+            rows = [[*row[:place], *row[place + 1 :]] for row in rows]
     note = (
         "The paper does not say whether its R-Bench (Instance) is of boxes or of masks, so neither is "
         "subtracted from it."
     )
-    return {"instance": Table("R-Bench (Instance)", columns, rows, notes=(note,))}
+    return {"instance": Table("R-Bench (Instance)", tuple(columns), rows, notes=(note,))}
 
 
 def _notes(measured: Sequence[Data]) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,11 @@ from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.judge.open_ended import PROMPT_VERSION, judge
 from rvelens.judge.open_ended import Item as Judged
 from rvelens.plots import Row, dots
-from rvelens.stats import Estimate, bootstrap
+from rvelens.stats import bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
-from rvelens.studies.kit.beside import beside, without_number
-from rvelens.studies.kit.paper import load, model_key
 from rvelens.studies.kit.work import work_of_all_questions
+from rvelens.studies.open_ended.paper import beside_table, groups, measured_cells, paper_cell
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
@@ -31,7 +29,6 @@ Data = Mapping[str, Any]
 Scores = Float[np.ndarray, " question"]
 EXACT = "exact match, no judge"
 _ROLES = {"vanilla": "plain", "rve": "rve"}
-_DOMAINS = {"real-action": "real", "dalle-action": "dalle"}
 
 
 def measure(setup: Setup) -> dict[str, Any]:
@@ -67,15 +64,21 @@ def _check(benchmarks: Sequence[Benchmark], judge_model: str) -> None:
                 f"study 'open-ended' on {one.name}, which has yes/no questions: expected open-ended "
                 "ones; take the study main-table."
             )
-        longer = [text for text in references if text is not None and len(text.split()) != 1]
-        if longer and not judge_model:
-            raise ValueError(
-                f"{one.name} without a judge: expected one, since its references are longer than one "
-                f"word ({longer[0]!r}); say --option judge_model=MODEL and set OPENAI_API_KEY."
-            )
+        refuse_without_judge(one, judge_model)
     if judge_model:
         with connect(Endpoint(judge_model)):  # says at once what is missing
             pass
+
+
+def refuse_without_judge(benchmark: Benchmark, judge_model: str) -> None:
+    """Raise ValueError for references that exact match cannot compare, where there is no judge."""
+    references = [item.reference or "" for item in benchmark.items]
+    longer = [text for text in references if len(text.split()) != 1]
+    if longer and not judge_model:
+        raise ValueError(
+            f"{benchmark.name} without a judge: expected one, since its references are longer than one "
+            f"word ({longer[0]!r}); say --option judge_model=MODEL and set OPENAI_API_KEY."
+        )
 
 
 def _scored(setup: Setup, benchmark: Benchmark, methods: Sequence[str]) -> dict[str, Any]:
@@ -175,21 +178,13 @@ def show(setup: Setup, measured: Sequence[Data]) -> Shown:
     names = labels([data["model"] for data in measured])
     tables = {"": _scores_table(measured, names)}
     if all(data["judge"] for data in measured):
-        tables["table2"] = _beside(measured)
+        tables["table2"] = beside_table(measured)
     figures = {
         slug(name) if len(names) > 1 else "": _figure(data, name, rows)
         for data, name in zip(measured, names, strict=True)
         if (rows := list(_rows(data)))
     }
-    return Shown(tables, figures, {}, tuple(_says(measured, names)), _measured(measured))
-
-
-def _groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Benchmark, group and figures, wherever something was scored."""
-    for benchmark, result in data["benchmarks"].items():
-        for group, figures in result["groups"].items():
-            if figures["n"]:
-                yield benchmark, group, figures
+    return Shown(tables, figures, {}, tuple(_says(measured, names)), measured_cells(measured))
 
 
 def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
@@ -198,7 +193,7 @@ def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
     rows: list[list[Cell]] = [
         [name, benchmark, group, method, figures["n"], mean, figures["difference"].get(method)]
         for data, name in zip(measured, names, strict=True)
-        for benchmark, group, figures in _groups(data)
+        for benchmark, group, figures in groups(data)
         for method, mean in figures["mean"].items()
     ]
     columns = ("model", "benchmark", "group", "method", "answers", "score", change)
@@ -227,42 +222,10 @@ def _notes(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
         yield from data["notes"]
 
 
-def _paper(data: Data, benchmark: str, group: str, method: str) -> Any:
-    """The paper's cell of what was measured, None where it has none."""
-    for cell in load("table2"):
-        place = (cell.model, cell.benchmark, cell.setting["domain"], cell.method)
-        if place == (model_key(data["model"]), benchmark, _DOMAINS.get(group), method):
-            return cell
-    return None
-
-
-def _measured(measured: Sequence[Data]) -> dict[Any, Estimate]:
-    return {
-        cell: Estimate(**mean)
-        for data in measured
-        if data["judge"]
-        for benchmark, group, figures in _groups(data)
-        for method, mean in figures["mean"].items()
-        if (cell := _paper(data, benchmark, group, method)) is not None
-    }
-
-
-def _beside(measured: Sequence[Data]) -> Table:
-    found = _measured(measured)
-    table = beside(load("table2"), found, "Paper and measurement: Table 2, judge scores")
-    notes = [
-        "The wording of the judge's prompt is this project's own, on the paper's criteria: these means "
-        "are not to be compared with the paper's as if one judge had given both.",
-        f"The paper's judge is GPT-5-mini, the measurement's {measured[0]['judge']}.",
-        *without_number([data["model"] for data in measured]),
-    ]
-    return replace(table, notes=(*table.notes, *notes), aside=not found)
-
-
 def _rows(data: Data) -> Iterator[Row]:
-    for benchmark, group, figures in _groups(data):
+    for benchmark, group, figures in groups(data):
         for method, mean in figures["mean"].items():
-            cell = _paper(data, benchmark, group, method) if data["judge"] else None
+            cell = paper_cell(data, benchmark, group, method) if data["judge"] else None
             yield Row(
                 method, **mean, group=f"{benchmark}: {group}", role=_ROLES.get(method, "control"),
                 paper=float("nan") if cell is None else cell.value,
@@ -277,7 +240,7 @@ def _figure(data: Data, name: str, rows: Sequence[Row]) -> Figure:
 def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
     for data, name in zip(measured, names, strict=True):
         first, by = data["methods"][0], data["scored_by"]
-        for benchmark, group, figures in _groups(data):
+        for benchmark, group, figures in groups(data):
             for method, change in figures["difference"].items():
                 said = "no change that these questions confirm"
                 if figures["photographs"] < 20:

@@ -12,7 +12,7 @@ import typer
 from rvelens.cli.common import (
     AnyText,
     BatchSize,
-    Data,
+    DataOrHub,
     DeviceMap,
     Dtype,
     DtypeOption,
@@ -56,7 +56,7 @@ class RBench(StrEnum):
 def reproduce(
     model: Model,
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder of everything.")],
-    data: Data = None,
+    data: DataOrHub = None,
     table: Annotated[
         list[str] | None,
         typer.Option(help="Numbers of tables, such as 1 3 4.", show_default="all"),
@@ -136,7 +136,7 @@ def reproduce(
     check_parameters("rve", settings["rve"], ranking)
     request = Request(
         model=model,
-        data=None if data is None else str(data),
+        data=data,
         profile=ranking,
         no_profile=no_profile,
         pairs=_pairs(pairs, images, reviewed),
@@ -170,7 +170,7 @@ def reproduce(
 
 def _refuse_missing(request: Request) -> None:
     """Raise ValueError for files that are named and not there, whatever is asked."""
-    if request.data is not None and not Path(request.data).is_dir():
+    if request.data not in (None, "hub") and not Path(request.data).is_dir():
         raise ValueError(
             f"no folder {request.data}: expected the one that holds the benchmarks' files; check it."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from rvelens.model.hooked_lvlm import HookedLVLM
     from rvelens.studies.kit.base import Work
     from rvelens.studies.reproduce.plan import Request, Row
+    from rvelens.studies.reproduce.run import Result
 
 
 class RBench(StrEnum):
@@ -125,6 +127,8 @@ def reproduce(
     from rvelens.studies.reproduce.plan import Request, make_rows
     from rvelens.studies.reproduce.targets import TARGETS, choose
 
+    if plan and int(n := os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"--plan in {n} processes: expected one; run it without a launcher.")
     targets = choose(_split(table), _split(figure))
     for text in (prompt, open_prompt):
         check_model_options(model, family, device_map, text or "chat")
@@ -213,16 +217,13 @@ def _options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     for text in texts:
         study, dot, rest = text.partition(".")
         if not dot:
-            raise ValueError(
-                f"--option {text}: expected STUDY.NAME=VALUE, as in masking.layers=all."
-            )
+            raise ValueError(f"--option {text}: expected STUDY.NAME=VALUE, as masking.layers=all.")
         by_study.setdefault(study, []).append(rest)
-    return {name: options_of(texts, find_study(name).options) for name, texts in by_study.items()}
+    return {name: options_of(some, find_study(name).options) for name, some in by_study.items()}
 
 
 def _say(lines: Sequence[str]) -> None:
-    for line in lines:
-        out().print(line, soft_wrap=True)
+    out().print("\n".join(lines), soft_wrap=True)
 
 
 def _print_lacking(lacking: Sequence[Row], json: bool) -> None:
@@ -279,7 +280,7 @@ def _run(
     from rvelens.studies.reproduce.run import by_cost, reproduce
 
     rows = [row for row, _ in by_cost(able, model, request, output)]
-    results = []
+    results: list[Result] = []
     for number, result in enumerate(
         reproduce(rows, model, request, output, progress=lambda items, label: bar(label)(items))
     ):
@@ -288,6 +289,8 @@ def _run(
         results.append(result)
         write_json(output / "reproduce.json", to_json(results, lacking, request.model))
         write_text(output / "reproduce.md", to_markdown(results, lacking, request.model))
+    if not results:  # another process writes
+        return
     if json:
         emit_json(to_json(results, lacking, request.model))
     else:

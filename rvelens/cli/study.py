@@ -150,12 +150,11 @@ def study(
         check_parameters(n, parameters[n], rankings[0])
     of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES)
     contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
-    made_with, measured = [], []
-    setup = None
+    made_with, measured, setup = [], [], None
     for one, ranking in zip(models, rankings, strict=True):
-        setup = None  # lets go of the model before
+        setup = done = None  # lets go of the model before
         hooked = load_model(one, family=family, dtype=dtype, device_map=device_map)
-        setup, made, data_of_model = run(
+        done = run(
             chosen, hooked, benchmarks, output,
             profile=ranking, pairs=contrastive,
             methods=[make_method(n, hooked, ranking, **parameters[n]) for n in names],
@@ -163,9 +162,12 @@ def study(
             batch_size=batch_size, seed=seed, any_text=any_text,
             progress=lambda items, label: bar(label)(items),
         )  # fmt: skip
-        made_with.append(made)
-        measured.append(data_of_model)
-    assert setup is not None
+        if done is not None:
+            setup, made, data_of_model = done
+            made_with.append(made)
+            measured.append(data_of_model)
+    if setup is None:  # another process writes
+        return
     with status("drawing tables and figures"):
         shown = chosen.show(setup, measured)
         files = write(output, chosen, made_with, measured, shown)

@@ -77,6 +77,7 @@ def _answers(setup: Setup, photographs: set[str]) -> dict[str, dict[str, dict[st
         setup.model, asked, setup.methods, folder,
         decoding=setup.decoding, batch_size=setup.batch_size, progress=setup.progress,
     )  # fmt: skip
+    setup.parts.together()
     return {
         one.name: {m.name: read(folder / one.name / m.name, one.items) for m in setup.methods}
         for one in asked

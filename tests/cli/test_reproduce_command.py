@@ -76,6 +76,13 @@ def test_without_files_nothing_runs_and_the_archives_are_named(run, tmp_path):
     assert "nothing can be run: expected files of some benchmark below --data" in err
 
 
+def test_a_plan_in_several_processes_is_refused(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = run(*DATA, "--plan")
+    assert code == 2
+    assert "--plan in 2 processes: expected one; run it without a launcher." in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -68,6 +68,10 @@ class Batch:
     texts: list[str]
 
 
+class LeftToFirst(Exception):  # noqa: N818
+    """In a process that has done its share of a study, whose rest the first process does alone."""
+
+
 HooksOf = Callable[[Batch], Hooks]
 
 
@@ -103,6 +107,11 @@ class Setup:
     def benchmark(self) -> Benchmark:
         """The first benchmark, which most studies are about."""
         return self.benchmarks[0]
+
+    def leave_to_first(self) -> None:
+        """End measuring in all processes but the first: what follows is not shared."""
+        if not self.parts.here.is_first:
+            raise LeftToFirst
 
     @property
     def ranking(self) -> ARSProfile:

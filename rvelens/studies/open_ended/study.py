@@ -42,6 +42,8 @@ def measure(setup: Setup) -> dict[str, Any]:
     _check(setup.benchmarks, name)
     methods = baseline_first(setup.methods)
     report = ask(setup, methods)
+    if setup.options["judge_model"]:
+        setup.leave_to_first()  # that asks the judge
     return {
         "model": setup.model.name,
         "methods": [method.name for method in methods],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rvelens.evaluate.processes import processes
 from rvelens.evaluate.run import Progress
 from rvelens.interventions.methods import make_method
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -63,7 +64,8 @@ def reproduce(
 ) -> Iterator[Result]:
     """Measure rows in the order given, each in a folder of its own below `out`.
 
-    A row goes on where it stopped. A row that fails says why, and the next one runs.
+    A row goes on where it stopped. A row that fails says why, and the next one runs; in several
+    processes, which share each row, it ends the run. All but the first have no results.
 
     Args:
         rows: that can be run, from `make_rows`, as `by_cost` sorts them.
@@ -77,13 +79,18 @@ def reproduce(
         began(row)
         folder = row.folder(Path(out))
         try:
-            setup, made, data = run(
+            done = run(
                 row.study, model, row.benchmarks, folder, any_text=request.any_text,
                 progress=progress, **_made_with(row, model, request),
             )  # fmt: skip
         except ValueError as error:
+            if processes().count > 1:  # the others have not failed, and are no longer in step
+                raise
             yield Result(row, reason=" ".join(str(error).split()))
             continue
+        if done is None:
+            continue
+        setup, made, data = done
         shown = row.study.show(setup, [data])
         write(folder, row.study, [made], [data], shown)
         yield Result(row, shown)

@@ -61,13 +61,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self._asked()
-        parts = path.strip("/").split("/")
+        parts = path.removeprefix("/datasets").strip("/").split("/")
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
         files = self.server.repos.get(name)
         if files is None:
             return self._json({"error": "Repository not found"}, 404, "RepoNotFound")
         if parts[0] != "api":
-            return self._file(files[parts[-1]])
+            return self._file(files["/".join(parts[4:])])
         if "tree" in parts:
             rows = [
                 {"type": "file", "path": p, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from rvelens.benchmarks import amber, mmrel, pope, rbench, scenes
 from rvelens.benchmarks.base import RELATIONS, Benchmark, Item
+from rvelens.benchmarks.published import sources
 
 __all__ = ["BENCHMARKS", "RELATIONS", "Benchmark", "Item", "load_benchmark"]
 
@@ -40,8 +41,8 @@ def load_benchmark(
 
     Args:
         name: one of `BENCHMARKS`.
-        data: the folder that holds its files, which each loader's docstring names; none for
-            action scenes.
+        data: the folder that holds its files, which each loader's docstring names; the text "hub" for
+            a copy on the Hugging Face Hub (`rvelens.benchmarks.hub`); none for action scenes.
         limit: a random sample of so many questions, the same in every run.
         options: `relation` ("all", "action" or "spatial") for R-Bench and MMRel; `split`, `n` and
             `seed` for action scenes, and `turns` for those behind earlier turns.
@@ -63,6 +64,12 @@ def load_benchmark(
             raise ValueError(
                 f"{name} has no option {option!r}: expected {', '.join(known)}; leave it out."
             )
+    if data == "hub" and sources(name):
+        from rvelens.benchmarks import hub  # it brings libraries that a folder does not need
+
+        benchmark = hub.load(name)
+        return benchmark if limit is None else benchmark.sample(limit)
+    data = None if data == "hub" else data
     if data is not None and not Path(data).is_dir():
         raise ValueError(
             f"no folder {data}: expected the folder with the files of {name}; check the path."

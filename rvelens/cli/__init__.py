@@ -27,6 +27,7 @@ COMMANDS = {
     "scan": ("scan", "scan"),
     "eval": ("evaluate", "evaluate"),
     "study": ("study", "study"),
+    "reproduce": ("reproduce", "reproduce"),
     "tune": ("tune", "tune"),
     "judge": ("judge", "judge"),
     "pairs": ("pairs", "pairs"),
@@ -36,7 +37,7 @@ COMMANDS = {
     "families": ("families", "families"),
     "bench": ("bench", "bench"),
 }
-_LISTS = ("eval", "study", "tune")  # take several values behind one option
+_LISTS = ("eval", "study", "reproduce", "tune")  # take several values behind one option
 
 # Click's UsageError: newer versions of typer bring a click of their own, so go by inheritance.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]

@@ -50,6 +50,12 @@ DeviceMap = Annotated[
 ]
 # Of commands that ask a benchmark's questions.
 Data = Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files.")]
+DataOrHub = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Folder that holds the benchmarks' files, or hub for copies there."
+    ),
+]
 Relation = Annotated[
     str | None, typer.Option(help="Only 'action' or 'spatial' questions (MMRel, R-Bench).")
 ]

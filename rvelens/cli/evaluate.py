@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from rvelens.cli.common import (
     BatchSize,
-    Data,
+    DataOrHub,
     DeviceMap,
     Dtype,
     DtypeOption,
@@ -39,7 +39,7 @@ from rvelens.interventions.methods import METHODS, check_parameters, checked_par
 from rvelens.interventions.profiles import find_profile
 from rvelens.pairs.overlap import without_pairs
 
-_LISTS = ("--benchmark", "--method", "--model", "--profile")
+_LISTS = ("--benchmark", "--method", "--model", "--profile", "--table", "--figure")
 
 
 class ListOptions(TyperCommand):
@@ -68,7 +68,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help=f"One or several of {', '.join(METHODS)}.", show_default="vanilla"),
     ] = None,
-    data: Data = None,
+    data: DataOrHub = None,
     profile: Annotated[
         str | None, typer.Option(help="A file that `rvelens scan` wrote, or `published`; for rve.")
     ] = None,
@@ -152,7 +152,7 @@ def evaluate(
 
 def _questions(
     name: str,
-    data: Path | None,
+    data: str | None,
     limit: int | None,
     pairs: Path | None,
     options: dict[str, str | None],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,7 @@ from rvelens.cli.common import (
     out,
     warn,
 )
+from rvelens.files.paths import slug
 from rvelens.heads.pair import with_suffix
 from rvelens.heads.profile import ARSProfile, check_profile_path
 from rvelens.pairs import load_pairs
@@ -67,15 +69,22 @@ def scan(
     check_model_options(model, family, device_map, prompt)
     contrastive = with_suffix(load_pairs(pairs, images, reviewed=reviewed), suffix)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
-    profile = score_heads(
-        hooked,
-        contrastive,
-        score=score,
-        batch_size=batch_size,
-        prompt=prompt,
-        any_text=any_text,
-        progress=bar("contrastive pairs"),
-    )
+    settings: dict[str, Any] = {
+        "score": score,
+        "batch_size": batch_size,
+        "prompt": prompt,
+        "any_text": any_text,
+        "progress": bar("contrastive pairs"),
+    }
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from rvelens.studies.kit.pairs import score_heads_together
+
+        folder = output.with_name(f"{output.name}.parts") / slug(hooked.name)
+        profile = score_heads_together(hooked, contrastive, folder, **settings)
+        if profile is None:  # another process writes
+            return
+    else:
+        profile = score_heads(hooked, contrastive, **settings)
     if suffix:
         profile.about["suffix"] = suffix
     profile.save(output)

@@ -135,7 +135,7 @@ def study(
             f"{len(profile)} profiles for {len(models)} models: expected one for each model, in "
             "the same order; pass as many."
         )
-    options = chosen.settled(_options(option or [], chosen.options))
+    options = chosen.settled(options_of(option or [], chosen.options))
     names = known(method or chosen.methods, METHODS, "method")
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
@@ -156,12 +156,11 @@ def study(
         check_parameters(n, parameters[n], rankings[0])
     of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES)
     contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
-    made_with, measured = [], []
-    setup = None
+    made_with, measured, setup = [], [], None
     for one, ranking in zip(models, rankings, strict=True):
-        setup = None  # lets go of the model before
+        setup = done = None  # lets go of the model before
         hooked = load_model(one, family=family, dtype=dtype, device_map=device_map)
-        setup, made, data_of_model = run(
+        done = run(
             chosen, hooked, benchmarks, output,
             profile=ranking, pairs=contrastive,
             methods=[make_method(n, hooked, ranking, **parameters[n]) for n in names],
@@ -169,9 +168,12 @@ def study(
             batch_size=batch_size, seed=seed, any_text=any_text,
             progress=lambda items, label: bar(label)(items),
         )  # fmt: skip
-        made_with.append(made)
-        measured.append(data_of_model)
-    assert setup is not None
+        if done is not None:
+            setup, made, data_of_model = done
+            made_with.append(made)
+            measured.append(data_of_model)
+    if setup is None:  # another process writes
+        return
     with status("drawing tables and figures"):
         shown = chosen.show(setup, measured)
         files = write(output, chosen, made_with, measured, shown)
@@ -218,7 +220,7 @@ def _list() -> None:
             out().print(line, highlight=False, markup=False)
 
 
-def _options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """NAME=VALUE as in JSON, or text; where the default is a text, text that may look like a number."""
     found: dict[str, Any] = {}
     for text in texts:
@@ -243,7 +245,7 @@ def _pairs(
 ) -> list[ContrastivePair]:
     """The pairs of a study that needs some; with none named, those of action scenes, if of them."""
     if "pairs" not in study.needs:
-        _refuse_missing(pairs, images)
+        refuse_missing(pairs, images)
         return []
     if pairs is not None and images is not None:
         found = load_pairs(pairs, images, reviewed=reviewed)
@@ -262,7 +264,7 @@ def _pairs(
     )
 
 
-def _refuse_missing(pairs: Path | None, images: Path | None) -> None:
+def refuse_missing(pairs: Path | None, images: Path | None) -> None:
     """Raise ValueError for files that are not there, though the study needs none of them."""
     if pairs is not None and not pairs.is_file():
         raise ValueError(

@@ -1,8 +1,8 @@
 """Several processes of one run: who they are, and that none waits for ever for one that is gone.
 
 Each process writes a file of its own a few times a minute, which says that it works, is done or has
-failed. The first process, which scores, reads the others'. This needs the run's folder alone, and
-tells a slow process from one that was killed.
+failed. The others read it where they wait for it. This needs the run's folder alone, and tells a slow
+process from one that was killed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -84,32 +84,74 @@ def _meeting() -> Iterator[None]:
         ) from error
 
 
+@dataclass
+class Sign:
+    """What a process tells the others in a file: that it is alive, and how far it has come.
+
+    Attributes:
+        folder: where all processes of a run have their files.
+        here: this process.
+        step: how many times it has waited for the others.
+        beats: grows while it is alive.
+    """
+
+    folder: Path
+    here: Processes
+    step: int = 0
+    beats: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def write(self) -> None:
+        """Tell of another beat."""
+        with self._lock:
+            self.beats += 1
+            write_text(_sign(self.folder, self.here.rank), f"{self.step} {self.beats}")
+
+    def end(self, how: str) -> None:
+        """Tell how the work ended; nothing is told after it."""
+        with self._lock:
+            write_text(_sign(self.folder, self.here.rank), how)
+
+    def together(self) -> None:
+        """Wait until every process has come here as often as this one; at once where it is alone.
+
+        Raises:
+            ValueError: one failed, or gave no sign of life for `PATIENCE` seconds.
+        """
+        if self.here.count == 1:
+            return
+        with self._lock:
+            self.step += 1
+        self.write()
+        for rank in range(self.here.count):
+            _wait_for(_sign(self.folder, rank), rank, self.here.count, self.step)
+
+
 @contextmanager
-def at_work(out: Path, here: Processes) -> Iterator[None]:
-    """Tell the first process that this one is alive, until the block ends, and how it ended."""
+def at_work(out: Path, here: Processes) -> Iterator[Sign]:
+    """Tell the other processes that this one is alive, until the block ends, and how it ended."""
+    sign = Sign(out, here)
     if here.count == 1:
-        yield
+        yield sign
         return
-    sign, stop = _sign(out, here.rank), threading.Event()
+    stop = threading.Event()
     out.mkdir(parents=True, exist_ok=True)
-    write_text(sign, "0")
+    sign.write()
 
     def beat() -> None:
-        number = 0
         while not stop.wait(BEAT):
-            number += 1
-            write_text(sign, str(number))
+            sign.write()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     how = _FAILED
     try:
-        yield
+        yield sign
         how = _DONE
     finally:
         stop.set()
         thread.join()
-        write_text(sign, how)
+        sign.end(how)
 
 
 def wait_for_others(out: Path, here: Processes) -> None:
@@ -125,7 +167,8 @@ def wait_for_others(out: Path, here: Processes) -> None:
         _sign(out, 0).unlink(missing_ok=True)
 
 
-def _wait_for(sign: Path, rank: int, count: int) -> None:
+def _wait_for(sign: Path, rank: int, count: int, step: int | None = None) -> None:
+    """Wait for the end of a process, or until it has come to a step."""
     seen, since = "", time.monotonic()
     while (said := sign.read_text("utf-8") if sign.exists() else "") != _DONE:
         if said == _FAILED:
@@ -133,6 +176,8 @@ def _wait_for(sign: Path, rank: int, count: int) -> None:
                 f"process {rank} of {count} failed: expected all to finish; read what it prints, "
                 "and run the same command again to resume."
             )
+        if step is not None and said and int(said.split()[0]) >= step:
+            return
         if said != seen:
             seen, since = said, time.monotonic()
         if time.monotonic() - since > PATIENCE:

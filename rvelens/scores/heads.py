@@ -178,6 +178,18 @@ def score_heads(
     starts = range(0, len(pairs), batch_size)
     batches = (pairs[start : start + batch_size] for start in (progress or iter)(starts))
     per_pair = torch.cat([of_pairs(model, batch, prompt) for batch in batches])
+    return profile_of(model, per_pair, score, prompt)
+
+
+def profile_of(model: HookedLVLM, per_pair: PerPair, score: str, prompt: str) -> ARSProfile:
+    """The profile of a model whose heads have these scores, and what they were measured with.
+
+    Args:
+        model: whose heads.
+        per_pair: scores, float32 [pair layer head].
+        score: a name in `SCORES`.
+        prompt: preset or template.
+    """
     return ARSProfile.from_scores(
         per_pair.mean(dim=0),
         per_pair,
@@ -187,6 +199,6 @@ def score_heads(
         weights=weights_digest(model),
         score=score,
         prompt=prompt,
-        n_pairs=len(pairs),
+        n_pairs=len(per_pair),
         versions={name: metadata.version(name) for name in ("torch", "transformers")},
     )

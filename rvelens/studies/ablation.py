@@ -12,10 +12,11 @@ from rvelens.model.replay import Hooks
 from rvelens.plots import Row, dots
 from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Setup, Shown, Study, Work
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
+from rvelens.studies.kit.work import work_of_settings
 from rvelens.tables import Table
 
 # Rows of the tables: the scope that is enhanced, and whether the denoising mask is subtracted.
@@ -42,21 +43,31 @@ CLAIMS = (
 def measure(setup: Setup) -> dict[str, Any]:
     """Every row's figures on every benchmark, and paired changes."""
     need_truths("ablation", setup.benchmarks)
-    settled = of_rve(setup)
-    settings: dict[str, Hooks] = {
-        name: []
-        if one is None
-        else rve_hooks(setup.ranking, **{**settled, "scope": one[0], "denoise": one[1]})
-        for name, one in ROWS.items()
-    }
+    settings = _settings(setup)
     return {
         "model": setup.model.name,
-        "rve": settled,
+        "rve": of_rve(setup),
         "benchmarks": {
             one.name: score(one, setup.answers(one.name, one, settings), setup.seed)
             for one in setup.benchmarks
         },
         "relation": {one.name: one.relation for one in setup.benchmarks},
+    }
+
+
+def work(setup: Setup) -> Work:
+    """Every question under every row's setting."""
+    items = [item for one in setup.benchmarks for item in one.items]
+    return work_of_settings(setup, items, list(_settings(setup).values()))
+
+
+def _settings(setup: Setup) -> dict[str, Hooks]:
+    settled = of_rve(setup)
+    return {
+        name: []
+        if one is None
+        else rve_hooks(setup.ranking, **{**settled, "scope": one[0], "denoise": one[1]})
+        for name, one in ROWS.items()
     }
 
 
@@ -81,7 +92,7 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         )
         says += [_said(benchmark, what, result, a, b) for what, a, b in CLAIMS]
     tables["paper"] = _paper(data)
-    return Shown(tables, figures, says=tuple(says))
+    return Shown(tables, figures, says=tuple(says), measured=_measured(data))
 
 
 def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> Row:
@@ -114,13 +125,7 @@ def _cells(data: Mapping[str, Any], benchmark: str) -> list[Cell]:
 
 def _paper(data: Mapping[str, Any]) -> Table:
     """Tables 5 and 7; measured only where the model and the questions are the paper's."""
-    measured = {
-        cell: Estimate(**found)
-        for benchmark, result in data["benchmarks"].items()
-        if result["rules"]
-        for cell in _cells(data, benchmark)
-        if (found := value(result, _label(cell), cell.metric)) is not None
-    }
+    measured = _measured(data)
     title = "The paper's Tables 5 and 7 (MMRel real, action questions)"
     if measured:
         title += f"; measured on {data['benchmarks']['mmrel-real']['questions']} questions"
@@ -130,6 +135,16 @@ def _paper(data: Mapping[str, Any]) -> Table:
     # Without a measurement it is the paper's alone, which nobody wants in a terminal.
     table = beside([*lookup("table5"), *lookup("table7")], measured, title)
     return replace(table, aside=not measured)
+
+
+def _measured(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
+    return {
+        cell: Estimate(**found)
+        for benchmark, result in data["benchmarks"].items()
+        if result["rules"]
+        for cell in _cells(data, benchmark)
+        if (found := value(result, _label(cell), cell.metric)) is not None
+    }
 
 
 def _label(cell: Cell) -> str:
@@ -147,4 +162,5 @@ STUDY = Study(
     show,
     needs=frozenset({"profile"}),
     methods=("rve",),
+    work=work,
 )

@@ -18,6 +18,7 @@ from rvelens.plots import head_overlays, overlay
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.regions import REGION, find_region, grid_of
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
+from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
 from rvelens.tokens.grid import Box, ImageGrid
 
@@ -208,4 +209,5 @@ STUDY = Study(
     show,
     needs=frozenset({"profile"}),
     options={"layer": -1, "n": 3, "question": ""},
+    work=lambda setup: work_of_prompts(1),
 )

@@ -18,6 +18,7 @@ from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
+from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
 
 # The paper leaves the two layers closest to the input out of what it says of all others.
@@ -157,7 +158,8 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         ),
         "ratio": _ratio_figure(layers),
     }
-    return Shown({"": table, "paper": _beside(data)}, figures, says=tuple(_says(data)))
+    tables = {"": table, "paper": _beside(data)}
+    return Shown(tables, figures, says=tuple(_says(data)), measured=_measured_cells(data))
 
 
 def _ratio_figure(layers: Mapping[str, Any]) -> Figure:
@@ -173,8 +175,8 @@ def _ratio_figure(layers: Mapping[str, Any]) -> Figure:
 
 def _beside(data: Mapping[str, Any]) -> Table:
     """Figures 2 and 3 in the paper's words, and what its own shares would make of its ratio."""
-    cells = [*lookup("figures", figure="2"), *lookup("figures", figure="3")]
-    measured = {cell: found for cell in cells if (found := _measured(cell, data)) is not None}
+    cells = _cells()
+    measured = _measured_cells(data)
     (share,), (low, high) = (
         [c.value for c in cells if c.metric == metric]
         for metric in ("image_token_share", "image_attention")
@@ -192,6 +194,14 @@ def _beside(data: Mapping[str, Any]) -> Table:
     if not measured:
         notes.append(f"Measured on {data['model']}, for which the paper has no number.")
     return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, *notes))
+
+
+def _cells() -> list[Cell]:
+    return [*lookup("figures", figure="2"), *lookup("figures", figure="3")]
+
+
+def _measured_cells(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
+    return {cell: found for cell in _cells() if (found := _measured(cell, data)) is not None}
 
 
 def _measured(cell: Cell, data: Mapping[str, Any]) -> Estimate | None:
@@ -249,4 +259,5 @@ STUDY = Study(
     "attention of the last token to text and image tokens, by layer, and their numbers",
     measure,
     show,
+    work=lambda setup: work_of_prompts(len(setup.benchmark.items), 3 * setup.model.n_layers),
 )

@@ -20,9 +20,9 @@ from rvelens.plots import timing_bars
 from rvelens.speed.clock import interleaved, quartiles
 from rvelens.speed.generation import twin
 from rvelens.stats import Estimate, mcnemar
-from rvelens.studies.kit.base import Setup, Shown, Study, iterate
+from rvelens.studies.kit.base import Setup, Shown, Study, Work, iterate
 from rvelens.studies.kit.beside import beside
-from rvelens.studies.kit.paper import lookup, model_key
+from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.tables import Table
 
 PLAIN, BASE = "transformers", "vanilla"
@@ -55,6 +55,14 @@ def measure(setup: Setup) -> dict[str, Any]:
             "compared; add --method vanilla."
         )
     return setup.parts.keep(f"seconds-{slug(_device(setup))}", lambda: _run(setup))
+
+
+def work(setup: Setup) -> Work:
+    """Every round, the one that warms up included, with answers of one token and of full length."""
+    n = min(setup.options["n_questions"], len(setup.benchmark.items))
+    rows = 1 + len(setup.methods) + sum(m.contrast is not None for m in setup.methods)
+    whole = n * rows * (1 + setup.options["runs"])
+    return Work(2 * whole, whole, setup.options["new_tokens"])
 
 
 def _device(setup: Setup) -> str:
@@ -169,7 +177,8 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     (data,) = measured
     ratios = over_vanilla(data["whole"])
     tables = {"": _times(data), "paper": _paper(data, ratios)}
-    return Shown(tables, {"": _figure(data, ratios)}, says=tuple(_says(ratios)))
+    figures = {"": _figure(data, ratios)}
+    return Shown(tables, figures, {}, tuple(_says(ratios)), _measured(data, ratios))
 
 
 def _times(data: Mapping[str, Any]) -> Table:
@@ -211,18 +220,23 @@ def _paper(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> Ta
     """The paper names no model: any of its models is put beside, and no other."""
     cells = lookup("figures", figure="9b")
     known = model_key(data["model"]) is not None
-    measured = {
-        cell: Estimate(**middle(ratios[str(cell.method)]))
-        for cell in cells
-        if known and cell.method in ratios
-    }
-    table = beside(cells, measured, "What the paper says (Figure 9b)")
+    table = beside(cells, _measured(data, ratios), "What the paper says (Figure 9b)")
     note = (
         "Brackets are quartiles over rounds."
         if known
         else f"{data['model']} is none of the paper's models: nothing is put beside."
     )
     return replace(table, notes=(*table.notes, note, "Of RVE it says 'negligible extra' cost."))
+
+
+def _measured(
+    data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]
+) -> dict[Cell, Estimate]:
+    return {
+        cell: Estimate(**middle(ratios[str(cell.method)]))
+        for cell in lookup("figures", figure="9b")
+        if model_key(data["model"]) is not None and cell.method in ratios
+    }
 
 
 def _figure(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> Figure:
@@ -273,4 +287,5 @@ STUDY = Study(
     show,
     methods=("vanilla", "rve", "vcd", "icd", "vaf", "pai", "devils"),
     options={"runs": 7, "new_tokens": 16, "n_questions": 4},
+    work=work,
 )

@@ -17,6 +17,7 @@ from rvelens.stats import FEW, bootstrap
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup
+from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Table
 
 KINDS = ("object", "action")
@@ -76,6 +77,7 @@ def _answers(setup: Setup, photographs: set[str]) -> dict[str, dict[str, dict[st
         setup.model, asked, setup.methods, folder,
         decoding=setup.decoding, batch_size=setup.batch_size, progress=setup.progress,
     )  # fmt: skip
+    setup.parts.together()
     return {
         one.name: {m.name: read(folder / one.name / m.name, one.items) for m in setup.methods}
         for one in asked
@@ -248,10 +250,7 @@ def _notes(data: Mapping[str, Any]) -> list[str]:
 
 def _paper() -> Table:
     table = beside(lookup("figures", figure="10"), {}, "What the paper says of R-Bench (Figure 10)")
-    note = (
-        "Not measured here: the paper's paired questions about objects were not published, and the "
-        "questions above are others."
-    )
+    note = "Not measured here: the paper's questions about objects were not published."
     return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, note))
 
 
@@ -297,4 +296,5 @@ STUDY = Study(
     benchmarks=("action-scenes-open",),
     methods=("vanilla", "rve"),
     options={"n_photographs": 500},
+    work=work_of_all_questions,
 )

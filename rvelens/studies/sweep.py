@@ -20,10 +20,11 @@ from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
 from rvelens.plots import Series, bands, lines, surface
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Setup, Shown, Study, Work
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
+from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe, of_rve, pair, row, value
+from rvelens.studies.kit.work import work_of_settings
 from rvelens.tables import Table
 
 PLAIN = "vanilla"
@@ -35,13 +36,9 @@ def measure(setup: Setup) -> dict[str, Any]:
     """Answers under every setting, and their figures against the plain model."""
     need_truths("sweep", setup.benchmarks)
     base = of_rve(setup)
-    axes = _axes(setup, base)
-    layers = _layer_rules(setup, base)
-    kwargs = {name: one for axis in (*axes.values(), layers) for name, one in axis.items()}
-    settings: dict[str, Hooks] = {
-        PLAIN: [],
-        **{name: rve_hooks(setup.ranking, **one) for name, one in kwargs.items()},
-    }
+    axes, layers = _axes(setup, base), _layer_rules(setup, base)
+    kwargs = _every(axes, layers)
+    settings = _settings(setup, kwargs)
     benchmark = setup.benchmark
     answers = setup.answers(benchmark.name, benchmark, settings)
     candidates = _alike(axes["bands"], len(base["layers"]))
@@ -58,6 +55,24 @@ def measure(setup: Setup) -> dict[str, Any]:
         "candidates": candidates,
         "result": result,
     }
+
+
+def work(setup: Setup) -> Work:
+    """Every question under every setting."""
+    base = of_rve(setup)
+    settings = _settings(setup, _every(_axes(setup, base), _layer_rules(setup, base)))
+    return work_of_settings(setup, setup.benchmark.items, list(settings.values()))
+
+
+def _every(
+    axes: Mapping[str, Mapping[str, Any]], layers: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    return {name: one for axis in (*axes.values(), layers) for name, one in axis.items()}
+
+
+def _settings(setup: Setup, kwargs: Mapping[str, Mapping[str, Any]]) -> dict[str, Hooks]:
+    found = {name: rve_hooks(setup.ranking, **one) for name, one in kwargs.items()}
+    return {PLAIN: [], **found}
 
 
 def _axes(setup: Setup, base: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -95,14 +110,6 @@ def _named(
     base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     return {describe(one): one for one in ({**base, **change} for change in changes)}
-
-
-def describe(setting: Mapping[str, Any]) -> str:
-    """ "layers 3-5, K 5, alpha 0.05, beta 1": a setting of RVE, or of a control of it, in words."""
-    names = {"k": "K", "alpha": "alpha", "beta": "beta"}
-    rest = (f"{said} {setting[name]:g}" for name, said in names.items() if name in setting)
-    raw = () if setting.get("denoise", True) else ("no denoising",)
-    return ", ".join((f"layers {format_layers(setting['layers'])}", *rest, *raw))
 
 
 def _alike(bands: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:
@@ -287,4 +294,5 @@ STUDY = Study(
         "band_step": 1,
         "max_entropies": [0.5, 0.6, 0.7, 0.8, 0.9],
     },
+    work=work,
 )

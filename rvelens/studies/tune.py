@@ -23,8 +23,7 @@ from rvelens.model.replay import Hooks
 from rvelens.stats import auc
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row
-from rvelens.studies.sweep import describe
+from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe, of_rve, pair, row
 from rvelens.tables import Table
 
 PLAIN, DEFAULT, TUNED = "vanilla", "RVE, as it was", "RVE, tuned"

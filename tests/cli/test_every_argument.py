@@ -27,6 +27,10 @@ WHOLE = {
     ),
     "check": ("check", "model", "--image", "1.png"),
     "study": ("study", "main-table", "--out", "study", *PROFILE, "--model", "model"),
+    "reproduce": (
+        "reproduce", "model", "--out", "new", "--figure", "5", "--pairs", "pairs.jsonl",
+        "--images", ".", *PROFILE,
+    ),
     "tune": ("tune", "model", "--out", "tuned", *PROFILE),
     "judge": ("judge", "answers.jsonl", "--model", "m"),
     "pairs make": ("pairs", "make", "pairs.jsonl", "--images", ".", "-o", "made.jsonl"),
@@ -50,7 +54,7 @@ MISTAKES = {
 TEXTS = {
     ("ask", "question"), ("check", "question"),
     ("ask", "suffix"), ("scan", "suffix"), ("eval", "suffix"), ("study", "suffix"),
-    ("tune", "suffix"), ("judge", "model"), ("pairs make", "model"),
+    ("reproduce", "suffix"), ("tune", "suffix"), ("judge", "model"), ("pairs make", "model"),
 }  # fmt: skip
 # Right values that look like mistakes, or folders that are made.
 RIGHT = {
@@ -58,6 +62,7 @@ RIGHT = {
     ("eval", "output", "nowhere/[/b]/none.x"), ("study", "output", "nowhere/[/b]/none.x"),
     ("tune", "output", "nowhere/[/b]/none.x"), ("demo", "save", "nowhere/[/b]/none.x"),
     ("ask", "save_manifest", "nowhere/[/b]/none.x"),
+    ("reproduce", "output", "nowhere/[/b]/none.x"),
 }  # fmt: skip
 
 
@@ -153,7 +158,8 @@ def run(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "ask", "scan", "eval", "check", "study", "tune", "app", "bench"]
+    "command",
+    ["demo", "ask", "scan", "eval", "check", "study", "reproduce", "tune", "app", "bench"],
 )
 def test_without_a_mistake_the_model_is_reached(run, command):
     code, _, err = run(WHOLE[command])

@@ -157,10 +157,3 @@ def test_pairs_are_reviewed_and_alike_as_for_a_scan(run, tmp_path):
     (tmp_path / "p.jsonl").write_text(json.dumps({**row, "id": "p7", "decision": "edited"}))
     assert run(*command, "--reviewed", "--any-text", "--option", "n_draws=50")[0] == 0
     assert (tmp_path / "kept" / "ars-map.json").is_file()
-
-
-def test_a_study_in_several_processes_is_refused(run, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = run(*COMMAND, *METHOD, "--out", "kept")
-    assert code == 2
-    assert "study 'open-ended' in 2 processes: expected one" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from rvelens.studies.ars_map.agreement import (
     says_agreement,
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Setup, Shown, Study, Work
 from rvelens.studies.kit.pairs import by_pair
+from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
 
 
@@ -53,6 +55,12 @@ def measure(setup: Setup) -> dict[str, Any]:
         and {"with": other[0], **agreement(per_pair, other[1], cluster, setup.seed)},
         "stability": stability(per_pair, k, options["n_draws"], setup.seed),
     }  # fmt: skip
+
+
+def work(setup: Setup) -> Work:
+    """Both texts of every pair; a number for each head is stored."""
+    heads = setup.model.n_layers * setup.model.n_heads
+    return replace(work_of_prompts(len(setup.pairs), heads), prompts=2 * len(setup.pairs))
 
 
 def photographs_of(pairs: Sequence[ContrastivePair]) -> Int[np.ndarray, " pair"]:
@@ -231,4 +239,5 @@ STUDY = Study(
     show,
     needs=frozenset({"pairs"}),
     options={"k": 5, "n_draws": 50, "against": ""},
+    work=work,
 )

@@ -21,6 +21,7 @@ from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import pictures
 from rvelens.studies.kit.asking import answers, ask, asked, labels, need_truths
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
+from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
@@ -239,4 +240,5 @@ STUDY = Study(
     show,
     methods=("vanilla", "rve"),
     options={"against": "rve", "n_cases": 12},
+    work=work_of_all_questions,
 )

@@ -15,8 +15,7 @@ from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
 from rvelens.studies.head_scores.ways import ALL_HEADS, ORACLE, SWAPPED
 from rvelens.studies.kit.base import Setup, Shown
-from rvelens.studies.kit.settings import pair, value
-from rvelens.studies.sweep import describe
+from rvelens.studies.kit.settings import describe, pair, value
 from rvelens.tables import Table
 
 CONTROL = "random"  # The score that ranks heads by chance.

@@ -18,6 +18,8 @@ from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import UnaskableError
 from rvelens.model.replay import Hooks, can_replay, replays_exactly
+from rvelens.stats import Estimate
+from rvelens.studies.kit.paper import Cell
 from rvelens.studies.kit.parts import Parts
 from rvelens.tables import Table
 
@@ -30,12 +32,31 @@ class Shown:
         tables, figures, pages: by a short name that their files' names end in; "" for the main one.
             Pages are HTML.
         says: what it means, in sentences that claim only what the numbers confirm.
+        measured: what stands beside each cell of the paper, in its unit.
     """
 
     tables: Mapping[str, Table]
     figures: Mapping[str, Figure] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     says: tuple[str, ...] = ()
+    measured: Mapping[Cell, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a study runs through its model and stores, counted before it is measured.
+
+    Attributes:
+        prompts: forwards of a whole prompt, at most: questions about one image may share its part.
+        answers: generated answers, each one row a token.
+        tokens: length of each answer; None where the model ends it.
+        stored: bytes of what is computed, about; figures come on top.
+    """
+
+    prompts: int
+    answers: int = 0
+    tokens: int | None = None
+    stored: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +66,10 @@ class Batch:
     items: list[Item]
     images: list[Image.Image]
     texts: list[str]
+
+
+class LeftToFirst(Exception):  # noqa: N818
+    """In a process that has done its share of a study, whose rest the first process does alone."""
 
 
 HooksOf = Callable[[Batch], Hooks]
@@ -82,6 +107,11 @@ class Setup:
     def benchmark(self) -> Benchmark:
         """The first benchmark, which most studies are about."""
         return self.benchmarks[0]
+
+    def leave_to_first(self) -> None:
+        """End measuring in all processes but the first: what follows is not shared."""
+        if not self.parts.here.is_first:
+            raise LeftToFirst
 
     @property
     def ranking(self) -> ARSProfile:
@@ -193,6 +223,7 @@ class Study:
         methods: what is compared where no method is named; () where methods play no part.
         options: defaults of its own options; a value must be of its default's type.
         several: whether it compares models.
+        work: what `measure` will run, counted; None where nothing counts it.
     """
 
     name: str
@@ -205,6 +236,7 @@ class Study:
     methods: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     several: bool = False
+    work: Callable[[Setup], Work] | None = None
 
     def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The study's options, as given or by default.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.paper import Cell, compare
+from rvelens.studies.kit.paper import Cell, compare, model_key
 from rvelens.tables import Table
 
 _NUMBERS = ("table", "metric", "paper", "measured", "low", "high", "difference", "note")
@@ -39,6 +39,15 @@ def beside(cells: Iterable[Cell], measured: Mapping[Cell, Estimate], title: str)
         frozenset({"difference"}),
         tuple(f"[{n}] {note}" for note, n in notes.items()),
     )
+
+
+def without_number(models: Iterable[str]) -> list[str]:
+    """A sentence for each model that is none of the paper's."""
+    return [
+        f"measured on {model}, for which the paper has no number."
+        for model in models
+        if model_key(model) is None
+    ]
 
 
 def _named(key: str, value: str | bool) -> str:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
-from rvelens.heads.pair import ContrastivePair, with_suffix
+from rvelens.evaluate.manifest import about_model, versions
+from rvelens.heads.pair import ContrastivePair, check_pair, with_suffix
+from rvelens.heads.profile import ARSProfile
+from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.scores import score_heads
+from rvelens.scores.heads import PerPair, profile_of
 from rvelens.studies.kit.base import Setup, iterate
+from rvelens.studies.kit.parts import Parts, shared_parts
 
 CHUNK = 32  # Pairs that are kept together; a file's name must not depend on the batch size.
 
@@ -24,16 +32,96 @@ def by_pair(setup: Setup, score: str, label: str) -> Float[np.ndarray, "pair lay
         label: names what is computed, for progress; with hyphens, a file's name.
     """
     every = with_suffix(setup.pairs, setup.decoding.suffix)
-    chunks: list[Any] = []
-    for start in iterate(setup.progress, label)(range(0, len(every), CHUNK)):
 
-        def compute(pairs: Sequence[ContrastivePair] = every[start : start + CHUNK]) -> Any:
-            found = score_heads(
-                setup.model, pairs, score=score, batch_size=setup.batch_size,
-                prompt=setup.decoding.prompt, any_text=True,
-            )  # fmt: skip
-            assert found.per_pair is not None
-            return found.per_pair.tolist()
+    def compute(pairs: Sequence[ContrastivePair]) -> PerPair:
+        return _per_pair(setup.model, pairs, score, setup.batch_size, setup.decoding.prompt)
 
-        chunks += setup.parts.keep(f"{label}-{start:06d}", compute)
-    return np.array(chunks, dtype=float)
+    progress = iterate(setup.progress, label)
+    return _kept(setup.parts, every, CHUNK, label, compute, progress)
+
+
+def score_heads_together(
+    model: HookedLVLM,
+    pairs: Sequence[ContrastivePair],
+    folder: Path,
+    *,
+    score: str = "ars",
+    batch_size: int = 8,
+    prompt: str = "chat",
+    any_text: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> ARSProfile | None:
+    """`score_heads` by several processes, which keep what they compute in a folder.
+
+    The batches are those of one process, so the profile is the same. It goes on where it stopped.
+
+    Args:
+        model, pairs, score, batch_size, prompt, any_text, progress: as in `score_heads`.
+        folder: where scores of pairs are kept, of this model and these settings alone.
+
+    Returns:
+        the profile; None in all but the first process.
+
+    Raises:
+        ValueError: what `score_heads` refuses; the folder holds scores that were made with something
+            else; another process failed or is gone.
+    """
+    for pair in () if any_text else pairs:
+        check_pair(pair)
+    made_with = {
+        "model": about_model(model),
+        "pairs": digest_of_pairs(pairs),
+        "score": score,
+        "prompt": prompt,
+        "batch_size": batch_size,
+        "versions": versions(),
+    }
+
+    def compute(some: Sequence[ContrastivePair]) -> PerPair:
+        return _per_pair(model, some, score, batch_size, prompt)
+
+    with shared_parts(folder, made_with) as parts:
+        kept = _kept(parts, pairs, batch_size, "pairs", compute, progress)
+    if not parts.here.is_first:
+        return None
+    return profile_of(model, torch.as_tensor(kept, dtype=torch.float32), score, prompt)
+
+
+def _per_pair(
+    model: HookedLVLM, pairs: Sequence[ContrastivePair], score: str, batch_size: int, prompt: str
+) -> PerPair:
+    """Scores of pairs whose texts have been looked at."""
+    found = score_heads(
+        model, pairs, score=score, batch_size=batch_size, prompt=prompt, any_text=True
+    )
+    assert found.per_pair is not None
+    return found.per_pair
+
+
+def _kept(
+    parts: Parts,
+    pairs: Sequence[ContrastivePair],
+    size: int,
+    label: str,
+    compute: Callable[[Sequence[ContrastivePair]], PerPair],
+    progress: Callable[[Iterable[Any]], Iterable[Any]],
+) -> Float[np.ndarray, "pair layer head"]:
+    """Scores of all pairs, so many of them a part."""
+    chunks = parts.keep_each(
+        {
+            f"{label}-{start:06d}": lambda some=pairs[start : start + size]: compute(some).tolist()
+            for start in range(0, len(pairs), size)
+        },
+        progress,
+    )
+    return np.array([row for chunk in chunks for row in chunk], dtype=float)
+
+
+def digest_of_pairs(pairs: Sequence[ContrastivePair]) -> str | None:
+    """Identifies pairs by their texts and names."""
+    if not pairs:
+        return None
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(f"{pair.id}\t{pair.question}\t{pair.contrastive}\n".encode())
+    return digest.hexdigest()

@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import glob
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate.manifest import settle
+from rvelens.evaluate.processes import (
+    Processes,
+    Sign,
+    at_work,
+    meet,
+    processes,
+    wait_for_others,
+)
 from rvelens.files.atomic import (
     append_lines,
     as_json,
     cut_torn_line,
+    locked,
     parse_json,
     read_lines,
     write_json,
 )
 
 
+@contextmanager
+def shared_parts(folder: Path, made_with: Mapping[str, Any]) -> Iterator[Parts]:
+    """The parts in a folder, shared by the processes that `torchrun` or `accelerate launch` started.
+
+    The first process waits at the end of the block until the others have left it.
+
+    Args:
+        folder: as in `Parts.open`.
+        made_with: the same.
+
+    Raises:
+        ValueError: what `Parts.open` refuses; another run writes; a process failed or is gone.
+    """
+    here = processes()
+    lock = f"{folder.name}.{here.rank}.lock" if here.rank else f"{folder.name}.lock"
+    signs = folder.with_name(f"{folder.name}.processes")
+    with locked(folder.with_name(lock), folder), at_work(signs, here) as sign:
+        parts = Parts.open(folder, made_with) if here.is_first else Parts(folder)
+        meet(here)
+        yield replace(parts, sign=sign)
+    if here.is_first:
+        wait_for_others(signs, here)
+
+
 @dataclass(frozen=True)
 class Parts:
     """A folder of finished parts, all made with the same settings.
 
+    Several processes share the work where all of them call the same methods in the same order: each
+    computes its share, waits for the others, and has the whole.
+
     Attributes:
         folder: holds manifest.json beside the parts.
+        sign: of this process among those that share the folder; None where it is alone.
     """
 
     folder: Path
+    sign: Sign | None = None
 
     @classmethod
     def open(cls, folder: Path, made_with: Mapping[str, Any]) -> Parts:
@@ -46,14 +86,34 @@ class Parts:
         """Further parts in a folder of their own, made with the same settings."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        return Parts(folder)
+        return replace(self, folder=folder)
+
+    @property
+    def here(self) -> Processes:
+        """This process among those that share the folder."""
+        return Processes() if self.sign is None else self.sign.here
+
+    def together(self) -> None:
+        """Wait until every process has come to this line."""
+        if self.sign is not None:
+            self.sign.together()
 
     def keep(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A part by its name: as it was kept, or computed now and kept."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            write_json(path, compute())
-        return _json(path.read_bytes(), path)
+        """A part by its name: as it was kept, or computed now by the first process and kept."""
+        return self.keep_each({name: compute})[0]
+
+    def keep_each(
+        self,
+        computes: Mapping[str, Callable[[], Any]],
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> list[Any]:
+        """Parts by their names, as `keep` has them; processes take turns in computing them."""
+        paths = {name: self.folder / f"{name}.json" for name in computes}
+        for name in progress(list(computes)[self.here.rank :: self.here.count]):
+            if not paths[name].exists():
+                write_json(paths[name], computes[name]())
+        self.together()
+        return [_json(path.read_bytes(), path) for path in paths.values()]
 
     def by_item(
         self,
@@ -66,18 +126,32 @@ class Parts:
 
         What could not be computed is None, and tried again in the next run.
         """
-        path = self.folder / f"{name}.jsonl"
+        here = self.here
+        path = self.folder / (f"{name}.{here.rank}.jsonl" if here.rank else f"{name}.jsonl")
         cut_torn_line(path)
-        found: dict[str, Any] = {}
-        for line in read_lines(path, drop_torn=True) if path.exists() else ():
-            found |= _json(line.content, line, dict)
-        left = [b for b in batches if any(found.get(item.id) is None for item in b)]
+        found = self._found(name)
+        mine = batches[here.rank :: here.count]
+        left = [b for b in mine if any(found.get(item.id) is None for item in b)]
         for batch in progress(left) if left else left:
             ids = [item.id for item in batch]
             new = dict(zip(ids, compute(batch), strict=True))
             append_lines(path, [new])
             found |= as_json(new)
+        self.together()
+        if here.count > 1:
+            found = self._found(name)
         return {item.id: found[item.id] for batch in batches for item in batch}
+
+    def _found(self, name: str) -> dict[str, Any]:
+        """Values by item that every process has kept; of two, the one that could be computed."""
+        found: dict[str, Any] = {}
+        first = self.folder / f"{name}.jsonl"
+        others = sorted(self.folder.glob(f"{glob.escape(name)}.[0-9]*.jsonl"))
+        for path in (first, *others):
+            for line in read_lines(path, drop_torn=True) if path.exists() else ():
+                new = _json(line.content, line, dict)
+                found |= {k: v for k, v in new.items() if v is not None or k not in found}
+        return found
 
 
 def _json(text: bytes, where: Any, kind: type = object) -> Any:

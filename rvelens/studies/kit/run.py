@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +11,15 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
-from rvelens.files.atomic import locked
 from rvelens.files.paths import slug
 from rvelens.heads.pair import ContrastivePair, check_pair
 from rvelens.heads.profile import ARSProfile
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.weights import check_profile_of
-from rvelens.studies.kit.base import Setup, Study
-from rvelens.studies.kit.parts import Parts
+from rvelens.studies.kit.base import LeftToFirst, Setup, Study
+from rvelens.studies.kit.pairs import digest_of_pairs
+from rvelens.studies.kit.parts import shared_parts
 
 
 def run(
@@ -39,8 +37,10 @@ def run(
     seed: int = 55,
     any_text: bool = False,
     progress: Progress = lambda items, label: items,
-) -> tuple[Setup, dict[str, Any], dict[str, Any]]:
+) -> tuple[Setup, dict[str, Any], dict[str, Any]] | None:
     """Measure a study on a model. What is computed is kept in `out/parts`, to go on from there.
+
+    Processes that `torchrun` or `accelerate launch` started share the work.
 
     Args:
         study: from `rvelens.studies.find_study`.
@@ -57,19 +57,15 @@ def run(
 
     Returns:
         the setup, what it was made with (a manifest), and what was measured; `study.show` and
-        `rvelens.studies.kit.write.write` make tables, figures and files of them.
+        `rvelens.studies.kit.write.write` make tables, figures and files of them. None in all but the
+        first of several processes.
 
     Raises:
         ValueError: something that the study needs is missing, a pair that `check_pair` refuses, an
             option that the study has not, or a folder with parts that were made with something else,
-            or that another run is writing.
+            or that another run is writing; another process that failed or is gone.
     """
     options, decoding = study.settled(options or {}), decoding or Decoding()
-    if int(n := os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            f"study {study.name!r} in {n} processes: expected one process; run it without "
-            "`accelerate launch`."
-        )
     if "profile" in study.needs and profile is None:
         raise ValueError(
             f"study {study.name!r} without a head profile: expected a profile of this model; "
@@ -89,7 +85,7 @@ def run(
         "model": about_model(model),
         "profile": None if profile is None else profile.digest(),
         "benchmarks": [about_questions(benchmark) for benchmark in benchmarks],
-        "pairs": _digest(pairs),
+        "pairs": digest_of_pairs(pairs),
         "methods": {method.name: dict(method.parameters) for method in methods},
         "decoding": asdict(decoding),
         "options": options,
@@ -97,19 +93,14 @@ def run(
         "versions": versions(),
     }
     folder = Path(out) / "parts" / study.name / slug(model.name)
-    with locked(folder.with_name(f"{folder.name}.lock"), folder):
+    with shared_parts(folder, made_with) as parts:
+        first = parts.here.is_first
         setup = Setup(
-            model, profile, tuple(benchmarks), tuple(pairs), tuple(methods), decoding, options,
-            Parts.open(folder, made_with), batch_size, seed, progress,
+            model, profile, tuple(benchmarks), tuple(pairs), tuple(methods), decoding, options, parts,
+            batch_size, seed, progress if first else lambda items, label: items,
         )  # fmt: skip
-        return setup, made_with, study.measure(setup)
-
-
-def _digest(pairs: Sequence[ContrastivePair]) -> str | None:
-    """Identifies pairs by their texts and names."""
-    if not pairs:
-        return None
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(f"{pair.id}\t{pair.question}\t{pair.contrastive}\n".encode())
-    return digest.hexdigest()
+        try:
+            data = study.measure(setup)
+        except LeftToFirst:
+            return None
+    return (setup, made_with, data) if first else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rvelens.heads.layers import parse_layers
+from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.studies.kit.base import Setup
 from rvelens.tables import Cell
 
@@ -27,6 +27,14 @@ def of_rve(setup: Setup) -> dict[str, Any]:
     known = {k: v for k, v in method.parameters.items() if k != "profile"}
     layers = parse_layers(str(known["layers"]), setup.profile, setup.model.n_layers)
     return {**known, "layers": layers}
+
+
+def describe(setting: Mapping[str, Any]) -> str:
+    """ "layers 3-5, K 5, alpha 0.05, beta 1": a setting of RVE, or of a control of it, in words."""
+    names = {"k": "K", "alpha": "alpha", "beta": "beta"}
+    rest = (f"{said} {setting[name]:g}" for name, said in names.items() if name in setting)
+    raw = () if setting.get("denoise", True) else ("no denoising",)
+    return ", ".join((f"layers {format_layers(setting['layers'])}", *rest, *raw))
 
 
 def row(result: Mapping[str, Any], name: str, before: str = "vanilla") -> Sequence[Cell]:

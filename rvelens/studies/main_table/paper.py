@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.beside import beside, without_number
 from rvelens.studies.kit.paper import COUNTED, Cell, load, model_key
 from rvelens.tables import Cell as Value
 from rvelens.tables import Table
@@ -25,21 +25,27 @@ _OF_RELATIONS = ("mmrel", "rbench")
 
 def beside_tables(measured: Sequence[Data]) -> dict[str, Table]:
     """The paper's three tables with what was measured of them, and R-Bench (Instance) apart."""
-    notes = tuple(_notes(measured))
+    notes, numbers = tuple(_notes(measured)), measured_cells(measured)
     tables = {}
     for name, title in ABOUT.items():
         cells = load(name)
-        found = {
-            cell: Estimate(**number)
-            for data in measured
-            for cell in cells
-            if cell.model == model_key(data["model"])
-            and (number := compared(data, cell, cell.benchmark)) is not None
-        }
+        found = {cell: number for cell, number in numbers.items() if cell.table == name}
         # Without a measurement it is the paper's alone, which nobody wants in a terminal.
         table = beside(cells, found, f"Paper and measurement: {title}")
         tables[name] = replace(table, notes=table.notes + notes, aside=not found)
     return tables | _instance(measured)
+
+
+def measured_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
+    """What stands beside the cells of the three tables."""
+    return {
+        cell: Estimate(**number)
+        for table in ABOUT
+        for data in measured
+        for cell in load(table)
+        if cell.model == model_key(data["model"])
+        and (number := compared(data, cell, cell.benchmark)) is not None
+    }
 
 
 def compared(data: Data, cell: Cell, benchmark: str | None) -> dict[str, float] | None:
@@ -81,20 +87,22 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
                     rows.append([*what, *both])
     if not rows:
         return {}
-    columns = ("model", "relation", "method", "metric", "paper", "boxes", "masks")
+    columns = ["model", "relation", "method", "metric", "paper", "boxes", "masks"]
+    for place in (6, 5):  # one way of marking may not have been asked about
+        if all(row[place] is None for row in rows):
+            columns.pop(place)
+            rows = [[*row[:place], *row[place + 1 :]] for row in rows]
     note = (
         "The paper does not say whether its R-Bench (Instance) is of boxes or of masks, so neither is "
         "subtracted from it."
     )
-    return {"instance": Table("R-Bench (Instance)", columns, rows, notes=(note,))}
+    return {"instance": Table("R-Bench (Instance)", tuple(columns), rows, notes=(note,))}
 
 
 def _notes(measured: Sequence[Data]) -> Iterator[str]:
     """Why something that was measured stands beside nothing, and which number stands there."""
     paper = {str(cell.benchmark) for table in ABOUT for cell in load(table)}
-    for data in measured:
-        if model_key(data["model"]) is None:
-            yield f"measured on {data['model']}, for which the paper has no number."
+    yield from without_number(data["model"] for data in measured)
     yield from _fewer(measured)
     for name, relation in measured[0]["relations"].items():
         lists = [data["over_lists"][name].get("lists") for data in measured]

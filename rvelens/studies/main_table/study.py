@@ -18,7 +18,8 @@ from rvelens.plots import Row, dots
 from rvelens.stats import Estimate, draw_counts
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study
-from rvelens.studies.main_table.paper import beside_tables, paper_value
+from rvelens.studies.kit.work import work_of_all_questions
+from rvelens.studies.main_table.paper import beside_tables, measured_cells, paper_value
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
@@ -115,7 +116,7 @@ def show(setup: Setup, measured: Sequence[Data]) -> Shown:
         for data, name in zip(measured, names, strict=True)
         if any(True for _ in _results(data))
     }
-    return Shown(tables, figures, says=tuple(_says(measured, names)))
+    return Shown(tables, figures, {}, tuple(_says(measured, names)), measured_cells(measured))
 
 
 def _results(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -141,8 +142,7 @@ def _accuracies(measured: Sequence[Data], names: Sequence[str]) -> Table:
                 row += _accuracy_cells(data, benchmark, method, lists)
             rows.append(row)
     title = "Accuracy and F1 (official rules, yes is positive)"
-    if not several:
-        title = f"{names[0]}: {title[0].lower()}{title[1:]}"
+    title = title if several else f"{names[0]}: {title[0].lower()}{title[1:]}"
     return Table(title, ("benchmark", "method", *columns), rows, notes=_notes(measured, names))
 
 
@@ -233,7 +233,7 @@ def _changes(measured: Sequence[Data], names: Sequence[str]) -> Table:
         for benchmark, pair in _against_baseline(data)
     ]  # fmt: skip
     title = f"Changes against {first} on the same questions"
-    return Table(title, columns, rows, frozenset({"accuracy", "F1"}))
+    return Table(title, columns, rows, frozenset(columns[3:5]))
 
 
 def _more(measured: Sequence[Data], names: Sequence[str]) -> Table:
@@ -296,4 +296,5 @@ STUDY = Study(
     show,
     methods=tuple(METHODS),
     several=True,
+    work=work_of_all_questions,
 )

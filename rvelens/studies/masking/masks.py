@@ -63,6 +63,11 @@ def choose(
     }
 
 
+def distinct(masks: Mapping[str, Sequence[Sequence[Mask]]]) -> list[Mask]:
+    """Every mask of `choose`, each once."""
+    return list(dict.fromkeys(mask for many in masks.values() for one in many for mask in one))
+
+
 def _mask(order: Mapping[int, Sequence[int]], n: int) -> Mask:
     return tuple((layer, tuple(sorted(heads[:n]))) for layer, heads in order.items() if n)
 

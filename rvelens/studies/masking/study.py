@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from rvelens.hooks import head_mask_hooks
 from rvelens.model.yes_no import yes_margin, yes_no_ids
 from rvelens.plots import Series, lines
 from rvelens.stats import FEW
-from rvelens.studies.kit.base import Batch, Setup, Shown, Study
+from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Work
 from rvelens.studies.kit.margins import METRICS, Draws, draw_figures
+from rvelens.studies.kit.work import work_of_prompts
 from rvelens.studies.masking.masks import (
     LEAST,
     RANDOM,
     SENSITIVE,
     Mask,
     choose,
+    distinct,
     settled_counts,
     summary,
 )
@@ -51,16 +54,16 @@ def measure(setup: Setup) -> dict[str, Any]:
     """
     _check(setup)
     masks = _masks(setup)
-    distinct = list(dict.fromkeys(mask for many in masks.values() for one in many for mask in one))
+    every = distinct(masks)
     asked = setup.benchmark.sample(setup.options["n_questions"]).items
-    margins = margins_under(setup, asked, distinct)
+    margins = margins_under(setup, asked, every)
     items = [item for item in asked if item.id in margins]
     if not items:
         raise ValueError(
             f"none of {len(asked)} questions of {setup.benchmark.name} could be asked: expected "
             "readable images; run `rvelens data check`."
         )
-    column = {mask: n for n, mask in enumerate(distinct)}
+    column = {mask: n for n, mask in enumerate(every)}
     at = {who: [[column[mask] for mask in one] for one in many] for who, many in masks.items()}
     return {
         "model": setup.model.name,
@@ -75,6 +78,13 @@ def measure(setup: Setup) -> dict[str, Any]:
     }
 
 
+def work(setup: Setup) -> Work:
+    """Every question under every mask, each a whole forward."""
+    n = min(setup.options["n_questions"], len(setup.benchmark.items))
+    masks = len(distinct(_masks(setup)))
+    return replace(work_of_prompts(n, masks), prompts=n * masks)
+
+
 def _layers(setup: Setup) -> list[int]:
     """Where heads are masked."""
     said, n = str(setup.options["layers"]).strip(), setup.model.n_layers
@@ -86,8 +96,8 @@ def _counts(setup: Setup) -> list[int]:
 
 
 def _masks(setup: Setup) -> dict[str, list[list[Mask]]]:
-    n_random = setup.options["n_random"]
-    return choose(setup.ranking, _layers(setup), _counts(setup), n_random, setup.seed)
+    n = setup.options["n_random"]
+    return choose(setup.ranking, _layers(setup), _counts(setup), n, setup.seed)
 
 
 def _check(setup: Setup) -> None:
@@ -277,4 +287,5 @@ STUDY = Study(
     show,
     needs=frozenset({"profile"}),
     options={"n_random": 10, "counts": [], "layers": "preset", "n_questions": 96},
+    work=work,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,18 @@ from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.judge.open_ended import PROMPT_VERSION, judge
 from rvelens.judge.open_ended import Item as Judged
 from rvelens.plots import Row, dots
-from rvelens.stats import Estimate, bootstrap
+from rvelens.stats import bootstrap
 from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
-from rvelens.studies.kit.beside import beside
-from rvelens.studies.kit.paper import load, model_key
+from rvelens.studies.kit.work import work_of_all_questions
+from rvelens.studies.open_ended.paper import beside_table, groups, measured_cells, paper_cell
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
 # Scores of the answers to a benchmark's questions; NaN where there is none.
 Scores = Float[np.ndarray, " question"]
 EXACT = "exact match, no judge"
-_DOMAINS = {"real-action": "real", "dalle-action": "dalle"}
+_ROLES = {"vanilla": "plain", "rve": "rve"}
 
 
 def measure(setup: Setup) -> dict[str, Any]:
@@ -43,6 +42,8 @@ def measure(setup: Setup) -> dict[str, Any]:
     _check(setup.benchmarks, name)
     methods = baseline_first(setup.methods)
     report = ask(setup, methods)
+    if setup.options["judge_model"]:
+        setup.leave_to_first()  # that asks the judge
     return {
         "model": setup.model.name,
         "methods": [method.name for method in methods],
@@ -65,16 +66,21 @@ def _check(benchmarks: Sequence[Benchmark], judge_model: str) -> None:
                 f"study 'open-ended' on {one.name}, which has yes/no questions: expected "
                 "open-ended questions; use the study main-table."
             )
-        longer = [text for text in references if text is not None and len(text.split()) != 1]
-        if longer and not judge_model:
-            raise ValueError(
-                f"{one.name} without a judge: expected one, since its references are longer than "
-                f"one word ({longer[0]!r}); pass --option judge_model=MODEL and set "
-                "OPENAI_API_KEY."
-            )
+        refuse_without_judge(one, judge_model)
     if judge_model:
         with connect(Endpoint(judge_model)):  # says at once what is missing
             pass
+
+
+def refuse_without_judge(benchmark: Benchmark, judge_model: str) -> None:
+    """Raise ValueError for references that exact match cannot compare, where there is no judge."""
+    references = [item.reference or "" for item in benchmark.items]
+    longer = [text for text in references if len(text.split()) != 1]
+    if longer and not judge_model:
+        raise ValueError(
+            f"{benchmark.name} without a judge: expected one, since its references are longer than "
+            f"one word ({longer[0]!r}); pass --option judge_model=MODEL and set OPENAI_API_KEY."
+        )
 
 
 def _scored(setup: Setup, benchmark: Benchmark, methods: Sequence[str]) -> dict[str, Any]:
@@ -174,21 +180,13 @@ def show(setup: Setup, measured: Sequence[Data]) -> Shown:
     names = labels([data["model"] for data in measured])
     tables = {"": _scores_table(measured, names)}
     if all(data["judge"] for data in measured):
-        tables["table2"] = _beside(measured)
-    figures = {}
-    for data, name in zip(measured, names, strict=True):
-        rows = list(_rows(data))
-        if rows:
-            figures[slug(name) if len(names) > 1 else ""] = _figure(data, name, rows)
-    return Shown(tables, figures, says=tuple(_says(measured, names)))
-
-
-def _groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Benchmark, group and figures, wherever something was scored."""
-    for benchmark, result in data["benchmarks"].items():
-        for group, figures in result["groups"].items():
-            if figures["n"]:
-                yield benchmark, group, figures
+        tables["table2"] = beside_table(measured)
+    figures = {
+        slug(name) if len(names) > 1 else "": _figure(data, name, rows)
+        for data, name in zip(measured, names, strict=True)
+        if (rows := list(_rows(data)))
+    }
+    return Shown(tables, figures, {}, tuple(_says(measured, names)), measured_cells(measured))
 
 
 def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
@@ -197,7 +195,7 @@ def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
     rows: list[list[Cell]] = [
         [name, benchmark, group, method, figures["n"], mean, figures["difference"].get(method)]
         for data, name in zip(measured, names, strict=True)
-        for benchmark, group, figures in _groups(data)
+        for benchmark, group, figures in groups(data)
         for method, mean in figures["mean"].items()
     ]
     columns = ("model", "benchmark", "group", "method", "answers", "score", change)
@@ -226,64 +224,31 @@ def _notes(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
         yield from data["notes"]
 
 
-def _paper(data: Data, benchmark: str, group: str, method: str) -> Any:
-    """The paper's cell of what was measured, None where it has none."""
-    for cell in load("table2"):
-        place = (cell.model, cell.benchmark, cell.setting["domain"], cell.method)
-        if place == (model_key(data["model"]), benchmark, _DOMAINS.get(group), method):
-            return cell
-    return None
-
-
-def _beside(measured: Sequence[Data]) -> Table:
-    found = {
-        cell: Estimate(**mean)
-        for data in measured
-        for benchmark, group, figures in _groups(data)
-        for method, mean in figures["mean"].items()
-        if (cell := _paper(data, benchmark, group, method)) is not None
-    }
-    table = beside(load("table2"), found, "Paper and measurement: Table 2, judge scores")
-    notes = [
-        "The wording of the judge's prompt is this project's own, on the paper's criteria: these means "
-        "are not to be compared with the paper's as if one judge had given both.",
-        f"The paper's judge is GPT-5-mini, the measurement's {measured[0]['judge']}.",
-        *(
-            f"measured on {data['model']}, for which the paper has no number."
-            for data in measured
-            if model_key(data["model"]) is None
-        ),
-    ]
-    return replace(table, notes=(*table.notes, *notes), aside=not found)
-
-
 def _rows(data: Data) -> Iterator[Row]:
-    for benchmark, group, figures in _groups(data):
+    for benchmark, group, figures in groups(data):
         for method, mean in figures["mean"].items():
-            cell = _paper(data, benchmark, group, method) if data["judge"] else None
-            look = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
-            paper = float("nan") if cell is None else cell.value
-            yield Row(method, **mean, group=f"{benchmark}: {group}", paper=paper, role=look)
+            cell = paper_cell(data, benchmark, group, method) if data["judge"] else None
+            yield Row(
+                method, **mean, group=f"{benchmark}: {group}", role=_ROLES.get(method, "control"),
+                paper=float("nan") if cell is None else cell.value,
+            )  # fmt: skip
 
 
 def _figure(data: Data, name: str, rows: Sequence[Row]) -> Figure:
-    label = (
-        "judge's mean score, 0 to 10" if data["judge"] else "share right (exact match, no judge)"
-    )
+    label = "judge's mean score, 0 to 10" if data["judge"] else f"share right ({EXACT})"
     return dots(rows, x_label=label, baseline=data["methods"][0], title=name)
 
 
 def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
     for data, name in zip(measured, names, strict=True):
         first, by = data["methods"][0], data["scored_by"]
-        for benchmark, group, figures in _groups(data):
+        for benchmark, group, figures in groups(data):
             for method, change in figures["difference"].items():
+                said = "no change that these questions confirm"
                 if figures["photographs"] < 20:
                     said = "too few photographs to say"
                 elif change["low"] > 0 or change["high"] < 0:
                     said = "better" if change["low"] > 0 else "worse"
-                else:
-                    said = "no change that these questions confirm"
                 ends = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
                 yield f"{name}, {benchmark}, {group}: {method} against {first}: {said} ({ends}; {by})."
 
@@ -298,4 +263,5 @@ STUDY = Study(
     methods=("vanilla", "rve"),
     options={"judge_model": "", "judge_concurrency": 8},
     several=True,
+    work=work_of_all_questions,
 )

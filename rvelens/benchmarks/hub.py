@@ -1,0 +1,206 @@
+"""Benchmarks with their images from the Hugging Face Hub, where somebody keeps a copy.
+
+Nothing here is asked for unless the data are named "hub". A copy is pinned to one commit. It is fetched
+once, into the cache of huggingface_hub; what is there is read without a network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
+
+from rvelens.benchmarks import rules
+from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.benchmarks.files import Row, collect, sha256
+from rvelens.benchmarks.pope import PUBLISHED
+from rvelens.benchmarks.published import sources
+from rvelens.model.prompts import image_formats, load_image
+
+HUB = "hub"
+_OF = re.compile(r"-of-(\d+)\.parquet$")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A benchmark's rows and images in a repository of data sets.
+
+    Attributes:
+        repository: OWNER/NAME.
+        revision: the commit that is read.
+        files: a pattern of its parquet files.
+    """
+
+    repository: str
+    revision: str
+    files: str
+
+
+# https://huggingface.co/datasets/lmms-lab/POPE/tree/4db1276663dfa5eb8ad16a52d24c31a09e470896, whose
+# part "Full" has a split for each way to choose absent objects.
+_POPE = ("lmms-lab/POPE", "4db1276663dfa5eb8ad16a52d24c31a09e470896")
+COPIES: Mapping[str, Copy] = {
+    f"pope-{split}": Copy(*_POPE, f"Full/{split}*.parquet")
+    for split in ("random", "popular", "adversarial")
+}
+# Copies that nobody who made the benchmark looks after; they are named and not read.
+ELSEWHERE: Mapping[str, str] = {"amber": "qgallouedec/amber (discriminative, with images)"}
+
+
+def load(name: str) -> Benchmark:
+    """A benchmark from its copy on the Hub.
+
+    Args:
+        name: one of `rvelens.benchmarks.BENCHMARKS`.
+
+    Raises:
+        ValueError: there is no copy that is read; the sentence names the archives to fetch. Or the Hub
+            cannot be reached and the files are not in the cache, or they have no usable rows.
+    """
+    if name not in COPIES:
+        other = next((text for part, text in ELSEWHERE.items() if name.startswith(part)), "none")
+        archives = "; ".join(map(str, sources(name)))
+        raise ValueError(
+            f"{name} has no copy on the Hub that is read (others': {other}): expected --data DATA, a "
+            f"folder with its files; get them: {archives}."
+        )
+    copy = COPIES[name]
+    return read_copy(name, copy, fetch(copy))
+
+
+def fetch(copy: Copy) -> list[Path]:
+    """The parquet files of a copy: those in the cache, else fetched into it.
+
+    Raises:
+        ValueError: the Hub cannot be reached or has no such files.
+    """
+    asked: dict[str, Any] = {
+        "repo_id": copy.repository,
+        "repo_type": "dataset",
+        "revision": copy.revision,
+        "allow_patterns": [copy.files],
+    }
+    try:
+        there = _whole(
+            Path(huggingface_hub.snapshot_download(**asked, local_files_only=True)), copy
+        )
+        if there:
+            return there
+    except (OSError, ValueError):  # nothing of this commit is in the cache
+        pass
+    try:
+        found = _whole(Path(huggingface_hub.snapshot_download(**asked)), copy)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".:")
+        raise ValueError(
+            f"{copy.repository} cannot be fetched from the Hub ({first}): expected a network, or the "
+            "files in its cache; run it once where there is one, or name a folder as --data."
+        ) from error
+    if not found:
+        raise ValueError(
+            f"{copy.repository} at {copy.revision[:7]} has no whole {copy.files}: expected its parquet "
+            "files; name a folder as --data instead."
+        )
+    return found
+
+
+def _whole(folder: Path, copy: Copy) -> list[Path]:
+    """The files of a copy in a snapshot; none where one of several numbered ones lacks."""
+    found = sorted(folder.glob(copy.files)) or sorted(
+        folder.glob(f"{copy.files.removesuffix('*.parquet')}/*.parquet")
+    )
+    counts = {int(match[1]) for path in found if (match := _OF.search(path.name))}
+    return found if counts <= {len(found)} else []
+
+
+def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
+    """POPE's questions in parquet files.
+
+    Their columns are question_id, question, answer, image_source and image; others are ignored.
+
+    Args:
+        name: of the benchmark.
+        copy: where the files come from.
+        files: of one split, in order.
+
+    Raises:
+        ValueError: the package datasets is not installed, files that are no parquet, or lack a column.
+    """
+    rows = _rows(files)
+    columns = {"question_id", "question", "answer", "image_source", "image"}
+    if lacking := sorted(columns - set(rows.column_names)):
+        raise ValueError(
+            f"{copy.repository} has no column {', '.join(lacking)}, only "
+            f"{', '.join(rows.column_names)}: expected those of POPE; name a folder as --data instead."
+        )
+    texts = rows.remove_columns(["image"])
+    numbered = [
+        Row(files[0], f"{copy.repository} row {n + 1}", {**text, "number": n})
+        for n, text in enumerate(texts)
+    ]
+    items, problems = collect(numbered, lambda row: _item(rows, row))
+    return Benchmark(
+        name, items, problems, rules.pope,
+        {f"{copy.repository}@{copy.revision}/{path.name}": sha256(path) for path in files},
+        published=PUBLISHED,
+    )  # fmt: skip
+
+
+def _rows(files: Sequence[Path]) -> Any:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "benchmarks from the Hub need datasets, which is not installed: expected the extra [hub]; "
+            "pip install 'rvelens[hub]'."
+        ) from error
+    try:
+        rows = datasets.Dataset.from_parquet([str(path) for path in files])
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        raise ValueError(
+            f"{files[0]} cannot be read as parquet: expected the published file; remove it from the "
+            "cache, which fetches it anew."
+        ) from error
+    if "image" in rows.column_names:  # decoded where it is asked about, as other files are
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+    return rows
+
+
+def _item(rows: Any, row: Row) -> Item:
+    source = row.text("image_source")
+    # As POPE's own files and COCO spell it.
+    name = source if source.endswith(".jpg") else f"{source}.jpg"
+    return Item(
+        id=row.id("question_id"),
+        image=name,
+        source=name,
+        text=row.text("question"),
+        truth=row.truth("answer"),
+        reference=None,
+        group="",
+        load=partial(_picture, rows, row.value["number"], name),
+    )
+
+
+def _picture(rows: Any, number: int, name: str) -> Image.Image:
+    """The image of a row, in RGB; ValueError where there is none that can be read."""
+    content = (rows[number]["image"] or {}).get("bytes")
+    if not content:
+        raise ValueError(
+            f"row {number + 1} has no bytes of {name}: expected an image; fetch it anew."
+        )
+    try:
+        opened = Image.open(BytesIO(content), formats=image_formats())
+    except OSError as error:
+        raise ValueError(
+            f"row {number + 1}: {name} cannot be read as an image: expected one; fetch it anew."
+        ) from error
+    return load_image(opened, upright=False)

@@ -32,6 +32,7 @@ from rvelens.cli.common import (
     load_model,
     out,
 )
+from rvelens.cli.questions import Columns, Images, Questions, Rule, own_questions, show
 from rvelens.evaluate.tuned import Tuned
 from rvelens.files.atomic import parse_json
 from rvelens.files.paths import check_new_folder, refuse_foreign
@@ -60,10 +61,14 @@ class ListOptions(TyperCommand):
 
 def evaluate(
     model: Model,
-    benchmark: Annotated[
-        list[str], typer.Option(help=f"One or several of {', '.join(BENCHMARKS)}.")
-    ],
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help=f"One or several of {', '.join(BENCHMARKS)}.")
+    ] = None,
+    questions: Questions = None,
+    images: Images = None,
+    column: Columns = None,
+    rule: Rule = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"One or several of {', '.join(METHODS)}.", show_default="vanilla"),
@@ -105,7 +110,9 @@ def evaluate(
     device_map: DeviceMap = None,
     json: Json = False,
 ) -> None:
-    """Ask benchmarks' questions under several methods, and score and compare the answers.
+    """Ask questions under several methods, and score and compare the answers.
+
+    The questions are of benchmarks, or your own.
 
     The same command again goes on where the last one stopped. Under `accelerate launch -m rvelens
     eval ...` several processes share the work.
@@ -116,8 +123,15 @@ def evaluate(
     methods = known(method or ["vanilla"], METHODS, "method")
     loaded = [
         _questions(name, data, limit, pairs_left_out, options)
-        for name in known(benchmark, BENCHMARKS, "benchmark")
+        for name in known(benchmark or [], BENCHMARKS, "benchmark")
     ]
+    own = own_questions(questions, images, column, rule, limit)
+    loaded += own
+    if not loaded:
+        raise ValueError(
+            "eval without questions: expected a benchmark or your own; add --benchmark NAME or "
+            "--questions FILE."
+        )
     parameters = parameters_by_method(setting or [], methods)
     check_model_options(model, family, device_map, prompt)
     ranking = find_profile(profile, model) if "rve" in methods else None
@@ -128,6 +142,7 @@ def evaluate(
     reports = [output / "report.json", output / "report.md"]
     refuse_foreign(reports, reports[0], "methods")
     found = None if tuned is None else _tuned(tuned, parameters, loaded)
+    show(own)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     if found is not None and ranking is not None:
         found.refuse_other(hooked.name, ranking.digest())

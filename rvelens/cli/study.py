@@ -38,6 +38,7 @@ from rvelens.cli.common import (
     warn,
 )
 from rvelens.cli.evaluate import known, parameters_by_method
+from rvelens.cli.questions import Columns, Questions, Rule, own_questions, show
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.heads.pair import ContrastivePair
 from rvelens.interventions.methods import METHODS, check_parameters, make_method
@@ -71,6 +72,9 @@ def study(
         typer.Option(help=f"Of {', '.join(BENCHMARKS)}.", show_default="the study's"),
     ] = None,
     data: Data = None,
+    questions: Questions = None,
+    column: Columns = None,
+    rule: Rule = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(help="A file of `rvelens scan`, or `published`; one a model, in their order."),
@@ -82,7 +86,9 @@ def study(
             show_default="those of action scenes, where the model or every --benchmark is of them",
         ),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The folder of the images of --pairs and --questions.")
+    ] = None,
     reviewed: Reviewed = False,
     any_text: AnyText = False,
     method: Annotated[
@@ -133,8 +139,9 @@ def study(
     names = known(method or chosen.methods, METHODS, "method")
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
-    asked = known(benchmark or chosen.benchmarks, BENCHMARKS, "benchmark")
-    benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked]
+    own = own_questions(questions, None if questions is None else images, column, rule, limit)
+    asked = known(benchmark or (() if own else chosen.benchmarks), BENCHMARKS, "benchmark")
+    benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked] + own
     check_images(benchmarks)
     for one in models:
         check_model_options(one, family, device_map, prompt)
@@ -148,8 +155,10 @@ def study(
     ]
     for n in names:
         check_parameters(n, parameters[n], rankings[0])
-    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES)
-    contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
+    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES and not own)
+    of_pairs = images if pairs is not None or questions is None else None
+    contrastive = _pairs(chosen, pairs, of_pairs, limit, of_scenes=of_scenes, reviewed=reviewed)
+    show(own)
     made_with, measured = [], []
     setup = None
     for one, ranking in zip(models, rankings, strict=True):

@@ -19,7 +19,7 @@ from rvelens.hooks.rve import RVEHook
 from rvelens.interventions.methods import Method
 from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import pictures
-from rvelens.studies.kit.asking import answers, ask, asked, labels, need_truths
+from rvelens.studies.kit.asking import answers, ask, asked, labels, need_labels
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 from rvelens.tables import Cell, Table
 
@@ -31,9 +31,9 @@ def measure(setup: Setup) -> dict[str, Any]:
     """All flips with both answers, a random choice of them, and the tokens enhanced in these.
 
     Raises:
-        ValueError: open-ended questions, fewer than two methods, or `against` is none of them.
+        ValueError: questions that a judge scores, fewer than two methods, or `against` is none of them.
     """
-    need_truths("cases", setup.benchmarks)
+    need_labels("cases", setup.benchmarks)
     before, after = _two(setup)
     report = ask(setup, [before, after])
     return {
@@ -100,7 +100,7 @@ def flip(item: Item, before: Answer, after: Answer, gained: bool) -> dict[str, A
         "id": item.id,
         "group": item.group,
         "question": item.text,
-        "truth": "yes" if item.truth else "no",
+        "truth": item.label,
         "before": {"answer": before.text, "p_yes": _p_yes(before.margin)},
         "after": {"answer": after.text, "p_yes": _p_yes(after.margin)},
         "direction": "gained" if gained else "lost",

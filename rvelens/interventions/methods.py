@@ -112,6 +112,7 @@ def _rve(
     scope: str = "all",
     denoise: bool = True,
     max_entropy: float = 1.0,
+    steps: str = "all",
 ) -> Method:
     if profile is None:
         raise ValueError(
@@ -130,6 +131,7 @@ def _rve(
     }
     if max_entropy != 1:  # left out at its default, so that runs made before there was one go on
         settled["max_entropy"] = max_entropy
+    settled |= _if_restricted(steps)
     hooks = rve_hooks(profile, chosen, **settled)
     parameters = {"layers": format_layers(chosen), **settled, "profile": profile.digest()}
     return Method("rve", parameters, tuple(hooks))
@@ -174,11 +176,13 @@ def _vaf(
     layers: Layers = "preset",
     enhance: float = 1.15,
     suppress: float = 0.95,
+    steps: str = "all",
 ) -> Method:
     # https://github.com/ustc-hyin/ClearSight/blob/5466c945be8cbd69ecc08b09455d8ed11f37ce67/visaug/inference/infer_pope.py#L54
     chosen = _layers(layers, model, profile, (9, 14))
-    hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress)
+    hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress, steps=steps)
     parameters = {"layers": format_layers(chosen), "enhance": enhance, "suppress": suppress}
+    parameters |= _if_restricted(steps)
     return Method("vaf", parameters, tuple(hooks), query_rows="all")
 
 
@@ -193,12 +197,15 @@ def _pai(
     gamma: float = 1.0,
     beta: float = 0.1,
     as_published: bool = False,
+    steps: str = "all",
 ) -> Method:
     check_gamma(gamma)
     check_contrast(gamma - 1, beta)
     chosen = _layers(layers, model, profile, (2, 31))
-    hooks = pai_hooks(model.n_layers, chosen, alpha, first_token=not as_published or gamma == 1)
+    first = not as_published or gamma == 1
+    hooks = pai_hooks(model.n_layers, chosen, alpha, first_token=first, steps=steps)
     parameters = {"layers": format_layers(chosen), "alpha": alpha, "gamma": gamma, "beta": beta}
+    parameters |= _if_restricted(steps)
     if as_published:  # left out at its default, so that runs made before there was one go on
         parameters["as_published"] = True
     guidance = Contrast("text", gamma - 1, beta) if gamma > 1 else None
@@ -212,10 +219,17 @@ def _devils(
     *,
     layers: Layers = "preset",
     alpha: float = 0.5,
+    steps: str = "all",
 ) -> Method:
     chosen = _layers(layers, model, profile, (5, 18))
-    hooks = devils_hooks(model.n_layers, chosen, alpha)
-    return Method("devils", {"layers": format_layers(chosen), "alpha": alpha}, tuple(hooks))
+    hooks = devils_hooks(model.n_layers, chosen, alpha, steps=steps)
+    parameters = {"layers": format_layers(chosen), "alpha": alpha, **_if_restricted(steps)}
+    return Method("devils", parameters, tuple(hooks))
+
+
+def _if_restricted(steps: str) -> dict[str, str]:
+    """The steps among a method's parameters; left out at their default, so that earlier runs go on."""
+    return {} if steps == "all" else {"steps": steps}
 
 
 # What makes each method, by the names that `--method` takes.
@@ -245,6 +259,9 @@ def make_method(
       beta=0.1; the authors' scripts have 2 as default and 1.1 in the README's commands),
       as_published=False (True: with guidance, no edit at the first token, as in their script)
     - devils: layers 5-18 of 32, alpha=0.5
+
+    rve, vaf, pai and devils also take steps="all": the new tokens at which they edit, as in
+    `rvelens.hooks.restrict`.
 
     Args:
         name: one of `METHODS`.

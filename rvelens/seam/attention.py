@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint, LensHandle
 
+from rvelens.hooks.declared import edits_in_place
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED, N_ROWS
 from rvelens.seam.forward import Forward, Run
 from rvelens.tokens.masks import hidden_by
@@ -148,20 +149,6 @@ for _name in (
     "move_to_end",
 ):  # fmt: skip
     setattr(Watched, _name, _refreshing(_name))
-
-
-def edits_in_place(hook: Any) -> bool:
-    """Whether a hook may edit the tensor that it is given.
-
-    A class of hooks that returns a copy, or only reads, declares `in_place = False`. The declaration
-    holds for its own `__call__`: a subclass that overrides `__call__` has to declare it again.
-    """
-    for kind in type(hook).__mro__:
-        if "in_place" in vars(kind):
-            return bool(vars(kind)["in_place"])
-        if "__call__" in vars(kind):
-            return True
-    return True
 
 
 class AttentionHooks(nn.Module):

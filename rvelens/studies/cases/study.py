@@ -14,8 +14,7 @@ from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import read_answers
 from rvelens.hooks import mask_recording_hooks
-from rvelens.hooks.enhanced import Masks
-from rvelens.hooks.rve import RVEHook
+from rvelens.hooks.enhanced import Masks, rve_of
 from rvelens.interventions.methods import Method
 from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import pictures
@@ -131,7 +130,7 @@ def masks_of(
 
     By question, then by layer: {"enhanced": numbers, "removed": numbers}. {} for other methods.
     """
-    if not any(isinstance(hook, RVEHook) for _, hook in method.hooks):
+    if all(rve_of(hook) is None for _, hook in method.hooks):
         return {}
 
     def compute(batch: Batch) -> list[Any]:

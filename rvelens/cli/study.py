@@ -37,11 +37,11 @@ from rvelens.cli.common import (
     status,
     warn,
 )
-from rvelens.cli.evaluate import known, parameters_by_method
+from rvelens.cli.methods import known, known_methods, parameters_by_method
 from rvelens.cli.questions import Columns, Questions, Rule, own_questions, show
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.heads.pair import ContrastivePair
-from rvelens.interventions.methods import METHODS, check_parameters, make_method
+from rvelens.interventions.methods import METHODS, check_parameters, make_method, needs_profile
 from rvelens.interventions.profiles import find_profile
 from rvelens.pairs import load_pairs
 
@@ -93,7 +93,9 @@ def study(
     any_text: AnyText = False,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"Of {', '.join(METHODS)}.", show_default="the study's"),
+        typer.Option(
+            help=f"Of {', '.join(METHODS)}, or FILE.py:FUNCTION.", show_default="the study's"
+        ),
     ] = None,
     setting: Settings = None,
     option: Annotated[
@@ -136,7 +138,7 @@ def study(
             f"{len(profile)} profiles for {len(models)} models: expected one a model, in their order."
         )
     options = chosen.settled(_options(option or [], chosen.options))
-    names = known(method or chosen.methods, METHODS, "method")
+    names = known_methods(method or chosen.methods)
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
     own = own_questions(questions, None if questions is None else images, column, rule, limit)
@@ -148,9 +150,9 @@ def study(
     _refuse_files(output, chosen.name)
     if chosen.name == "tune":
         _warn_of_few(benchmarks, float(options["share"]))
-    needs_profile = "profile" in chosen.needs or "rve" in names
+    is_ranked = "profile" in chosen.needs or any(map(needs_profile, names))
     rankings = [
-        find_profile(profile[n] if profile else None, one) if needs_profile else None
+        find_profile(profile[n] if profile else None, one) if is_ranked else None
         for n, one in enumerate(models)
     ]
     for n in names:

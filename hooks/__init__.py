@@ -12,6 +12,7 @@ from rvelens.hooks.enhanced import mask_recording_hooks
 from rvelens.hooks.pai import devils_hooks, pai_hooks
 from rvelens.hooks.record import ars_caching_hooks
 from rvelens.hooks.region import dilution_hooks, region_hooks
+from rvelens.hooks.restrict import restrict
 from rvelens.hooks.rows import LastRowHook, visible_image
 from rvelens.hooks.rve import rve_hooks
 from rvelens.hooks.vaf import vaf_hooks
@@ -26,6 +27,7 @@ __all__ = [
     "mask_recording_hooks",
     "pai_hooks",
     "region_hooks",
+    "restrict",
     "rve_hooks",
     "tokens_of",
     "vaf_hooks",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rvelens.hooks.restrict import Restricted
 from rvelens.hooks.rows import image_part, last_row
 from rvelens.hooks.rve import RVEHook
 from rvelens.tokens.token_map import tokens_of
@@ -61,6 +62,12 @@ class MaskRecorder:
         self.cache[self.rve.layer] = Masks(enhancing, denoising, target, sure)
 
 
+def rve_of(hook: Any) -> RVEHook | None:
+    """The RVE hook that a hook is, or restricts; None for hooks of other kinds."""
+    inner = hook.hook if isinstance(hook, Restricted) else hook
+    return inner if isinstance(inner, RVEHook) else None
+
+
 def mask_recording_hooks(
     hooks: Iterable[tuple[Name, Any]], cache: dict[int, Masks]
 ) -> list[tuple[Name, Any]]:
@@ -75,7 +82,11 @@ def mask_recording_hooks(
     """
     recorded: list[tuple[Name, Any]] = []
     for name, hook in hooks:
-        if isinstance(hook, RVEHook):
-            recorded.append((name, MaskRecorder(hook, cache)))
+        rve = rve_of(hook)
+        if rve is not None:
+            recorder = MaskRecorder(rve, cache)
+            # Under the same conditions as the hook, so that only what it enhances is recorded.
+            same = replace(hook, hook=recorder) if isinstance(hook, Restricted) else recorder
+            recorded.append((name, same))
         recorded.append((name, hook))
     return recorded

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rvelens.heads.layers import chosen_layers
+from rvelens.hooks.restrict import Restricted, restrict
 from rvelens.hooks.rows import LastRowHook, scores_of
 from rvelens.hooks.selection import HIDDEN
 from rvelens.hooks.strengths import check_strength
@@ -35,21 +36,6 @@ class PAIHook(LastRowHook):
         image = tokens.image_keys(row.shape[-1], row.device)[:, None]
         # https://github.com/LALBJ/PAI/blob/9bbd8bd57a0b0923f996197e4bd3e02cc10b8d58/attention.py#L91-L94
         return torch.addcmul(row, row.abs(), image, value=self.alpha)
-
-
-@dataclass(frozen=True)
-class LaterPAIHook(PAIHook):
-    """PAI from the second generated token on: the row that predicts the first one is left alone."""
-
-    row_local: ClassVar[bool] = False
-
-    def edited_row(
-        self, row: Float[Tensor, "batch head key"], tokens: TokenMap
-    ) -> Float[Tensor, "batch head key"]:
-        """The last row with its image tokens raised, if it is of a generated token."""
-        # Behind a static cache the length is counted on the device, in generated steps alone.
-        is_generated = tokens.length is not None or tokens.n_seen > tokens.n_known
-        return super().edited_row(row, tokens) if is_generated else row
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,8 @@ def pai_hooks(
     alpha: float = 0.2,
     attention_layers: Iterable[int] | None = None,
     first_token: bool = True,
-) -> list[tuple[str, PAIHook]]:
+    steps: str = "all",
+) -> list[tuple[str, PAIHook | Restricted]]:
     """Hooks that raise the last token's scores of all image tokens, each head by its own size.
 
     S = S + alpha |S| on image tokens, pre-softmax, at prefill and at every decode step. Without
@@ -91,6 +78,7 @@ def pai_hooks(
         first_token: edit the row that predicts the first token too. The authors' script does not
             where guidance is on (https://github.com/LALBJ/PAI: `llama_modify` starts with use_cfg set,
             which `CFGLogits` clears behind the first token).
+        steps: new tokens at which the edit is made, as in `restrict`; all of them by default.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -99,9 +87,10 @@ def pai_hooks(
         ValueError: a strength outside its range, or a layer that the model lacks.
     """
     check_strength("alpha", alpha)
-    hook = (PAIHook if first_token else LaterPAIHook)(float(alpha))
+    hook = PAIHook(float(alpha))
     chosen = chosen_layers(layers, 2, 31, n_layers, attention_layers)
-    return [(scores_of(layer), hook) for layer in chosen]
+    hooks = [(scores_of(layer), hook) for layer in chosen]
+    return restrict(hooks if first_token else restrict(hooks, steps="decode"), steps=steps)
 
 
 def devils_hooks(
@@ -109,7 +98,8 @@ def devils_hooks(
     layers: Iterable[int] | None = None,
     alpha: float = 0.5,
     attention_layers: Iterable[int] | None = None,
-) -> list[tuple[str, DevilsHook]]:
+    steps: str = "all",
+) -> list[tuple[str, DevilsHook | Restricted]]:
     """Hooks that raise the last token's scores of all image tokens, every head by the same size.
 
     S = S + alpha * (mean over the layer's query heads of |S|) on image tokens, pre-softmax, at
@@ -120,6 +110,7 @@ def devils_hooks(
         layers: layers to edit; by default the published 5 to 18 of 32, scaled to this depth.
         alpha: strength, at least 0 (published: 0.5).
         attention_layers: layers of a hybrid model that have attention; by default all.
+        steps: new tokens at which the edit is made, as in `restrict`; all of them by default.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -130,4 +121,4 @@ def devils_hooks(
     check_strength("alpha", alpha)
     hook = DevilsHook(float(alpha))
     chosen = chosen_layers(layers, 5, 18, n_layers, attention_layers)
-    return [(scores_of(layer), hook) for layer in chosen]
+    return restrict([(scores_of(layer), hook) for layer in chosen], steps=steps)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rvelens.hooks.rows import LastRowHook, scores_of
+from rvelens.hooks.rows import LastRowHook, region_keys, scores_of
 from rvelens.hooks.strengths import check_strength
 from rvelens.tokens.token_map import TokenMap
 
@@ -31,24 +31,8 @@ class RegionHook(LastRowHook):
         self, row: Float[Tensor, "batch head key"], tokens: TokenMap
     ) -> Float[Tensor, "batch head key"]:
         """The last token's row with the region raised."""
-        target = self._keys(tokens, row)[:, None]
+        target = region_keys(self.region, tokens, row.shape[-1], row.device)[:, None]
         return torch.addcmul(row, row.abs(), target, value=self.beta)
-
-    def _keys(
-        self, tokens: TokenMap, row: Float[Tensor, "batch head key"]
-    ) -> Bool[Tensor, "batch key"]:
-        index, valid = (x.to(row.device) for x in tokens.image_index())
-        if self.region.shape != index.shape:
-            raise ValueError(
-                f"a region of shape {tuple(self.region.shape)} for a batch with image tokens "
-                f"{tuple(index.shape)}: expected one row per sample and one entry per image token; "
-                "pass a mask of that shape."
-            )
-        # Added up, not written: filler entries all point at key 0, which may be an image token too.
-        chosen = (self.region.to(row.device) & valid).int()
-        counts = torch.zeros_like(tokens.image, dtype=torch.int, device=row.device)
-        keys = counts.scatter_add_(1, index, chosen) > 0
-        return tokens.align(keys, row.shape[-1])
 
 
 def region_hooks(

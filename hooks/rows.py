@@ -106,6 +106,33 @@ def visible_image(
     return tokens.image_keys(row.shape[-1], row.device) & seen
 
 
+def region_keys(
+    region: Bool[Tensor, "batch image"], tokens: TokenMap, n_keys: int, device: torch.device
+) -> Bool[Tensor, "batch {n_keys}"]:
+    """The keys of a region of the image, aligned with a layer's own key axis.
+
+    Args:
+        region: which image tokens, by sample.
+        tokens: where the image is.
+        n_keys: length of the key axis.
+        device: where the keys are wanted.
+
+    Raises:
+        ValueError: a region that does not fit the batch.
+    """
+    index, valid = (x.to(device) for x in tokens.image_index())
+    if region.shape != index.shape:
+        raise ValueError(
+            f"a region of shape {tuple(region.shape)} for a batch with image tokens "
+            f"{tuple(index.shape)}: expected one row per sample and one entry per image token; "
+            "pass a mask of that shape."
+        )
+    # Added up, not written: filler entries all point at key 0, which may be an image token too.
+    chosen = (region.to(device) & valid).int()
+    counts = torch.zeros_like(tokens.image, dtype=torch.int, device=device)
+    return tokens.align(counts.scatter_add_(1, index, chosen) > 0, n_keys)
+
+
 def sees_whole_image(hook: Any, tokens: TokenMap, n_keys: int) -> bool:
     """Whether the row at a hook point is sure to see every image token of every sample.
 

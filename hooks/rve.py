@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rvelens.heads.layers import check_attention, parse_layers
+from rvelens.hooks.restrict import restrict
 from rvelens.hooks.rows import LastRowHook, scores_of, sees_whole_image, visible_image
 from rvelens.hooks.selection import (
     HIDDEN,
@@ -211,7 +212,8 @@ def rve_hooks(
     scope: str = "all",
     denoise: bool = True,
     max_entropy: float = 1.0,
-) -> list[tuple[str, RVEHook]]:
+    steps: str = "all",
+) -> list[tuple[str, Any]]:
     """Hooks that raise the scores of image tokens that sensitive heads look at and others do not.
 
     In each layer, from the pre-softmax scores S of the last token over its N_I image tokens:
@@ -244,6 +246,7 @@ def rve_hooks(
         denoise: subtract M_den; without it M = M_enh.
         max_entropy: in (0, 1], as a share of the entropy of even attention; 1.0 enhances every input
             in every layer given, and computes no entropy.
+        steps: new tokens at which scores are raised, as in `restrict`; the paper raises them at all.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -269,7 +272,7 @@ def rve_hooks(
         strength = float(alpha), float(beta)
         hook = RVEHook(layer, heads, edited, *shape, *strength, denoise, float(max_entropy))
         hooks.append((scores_of(layer), hook))
-    return hooks
+    return restrict(hooks, steps=steps)
 
 
 def mask_hooks(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rvelens.heads.layers import chosen_layers
+from rvelens.hooks.restrict import Restricted, restrict
 from rvelens.hooks.rows import MASK_ENFORCED, N_ROWS, scores_of
 from rvelens.hooks.selection import is_visible
 from rvelens.hooks.strengths import check_strength
@@ -89,7 +90,8 @@ def vaf_hooks(
     enhance: float = 1.15,
     suppress: float = 0.95,
     attention_layers: Iterable[int] | None = None,
-) -> list[tuple[str, VAFHook]]:
+    steps: str = "all",
+) -> list[tuple[str, VAFHook | Restricted]]:
     """Hooks that scale what text behind the image sees of the image and of the system prompt.
 
     In all heads, before softmax, for every text row behind the last image token of the prompt and
@@ -103,6 +105,7 @@ def vaf_hooks(
         enhance: factor on image tokens, at least 0 (published: 1.15).
         suppress: factor on the system prompt, at least 0 (published: 0.95).
         attention_layers: layers of a hybrid model that have attention; by default all.
+        steps: new tokens at which the edit is made, as in `restrict`; all of them by default.
 
     Returns:
         (hook name, hook) for `model.hooks(...)`, good for any number of prompts and batches.
@@ -115,4 +118,4 @@ def vaf_hooks(
         check_strength(name, factor)
     hook = VAFHook(float(enhance), float(suppress))
     chosen = chosen_layers(layers, 9, 14, n_layers, attention_layers)
-    return [(scores_of(layer), hook) for layer in chosen]
+    return restrict([(scores_of(layer), hook) for layer in chosen], steps=steps)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from rvelens.benchmarks import Benchmark, Item, load_benchmark
+from rvelens.benchmarks import BENCHMARKS, Benchmark, Item, load_benchmark
 from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import answer_lines, read
 from rvelens.files.atomic import read_json
 from rvelens.files.paths import below
+from rvelens.model.prompts import load_image
 from rvelens.studies.cases.study import flip
 from rvelens.studies.kit.asking import asked
 
@@ -41,7 +42,7 @@ class Run:
     @property
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks with yes/no questions."""
-        return [name for name, one in self.report["benchmarks"].items() if one["rules"]]
+        return _closed(self.report)
 
     @property
     def methods(self) -> list[str]:
@@ -91,7 +92,7 @@ def open_run(folder: str, data: str = "") -> Run:
     try:
         report = read_json(report_file)
         benchmarks, first = report["benchmarks"], next(iter(report["methods"]), None)
-        names = [name for name, one in benchmarks.items() if one["rules"]]
+        names = _closed(report)
         if first is None or not isinstance(report["model"]["name"], str):
             raise ValueError(
                 "no methods or no model name: expected both; run `rvelens eval` again."
@@ -115,30 +116,38 @@ def open_run(folder: str, data: str = "") -> Run:
     return Run(path, report, pictures, items)
 
 
+def _closed(report: Mapping[str, Any]) -> list[str]:
+    """Names of a report's benchmarks with yes/no questions."""
+    return [name for name, one in report["benchmarks"].items() if "strict" in one["rules"]]
+
+
 def _items(folder: Path, benchmark: str, data: Path | None) -> dict[str, Item]:
     """The questions that a run's answers are about, with pictures where they can be found."""
     known: Mapping[str, Item] = {}
-    if data is not None and not benchmark.startswith("action-scenes"):
+    if data is not None and benchmark in BENCHMARKS and not benchmark.startswith("action-scenes"):
         known = {item.id: item for item in load_benchmark(benchmark, data).items}
     found: dict[str, Item] = {}
     for line in answer_lines(folder):
         try:
             row = line.value()
-            found[row["id"]] = known.get(row["id"]) or _item(row)
+            found[row["id"]] = known.get(row["id"]) or _item(row, data)
         except (ValueError, KeyError, TypeError):
             continue  # `read` names such a line
     return found
 
 
-def _item(row: Mapping[str, Any]) -> Item:
+def _item(row: Mapping[str, Any], data: Path | None) -> Item:
     truth = {"yes": True, "no": False}.get(row.get("truth", ""))
     return Item(
         row["id"], row["image"], row["image"], row["question"], truth, None, row.get("group", ""),
-        _loader(row["image"]),
+        _loader(row["image"], data),
     )  # fmt: skip
 
 
-def _loader(image: str) -> Callable[[], Image.Image]:
+def _loader(image: str, data: Path | None) -> Callable[[], Image.Image]:
+    """What opens a picture: of one's own data a file below its folder, or a drawn scene."""
+    if data is not None and (path := below(data, image)).is_file():
+        return partial(load_image, path)
     split, _, seed = image.rpartition("-")
     if split in SPLITS and seed.isdigit():
         return lambda: draw_scene(int(seed), split).image

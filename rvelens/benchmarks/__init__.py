@@ -1,4 +1,4 @@
-"""Benchmarks: questions with known answers, loaded by name."""
+"""Benchmarks: questions with known answers, loaded by name, or one's own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from rvelens.benchmarks import amber, mmrel, pope, rbench, scenes
 from rvelens.benchmarks.base import RELATIONS, Benchmark, Item
+from rvelens.benchmarks.own import load_questions
 from rvelens.benchmarks.published import sources
 
-__all__ = ["BENCHMARKS", "RELATIONS", "Benchmark", "Item", "load_benchmark"]
+__all__ = ["BENCHMARKS", "RELATIONS", "Benchmark", "Item", "load_benchmark", "load_questions"]
 
 # Name to a function of the data folder, with what options that benchmark has as keywords.
 BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {

@@ -7,7 +7,8 @@ from typing import Any
 
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
-from rvelens.benchmarks.files import Folder, Row, collect, photograph, yes_or_no
+from rvelens.benchmarks.files import Folder, photograph
+from rvelens.benchmarks.rows import Row, collect, yes_or_no
 
 TRUTH = "annotations.json"
 # Questions of each part.

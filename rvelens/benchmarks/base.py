@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from rvelens.benchmarks.rules import Rule
+from rvelens.benchmarks.rules import Rule, TextRule
 from rvelens.tokens.grid import Box
 
 # What `--relation` takes, beside everything.
@@ -26,14 +27,15 @@ class Item:
         image: key of the picture; the same key means the same pixels.
         source: name of the photograph, by which questions are clustered.
         text: the question alone, without a prompt's suffix.
-        truth: true for yes; None for an open-ended question.
-        reference: what an open-ended answer is compared with, else None.
+        truth: true for yes; None for a question with another answer than yes or no.
+        reference: what such an answer is compared with, else None.
         group: subset such as "action" or "PC-yes"; "" if the benchmark has none.
         load: opens, and where asked draws on, the picture, in RGB; raises ValueError for a file
             that is missing or cannot be read.
         files: what `load` reads, there or not; none for a drawn scene.
         regions: gives boxes in pixels (x0, y0, x1, y1) of where the answer is to be seen, by what they
             show, as in `action_scenes.Question`; None where that is not known.
+        extra: further cells of a row of one's own data, by column.
     """
 
     id: str
@@ -46,6 +48,12 @@ class Item:
     load: Callable[[], Image.Image] = field(repr=False)
     files: tuple[Path, ...] = field(default=(), repr=False)
     regions: Callable[[], Mapping[str, tuple[Box, ...]]] | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def label(self) -> str | None:
+        """The right answer as a text: yes, no or the reference; None where it is not known."""
+        return self.reference if self.truth is None else ("yes" if self.truth else "no")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +61,10 @@ class Benchmark:
     """Questions, and how their answers are read and counted.
 
     Attributes:
-        name: one of `rvelens.benchmarks.BENCHMARKS`.
+        name: one of `rvelens.benchmarks.BENCHMARKS`, or the name of one's own data.
         items: the questions, in the order of the files.
         problems: one line for each row that was left out, with its file and line or row.
-        rule: the official rule, from an answer to yes, no or None.
+        rule: from an answer to yes, no or None; the official rule of a published benchmark.
         files: name of each file that was read, with its SHA-256.
         subsets: lists of question ids that the official number is the mean over; {} if none are.
         positives: which answer counts as positive, the official one first; () if open-ended.
@@ -64,6 +72,9 @@ class Benchmark:
         relation: "action" or "spatial" where `of_relation` kept those alone, else "all".
         left_out: questions that a file of pairs holds, see `overlap.without_pairs`; None where no file
             was given.
+        matches: from an answer and a reference to right, wrong or None, for labels that are texts; None
+            for yes/no questions, and for open-ended ones, which a judge scores.
+        rule_name: "official" for the published rule, else the name of the one that was chosen.
     """
 
     name: str
@@ -76,6 +87,13 @@ class Benchmark:
     published: int | None = None
     relation: str = "all"
     left_out: int | None = None
+    matches: TextRule | None = None
+    rule_name: str = "official"
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether a rule tells right answers from wrong ones, and no judge is needed."""
+        return self.matches is not None or any(item.truth is not None for item in self.items)
 
     def keep(self, items: Sequence[Item]) -> Benchmark:
         """The same benchmark with some of its questions; subsets keep those ids alone."""

@@ -20,9 +20,11 @@ from PIL import Image
 
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
-from rvelens.benchmarks.files import Row, collect, sha256
+from rvelens.benchmarks.files import sha256
 from rvelens.benchmarks.pope import PUBLISHED
 from rvelens.benchmarks.published import sources
+from rvelens.benchmarks.rows import Row, collect
+from rvelens.benchmarks.sources import library
 from rvelens.model.prompts import image_formats, load_image
 
 HUB = "hub"
@@ -155,19 +157,13 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
 
 
 def _rows(files: Sequence[Path]) -> Any:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "benchmarks from the Hub need datasets, which is not installed: expected the extra [hub]; "
-            "pip install 'rvelens[hub]'."
-        ) from error
+    datasets = library("datasets")
     try:
         rows = datasets.Dataset.from_parquet([str(path) for path in files])
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise ValueError(
             f"{files[0]} cannot be read as parquet: expected the published file; remove it from the "
-            "cache, which fetches it anew."
+            "cache, and run the command again."
         ) from error
     if "image" in rows.column_names:  # decoded where it is asked about, as other files are
         rows = rows.cast_column("image", datasets.Image(decode=False))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
-from rvelens.benchmarks.files import Folder, Row, collect, photograph, words
+from rvelens.benchmarks.files import Folder, photograph, words
+from rvelens.benchmarks.rows import Row, collect
 
 # What the names of files and folders call things.
 DOMAINS = {"real": {"real", "vg"}, "dalle": {"dall", "dalle"}, "sdxl": {"sdxl", "spec"}}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
-from rvelens.benchmarks.files import Folder, Row, collect, photograph
+from rvelens.benchmarks.files import Folder, photograph
+from rvelens.benchmarks.rows import Row, collect
 
 PUBLISHED = 3000
 

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
-from rvelens.benchmarks.files import Folder, Row, collect, photograph
+from rvelens.benchmarks.files import Folder, photograph
 from rvelens.benchmarks.relation import relation_of
+from rvelens.benchmarks.rows import Row, collect
 from rvelens.files.atomic import read_json
 from rvelens.files.paths import below
 from rvelens.model.prompts import image_formats, load_image

@@ -1,16 +1,25 @@
-"""How a free answer becomes yes or no: the published rules, and a strict one beside them.
+"""How a free answer is read: published rules for yes and no, a strict one, and rules for other labels.
 
-None means unparsed: neither yes nor no, so wrong whatever the truth is.
+None means unparsed: the rule reads no answer in the text, so it is wrong whatever the truth is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
+# From an answer to yes, no or None.
 Rule = Callable[[str], bool | None]
+# From an answer and a reference to right, wrong or None.
+TextRule = Callable[[str, str], bool | None]
 
 _WORD = re.compile(r"[^\W_]+")
+# A number with its sign and decimals is one word.
+_WORD_OR_NUMBER = re.compile(r"(?<!\w)-?\d+(?:\.\d+)?|[^\W_]+")
+_ARTICLES = frozenset(("a", "an", "the"))
+# A letter that stands alone at the beginning: "B", "b)", "(B) a dog", "B: a dog".
+_LETTER = re.compile(r"\W*([^\W\d_])\s*(?:[).:,\]]|$)")
 
 
 def strict(text: str) -> bool | None:
@@ -62,3 +71,82 @@ def mmrel(text: str) -> bool | None:
 def judged(text: str) -> bool | None:
     """None: an open-ended answer has no yes or no, a judge scores it."""
     return None
+
+
+def text_words(text: str) -> tuple[str, ...]:
+    """The words and numbers of a text without case, punctuation and articles.
+
+    Articles alone stay, since "A" may be a label.
+    """
+    every = tuple(_WORD_OR_NUMBER.findall(text.casefold()))
+    return tuple(word for word in every if word not in _ARTICLES) or every
+
+
+def exact(answer: str, reference: str) -> bool | None:
+    """The answer has the words of the label and no others, without case, punctuation and articles."""
+    found = text_words(answer)
+    return found == text_words(reference) if found else None
+
+
+def contains(answer: str, reference: str) -> bool | None:
+    """The words of the label follow one another somewhere in the answer."""
+    found = text_words(answer)
+    return any(_places(found, text_words(reference))) if found else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer names one label of the choices and no other one; single letters must come first.
+
+    A choice within a longer one counts as the longer one: "red" in "dark red". An answer that names
+    none or several is unparsed. Where all choices are single letters, the answer begins with one that
+    stands alone: "B", "b)", "(B) a dog".
+
+    Attributes:
+        choices: the labels.
+    """
+
+    choices: tuple[str, ...]
+
+    def __call__(self, answer: str, reference: str) -> bool | None:
+        """Whether the choice that an answer names is the reference."""
+        read = self.read(answer)
+        return None if read is None else read == text_words(reference)
+
+    def read(self, answer: str) -> tuple[str, ...] | None:
+        """The words of the choice that an answer names."""
+        labels = {text_words(choice) for choice in self.choices}
+        if all(len(label) == 1 and len(label[0]) == 1 and label[0].isalpha() for label in labels):
+            letter = _LETTER.match(answer.casefold())
+            return (letter[1],) if letter and (letter[1],) in labels else None
+        words = text_words(answer)
+        spans = [(n, n + len(x), x) for x in labels for n in _places(words, x)]
+        named = {
+            label
+            for start, end, label in spans
+            if not any(a <= start and end <= b and b - a > end - start for a, b, _ in spans)
+        }
+        return named.pop() if len(named) == 1 else None
+
+
+def _places(words: tuple[str, ...], part: tuple[str, ...]) -> Iterator[int]:
+    """Where some words begin within others; nowhere if there are none."""
+    for n in range(len(words) - len(part) + 1 if part else 0):
+        if words[n : n + len(part)] == part:
+            yield n
+
+
+# By the names that `--rule` takes.
+YES_NO: Mapping[str, Rule] = {
+    "strict": strict,
+    "pope": pope,
+    "rbench": rbench,
+    "amber": amber,
+    "mmrel": mmrel,
+}
+TEXT: Mapping[str, TextRule] = {"exact": exact, "contains": contains}
+
+
+def about(rule: Rule | TextRule) -> str:
+    """What a rule takes for an answer, in one sentence: the first line of its docstring."""
+    return (rule.__doc__ or "").partition("\n")[0]

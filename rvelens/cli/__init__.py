@@ -101,7 +101,7 @@ def _imported(name: str) -> Any:
     if isinstance(found, typer.Typer):
         group.add_typer(found, name=name)
     elif name in _LISTS:
-        from rvelens.cli.evaluate import ListOptions
+        from rvelens.cli.methods import ListOptions
 
         group.command(name, cls=ListOptions)(found)
     else:

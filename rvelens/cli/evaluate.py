@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from rvelens.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from rvelens.cli.common import (
@@ -32,41 +30,32 @@ from rvelens.cli.common import (
     load_model,
     out,
 )
+from rvelens.cli.methods import known, known_methods, parameters_by_method
+from rvelens.cli.questions import Columns, Images, Questions, Rule, own_questions, show
 from rvelens.evaluate.tuned import Tuned
-from rvelens.files.atomic import parse_json
 from rvelens.files.paths import check_new_folder, refuse_foreign
-from rvelens.interventions.methods import METHODS, check_parameters, checked_parameters, make_method
+from rvelens.interventions.methods import METHODS, check_parameters, make_method, needs_profile
 from rvelens.interventions.profiles import find_profile
 from rvelens.pairs.overlap import without_pairs
-
-_LISTS = ("--benchmark", "--method", "--model", "--profile", "--table", "--figure")
-
-
-class ListOptions(TyperCommand):
-    """Lets `--method vanilla rve vcd` stand for `--method vanilla --method rve --method vcd`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat a list option's name before each of its further values."""
-        spread: list[str] = []
-        current = ""
-        for position, arg in enumerate(args):
-            if arg.startswith("-"):
-                current = arg if arg in _LISTS else ""
-            elif current and args[position - 1] != current:
-                spread.append(current)
-            spread.append(arg)
-        return super().parse_args(ctx, spread)
 
 
 def evaluate(
     model: Model,
-    benchmark: Annotated[
-        list[str], typer.Option(help=f"One or several of {', '.join(BENCHMARKS)}.")
-    ],
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help=f"One or several of {', '.join(BENCHMARKS)}.")
+    ] = None,
+    questions: Questions = None,
+    images: Images = None,
+    column: Columns = None,
+    rule: Rule = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"One or several of {', '.join(METHODS)}.", show_default="vanilla"),
+        typer.Option(
+            help=f"One or several of {', '.join(METHODS)}, and FILE.py:FUNCTION for your own; with "
+            "--help, their parameters are listed.",
+            show_default="vanilla",
+        ),
     ] = None,
     data: DataOrHub = None,
     profile: Annotated[
@@ -106,7 +95,9 @@ def evaluate(
     device_map: DeviceMap = None,
     json: Json = False,
 ) -> None:
-    """Ask the questions of benchmarks under several methods, and compare the answers.
+    """Ask questions under several methods, and compare the answers.
+
+    The questions are of benchmarks, or your own.
 
     Run the same command again to resume. With `accelerate launch -m rvelens eval ...`, several
     processes share the work.
@@ -114,14 +105,21 @@ def evaluate(
     from rvelens import evaluate as harness  # Brings scipy along, which no other command waits for.
 
     options = {"relation": relation, "wording": wording}
-    methods = known(method or ["vanilla"], METHODS, "method")
+    methods = known_methods(method or ["vanilla"])
     loaded = [
         _questions(name, data, limit, pairs_left_out, options)
-        for name in known(benchmark, BENCHMARKS, "benchmark")
+        for name in known(benchmark or [], BENCHMARKS, "benchmark")
     ]
+    own = own_questions(questions, images, column, rule, limit)
+    loaded += own
+    if not loaded:
+        raise ValueError(
+            "eval without questions: expected a benchmark or your own; add --benchmark NAME or "
+            "--questions FILE."
+        )
     parameters = parameters_by_method(setting or [], methods)
     check_model_options(model, family, device_map, prompt)
-    ranking = find_profile(profile, model) if "rve" in methods else None
+    ranking = find_profile(profile, model) if any(map(needs_profile, methods)) else None
     for name in methods:
         check_parameters(name, parameters[name], ranking)
     check_images(loaded)
@@ -129,6 +127,7 @@ def evaluate(
     reports = [output / "report.json", output / "report.md"]
     refuse_foreign(reports, reports[0], "methods")
     found = None if tuned is None else _tuned(tuned, parameters, loaded)
+    show(own)
     hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
     if found is not None and ranking is not None:
         found.refuse_other(hooked.name, ranking.digest())
@@ -181,48 +180,4 @@ def _tuned(path: Path, parameters: dict[str, dict[str, Any]], asked: Sequence[Be
     for benchmark in asked:
         found.refuse_report_on(benchmark)
     parameters["rve"] = {**found.setting, **parameters["rve"]}
-    return found
-
-
-def known(names: Sequence[str], among: Any, what: str) -> list[str]:
-    """Names in the order given, also separated by commas, without repetition."""
-    split = [name for text in names for name in text.split(",") if name]
-    for name in split:
-        if name not in among:
-            near = difflib.get_close_matches(name, among, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"{what} {name!r}: expected one or several of {', '.join(among)}; "
-                f"did you mean {near!r}?"
-            )
-    if names and not split:
-        raise ValueError(
-            f"no {what} in {','.join(names)!r}: expected one or several of {', '.join(among)}; "
-            "choose one."
-        )
-    return list(dict.fromkeys(split))
-
-
-def parameters_by_method(
-    settings: Sequence[str], methods: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """`--set METHOD.PARAMETER=VALUE` as keywords by method; values as in JSON, or text."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in methods}
-    for text in settings:
-        name, dot, rest = text.partition(".")
-        parameter, equals, value = rest.partition("=")
-        if not (dot and equals and parameter):
-            raise ValueError(
-                f"--set {text}: expected METHOD.PARAMETER=VALUE; write it as in rve.alpha=0.1."
-            )
-        if name not in found:
-            raise ValueError(
-                f"--set {text}: {name!r} is not among the methods {', '.join(methods)}: expected a "
-                "method of this run; add it to --method."
-            )
-        try:
-            found[name][parameter] = parse_json(value)
-        except ValueError:
-            found[name][parameter] = value
-    for name, given in found.items():
-        checked_parameters(name, given)  # before the model is loaded
     return found

@@ -88,7 +88,7 @@ def reproduce(
         typer.Option(
             "--without-pairs",
             metavar="FILE",
-            help="Leave out the questions that a file of pairs holds.",
+            help="Leave out questions that are in a file of pairs.",
         ),
     ] = None,
     setting: Settings = None,

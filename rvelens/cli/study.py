@@ -37,10 +37,11 @@ from rvelens.cli.common import (
     status,
     warn,
 )
-from rvelens.cli.evaluate import known, parameters_by_method
+from rvelens.cli.methods import known, known_methods, parameters_by_method
+from rvelens.cli.questions import Columns, Questions, Rule, own_questions, show
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.heads.pair import ContrastivePair
-from rvelens.interventions.methods import METHODS, check_parameters, make_method
+from rvelens.interventions.methods import METHODS, check_parameters, make_method, needs_profile
 from rvelens.interventions.profiles import find_profile
 from rvelens.pairs import load_pairs
 
@@ -71,6 +72,9 @@ def study(
         typer.Option(help=f"Of {', '.join(BENCHMARKS)}.", show_default="the study's"),
     ] = None,
     data: Data = None,
+    questions: Questions = None,
+    column: Columns = None,
+    rule: Rule = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,12 +88,16 @@ def study(
             show_default="those of action scenes, where the model or every --benchmark is of them",
         ),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The folder of the images of --pairs and --questions.")
+    ] = None,
     reviewed: Reviewed = False,
     any_text: AnyText = False,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"Of {', '.join(METHODS)}.", show_default="the study's"),
+        typer.Option(
+            help=f"Of {', '.join(METHODS)}, or FILE.py:FUNCTION.", show_default="the study's"
+        ),
     ] = None,
     setting: Settings = None,
     option: Annotated[
@@ -136,26 +144,29 @@ def study(
             "the same order; pass as many."
         )
     options = chosen.settled(options_of(option or [], chosen.options))
-    names = known(method or chosen.methods, METHODS, "method")
+    names = known_methods(method or chosen.methods)
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
-    asked = known(benchmark or chosen.benchmarks, BENCHMARKS, "benchmark")
-    benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked]
+    own = own_questions(questions, None if questions is None else images, column, rule, limit)
+    asked = known(benchmark or (() if own else chosen.benchmarks), BENCHMARKS, "benchmark")
+    benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked] + own
     check_images(benchmarks)
     for one in models:
         check_model_options(one, family, device_map, prompt)
     _refuse_files(output, chosen.name)
     if chosen.name == "tune":
         _warn_of_few(benchmarks, float(options["share"]))
-    needs_profile = "profile" in chosen.needs or "rve" in names
+    is_ranked = "profile" in chosen.needs or any(map(needs_profile, names))
     rankings = [
-        find_profile(profile[n] if profile else None, one) if needs_profile else None
+        find_profile(profile[n] if profile else None, one) if is_ranked else None
         for n, one in enumerate(models)
     ]
     for n in names:
         check_parameters(n, parameters[n], rankings[0])
-    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES)
-    contrastive = _pairs(chosen, pairs, images, limit, of_scenes=of_scenes, reviewed=reviewed)
+    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES and not own)
+    of_pairs = images if pairs is not None or questions is None else None
+    contrastive = _pairs(chosen, pairs, of_pairs, limit, of_scenes=of_scenes, reviewed=reviewed)
+    show(own)
     made_with, measured, setup = [], [], None
     for one, ranking in zip(models, rankings, strict=True):
         setup = done = None  # lets go of the model before

@@ -22,6 +22,7 @@ from rvelens.cli.common import (
     Relation,
     Suffix,
 )
+from rvelens.cli.questions import Columns, Images, Questions, Rule
 from rvelens.cli.study import study
 from rvelens.evaluate.tuned import By
 
@@ -38,6 +39,10 @@ def tune(
         ),
     ] = None,
     data: Data = None,
+    questions: Questions = None,
+    images: Images = None,
+    column: Columns = None,
+    rule: Rule = None,
     profile: Annotated[
         str | None, typer.Option(help="A file that `rvelens scan` wrote, or `published`.")
     ] = None,
@@ -67,7 +72,8 @@ def tune(
             f"tuning by {by!r}: expected one of {', '.join(get_args(By))}; choose one."
         )
     study(
-        "tune", output, [model], benchmark, data, None if profile is None else [profile],
+        "tune", output, [model], benchmark, data, profile=None if profile is None else [profile],
+        questions=questions, images=images, column=column, rule=rule,
         option=[f"by={by}", f"share={share}"], relation=relation, limit=limit, prompt=prompt,
         suffix=suffix, batch_size=batch_size, seed=seed, family=family, dtype=dtype,
         device_map=device_map, json=json,

@@ -119,6 +119,12 @@ def answer_logits(
     min_new_tokens: int | None = None,
 ) -> tuple[list[str], Float[Tensor, "question vocab"]]:
     """Texts as of `answer`, and the first token's logits as the method left them, before a cutoff."""
+    if method.of_question is not None:
+        raise ValueError(
+            f"method {method.name!r} depends on the question: expected questions with all that is "
+            "known of them; ask through rvelens.evaluate.evaluate, or pass "
+            "method.for_question(model, item)."
+        )
     decoding = decoding or Decoding()
     images, questions = list(images), list(questions)
     inputs = _prepared(model, images, questions, decoding.prompt, method.hooks)
@@ -248,7 +254,10 @@ def side_by_side(model: HookedLVLM, methods: Sequence[Method]) -> list[list[Meth
     together = [
         m
         for m in methods
-        if m.contrast is None and m.query_rows == "last" and can_replay(model, m.hooks)
+        if m.contrast is None
+        and m.of_question is None
+        and m.query_rows == "last"
+        and can_replay(model, m.hooks)
     ]
     if len(together) < 2 or not replays_exactly(model):
         return [[method] for method in methods]
@@ -303,8 +312,11 @@ def answer_items(
     """Answers to a batch of items, each under every method of a group of `side_by_side`.
 
     What cannot be asked, by its image, its text or for want of memory, is an answer with an error.
-    Where memory runs out on several items, the error is raised, for `backing_off`.
+    Where memory runs out on several items, the error is raised, for `backing_off`. A method whose hooks
+    depend on the question is asked one item at a time.
     """
+    if methods[0].of_question is not None:
+        return [_answer_by_itself(model, methods[0], item, decoding) for item in items]
     images: dict[str, Image.Image] = {}
     errors: dict[str, str] = {}
     for item in items:
@@ -343,6 +355,18 @@ def answer_items(
         else [Answer(item.id, error=errors[item.image])] * len(methods)
         for item in items
     ]
+
+
+def _answer_by_itself(
+    model: HookedLVLM, method: Method, item: Item, decoding: Decoding
+) -> list[Answer]:
+    """The answer to one item under the hooks that its question gets."""
+    try:
+        method = method.for_question(model, item)
+    except (ValueError, OSError) as error:
+        return [Answer(item.id, error=_reason(error))]
+    (said,) = answer_items(model, [method], [item], decoding)
+    return said
 
 
 def is_out_of_memory(error: BaseException) -> bool:

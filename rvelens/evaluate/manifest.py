@@ -104,9 +104,11 @@ def about_method(method: Method) -> dict[str, Any]:
     is_ = {"name": method.name, "parameters": dict(method.parameters)}
     if method.version is not None:
         return {**is_, "version": method.version}
-    if not method.hooks and method.contrast is None:
+    if not method.hooks and method.contrast is None and method.of_question is None:
         return is_
-    parts = (method.hooks, method.query_rows, method.contrast)
+    parts: tuple[Any, ...] = (method.hooks, method.query_rows, method.contrast)
+    if method.of_question is not None:  # runs made before there were such methods go on
+        parts = (*parts, method.of_question)
     return {**is_, "code": fingerprint(parts, f"method {method.name!r}")}
 
 

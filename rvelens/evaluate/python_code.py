@@ -56,7 +56,7 @@ def _origin(root: str) -> str:
 def _own_code() -> str:
     """A digest of the methods of this package, which may change without its version."""
     folder = Path(__file__).parents[1]
-    files = [path for name in ("hooks", "decoding") for path in (folder / name).glob("*.py")]
+    files = [path for name in ("hooks", "interventions") for path in (folder / name).glob("*.py")]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -63,7 +63,11 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
             if any("positive_no" in m for m in scored["methods"].values()):
                 found.append(_positive_no(name, rule, scored))
             found += [*_groups(name, rule, scored), *_subsets(name, rule, scored)]
-        found += [_comparison(name, rule, x) for rule, x in _rules(result).items() if x["pairs"]]
+        found += [
+            _comparison(name, rule, result, scored)
+            for rule, scored in _rules(result).items()
+            if scored["pairs"]
+        ]
     for name, given in report["input"].items():
         if name not in report["benchmarks"]:
             notes = (*_input_notes(given), "Open-ended: score the answers with `rvelens judge`.")
@@ -76,22 +80,31 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
 def _rules(result: Mapping[str, Any]) -> dict[str, Any]:
     """Figures by rule; once where both rules read every answer alike."""
     rules = dict(result["rules"])
-    if rules and rules["official"]["methods"] == rules["strict"]["methods"]:
-        return {"official and strict": rules["official"]}
-    return rules
+    if not rules:
+        return {}
+    own, also = rules["official"], rules.get("strict")
+    name = result.get("rule", "official")  # reports of earlier versions do not name it
+    if also is None or name == "strict":
+        return {name: own}
+    if own["methods"] == also["methods"]:
+        return {f"{name} and strict": own}
+    return {name: own, "strict": also}
 
 
 def _metrics(
     name: str, rule: str, result: Mapping[str, Any], scored: Mapping[str, Any], given: Any
 ) -> Table:
-    columns = ("method", *(title for _, title in COLUMNS), "unparsed")
+    # Labels that are other texts than yes and no have no positive class.
+    shown = [(key, title) for key, title in COLUMNS if result["positive"] or key == "accuracy"]
+    columns = ("method", *(title for _, title in shown), "unparsed")
     rows = [
-        [method, *(_cell(row[key], key == "accuracy") for key, _ in COLUMNS), row["unparsed"]]
+        [method, *(_cell(row[key], key == "accuracy") for key, _ in shown), row["unparsed"]]
         for method, row in scored["methods"].items()
     ]
-    heading = f"{name}, {result['questions']} questions, {rule} rule, yes is positive"
+    heading = f"{name}, {result['questions']} questions, {rule} rule"
+    heading += ", yes is positive" if result["positive"] else ""
     notes = []
-    if rule != "strict":
+    if rule != "strict" or result.get("rule") == "strict":
         if result["left_out"]:
             notes.append(f"{result['left_out']} questions could not be asked and are left out.")
         notes += _input_notes(given)
@@ -147,13 +160,18 @@ def _subsets(name: str, rule: str, scored: Mapping[str, Any]) -> list[Table]:
     return parts
 
 
-def _comparison(name: str, rule: str, scored: Mapping[str, Any]) -> Table:
+def _comparison(
+    name: str, rule: str, result: Mapping[str, Any], scored: Mapping[str, Any]
+) -> Table:
     first = next(iter(scored["methods"]))
-    columns = ("method", "accuracy", "yes-ratio", "AUC", "gained / lost", "McNemar p", "verdict")
+    metrics = {"accuracy": "accuracy", "yes_ratio": "yes-ratio", "auc": "AUC"}
+    if not result["positive"]:
+        metrics = {"accuracy": "accuracy"}
+    columns = ("method", *metrics.values(), "gained / lost", "McNemar p", "verdict")
     rows = []
     for pair in scored["pairs"]:
         if pair["before"] == first:
-            change = [_or_dash(pair["change"][key]) for key in ("accuracy", "yes_ratio", "auc")]
+            change = [_or_dash(pair["change"][key]) for key in metrics]
             counts = f"{pair['gained']} / {pair['lost']}"
             p = pair["mcnemar_p"]
             shown = f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"

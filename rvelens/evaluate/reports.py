@@ -138,7 +138,7 @@ def merged(
 def _of_benchmark(
     out: Path, benchmark: Benchmark, names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What could not be asked, and the figures, None of an open-ended benchmark."""
+    """What could not be asked, and the figures, None where a judge scores."""
     answers = {name: _whole(out / benchmark.name / name, benchmark) for name in names}
     errors = {said.error for one in answers.values() for said in one.values()}
     counts = {
@@ -148,8 +148,7 @@ def _of_benchmark(
             name: sum(said.text == "" for said in one.values()) for name, one in answers.items()
         },
     }
-    closed = any(item.truth is not None for item in benchmark.items)
-    return counts, score(benchmark, answers) if closed else None
+    return counts, score(benchmark, answers) if benchmark.is_scored else None
 
 
 def _whole(folder: Path, benchmark: Benchmark) -> dict[str, Answer]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from rvelens.benchmarks import Benchmark, Item
+from rvelens.benchmarks import Benchmark, Item, load_questions
 from rvelens.evaluate.answering import (
     Answer,
     Decoding,
@@ -33,10 +33,12 @@ Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 def evaluate(
     model: HookedLVLM,
-    benchmarks: Sequence[Benchmark],
-    methods: Sequence[Method],
-    out: str | Path,
+    benchmarks: Sequence[Benchmark] = (),
+    methods: Sequence[Method] = (),
+    out: str | Path = "",
     *,
+    questions: Any = None,
+    images: str | Path | None = None,
     decoding: Decoding | None = None,
     batch_size: int = 8,
     progress: Progress = lambda items, description: items,
@@ -49,10 +51,13 @@ def evaluate(
 
     Args:
         model: the hooked model, without hooks that are on.
-        benchmarks: from `rvelens.benchmarks.load_benchmark`.
+        benchmarks: from `rvelens.benchmarks.load_benchmark`, or `load_questions`.
         methods: from `rvelens.interventions.methods.make_method`; the first is what the others are
             compared with.
         out: folder of the run.
+        questions: one's own, in place of benchmarks or beside them: a file, a pandas frame, or another
+            source that `rvelens.benchmarks.load_questions` takes.
+        images: the folder of their pictures.
         decoding: prompt, length and seed, the same for all.
         batch_size: questions per forward; halved when memory runs out.
         progress: wraps the iteration over batches, for a progress bar.
@@ -65,12 +70,17 @@ def evaluate(
         ValueError: the folder holds a run that was made with something else; a method whose code cannot
             be identified; nothing to run; another process that failed or is gone.
     """
+    if questions is not None:
+        benchmarks = [*benchmarks, load_questions(questions, images)]
     if batch_size < 1 or not benchmarks or not methods:
         raise ValueError(
             f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: "
             "expected at least one of each; pass what is missing."
         )
-    _check_names(methods)
+    if out == "":
+        raise ValueError("a run without out: expected a folder for its answers; choose one.")
+    _check_names("benchmark", [one.name for one in benchmarks])
+    _check_names("method", [one.name for one in methods])
     decoding, out, here = decoding or Decoding(), Path(out), processes()
     model_is = about_model(model)
     settings = {b.name: decoding.settled(b.items) for b in benchmarks}
@@ -105,17 +115,16 @@ def evaluate(
     return report
 
 
-def _check_names(methods: Sequence[Method]) -> None:
-    """Raise ValueError for a name that is no folder's, or that two methods have."""
-    names = [method.name for method in methods]
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    """Raise ValueError for a name that is no folder's, or that two methods or benchmarks have."""
     for name in names:
         if name in ("", ".", "..") or PurePath(name).name != name or "\\" in name or "\0" in name:
             raise ValueError(
-                f"the method name {name!r}: expected a name that a folder can have; rename the method."
+                f"the {kind} name {name!r}: expected a name that a folder can have; rename it."
             )
         if names.count(name) > 1:
             raise ValueError(
-                f"two methods are named {name!r}: expected different names; rename one."
+                f"two {kind}s are named {name!r}: expected different names; rename one."
             )
 
 

@@ -2,12 +2,15 @@
 
 An answer is yes, no or unparsed. Unparsed is wrong whatever the truth: it counts against accuracy,
 and against the recall of the class it should have named; it is never a yes and never a no.
+
+Where labels are other texts (`Benchmark.matches`), an answer is right, wrong or unparsed. Accuracy is
+the only metric then, and the others are None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -80,6 +83,8 @@ METRICS: Mapping[str, Callable[[Cells], Numbers]] = {
     "balanced_accuracy": balanced_accuracy,
     "yes_ratio": yes_ratio,
 }
+# Of labels that are not yes and no: counts of right, wrong and unparsed stand in the first columns.
+OF_TEXTS = {"accuracy": accuracy}
 # Metrics that change where no, and not yes, is the positive class.
 _OF_CLASS = ("f1", "precision", "recall", "specificity")
 
@@ -89,14 +94,17 @@ class Scored:
     """The answers of one method to the questions that every method could be asked.
 
     Attributes:
-        truth: whether yes is right.
-        cells: the one cell of `YES_YES` ... that each question falls into, 0 or 1.
-        margin: log-odds of yes at the first token; NaN where unknown.
+        truth: whether yes is right; true where labels are other texts.
+        cells: the one cell of `YES_YES` ... that each question falls into, 0 or 1. Where labels are
+            other texts, right is `YES_YES`, wrong `YES_NO` and unparsed `YES_X`.
+        margin: log-odds of yes at the first token; NaN where unknown, or labels are other texts.
+        metrics: those that are defined for these labels.
     """
 
     truth: Bool[np.ndarray, " question"]
     cells: Float[np.ndarray, "question 6"]
     margin: Float[np.ndarray, " question"]
+    metrics: Mapping[str, Callable[[Cells], Numbers]] = field(default_factory=lambda: METRICS)
 
     @property
     def right(self) -> Bool[np.ndarray, " question"]:
@@ -107,11 +115,19 @@ class Scored:
 def read_answers(
     benchmark: Benchmark, answers: Mapping[str, Answer], asked: Sequence[int], rule: Rule
 ) -> Scored:
-    """Apply a rule to the answers to some of a benchmark's questions."""
+    """Apply a rule to the answers to some of a benchmark's questions.
+
+    Where labels are other texts than yes and no, the benchmark's own rule reads them.
+    """
     items = [benchmark.items[n] for n in asked]
     said = [answers[item.id] for item in items]
     cells = np.zeros((len(items), 6))
     column = {True: 0, False: 1, None: 2}
+    matches = benchmark.matches
+    if matches is not None:
+        for n, (item, one) in enumerate(zip(items, said, strict=True)):
+            cells[n, column[matches(one.text or "", item.reference or "")]] = 1
+        return Scored(np.ones(len(items), bool), cells, np.full(len(items), np.nan), OF_TEXTS)
     for n, (item, one) in enumerate(zip(items, said, strict=True)):
         cells[n, (0 if item.truth else 3) + column[rule(one.text or "")]] = 1
     margin = np.array([np.nan if one.margin is None else one.margin for one in said])
@@ -129,14 +145,16 @@ def score(
     Questions that some method could not be asked are left out for every method, and counted.
 
     Args:
-        benchmark: yes/no questions.
+        benchmark: questions of which a rule tells what is right, see `Benchmark.is_scored`.
         answers: by method, then by question id.
         seed: of the bootstrap.
         against: compare this method with each other one; None for every pair of methods.
 
     Returns:
-        JSON: "questions", "left_out", "rules" (each with "methods" and "pairs") and, for AMBER's
-        other positive class, "positive_no"; intervals are 95% percentile bootstrap over photographs.
+        JSON: "questions", "left_out", "rule", "rules" (each with "methods" and "pairs") and, for
+        AMBER's other positive class, "positive_no"; intervals are 95% percentile bootstrap over
+        photographs.
+        "rules" has "official", the benchmark's own rule, and for yes/no questions "strict".
     """
     asked = [
         n
@@ -149,6 +167,7 @@ def score(
         "left_out": len(benchmark.items) - len(asked),
         "malformed": len(benchmark.problems),
         "positive": list(benchmark.positives),
+        "rule": benchmark.rule_name,
         "rules": {},
     }
     if not asked:
@@ -158,7 +177,10 @@ def score(
     n_clusters = int(cluster.max()) + 1
     drawn = draw_counts(n_clusters, N_DRAWS, seed)
     groups = _groups(benchmark, asked)
-    for name, rule in (("official", benchmark.rule), ("strict", strict)):
+    rules = {"official": benchmark.rule}
+    if benchmark.matches is None:
+        rules["strict"] = strict
+    for name, rule in rules.items():
         scored = {m: read_answers(benchmark, said, asked, rule) for m, said in answers.items()}
         resampled = {m: _resample(s, cluster, drawn) for m, s in scored.items()}
         result["rules"][name] = {
@@ -185,10 +207,7 @@ def _groups(benchmark: Benchmark, asked: Sequence[int]) -> dict[str, np.ndarray]
 
 
 def _by_group(scored: Scored, groups: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        name: {"n": int(mask.sum()), **_values(scored.cells[mask].sum(axis=0))}
-        for name, mask in groups.items()
-    }
+    return {name: {"n": int(mask.sum()), **_values(scored, mask)} for name, mask in groups.items()}
 
 
 def _subsets(scored: Scored, benchmark: Benchmark, asked: Sequence[int]) -> dict[str, Any]:
@@ -196,8 +215,8 @@ def _subsets(scored: Scored, benchmark: Benchmark, asked: Sequence[int]) -> dict
     ids = np.array([benchmark.items[n].id for n in asked])
     means = {}
     for name, lists in benchmark.subsets.items():
-        counted = [scored.cells[np.isin(ids, list(one))].sum(axis=0) for one in lists]
-        each = [_values(cells) for cells in counted if cells.sum()]
+        masks = [np.isin(ids, list(one)) for one in lists]
+        each = [_values(scored, mask) for mask in masks if mask.any()]
         metrics = {m: [x for one in each if (x := one[m]) is not None] for m in METRICS}
         means[name] = {
             "lists": len(each),
@@ -206,8 +225,13 @@ def _subsets(scored: Scored, benchmark: Benchmark, asked: Sequence[int]) -> dict
     return means
 
 
-def _values(cells: Float[np.ndarray, " 6"]) -> dict[str, float | None]:
-    return {name: _number(metric(cells)) for name, metric in METRICS.items()}
+def _values(scored: Scored, mask: Bool[np.ndarray, " question"]) -> dict[str, float | None]:
+    """Every metric of some of the questions; None where it is undefined."""
+    cells = scored.cells[mask].sum(axis=0)
+    return {
+        name: _number(metric(cells)) if name in scored.metrics else None
+        for name, metric in METRICS.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +264,8 @@ def _figures(method: Resampled, positives: Sequence[str]) -> dict[str, Any]:
     """Every metric with its interval, counts of cells, and AUC of the margins."""
     total, totals = method.total, method.totals
     figures: dict[str, Any] = {
-        name: _estimate(metric(total), metric(totals)) for name, metric in METRICS.items()
+        name: _estimate(metric(total), metric(totals)) if name in method.scored.metrics else None
+        for name, metric in METRICS.items()
     }
     if "no" in positives:
         figures["positive_no"] = {
@@ -262,6 +287,8 @@ def _compare(before: Resampled, after: Resampled) -> dict[str, Any]:
             METRICS[name](after.total) - METRICS[name](before.total),
             METRICS[name](after.totals) - METRICS[name](before.totals),
         )
+        if name in after.scored.metrics
+        else None
         for name in ("accuracy", "f1", "balanced_accuracy", "yes_ratio")
     }
     changes["auc"] = _estimate(after.auc - before.auc, after.aucs - before.aucs)

@@ -61,7 +61,7 @@ def _row(item: Item, said: Answer) -> dict[str, Any]:
     if item.group:
         row["group"] = item.group
     if item.truth is not None:
-        row["truth"] = "yes" if item.truth else "no"
+        row["truth"] = item.label
     if item.reference is not None:
         row["reference"] = item.reference
     row["answer"] = said.text

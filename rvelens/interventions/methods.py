@@ -7,14 +7,9 @@ has none of them.
 from __future__ import annotations
 
 import difflib
-import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from reprlib import repr as brief
-from typing import Any, Literal, Protocol, runtime_checkable
-
-from beartype.door import is_bearable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from rvelens.families.base import Family
 from rvelens.heads.layers import chosen_layers, format_layers, parse_layers
@@ -22,6 +17,14 @@ from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.interventions.contrast import check_contrast
 from rvelens.interventions.icd import DISTURBANCE, check_disturbance
+from rvelens.interventions.method import Contrast, Method
+from rvelens.interventions.options import Option, checked, read_options, settled
+from rvelens.interventions.own import (
+    is_own,
+    make_own,
+    own_function,
+    takes_profile,
+)
 from rvelens.interventions.pai import check_gamma
 from rvelens.interventions.vcd import signal_left
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -55,47 +58,6 @@ class Shaped(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """A second branch: which one, and how it is combined with the first.
-
-    Attributes:
-        kind: "vcd" (`decoding.vcd_negative`), "icd" (`icd_negative`) or "text" (`text_negative`).
-        alpha, beta: of `decoding.ContrastProcessor`.
-        step: of the diffusion; "vcd" only.
-        disturbance: the instruction; "icd" only.
-    """
-
-    kind: Literal["vcd", "icd", "text"]
-    alpha: float
-    beta: float
-    step: int | None = None
-    disturbance: str | None = None
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method with all of its parameters settled for one model.
-
-    Attributes:
-        name: one of `METHODS`.
-        parameters: everything that determines it, as JSON can hold it, for a manifest.
-        hooks: for `model.hooks(...)`.
-        query_rows: what `model.query_rows` must be.
-        contrast: the second branch, if there is one.
-        version: of hooks of your own, a text that changes whenever they do. Without one, a run
-            identifies them by a fingerprint of their code, constants and state
-            (`rvelens.evaluate.fingerprint`).
-    """
-
-    name: str
-    parameters: Mapping[str, Any]
-    hooks: tuple[tuple[str | Callable[[str], bool], Any], ...] = field(default=(), repr=False)
-    query_rows: Literal["last", "all"] = "last"
-    contrast: Contrast | None = None
-    version: str | None = None
-
-
 def _vanilla(model: Shaped, profile: ARSProfile | None) -> Method:
     return Method("vanilla", {})
 
@@ -112,6 +74,7 @@ def _rve(
     scope: str = "all",
     denoise: bool = True,
     max_entropy: float = 1.0,
+    steps: str = "all",
 ) -> Method:
     if profile is None:
         raise ValueError(
@@ -130,6 +93,7 @@ def _rve(
     }
     if max_entropy != 1:  # left out at its default, so that runs made before there was one go on
         settled["max_entropy"] = max_entropy
+    settled |= _if_restricted(steps)
     hooks = rve_hooks(profile, chosen, **settled)
     parameters = {"layers": format_layers(chosen), **settled, "profile": profile.digest()}
     return Method("rve", parameters, tuple(hooks))
@@ -174,11 +138,13 @@ def _vaf(
     layers: Layers = "preset",
     enhance: float = 1.15,
     suppress: float = 0.95,
+    steps: str = "all",
 ) -> Method:
     # https://github.com/ustc-hyin/ClearSight/blob/5466c945be8cbd69ecc08b09455d8ed11f37ce67/visaug/inference/infer_pope.py#L54
     chosen = _layers(layers, model, profile, (9, 14))
-    hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress)
+    hooks = vaf_hooks(model.n_layers, chosen, enhance, suppress, steps=steps)
     parameters = {"layers": format_layers(chosen), "enhance": enhance, "suppress": suppress}
+    parameters |= _if_restricted(steps)
     return Method("vaf", parameters, tuple(hooks), query_rows="all")
 
 
@@ -193,12 +159,15 @@ def _pai(
     gamma: float = 1.0,
     beta: float = 0.1,
     as_published: bool = False,
+    steps: str = "all",
 ) -> Method:
     check_gamma(gamma)
     check_contrast(gamma - 1, beta)
     chosen = _layers(layers, model, profile, (2, 31))
-    hooks = pai_hooks(model.n_layers, chosen, alpha, first_token=not as_published or gamma == 1)
+    first = not as_published or gamma == 1
+    hooks = pai_hooks(model.n_layers, chosen, alpha, first_token=first, steps=steps)
     parameters = {"layers": format_layers(chosen), "alpha": alpha, "gamma": gamma, "beta": beta}
+    parameters |= _if_restricted(steps)
     if as_published:  # left out at its default, so that runs made before there was one go on
         parameters["as_published"] = True
     guidance = Contrast("text", gamma - 1, beta) if gamma > 1 else None
@@ -212,10 +181,17 @@ def _devils(
     *,
     layers: Layers = "preset",
     alpha: float = 0.5,
+    steps: str = "all",
 ) -> Method:
     chosen = _layers(layers, model, profile, (5, 18))
-    hooks = devils_hooks(model.n_layers, chosen, alpha)
-    return Method("devils", {"layers": format_layers(chosen), "alpha": alpha}, tuple(hooks))
+    hooks = devils_hooks(model.n_layers, chosen, alpha, steps=steps)
+    parameters = {"layers": format_layers(chosen), "alpha": alpha, **_if_restricted(steps)}
+    return Method("devils", parameters, tuple(hooks))
+
+
+def _if_restricted(steps: str) -> dict[str, str]:
+    """The steps among a method's parameters; left out at their default, so that earlier runs go on."""
+    return {} if steps == "all" else {"steps": steps}
 
 
 # What makes each method, by the names that `--method` takes.
@@ -246,8 +222,12 @@ def make_method(
       as_published=False (True: with guidance, no edit at the first token, as in their script)
     - devils: layers 5-18 of 32, alpha=0.5
 
+    rve, vaf, pai and devils also take steps="all": the new tokens at which they edit, as in
+    `rvelens.hooks.restrict`.
+
     Args:
-        name: one of `METHODS`.
+        name: one of `METHODS`; FILE.py:FUNCTION, or an entry point of the group
+            `rvelens.interventions`, for a method of one's own (`rvelens.interventions.own`).
         model: the hooked model, or what has its shape.
         profile: head sensitivities, for rve and for layers="auto".
         **parameters: as listed; layers as `parse_layers` reads them or as numbers.
@@ -256,17 +236,37 @@ def make_method(
         ValueError: an unknown method or parameter, a value of another type or outside its range, or
             rve without a profile of this model.
     """
-    return METHODS[check_name(name)](model, profile, **checked_parameters(name, parameters))
+    settings = checked_parameters(name, parameters)
+    if name in METHODS:
+        return METHODS[name](model, profile, **settings)
+    if not isinstance(model, HookedLVLM):
+        raise ValueError(f"method {name!r} without a model: expected a HookedLVLM; load one.")
+    return make_own(name, model, profile, settled(name, options_of(name), settings))
 
 
 def check_name(name: str) -> str:
     """The name of a method; ValueError where there is none of that name."""
-    if name not in METHODS:
+    if name not in METHODS and not is_own(name):
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown method {name!r}: expected one of {', '.join(METHODS)}; did you mean {near!r}?"
+            f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or FILE.py:FUNCTION; did "
+            f"you mean {near!r}?"
         )
     return name
+
+
+def options_of(name: str) -> dict[str, Option]:
+    """The parameters of a method by name, in their order.
+
+    Raises:
+        ValueError: an unknown method, or code of one's own that cannot be loaded.
+    """
+    return read_options(name, METHODS[name] if check_name(name) in METHODS else own_function(name))
+
+
+def needs_profile(name: str) -> bool:
+    """Whether a method cannot be made without a head profile."""
+    return name == "rve" or (name not in METHODS and takes_profile(name))
 
 
 def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,10 +275,7 @@ def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, An
     Raises:
         ValueError: an unknown method or parameter, or a value of another type.
     """
-    make = METHODS[check_name(name)]
-    hints = typing.get_type_hints(make)
-    known = [n for n, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    return {n: _value(name, n, value, known, hints) for n, value in parameters.items()}
+    return checked(name, options_of(name), parameters)
 
 
 def check_parameters(
@@ -286,8 +283,12 @@ def check_parameters(
 ) -> None:
     """Raise what `make_method` would raise, as far as that is known without a model.
 
-    Layers and heads are those of the profile; without one, layers are not looked at.
+    Layers and heads are those of the profile; without one, layers are not looked at. A method of one's
+    own is not made.
     """
+    if name not in METHODS:
+        settled(name, options_of(name), checked_parameters(name, parameters))
+        return
     known = dict(parameters)
     if profile is None:
         known.pop("layers", None)
@@ -310,26 +311,6 @@ class _Shape:
     n_heads: int
     attention_layers: Sequence[int]
     family: Family
-
-
-def _value(method: str, name: str, value: Any, known: list[str], hints: Mapping[str, Any]) -> Any:
-    """A parameter as its method takes it: whole numbers serve as real ones."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ValueError(
-            f"method {method!r} has no parameter {name!r}: expected "
-            + (f"{', '.join(known)}; did you mean {near[0]!r}?" if near else "none; leave it out.")
-        )
-    if type(value) is int and is_bearable(1.0, hints[name]) and abs(value) < 2**53:
-        value = float(value)
-    fits = is_bearable(value, hints[name]) and not (type(value) is bool and hints[name] is not bool)
-    if not fits:
-        wanted = getattr(hints[name], "__name__", None) or str(hints[name])
-        raise ValueError(
-            f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected "
-            f"{wanted}; pass such a value."
-        )
-    return value
 
 
 def _layers(

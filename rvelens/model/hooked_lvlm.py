@@ -217,8 +217,7 @@ class HookedLVLM(LensModel):
             named.get(n) for n in ("input_ids", "attention_mask", "past_key_values")
         )
         # Inside a graph nothing waits for the length of a static cache, which is a tensor.
-        known = cache is not None and not is_compiling()
-        n_past = int(cache.get_seq_length()) if known else 0
+        n_past = 0 if cache is None or is_compiling() else int(cache.get_seq_length())
         prompt = named.get("inputs_embeds", ids)
         if tokens is not None and prompt is not None and tokens.batch != len(prompt):
             raise ValueError(

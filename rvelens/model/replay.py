@@ -21,11 +21,12 @@ import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rvelens.hooks.declared import is_row_local
 from rvelens.model.filling import fill, roomy_cache
 from rvelens.model.greedy import Greedy, Step, check_greedy
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import PER_KEY, check_replays, positions
-from rvelens.model.side_by_side import Hooks, SideBySide, groups_of, is_row_local, merged, points_of
+from rvelens.model.side_by_side import Hooks, SideBySide, groups_of, merged, points_of
 from rvelens.seam.hook_point import name_of
 from rvelens.tokens.carried import carried_map, carry_map
 from rvelens.tokens.token_map import TokenMap

@@ -19,6 +19,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from rvelens.hooks.declared import is_row_local
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.seam.firing import check_returned
@@ -31,14 +32,6 @@ Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 # Points whose hooks of several settings run side by side, each on its row.
 _POINTS = ("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z")
 SHARING = frozenset({"LlamaModel", "MistralModel", "Qwen2Model"})
-
-
-def is_row_local(hook: Callable[..., Any]) -> bool:
-    """Whether a hook's own class declares that it looks at the last row and its image tokens alone.
-
-    A subclass may look at more, so it has to declare it again.
-    """
-    return bool(vars(type(hook)).get("row_local", False))
 
 
 def edits_last_row(model: HookedLVLM, hooks: Hooks) -> bool:

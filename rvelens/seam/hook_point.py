@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint, LensHandle
 
+from rvelens.hooks.declared import edits_in_place
+
 # Where torch keeps the hooks of a module.
 _TORCH_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 
@@ -123,20 +125,6 @@ for _name in (
     "move_to_end",
 ):  # fmt: skip
     setattr(Watched, _name, _refreshing(_name))
-
-
-def edits_in_place(hook: Any) -> bool:
-    """Whether a hook may edit the tensor that it is given.
-
-    A class of hooks that returns a copy, or only reads, declares `in_place = False`. The declaration
-    holds for its own `__call__`: a subclass that overrides `__call__` has to declare it again.
-    """
-    for kind in type(hook).__mro__:
-        if "in_place" in vars(kind):
-            return bool(vars(kind)["in_place"])
-        if "__call__" in vars(kind):
-            return True
-    return True
 
 
 def has_hooks(point: Point) -> bool:

@@ -21,7 +21,7 @@ from rvelens.heads.layers import contiguous_bands
 from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
 from rvelens.stats import auc
-from rvelens.studies.kit.asking import need_truths
+from rvelens.studies.kit.asking import need_labels
 from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe, of_rve, pair, row
 from rvelens.tables import Table
@@ -40,7 +40,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         raise ValueError(
             f"rounds={setup.options['rounds']}: expected at least 1; pass a larger number."
         )
-    need_truths("tune", setup.benchmarks)
+    need_labels("tune", setup.benchmarks)
     validation, test = _split(setup)
     base = of_rve(setup)
     photographs = tuple(sorted({item.source for item in validation.items}))
@@ -84,8 +84,8 @@ def _plain(setup: Setup, validation: Benchmark) -> float:
     if found < 0:
         raise ValueError(
             f"{len(validation.items)} questions of {validation.name} to tune on do not determine "
-            f"the {by} of the plain model: expected readable images, questions with the answer yes "
-            "and with no, and for auc a tokenizer with single tokens for them; tune by accuracy, "
+            f"the {by} of the plain model: expected readable images; questions with the answer yes "
+            "and with no, except for accuracy; and for auc single tokens for them; tune by accuracy, "
             "or on other questions."
         )
     return found
@@ -196,8 +196,10 @@ def figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]], 
         scored = read_answers(benchmark, answers, asked, benchmark.rule)
         if by == "auc":
             found = float(auc(scored.truth, scored.margin))
-        else:
+        elif by in scored.metrics:
             found = float(METRICS[by](scored.cells.sum(axis=0)))
+        else:
+            found = np.nan
         return found if np.isfinite(found) else -1.0
 
     return figure

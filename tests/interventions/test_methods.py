@@ -191,5 +191,5 @@ def test_pai_as_published_skips_the_first_token_under_guidance_alone(model):
         (1.0, False): "PAIHook",
         (1.0, True): "PAIHook",
         (1.1, False): "PAIHook",
-        (1.1, True): "LaterPAIHook",
+        (1.1, True): "Restricted",
     }

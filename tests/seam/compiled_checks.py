@@ -430,3 +430,28 @@ def test_hooks_behind_a_prompt_that_was_compiled_without_any_find_no_map(model):
         model.hf_model(
             input_ids=inputs["input_ids"][:, -1:], attention_mask=mask, past_key_values=static
         )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", ["prefill", "decode", "3-", "2-4"])
+def test_a_step_of_a_restricted_hook_is_one_graph(model, steps):
+    hooks = pai_hooks(model.n_layers, [0, 2], alpha=0.9, steps=steps)
+    with model.hooks(hooks):
+        step = decode_step(model)
+        expected = model.hf_model(**fork(step)).logits
+        got = compiled_logits(model, step)
+        assert graph_breaks(model) == 0
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", ["prefill", "decode", "3-", "2-4"])
+def test_restricted_generations_compiled_and_eager_are_the_same(steps):
+    torch._dynamo.reset()
+    model = hooked("llava")
+    inputs = batch(model)
+    with model.hooks(pai_hooks(model.n_layers, [0, 2], alpha=0.9, steps=steps)):
+        expected = generate(model, inputs, compile_it=False)
+        assert torch.equal(generate(model, inputs, compile_it=True), expected)
+        dynamic = model.generate(**inputs, do_sample=False, max_new_tokens=6)
+        assert torch.equal(expected, dynamic)

@@ -14,12 +14,11 @@ from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import read_answers
 from rvelens.hooks import mask_recording_hooks
-from rvelens.hooks.enhanced import Masks
-from rvelens.hooks.rve import RVEHook
+from rvelens.hooks.enhanced import Masks, rve_of
 from rvelens.interventions.methods import Method
 from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import pictures
-from rvelens.studies.kit.asking import answers, ask, asked, labels, need_truths
+from rvelens.studies.kit.asking import answers, ask, asked, labels, need_labels
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Cell, Table
@@ -32,9 +31,9 @@ def measure(setup: Setup) -> dict[str, Any]:
     """All flips with both answers, a random choice of them, and the tokens enhanced in these.
 
     Raises:
-        ValueError: open-ended questions, fewer than two methods, or `against` is none of them.
+        ValueError: questions that a judge scores, fewer than two methods, or `against` is none of them.
     """
-    need_truths("cases", setup.benchmarks)
+    need_labels("cases", setup.benchmarks)
     before, after = _two(setup)
     report = ask(setup, [before, after])
     return {
@@ -101,7 +100,7 @@ def flip(item: Item, before: Answer, after: Answer, gained: bool) -> dict[str, A
         "id": item.id,
         "group": item.group,
         "question": item.text,
-        "truth": "yes" if item.truth else "no",
+        "truth": item.label,
         "before": {"answer": before.text, "p_yes": _p_yes(before.margin)},
         "after": {"answer": after.text, "p_yes": _p_yes(after.margin)},
         "direction": "gained" if gained else "lost",
@@ -132,7 +131,7 @@ def masks_of(
 
     By question, then by layer: {"enhanced": numbers, "removed": numbers}. {} for other methods.
     """
-    if not any(isinstance(hook, RVEHook) for _, hook in method.hooks):
+    if all(rve_of(hook) is None for _, hook in method.hooks):
         return {}
 
     def compute(batch: Batch) -> list[Any]:

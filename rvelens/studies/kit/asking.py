@@ -62,6 +62,16 @@ def need_truths(study: str, benchmarks: Sequence[Benchmark]) -> None:
             )
 
 
+def need_labels(study: str, benchmarks: Sequence[Benchmark]) -> None:
+    """Raise ValueError for a benchmark of which no rule tells what answers are right."""
+    for one in benchmarks:
+        if not one.is_scored:
+            raise ValueError(
+                f"study {study!r} on {one.name}, which has open-ended questions: expected labels that "
+                "a rule reads; take the study open-ended."
+            )
+
+
 def labels(names: Sequence[str]) -> list[str]:
     """Models by the last part of their names, where that tells them apart."""
     short = [name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] for name in names]

@@ -1,0 +1,222 @@
+"""One's own questions as a benchmark, from a file, a frame or a dataset, with the rule for answers."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+from rvelens.benchmarks import rules
+from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.benchmarks.files import Folder, photograph, sha256
+from rvelens.benchmarks.rows import Row, collect, yes_or_no
+from rvelens.benchmarks.sources import Picture, Source, read_source
+from rvelens.files.paths import slug
+from rvelens.tokens.grid import Box
+
+# What a row may hold; the first two must be there, and labels unless a judge scores.
+COLUMNS = ("image", "question", "label", "id", "group", "box")
+RULES = ("auto", *rules.YES_NO, "choice", *rules.TEXT, "judge")
+# Labels are of the kind that so many of them are of; the others are malformed.
+_MOST = 0.9
+
+
+def load_questions(
+    questions: Any,
+    images: str | Path | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    rule: str = "auto",
+    name: str | None = None,
+) -> Benchmark:
+    """One's own questions, of the same type as a published benchmark.
+
+    A row has these columns; further ones are in `Item.extra`:
+
+    | column | holds |
+    |---|---|
+    | image | the name of a file below `images`; in frames and datasets also the picture |
+    | question | the text that is asked |
+    | label | the right answer: yes or no, one of several, or free text |
+    | id | optional; by default the number of the line or row |
+    | group | optional; accuracy is also reported by group |
+    | box | optional: x0, y0, x1, y1 in pixels, where the answer is to be seen; a text or numbers |
+
+    With `rule="auto"` labels tell the rule. Where at least 9 in 10 are yes or no, it is strict. Where
+    labels repeat, with at most half as many different ones as rows, it is choice. Otherwise it is
+    contains.
+
+    Args:
+        questions: a file (.csv, .tsv, .json, .jsonl, .parquet), OWNER/NAME:SPLIT of a dataset on the
+            Hugging Face Hub, a folder of `save_to_disk`, a pandas frame, or a `datasets.Dataset`.
+        images: the folder that holds the pictures, at any depth. Without it, names are paths from the
+            folder of the file, and of a frame from the current folder.
+        columns: other names of columns, such as {"label": "answer"}.
+        rule: one of `RULES`; or "choice:red,green" with the choices where labels lack some.
+        name: of the benchmark; by default that of the file or dataset, and "questions" for a frame.
+
+    Raises:
+        ValueError: no such file, folder, column or rule, no usable row, or a library that is missing.
+            A malformed row is no error: it is one of the benchmark's problems, with its line.
+    """
+    named = _named(columns or {})
+    chosen, _, choices = rule.partition(":")
+    if chosen not in RULES or (choices and chosen != "choice"):
+        raise ValueError(
+            f"rule {rule!r}: expected one of {', '.join(RULES)}, or choice:A,B; pass one of them."
+        )
+    source = read_source(questions, named["image"])
+    _check_columns(source, named, chosen)
+    folder = None if images is None else Folder.scan(Path(images), source.name)
+    if chosen == "auto":
+        chosen = _rule_of(source, named["label"])
+    items, problems = collect(source.rows, lambda row: _item(row, folder, named, chosen))
+    if not items:
+        first = problems[0] if problems else "it has no rows"
+        raise ValueError(f"{source.name} has no usable question: expected at least one; {first}")
+    labels = tuple(dict.fromkeys(item.reference for item in items if item.reference is not None))
+    given = tuple(one.strip() for one in choices.split(",") if one.strip())
+    is_yes_no = chosen in rules.YES_NO
+    matches = {**rules.TEXT, "choice": rules.Choice(given or labels)}.get(chosen)
+    return Benchmark(
+        slug(name or source.name),
+        items,
+        problems,
+        rules.YES_NO[chosen] if is_yes_no else rules.judged,
+        _digests(source, items),
+        positives=("yes",) if is_yes_no else (),
+        matches=matches,
+        rule_name=chosen,
+    )
+
+
+def describe(benchmark: Benchmark) -> str:
+    """How many questions there are, about what, and by which rule their answers are read."""
+    images = len({item.image for item in benchmark.items})
+    labels = Counter(item.label for item in benchmark.items)
+    shown = ", ".join(f"{n} {label}" for label, n in labels.most_common(4))
+    counts = f" ({shown})" if len(labels) <= 4 and None not in labels else ""
+    rule = benchmark.matches or benchmark.rule
+    how = "scored by `rvelens judge`" if benchmark.rule_name == "judge" else rules.about(rule)
+    return (
+        f"{benchmark.name}: {len(benchmark.items)} questions about {images} images{counts}; rule "
+        f"{benchmark.rule_name}: {how}"
+    )
+
+
+def _named(columns: Mapping[str, str]) -> dict[str, str]:
+    """What each of `COLUMNS` is called."""
+    for column in columns:
+        if column not in COLUMNS:
+            near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"column {column!r}: expected one of {', '.join(COLUMNS)}; did you mean {near!r}?"
+            )
+    return {column: columns.get(column, column) for column in COLUMNS}
+
+
+def _check_columns(source: Source, named: Mapping[str, str], rule: str) -> None:
+    """Raise ValueError where a column that is needed, or was named, is in no row."""
+    there = {key for row in source.rows if isinstance(row.value, dict) for key in row.value}
+    needed = COLUMNS[:2] if rule == "judge" else COLUMNS[:3]
+    for column, name in named.items():
+        if name in there or (column not in needed and name == column) or not there:
+            continue
+        hint = "; without labels, pass rule judge" if column == "label" else ""
+        raise ValueError(
+            f"{source.name} has no column {name!r}: expected the {column} there, and it has "
+            f"{', '.join(map(str, sorted(there, key=str)))}; name it as {column}=COLUMN{hint}."
+        )
+
+
+def _rule_of(source: Source, label: str) -> str:
+    """The rule that fits the labels."""
+    rows = [row.value for row in source.rows if isinstance(row.value, dict)]
+    texts = [text for row in rows if (text := _text(row.get(label)))]
+    if sum(_is_yes_no(text) for text in texts) >= _MOST * len(texts):
+        return "strict"
+    different = {rules.text_words(text) for text in texts}
+    return "choice" if 1 < len(different) <= len(texts) / 2 else "contains"
+
+
+def _is_yes_no(text: str) -> bool:
+    return rules.strict(text) is not None
+
+
+def _text(label: Any) -> str:
+    """A label as a text: truth values are yes and no, numbers as they are written."""
+    if isinstance(label, bool):
+        return "yes" if label else "no"
+    return "" if label is None else str(label).strip()
+
+
+def _item(row: Row, folder: Folder | None, named: Mapping[str, str], rule: str) -> Item:
+    """The question of a row; ValueError if it is malformed."""
+    cells = row.value
+    label = _text(cells.get(named["label"]))
+    is_yes_no = rule in rules.YES_NO
+    if not is_yes_no and rule != "judge" and not rules.text_words(label):
+        raise ValueError(f"{named['label']!r} is {brief(label)}: expected a label with words.")
+    known = set(named.values())
+    box = _box(cells.get(named["box"]), named["box"])
+    has_id = cells.get(named["id"]) not in (None, "")
+    return _shown(
+        _picture(row, folder, named["image"]),
+        id=row.id(named["id"]) if has_id else row.place.rpartition(" ")[2],
+        text=row.text(named["question"]),
+        truth=yes_or_no(label, named["label"]) if is_yes_no else None,
+        reference=None if is_yes_no else label or None,
+        group=_text(cells.get(named["group"])),
+        regions=None if box is None else partial(dict, box=(box,)),
+        extra={key: cell for key, cell in cells.items() if key not in known},
+    )
+
+
+def _picture(row: Row, folder: Folder | None, column: str) -> Picture | tuple[str, Path]:
+    """A picture, or its name and file; ValueError where there is none."""
+    cell = row.value.get(column)
+    if isinstance(cell, Picture):
+        return cell
+    name = row.text(column)
+    path = row.path.parent / name if folder is None else folder.picture(name)
+    if not path.is_file():
+        where = "beside the questions" if folder is None else f"below {folder.path}"
+        raise ValueError(f"no image {name!r} {where}: expected a file there.")
+    return name if folder is None else folder.relative(path), path
+
+
+def _shown(picture: Picture | tuple[str, Path], **rest: Any) -> Item:
+    if isinstance(picture, Picture):
+        return Item(image=picture.key, source=picture.key, load=picture.load, **rest)
+    key, path = picture
+    return photograph(path, upright=True, image=key, source=key, **rest)
+
+
+def _box(cell: Any, column: str) -> Box | None:
+    """Four numbers, from a text or a list; None for an empty cell."""
+    if cell is None or cell == "":
+        return None
+    parts = cell.strip(" []()").replace(";", ",").split(",") if isinstance(cell, str) else cell
+    try:
+        x0, y0, x1, y1 = (float(number) for number in parts)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{column!r} is {brief(cell)}: expected four numbers.") from error
+    if not (math.isfinite(x0 + y0 + x1 + y1) and 0 <= x0 < x1 and 0 <= y0 < y1):
+        raise ValueError(f"{column!r} is {brief(cell)}: expected 0 <= x0 < x1 and 0 <= y0 < y1.")
+    return x0, y0, x1, y1
+
+
+def _digests(source: Source, items: Sequence[Item]) -> dict[str, str]:
+    """SHA-256 of the file; of a frame or a dataset, of its questions."""
+    if source.path is not None:
+        return {source.path.name: sha256(source.path)}
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(ascii((item.id, item.image, item.text, item.label, item.group)).encode())
+    return {source.name: digest.hexdigest()}

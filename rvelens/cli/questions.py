@@ -1,0 +1,82 @@
+"""One's own questions on the command line: their options, and one line about what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rvelens.benchmarks import Benchmark
+from rvelens.benchmarks.own import COLUMNS, RULES, describe, load_questions
+from rvelens.cli.common import warn
+
+Questions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Your own: .csv, .json, .jsonl, .parquet, or OWNER/NAME:SPLIT of a dataset on the Hub.",
+    ),
+]
+Images = Annotated[Path | None, typer.Option(help="The folder of the images of --questions.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="NAME=COLUMN",
+        help=f"Of --questions, where {', '.join(COLUMNS)} are called otherwise; repeatable.",
+    ),
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What reads the answers to --questions: {', '.join(RULES)}.", show_default="auto"
+    ),
+]
+SHOWN = 5
+
+
+def own_questions(
+    questions: str | None,
+    images: Path | None,
+    columns: Sequence[str] | None,
+    rule: str | None,
+    limit: int | None = None,
+) -> list[Benchmark]:
+    """The benchmark of `--questions`, if that was given.
+
+    Raises:
+        ValueError: other options of it without `--questions`, or what `load_questions` refuses.
+    """
+    if questions is None:
+        given = {"--images": images, "--column": columns, "--rule": rule}
+        for option, value in given.items():
+            if value:
+                raise ValueError(
+                    f"{option} without --questions: expected the questions that it is about; name "
+                    "their file."
+                )
+        return []
+    found = load_questions(questions, images, columns=_columns(columns or []), rule=rule or "auto")
+    return [found if limit is None else found.sample(limit)]
+
+
+def _columns(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=COLUMN as a mapping."""
+    for text in texts:
+        name, equals, column = text.partition("=")
+        if not (name and equals and column):
+            raise ValueError(f"--column {text}: expected NAME=COLUMN, as in label=answer.")
+    return {name: column for name, _, column in (text.partition("=") for text in texts)}
+
+
+def show(benchmarks: Sequence[Benchmark]) -> None:
+    """Print to stderr what was read, the rule for the answers, and rows that were left out."""
+    for one in benchmarks:
+        warn(describe(one))
+        for problem in one.problems[:SHOWN]:
+            warn(f"left out: {problem}")
+        if len(one.problems) > SHOWN:
+            more = len(one.problems) - SHOWN
+            warn(f"left out: {more} more rows; report.json of the run lists them")

@@ -1,0 +1,108 @@
+"""What a method is: hooks that are on, rows that they need, and a second branch to contrast with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from reprlib import repr as brief
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from rvelens.benchmarks import Item
+from rvelens.model.hooked_lvlm import HookedLVLM
+
+
+@runtime_checkable
+class QuestionHooks(Protocol):
+    """An edit that depends on the question, such as on a box or a word."""
+
+    def hooks(
+        self, model: HookedLVLM, question: Item
+    ) -> Sequence[tuple[str | Callable[[str], bool], Any]]:
+        """The hooks for one question, which is asked in a batch of its own.
+
+        Args:
+            model: the model that will answer.
+            question: its text, picture, boxes (`regions`) and further cells (`extra`).
+
+        Raises:
+            ValueError: the question cannot be asked under this method, with the reason.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A second branch: which one, and how it is combined with the first.
+
+    Attributes:
+        kind: "vcd" (`decoding.vcd_negative`), "icd" (`icd_negative`) or "text" (`text_negative`).
+        alpha, beta: of `decoding.ContrastProcessor`.
+        step: of the diffusion; "vcd" only.
+        disturbance: the instruction; "icd" only.
+    """
+
+    kind: Literal["vcd", "icd", "text"]
+    alpha: float
+    beta: float
+    step: int | None = None
+    disturbance: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with all of its parameters settled for one model.
+
+    Attributes:
+        name: one of `rvelens.interventions.methods.METHODS`, or of a method of one's own.
+        parameters: everything that determines it, as JSON can hold it, for a manifest.
+        hooks: for `model.hooks(...)`.
+        query_rows: what `model.query_rows` must be.
+        contrast: the second branch, if there is one.
+        version: of hooks of your own, a text that changes whenever they do. Without one, a run
+            identifies them by a fingerprint of their code, constants and state
+            (`rvelens.evaluate.fingerprint`).
+        of_question: gives the hooks of each question, in place of `hooks`; see `QuestionHooks`.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    hooks: tuple[tuple[str | Callable[[str], bool], Any], ...] = field(default=(), repr=False)
+    query_rows: Literal["last", "all"] = "last"
+    contrast: Contrast | None = None
+    version: str | None = None
+    of_question: QuestionHooks | None = field(default=None, repr=False)
+
+    def for_question(self, model: HookedLVLM, question: Item) -> Method:
+        """The method with the hooks that one question gets.
+
+        Raises:
+            ValueError: something else than hooks.
+        """
+        if self.of_question is None:
+            return self
+        hooks = checked_hooks(self.of_question.hooks(model, question), self.name)
+        return replace(self, hooks=hooks, query_rows=rows_of(hooks), of_question=None)
+
+
+def checked_hooks(made: Any, name: str) -> tuple[tuple[Any, Any], ...]:
+    """Hooks as a method holds them.
+
+    Raises:
+        ValueError: something else than (hook name, hook) pairs.
+    """
+    pairs = tuple(made) if isinstance(made, list | tuple) else None
+    for pair in pairs if pairs is not None else [made]:
+        ok = isinstance(pair, tuple) and len(pair) == 2
+        if not (ok and (isinstance(pair[0], str) or callable(pair[0])) and callable(pair[1])):
+            raise ValueError(
+                f"method {name!r} gave {brief(pair)} for a hook: expected a list of (hook name, hook); "
+                "return one, as rvelens.hooks.rve_hooks does."
+            )
+    return pairs or ()
+
+
+def rows_of(hooks: tuple[tuple[Any, Any], ...]) -> Literal["last", "all"]:
+    """The rows that hooks need to see, as their classes declare it."""
+    return (
+        "all" if any(getattr(hook, "query_rows", "last") == "all" for _, hook in hooks) else "last"
+    )

@@ -20,11 +20,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED
+from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.seam.attention import check_returned
 from rvelens.tokens.token_map import tokens_of
-
-Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 
 # Decoders whose layers take their rows from hidden states, mask and positions, given by these names.
 # Settings share rows in them alone; the tests compare them with each setting alone.

@@ -86,8 +86,11 @@ def image_part(
 ) -> Shaped[Tensor, "batch set image"]:
     """The image tokens' columns, in their order; samples with fewer of them end in zeros."""
     index, valid = (i.to(x.device) for i in tokens.image_index())
+    behind = max(tokens.n_keys - x.shape[-1], 0)
+    if not behind and len(set(tokens.n_image)) == 1:  # every entry is an image token that is seen
+        return x.gather(-1, index[:, None].expand(-1, x.shape[1], -1))
     # A sliding-window layer holds the newest keys only; older image tokens get zeros.
-    index = index - max(tokens.n_keys - x.shape[-1], 0)
+    index = index - behind
     seen = valid & (index >= 0)
     index = index.clamp(min=0)[:, None].expand(-1, x.shape[1], -1)
     return x.gather(-1, index) * seen[:, None]

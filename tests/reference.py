@@ -74,6 +74,8 @@ def edit_row(rve: RVE, layer: int, row: Tensor, image: Sequence[int]) -> None:
     row.copy_(torch.tensor(scores))
 
 
+# Of the latest forward, by layer: post-softmax, every row.
+PATTERNS: dict[int, Tensor] = {}
 _active: RVE | None = None
 
 
@@ -102,7 +104,8 @@ def attention(module, query, key, value, attention_mask, scaling=None, dropout=0
         for b in range(query.shape[0]):
             for r in range(rve.last[b], n_rows):
                 edit_row(rve, layer, scores[b, :, r], rve.image[b])
-    z = scores.softmax(dim=-1) @ value.float()
+    PATTERNS[layer] = scores.softmax(dim=-1)
+    z = PATTERNS[layer] @ value.float()
     return z.to(value.dtype).transpose(1, 2).contiguous(), None
 
 

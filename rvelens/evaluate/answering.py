@@ -130,11 +130,7 @@ def answer_logits(
     inputs = _prepared(model, images, questions, decoding.prompt, method.hooks)
     n_new = decoding.max_new_tokens or 16
     check_length(model.hf_model.config, inputs, n_new)
-    contrast = None
-    if method.contrast is not None:
-        negative = _negative(model, method, images, questions, names, decoding, inputs)
-        check_length(model.hf_model.config, negative, n_new)
-        contrast = ContrastProcessor(model, negative, method.contrast.alpha, method.contrast.beta)
+    contrast = contrast_of(model, method, images, questions, names, decoding, inputs)
     with query_rows(model, method.query_rows), model.hooks(method.hooks):
         least: dict[str, Any] = {} if min_new_tokens is None else {"min_new_tokens": min_new_tokens}
         output: Any = model.generate(
@@ -149,6 +145,31 @@ def answer_logits(
     texts = model.decode(output["sequences"], inputs["input_ids"])
     first: Any = output["scores"][0] if contrast is None else contrast.first
     return texts, first
+
+
+def contrast_of(
+    model: HookedLVLM,
+    method: Method,
+    images: Sequence[ImageLike],
+    questions: Sequence[str],
+    names: Sequence[str] | None,
+    decoding: Decoding,
+    inputs: Any,
+) -> ContrastProcessor | None:
+    """The processor of one generation under a method; None where it has no second branch.
+
+    Args:
+        model, method, images, questions, names, decoding: as in `answer`.
+        inputs: of the first branch, from `prepare` or `prepare_shared`.
+
+    Raises:
+        ValueError: a second branch longer than the model's positions.
+    """
+    if method.contrast is None:
+        return None
+    negative = _negative(model, method, list(images), list(questions), names, decoding, inputs)
+    check_length(model.hf_model.config, negative, decoding.max_new_tokens or 16)
+    return ContrastProcessor(model, negative, method.contrast.alpha, method.contrast.beta)
 
 
 def _prepared(

@@ -22,6 +22,12 @@
 - `replay.py`: the prompt up to its last token, run once for any number of settings.
 - `side_by_side.py`: many settings in one forward: which rows they need, and their hooks as one
   hook a point.
+- `trace.py`: answers token by token: what each token was sure of, and where every head looked for
+  it.
+- `trace_file.py`: what the file of a trace holds: tensors and the picture, and in its header the
+  words.
+- `tracing.py`: generation with a record of every token: its probability, and where every head
+  looked for it.
 - `weights.py`: what the weights of a model are, and whether a head profile was measured on them.
 - `yes_no.py`: yes or no as the model's next token says it.
 """

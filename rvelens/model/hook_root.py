@@ -18,6 +18,9 @@ from rvelens.seam.points import rows_of
 from rvelens.seam.seam import Seam, layer_of
 from rvelens.seam.taps import TapPoint
 
+# Hook points, or filters of their names, and the hook for each.
+Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
+
 
 class HookRoot(HookedRootModule):
     """A `HookedRootModule` that names what is wrong with a hook.

@@ -15,9 +15,11 @@ from torch.compiler import is_compiling
 
 from rvelens.families import Family, family_of
 from rvelens.heads.hub import TINY, check_name, embedded
+from rvelens.model.hook_root import Hooks
 from rvelens.model.lens_model import LensModel
 from rvelens.model.limits import check_length
 from rvelens.model.prompts import ImageLike, Images, load_image, pair_up, prepare, text_around_image
+from rvelens.model.trace import Trace
 from rvelens.seam.arguments import check_arguments, known_arguments, name_arguments
 from rvelens.seam.device import execution_device
 from rvelens.seam.generation import check_behind_cache, check_prompt
@@ -441,6 +443,38 @@ class HookedLVLM(LensModel):
             ids = output if isinstance(output, Tensor) else output["sequences"]
             answers += self.decode(ids, inputs["input_ids"])
         return answers
+
+    def trace(
+        self,
+        image: ImageLike,
+        question: str,
+        settings: Mapping[str, Hooks] | None = None,
+        *,
+        max_new_tokens: int = 32,
+        prompt: str = "chat",
+    ) -> Trace:
+        """The greedy answer token by token: probabilities, and where every head looked for each token.
+
+        Args:
+            image: a path or PIL image.
+            question: one question.
+            settings: hooks by the name of each answer, such as `{"plain": [], "RVE": rve_hooks(...)}`.
+                None for one answer, under whatever hooks are on.
+            max_new_tokens: tokens to generate at most.
+            prompt: a preset ("chat", "llava_v1", ...) or a template with "{question}".
+
+        Returns:
+            the answers with attention [token layer head image], post-softmax and after the hooks, of
+            the row that predicts the token, and log-probabilities; a notebook shows it. Hooks that
+            need `query_rows="all"` get it from `rvelens.evaluate.tracing.trace_methods`.
+
+        Raises:
+            ValueError: settings while hooks are on, no settings, or as `prepare` raises.
+        """
+        # Here, since an import need not load logits processors.
+        from rvelens.model.tracing import trace
+
+        return trace(self, image, question, settings, max_new_tokens=max_new_tokens, prompt=prompt)
 
     def decode(
         self, output: Int[Tensor, "rows key"], prompt_ids: Int[Tensor, "batch prompt"]

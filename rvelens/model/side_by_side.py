@@ -21,11 +21,10 @@ from torch import Tensor
 
 from rvelens.hooks.declared import is_row_local
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED
+from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.seam.firing import check_returned
 from rvelens.tokens.token_map import tokens_of
-
-Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 
 # Decoders whose layers take their rows from hidden states, mask and positions, given by these names.
 # Settings share rows in them alone; the tests compare them with each setting alone.

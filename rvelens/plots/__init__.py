@@ -6,6 +6,7 @@ Each function returns a matplotlib `Figure` and touches no global state; a noteb
 
 - `style.py`: the house style: sizes, colours by role, labels at line ends, files.
 - `image.py`: attention and enhancement on the image.
+- `mosaic.py`: every head of a model, every token of an answer.
 - `heads.py`: ARS by layer and head.
 - `attention.py`: attention of the last token by layer and position.
 - `lines.py`: lines over a setting.
@@ -23,6 +24,7 @@ from rvelens.plots.grids import bands, surface
 from rvelens.plots.heads import ars_heatmap, layer_profile
 from rvelens.plots.image import head_overlays, overlay, overlay_enhanced
 from rvelens.plots.lines import Series, lines
+from rvelens.plots.mosaic import head_grid, token_overlays
 from rvelens.plots.points import scatter
 from rvelens.plots.rows import Row, dots, timing_bars
 from rvelens.plots.style import (
@@ -48,6 +50,7 @@ __all__ = [
     "check_figure_path",
     "dots",
     "forest",
+    "head_grid",
     "head_overlays",
     "house_style",
     "layer_profile",
@@ -60,4 +63,5 @@ __all__ = [
     "stacked_shares",
     "surface",
     "timing_bars",
+    "token_overlays",
 ]

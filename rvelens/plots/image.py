@@ -23,12 +23,14 @@ from rvelens.plots.style import (
     SMALL,
     TEXT,
     NotebookFigure,
+    figure_of,
     house_style,
     panel_letter,
     settle,
     wrapped,
 )
 from rvelens.tokens.grid import ImageGrid
+from rvelens.tokens.heat import small
 
 _PIXELS = 900  # Pictures are drawn at most this wide or high; more would only make large files.
 
@@ -40,6 +42,8 @@ def overlay(
     *,
     title: str = "",
     label: str = "attention",
+    top: float | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """One number per image token as heat on the image, at the image's own aspect.
 
@@ -48,22 +52,43 @@ def overlay(
         values: for example the attention of the last token, averaged over heads.
         grid: where the tokens lie, from `model.image_grid(image)`.
         title: above the picture.
-        label: what the colours mean, beside the scale.
+        label: what the colours mean, beside the scale; "" for no scale.
+        top: where the scale ends, so that several pictures can be compared; None for the largest
+            value of this one.
+        ax: axes of a figure of yours to draw on, in your own style; None for a new figure.
+
+    Returns:
+        the figure that holds the picture.
 
     Raises:
-        ValueError: not one number per image token.
+        ValueError: not one number per image token, or a scale that ends below 0.
     """
-    picture = _small(image)
+    picture = small_picture(image)
     heat = grid.picture(values.astype(float), *picture.size)
-    low, top = _extremes(heat)
-    scale = Normalize(min(low, 0.0), top or 1.0)
+    scale = _scale_of(heat, top)
+    if ax is not None:
+        ax.set_axis_off()
+        _show(ax, picture, heat, colormaps["viridis"], scale)
+        ax.set_title(title)
+        if label:
+            _scale_beside(figure_of(ax), [ax], ScalarMappable(scale, "viridis"), label)
+        return figure_of(ax)
     with house_style():
         figure, (axes,) = _panels(picture, 1, COLUMN)
         _show(axes, picture, heat, colormaps["viridis"], scale)
         axes.set_title(title)
-        _scale_beside(figure, [axes], ScalarMappable(scale, "viridis"), label)
+        if label:
+            _scale_beside(figure, [axes], ScalarMappable(scale, "viridis"), label)
         settle(figure)
     return figure
+
+
+def _scale_of(heat: Float[np.ndarray, "height width"], top: float | None) -> Normalize:
+    """From 0, or the lowest value below it, to `top` or the highest value."""
+    low, highest = _extremes(heat)
+    if top is not None and not top > 0:
+        raise ValueError(f"top={top}: expected where the scale ends, above 0; or leave it out.")
+    return Normalize(min(low, 0.0), top or highest or 1.0)
 
 
 def overlay_enhanced(
@@ -90,7 +115,7 @@ def overlay_enhanced(
         raise ValueError(
             "no masks were recorded: expected masks of a forward; run it under mask_recording_hooks."
         )
-    picture = _small(image)
+    picture = small_picture(image)
     shares = [
         np.stack([getattr(m, name)[sample].cpu().numpy() for m in masks.values()]).mean(axis=0)
         for name in ("target", "removed")
@@ -144,7 +169,7 @@ def head_overlays(
     rows = {"most sensitive heads": most, "least sensitive heads": least}
     rows = {name: row for name, row in rows.items() if row}
     # Small pictures in small panels: a page of them must not make a file of megabytes.
-    picture, small = _small(image, _PIXELS // 2), _small(image, _PIXELS // 4)
+    picture, small = small_picture(image, _PIXELS // 2), small_picture(image, _PIXELS // 4)
     with house_style():
         figure, whole, panels = _head_panels(picture, [len(row) for row in rows.values()])
         _show(whole, picture, None, colormaps["viridis"], None)
@@ -196,12 +221,9 @@ def _extremes(heat: Float[np.ndarray, "height width"]) -> tuple[float, float]:
     return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
 
 
-def _small(image: ImageLike, pixels: int = _PIXELS) -> Image.Image:
+def small_picture(image: ImageLike, pixels: int = _PIXELS) -> Image.Image:
     """The image in RGB, shrunk or enlarged so that its longer edge has `pixels` pixels."""
-    loaded = load_image(image)
-    ratio = pixels / max(loaded.size)
-    size = (max(round(loaded.width * ratio), 1), max(round(loaded.height * ratio), 1))
-    return loaded.resize(size, Image.Resampling.BICUBIC)
+    return small(load_image(image), pixels)
 
 
 def _panels(picture: Image.Image, n: int, width: float) -> tuple[Figure, Sequence[Axes]]:

@@ -146,9 +146,10 @@ def wrapped(text: str, inches: float, size: float = SMALL) -> str:
 
 
 def figure_of(axes: Axes) -> Figure:
-    """The figure that holds the axes."""
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
+    """The figure that holds the axes, also where they are in a part of it."""
+    figure: Any = axes.get_figure()
+    while not isinstance(figure, Figure):
+        figure = figure._parent
     return figure
 
 

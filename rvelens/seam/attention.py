@@ -48,6 +48,11 @@ class AttentionHooks(nn.Module):
         self.run: Run = run
         self.on = False
         self.on_change: Callable[[Point], None] | None = None
+        first = self.hook_rot_q, self.hook_rot_k
+        # A plain attribute, which is read in every forward: modules look theirs up slowly.
+        self.points: tuple[Point, ...] = (
+            *first, self.hook_attn_scores, self.hook_pattern, self.hook_z
+        )  # fmt: skip
         for point in self.points:
             point.on_change = self._note
         self.checked: Any = None  # the code of the attention function that the self-check saw
@@ -68,12 +73,6 @@ class AttentionHooks(nn.Module):
         self.run.note_use(self, self.on)
         if self.on_change is not None:
             self.on_change(point)
-
-    @property
-    def points(self) -> tuple[Point, ...]:
-        """The points that are read in the attention function's place."""
-        first = self.hook_rot_q, self.hook_rot_k
-        return *first, self.hook_attn_scores, self.hook_pattern, self.hook_z
 
     @property
     def rows_in_use(self) -> bool:
@@ -129,11 +128,13 @@ class AttentionHooks(nn.Module):
         every = run.query_rows == "all" or n_rows == 1
         with call.full_precision():
             scores, hidden = call.scores(every, row)
-            # A hook before another one may hide keys as well, and no mask hides those again.
-            point.ctx[MASKED] = hidden is not None or point.several
-            point.ctx[MASK_ENFORCED] = run.enforce_mask and not point.several
-            point.ctx[N_ROWS] = n_rows
-            edited, scores_edited = self._fire_and_compare(point, scores, forward)
+            edited, scores_edited = scores, False
+            if has_hooks(point):
+                # A hook before another one may hide keys as well, and no mask hides those again.
+                point.ctx[MASKED] = hidden is not None or point.several
+                point.ctx[MASK_ENFORCED] = run.enforce_mask and not point.several
+                point.ctx[N_ROWS] = n_rows
+                edited, scores_edited = self._fire_and_compare(point, scores, forward)
             if scores_edited and hidden is not None:
                 edited = _masked_again(edited, hidden, run.enforce_mask)
             pattern, pattern_edited = self._fire_and_compare(

@@ -52,6 +52,7 @@ class Seam:
         self_check: whether it runs, as the newest wrapper of the model wants it.
         handles: of the torch hooks that follow the model.
         modules: the attention modules by layer.
+        passed: what `check_attention` found in order last: points, implementation and `self_check`.
     """
 
     run: Run
@@ -65,6 +66,7 @@ class Seam:
     self_check: bool = True
     handles: list[Any] = field(default_factory=list)
     modules: Mapping[int, nn.Module] = field(default_factory=dict)
+    passed: Any = None
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """The seam belongs to the model that was wrapped: copies and pickles hold None instead."""
@@ -94,6 +96,13 @@ class Seam:
                     f"{reason}: expected softmax attention whose output reaches the logits; "
                     "hook another point or layer."
                 )
+
+    def check_attention(self, decoder: Any, names: tuple[str, ...]) -> None:
+        """`check_points` for points of attention, once for forwards in which nothing has changed."""
+        state = (names, str(decoder.config._attn_implementation), self.self_check)
+        if self.run.is_changed or state != self.passed:
+            self.check_points(decoder, names)
+            self.passed = state
 
     def reason(self, decoder: Any, name: str) -> str | None:
         """Why a point cannot be hooked; None where it can, or in the vision tower."""
@@ -387,11 +396,11 @@ class Begin(_Follower):
             coming.input_ids = ids  # a decoder by itself reads text
         if coming.attention_mask is None:
             coming.attention_mask = kwargs.get("attention_mask")
-        points = self.seam.points_in_use()
-        hooked = self.seam.in_use
+        names = tuple(str(point.name) for _, point in self.seam.points_in_use())
+        hooked = bool(self.seam.stream.on or names)
         if hooked and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
-        self.seam.check_points(module, [str(point.name) for _, point in points])
+        self.seam.check_attention(module, names)
         self.run.in_step = False
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked, module)
 

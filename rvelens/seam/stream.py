@@ -88,11 +88,8 @@ class Stream:
 
     def missed(self, forward: Forward) -> list[str]:
         """Names of the points in use that did not run in the forward that ends."""
-        return [
-            str(point.name)
-            for key, point in self.points.items()
-            if point.in_use and point not in forward.fired and key != "hook_image_features"
-        ]
+        points = (self.points[key] for key in self.on.split() if key != "hook_image_features")
+        return [str(point.name) for point in points if point not in forward.fired]
 
 
 class Norm(nn.Module):

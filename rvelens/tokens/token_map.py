@@ -26,11 +26,13 @@ class Buffers:
         image: the image mask.
         version: torch's count of the edits in place that it had seen.
         by_device: image keys and bias.
+        index: what `TokenMap.image_index` gives; empty before it was asked for.
     """
 
     image: Bool[Tensor, "batch known"]
     version: int | None
     by_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    index: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
     def of(cls, image: Bool[Tensor, "batch known"]) -> Buffers:
@@ -206,11 +208,23 @@ class TokenMap:
 
         Samples with fewer image tokens than the longest one are filled with position 0 at the end.
         """
+        buffers = self._buffers
+        assert buffers is not None  # __post_init__ makes them
+        if is_compiling() or not buffers.index or buffers.is_edited:
+            return self._image_index()
+        return buffers.index[0]
+
+    def _image_index(self) -> tuple[Int[Tensor, "batch image"], Bool[Tensor, "batch image"]]:
+        """The same, and kept for all maps with this image mask: every step of a generation asks."""
         width = max(self.n_image, default=0)
-        order = self.image.int().argsort(dim=1, descending=True, stable=True)[:, :width]
-        counts = torch.tensor(self.n_image, device=order.device)
-        valid = torch.arange(width, device=order.device) < counts[:, None]
-        return order * valid, valid
+        with outlasting():
+            order = self.image.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+            counts = torch.tensor(self.n_image, device=order.device)
+            valid = torch.arange(width, device=order.device) < counts[:, None]
+            found = order * valid, valid
+        if self._buffers is not None and not is_compiling():
+            self._buffers.index[:] = [found]
+        return found
 
     def on_static_cache(self, n_slots: int) -> TokenMap:
         """The map behind a static cache of `n_slots` keys; `advance` counts what is generated."""

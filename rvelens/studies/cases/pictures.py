@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,8 +13,9 @@ from PIL import Image
 from rvelens.benchmarks import Item
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.grid import ImageGrid
+from rvelens.tokens.heat import embedded, mixed, small
 
-_EDGE = 448  # Pixels of the longer edge: sharp at a third of a page, small in a file of many.
+__all__ = ["Layers", "Pictures", "colour", "embedded", "n_layers", "pictures", "small", "tinted"]
 
 # By layer, numbers of image tokens: {"14": {"enhanced": [...], "removed": [...]}}.
 Layers = Mapping[str, Mapping[str, list[int]]]
@@ -77,13 +76,6 @@ def _shade(count: Float[np.ndarray, "*any"], most: int) -> Float[np.ndarray, "*a
     return np.asarray(colormaps["viridis"](0.15 + 0.85 * share))
 
 
-def small(image: Image.Image, edge: int = _EDGE) -> Image.Image:
-    """The picture in RGB with `edge` pixels on its longer edge."""
-    ratio = edge / max(image.size)
-    size = (max(round(image.width * ratio), 1), max(round(image.height * ratio), 1))
-    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-
-
 def tinted(
     picture: Image.Image, counts: Float[np.ndarray, " image"], grid: ImageGrid, most: int
 ) -> Image.Image:
@@ -96,16 +88,5 @@ def tinted(
         most: layers in all.
     """
     heat = grid.picture(counts, *picture.size)
-    # Pale, so that a colour means the same on dark and on light parts of the picture.
-    pale = 0.25 + 0.75 * np.asarray(picture.convert("L"), dtype=float)[..., None] / 255
-    marked = np.where(heat > 0, 0.7, 0.0)[..., None]
-    mixed = pale * (1 - marked) + _shade(np.nan_to_num(heat), most)[..., :3] * marked
-    mixed = np.where(np.isnan(heat)[..., None], 0.55 * pale, mixed)
-    return Image.fromarray((255 * mixed.clip(0, 1)).astype(np.uint8))
-
-
-def embedded(picture: Image.Image) -> str:
-    """A picture as the data URI of a WebP."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    marked = np.where(heat > 0, 0.7, 0.0)
+    return mixed(picture, heat, _shade(np.nan_to_num(heat), most), marked)

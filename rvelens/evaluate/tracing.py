@@ -1,0 +1,51 @@
+"""Traces under methods, those with a second branch among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rvelens.evaluate.answering import Decoding, contrast_of, query_rows
+from rvelens.interventions.methods import Method
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import ImageLike, load_image
+from rvelens.model.trace import Trace
+from rvelens.model.tracing import check_traced, traced_answer
+
+
+def trace_methods(
+    model: HookedLVLM,
+    methods: Mapping[str, Method],
+    image: ImageLike,
+    question: str,
+    decoding: Decoding | None = None,
+) -> Trace:
+    """The answers under several methods token by token, as `HookedLVLM.trace` gives them for hooks.
+
+    Attention is that of the first branch: what a contrast takes away has attention of its own.
+
+    Args:
+        model: the hooked model, without hooks that are on.
+        methods: from `make_method`, by the name of each answer.
+        image: a path or PIL image.
+        question: one question.
+        decoding: prompt, suffix, length (32 tokens where it says nothing) and seed.
+
+    Raises:
+        ValueError: no methods, hooks that are on, or as `HookedLVLM.prepare` raises.
+    """
+    decoding = decoding or Decoding()
+    if not methods:
+        raise ValueError("no methods to trace: expected at least one; pass one of make_method.")
+    check_traced(question, dict.fromkeys(methods, ()), bool(model.list_hooks()))
+    loaded = load_image(image)
+    asked = f"{question} {decoding.suffix}".strip()
+    inputs = model.prepare(loaded, asked, decoding.prompt)
+    answers = []
+    for name, method in methods.items():
+        contrast = contrast_of(model, method, [loaded], [asked], None, decoding, inputs)
+        processors = [] if contrast is None else [contrast]
+        with query_rows(model, method.query_rows), model.hooks(method.hooks):
+            length = decoding.max_new_tokens or 32
+            answers.append(traced_answer(model, inputs, name, length, processors))
+    grid = model.image_grid(loaded)
+    return Trace(model.name, loaded, asked, decoding.prompt, grid, tuple(answers))

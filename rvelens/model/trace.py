@@ -1,0 +1,216 @@
+"""Answers token by token: what each token was sure of, and where every head looked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from rvelens.tokens.grid import ImageGrid
+
+# Pixels of the longer edge of a picture of `_repr_html_`, and tokens that it shows of an answer.
+_EDGE, _MOST_SHOWN = 144, 64
+
+
+@dataclass(frozen=True, eq=False)
+class TracedAnswer:
+    """One answer, token by token.
+
+    Attributes:
+        name: of the setting that it was generated under, such as "plain".
+        text: the whole answer, as `HookedLVLM.ask` gives it.
+        ids: the generated tokens, one that ends the answer included.
+        pieces: what each token adds to the text; "" where a character needs more tokens.
+        log_probs: natural logarithm of each token's probability, in the distribution that it was
+            taken from: after all hooks and logits processors, a contrast's cutoff too.
+        attention: float32, post-softmax and after the hooks, of the row that predicts the token; image
+            tokens only, not renormalised. 0 in layers without attention, and for image tokens that a
+            sliding window has left behind.
+    """
+
+    name: str
+    text: str
+    ids: Int[Tensor, " token"]
+    pieces: tuple[str, ...]
+    log_probs: Float[Tensor, " token"]
+    attention: Float[Tensor, "token layer head image"] = field(repr=False)
+
+    def map_of(
+        self, token: int, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> Float[np.ndarray, " image"]:
+        """Attention to each image token for one token of the answer, mean over layers and heads.
+
+        Args:
+            token: its number in the answer, from 0; negative numbers count from the end.
+            layers, heads: those to average; None for all.
+
+        Raises:
+            ValueError: a number that the answer, the model or its layers do not have, or an empty list.
+        """
+        n_tokens, n_layers, n_heads, _ = self.attention.shape
+        _check_numbers("token", [token], -n_tokens, n_tokens)
+        layers = range(n_layers) if layers is None else layers
+        heads = range(n_heads) if heads is None else heads
+        _check_numbers("layer", layers, 0, n_layers)
+        _check_numbers("head", heads, 0, n_heads)
+        chosen = self.attention[token][list(layers)][:, list(heads)]
+        return chosen.double().mean(dim=(0, 1)).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Answers to one question about one image, token by token, under one setting or several.
+
+    Attributes:
+        model: name of the model.
+        image: in RGB, at its own size.
+        question: as it was asked.
+        prompt: the preset or template around it.
+        grid: where the image tokens lie in the image; None in families without a patch grid.
+        answers: one for each setting, in their order.
+    """
+
+    model: str
+    image: Image.Image = field(repr=False)
+    question: str
+    prompt: str
+    grid: ImageGrid | None = field(repr=False)
+    answers: tuple[TracedAnswer, ...]
+
+    def __getitem__(self, name: str) -> TracedAnswer:
+        for answer in self.answers:
+            if answer.name == name:
+                return answer
+        names = ", ".join(repr(answer.name) for answer in self.answers)
+        raise KeyError(f"no answer {name!r}: expected one of {names}.")
+
+    def to_dataframe(self) -> Any:
+        """A pandas frame with a row for each answer, token, layer and head.
+
+        Columns: `answer` (its name), `step` (from 0), `id`, `token` (its piece of the text),
+        `log_prob`, `layer`, `head`, and `image_attention`, the share of the head's attention that the
+        whole image gets. Attention by image token is in `TracedAnswer.attention`.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ValueError(
+                "a frame needs pandas, which is not installed: expected the extra [frames]; "
+                "pip install 'rvelens[frames]'."
+            ) from error
+        return pandas.concat(
+            [pandas.DataFrame(_columns(answer)) for answer in self.answers], ignore_index=True
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace, its image included, to one safetensors file.
+
+        Raises:
+            ValueError: the path does not end in .safetensors, or is in no folder.
+        """
+        # Here, since pydantic takes time to load, which an import need not wait for.
+        from rvelens.model import trace_file
+
+        about = {
+            "model": self.model,
+            "question": self.question,
+            "prompt": self.prompt,
+            "grid": None if self.grid is None else asdict(self.grid),
+            "answers": [
+                {"name": a.name, "text": a.text, "pieces": list(a.pieces)} for a in self.answers
+            ],
+        }
+        trace_file.write(path, about, self.image, self.answers)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace that `save` wrote.
+
+        Raises:
+            ValueError: no such file, or not a trace.
+        """
+        from rvelens.model import trace_file
+
+        about, image, tensors = trace_file.read(path)
+        answers = (
+            TracedAnswer(stored.name, stored.text, pieces=tuple(stored.pieces), **each)
+            for stored, each in zip(about.answers, tensors, strict=True)
+        )
+        grid = None if about.grid is None else about.grid.grid()
+        return cls(about.model, image, about.question, about.prompt, grid, tuple(answers))
+
+    def _repr_html_(self) -> str:
+        """The pieces of each answer in a row, each over the picture with its attention as heat."""
+        rows = "".join(self._row(answer, self._top) for answer in self.answers)
+        return f'<div><p style="margin:0"><b>{escape(self.question)}</b></p>{rows}</div>'
+
+    @property
+    def _top(self) -> float:
+        """The largest value of any map that is shown: colours mean the same in all of them."""
+        maps = [answer.map_of(n) for answer in self.answers for n in _shown(answer)]
+        return max((float(one.max(initial=0.0)) for one in maps), default=0.0)
+
+    def _row(self, answer: TracedAnswer, top: float) -> str:
+        from rvelens.tokens.heat import embedded, heated, small
+
+        cells, picture = [], small(self.image, _EDGE)
+        for n in _shown(answer):
+            shown, alt = "", f"attention for {answer.pieces[n].strip()}"
+            if self.grid is not None:
+                uri = embedded(heated(picture, answer.map_of(n), self.grid, top))
+                shown = f'<img src="{uri}" alt="{escape(alt)}" style="margin:0;max-width:100%">'
+            share = float(answer.log_probs[n].exp())
+            cells.append(
+                f'<figure style="margin:2px;width:{_EDGE}px;text-align:center">{shown}<figcaption>'
+                f'<b dir="auto">{escape(answer.pieces[n].strip()) or "&nbsp;"}</b><br>'
+                f"<small>{share:.1%}</small></figcaption></figure>"
+            )
+        left_out = len(answer.ids) - len(cells)
+        more = f"<p>{left_out} more tokens are not shown.</p>" if left_out else ""
+        scale = (
+            f"attention to an image token, mean over layers and heads, from 0 to {top:.2g}; below "
+            "each token its probability"
+        )
+        return (
+            f'<p style="margin:8px 0 0">{escape(answer.name)}: <q dir="auto">'
+            f"{escape(answer.text)}</q> <small>({scale})</small></p>"
+            f'<div style="display:flex;flex-wrap:wrap">{"".join(cells)}</div>{more}'
+        )
+
+
+def _shown(answer: TracedAnswer) -> range:
+    return range(min(len(answer.ids), _MOST_SHOWN))
+
+
+def _columns(answer: TracedAnswer) -> dict[str, Any]:
+    """The columns of one answer's rows: tokens outside, then layers, then heads."""
+    n_tokens, n_layers, n_heads, _ = answer.attention.shape
+    each = n_layers * n_heads
+    return {
+        "answer": answer.name,
+        "step": np.repeat(np.arange(n_tokens), each),
+        "id": np.repeat(answer.ids.numpy(), each),
+        "token": np.repeat(np.array(answer.pieces, dtype=object), each),
+        "log_prob": np.repeat(answer.log_probs.numpy(), each),
+        "layer": np.tile(np.repeat(np.arange(n_layers), n_heads), n_tokens),
+        "head": np.tile(np.arange(n_heads), n_tokens * n_layers),
+        "image_attention": answer.attention.sum(dim=-1).flatten().numpy(),
+    }
+
+
+def _check_numbers(what: str, numbers: Sequence[int], start: int, stop: int) -> None:
+    """Raise ValueError for numbers outside of `start` to `stop` - 1, or none at all."""
+    wrong = [n for n in numbers if not start <= n < stop]
+    if wrong or not numbers:
+        given = f"{what} {wrong[0]}" if wrong else f"no {what}"
+        raise ValueError(f"{given}: expected numbers from {start} to {stop - 1}; choose of these.")

@@ -1,0 +1,179 @@
+"""What the file of a trace holds: tensors and the picture, and in its header the words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rvelens.files import atomic as files
+from rvelens.files.stored import MalformedError, Stored, parse_stored
+from rvelens.model.limits import check_size
+from rvelens.tokens.grid import ImageGrid, Tile
+
+FORMAT = "rvelens-trace-1"
+_EXPECTED = "a file that Trace.save wrote"
+# What each answer has in the file, behind its number: "0.ids".
+TENSORS = ("ids", "log_probs", "attention")
+Count = Annotated[int, Field(ge=1)]
+
+
+class StoredTile(Stored):
+    """A tile of the patch grid, as `rvelens.tokens.grid.Tile`."""
+
+    start: Annotated[int, Field(ge=0)]
+    rows: Count
+    columns: Count
+    stride: Count
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
+class StoredGrid(Stored):
+    """Where the image tokens lie, as `rvelens.tokens.grid.ImageGrid`."""
+
+    n_tokens: Count
+    tiles: list[StoredTile]
+
+    def grid(self) -> ImageGrid:
+        """The grid itself."""
+        tiles = []
+        for tile in self.tiles:
+            x0, y0, x1, y1 = tile.box
+            tiles.append(Tile(tile.start, tile.rows, tile.columns, tile.stride, (x0, y0, x1, y1)))
+        return ImageGrid(self.n_tokens, tuple(tiles))
+
+
+class StoredAnswer(Stored):
+    """The words of one answer."""
+
+    name: str
+    text: str
+    pieces: Annotated[list[str], Field(min_length=1)]
+
+
+class StoredTrace(Stored):
+    """The header of a trace's file."""
+
+    model: str
+    question: str
+    prompt: str
+    grid: StoredGrid | None
+    answers: Annotated[list[StoredAnswer], Field(min_length=1)]
+
+
+def check_trace_path(path: str | Path) -> None:
+    """Raise ValueError where a trace cannot be written: call it before the work."""
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
+    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")
+
+
+def write(
+    path: str | Path, about: Mapping[str, Any], image: Image.Image, answers: Sequence[Any]
+) -> None:
+    """Write a trace's words, picture and tensors to one safetensors file.
+
+    Args:
+        path: the file.
+        about: what `StoredTrace` declares.
+        image: in RGB.
+        answers: with the attributes `ids`, `log_probs` and `attention`.
+
+    Raises:
+        ValueError: the path does not end in .safetensors, or is in no folder.
+    """
+    check_trace_path(path)
+    tensors = {"image": _png(image)}
+    for number, answer in enumerate(answers):
+        tensors |= {f"{number}.{name}": getattr(answer, name).contiguous() for name in TENSORS}
+    files.write_bytes(path, save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
+
+
+def read(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[str, Tensor]]]:
+    """The words, the picture, and the tensors of each answer that `write` wrote.
+
+    Raises:
+        ValueError: no such file, or not a trace.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"no trace at {path}: expected {_EXPECTED}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}): expected {_EXPECTED}.") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not a trace (format {header.get('format')!r}): expected {FORMAT!r}, as "
+            "Trace.save writes."
+        )
+    try:
+        about = parse_stored(header.get("about", ""), StoredTrace)
+        _check(about, tensors)
+        image = _picture(tensors["image"])
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a trace ({error}): expected {_EXPECTED}; trace the question again."
+        ) from error
+    numbers = range(len(about.answers))
+    return about, image, [{name: tensors[f"{n}.{name}"] for name in TENSORS} for n in numbers]
+
+
+def _check(about: StoredTrace, tensors: Mapping[str, Tensor]) -> None:
+    """Raise MalformedError where tensors are not those of the header."""
+    numbers = range(len(about.answers))
+    wanted = {"image", *(f"{number}.{name}" for number in numbers for name in TENSORS)}
+    if set(tensors) != wanted:
+        raise MalformedError(f"tensors {', '.join(sorted(set(tensors) ^ wanted))}")
+    shapes = set()
+    for number, answer in enumerate(about.answers):
+        ids, log_probs, attention = (tensors[f"{number}.{name}"] for name in TENSORS)
+        n_tokens = (len(answer.pieces),)
+        kinds = (ids.dtype, log_probs.dtype, attention.dtype)
+        if kinds != (torch.int64, torch.float32, torch.float32):
+            raise MalformedError(f"{answer.name}: tensors of other dtypes")
+        if not tuple(ids.shape) == tuple(log_probs.shape) == n_tokens == attention.shape[:1]:
+            raise MalformedError(f"{answer.name}: another number of tokens than pieces")
+        if attention.dim() != 4 or not bool(((attention >= 0) & (attention <= 1.001)).all()):
+            raise MalformedError(f"{answer.name}: attention that is none")
+        if not bool((log_probs <= 1e-3).all()):
+            raise MalformedError(f"{answer.name}: log-probabilities above 0")
+        shapes.add(tuple(attention.shape[1:]))
+    grid, n_image = about.grid, next(iter(shapes))[-1]
+    if len(shapes) > 1 or (grid is not None and n_image != grid.n_tokens):
+        raise MalformedError("answers of different images")
+    for tile in [] if grid is None else grid.tiles:
+        if tile.start + (tile.rows - 1) * tile.stride + tile.columns > n_image:
+            raise MalformedError("a tile beyond the image's tokens")
+
+
+def _png(image: Image.Image) -> UInt8[Tensor, " byte"]:
+    """The picture without loss."""
+    content = BytesIO()
+    image.save(content, "PNG")
+    return torch.frombuffer(bytearray(content.getvalue()), dtype=torch.uint8)
+
+
+def _picture(content: Any) -> Image.Image:
+    """The picture of `_png`; MalformedError where there is none."""
+    if content.dtype != torch.uint8 or content.dim() != 1:
+        raise MalformedError("image: no bytes of a PNG")
+    try:
+        with Image.open(BytesIO(np.asarray(content).tobytes()), formats=("PNG",)) as opened:
+            check_size(opened.size, "image")
+            return opened.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MalformedError(f"image: {error}") from error

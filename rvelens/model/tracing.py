@@ -1,0 +1,182 @@
+"""Generation with a record of every token: its probability, and where every head looked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from rvelens.hooks.record import ars_caching_hooks
+from rvelens.model.hook_root import Hooks
+from rvelens.model.limits import check_length
+from rvelens.model.prompts import ImageLike, load_image
+from rvelens.model.trace import Trace, TracedAnswer
+
+
+class _Steps(LogitsProcessor):
+    """Takes over what hooks recorded in the forward of each step; stands before other processors.
+
+    The forward of a second branch, as contrastive decoding runs it, comes later and is written over.
+    """
+
+    def __init__(self) -> None:
+        self.recorded: dict[int, Tensor] = {}  # by layer, of the forward in progress
+        self.steps: list[dict[int, Tensor]] = []
+
+    def __call__(
+        self, input_ids: Int[Tensor, "1 key"], scores: Float[Tensor, "1 vocab"]
+    ) -> Float[Tensor, "1 vocab"]:
+        self.steps.append(dict(self.recorded))
+        self.recorded.clear()
+        return scores
+
+
+class _LogProbs(LogitsProcessor):
+    """Notes the log-probability of each token that is taken; stands behind all other processors."""
+
+    def __init__(self) -> None:
+        self.taken: list[Tensor] = []
+        self._last: Tensor | None = None
+
+    def __call__(
+        self, input_ids: Int[Tensor, "1 key"], scores: Float[Tensor, "1 vocab"]
+    ) -> Float[Tensor, "1 vocab"]:
+        if self._last is not None:
+            self.take(input_ids[0, -1])
+        self._last = scores[0].float().log_softmax(dim=-1)
+        return scores
+
+    def take(self, token: Int[Tensor, ""]) -> None:
+        """The token that the latest step has led to."""
+        assert self._last is not None
+        self.taken.append(self._last[token])
+
+
+def trace(
+    model: Any,  # a HookedLVLM, which imports this module
+    image: ImageLike,
+    question: str,
+    settings: Mapping[str, Hooks] | None = None,
+    *,
+    max_new_tokens: int = 32,
+    prompt: str = "chat",
+) -> Trace:
+    """`HookedLVLM.trace`."""
+    check_traced(question, settings, bool(model.list_hooks()))
+    loaded = load_image(image)
+    inputs = model.prepare(loaded, question, prompt)
+    if settings is None:
+        settings = {"hooked" if model.list_hooks() else "plain": ()}
+    answers = []
+    for name, hooks in settings.items():
+        with model.hooks(hooks):
+            answers.append(traced_answer(model, inputs, name, max_new_tokens))
+    grid = model.image_grid(loaded)
+    return Trace(model.name, loaded, question, prompt, grid, tuple(answers))
+
+
+def check_traced(question: Any, settings: Mapping[str, Any] | None, hooked: bool) -> None:
+    """Raise ValueError for what `trace` cannot be asked, before anything is computed."""
+    if not isinstance(question, str):
+        raise ValueError(
+            f"a question is a {type(question).__name__}: expected one text; trace each by itself."
+        )
+    if settings is None:
+        return
+    if not settings:
+        raise ValueError(
+            'no settings to trace: expected at least one; pass {"plain": []}, or None.'
+        )
+    if hooked:
+        raise ValueError(
+            f"hooks are on, and settings are given ({', '.join(settings)}): expected one of the two, "
+            "so that each answer is of its own hooks; take the hooks off, or pass no settings."
+        )
+    methods = [name for name, hooks in settings.items() if hasattr(hooks, "query_rows")]
+    if methods:
+        raise ValueError(
+            f"the setting {methods[0]!r} is a method: expected a list of hooks; call "
+            "rvelens.evaluate.tracing.trace_methods for methods."
+        )
+
+
+@torch.no_grad()
+def traced_answer(
+    model: Any,  # a HookedLVLM, which imports this module
+    inputs: Mapping[str, Any],
+    name: str,
+    max_new_tokens: int,
+    processors: Sequence[LogitsProcessor] = (),
+) -> TracedAnswer:
+    """A greedy answer under the hooks that are on, with a record of every token.
+
+    Args:
+        model: the hooked model.
+        inputs: one prompt, as `model.prepare` made it.
+        name: of the answer.
+        max_new_tokens: tokens to generate at most.
+        processors: logits processors, such as a `ContrastProcessor`.
+
+    Raises:
+        ValueError: a batch of several prompts, or no token to generate.
+    """
+    if len(inputs["input_ids"]) != 1:
+        raise ValueError(
+            f"{len(inputs['input_ids'])} prompts to trace: expected one; trace each by itself."
+        )
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1.")
+    check_length(model.hf_model.config, inputs, max_new_tokens)
+    steps, log_probs = _Steps(), _LogProbs()
+    with model.hooks(ars_caching_hooks(model.attention_layers, steps.recorded)):
+        output = model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            logits_processor=LogitsProcessorList([steps, *processors, log_probs]),
+            disable_compile=True,  # a compiled step would hand out tensors that the next one reuses
+        )
+    assert isinstance(output, Tensor)
+    ids = output[0, -len(steps.steps) :]
+    log_probs.take(ids[-1])
+    return TracedAnswer(
+        name,
+        model.decode(output, inputs["input_ids"])[0],
+        ids.cpu(),
+        pieces_of(model.processor, ids),
+        torch.stack(log_probs.taken).cpu(),
+        _by_step(model, steps.steps),
+    )
+
+
+def _by_step(
+    model: Any, steps: Sequence[Mapping[int, Tensor]]
+) -> Float[Tensor, "token layer head image"]:
+    """What was recorded, in one tensor; a layer's steps move off its device together."""
+    _, n_heads, n_image = next(iter(steps[0].values())).shape
+    every = torch.zeros(len(steps), model.n_layers, n_heads, n_image)
+    for layer in model.attention_layers:
+        every[:, layer] = torch.cat([step[layer] for step in steps]).cpu()
+    return every
+
+
+def pieces_of(processor: Any, ids: Int[Tensor, " token"]) -> tuple[str, ...]:
+    """What each token adds to the text; "" where a character needs more tokens."""
+    pieces, before = [], ""
+    for n in range(1, len(ids) + 1):
+        text = processor.batch_decode(ids[None, :n], skip_special_tokens=False)[0]
+        whole = before if text.endswith("\ufffd") and n < len(ids) else text
+        pieces.append(whole[_n_shared(before, whole) :])
+        before = whole
+    return tuple(pieces)
+
+
+def _n_shared(one: str, other: str) -> int:
+    """Letters that two texts begin with alike."""
+    differ = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))

@@ -26,7 +26,7 @@ from rvelens.app.uploads import upload_folder
 HOST = "127.0.0.1"
 
 
-def build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
+def _build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
     """The page.
 
     Args:
@@ -120,7 +120,7 @@ def served(
     port, token = port or free_port(), secrets.token_urlsafe(24)
     guard = Middleware(Guard, token=token, cookie=f"rvelens-{port}")
     with upload_folder() as uploads, _environment(_gradio(str(uploads))):
-        page = build(models, start, webcam=webcam)
+        page = _build(models, start, webcam=webcam)
         try:
             _, address, _ = page.queue(default_concurrency_limit=4).launch(
                 server_name=HOST,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedFile:
     """An archive, a folder or a page with files of a benchmark.
 
     Attributes:
@@ -30,49 +30,51 @@ _GOOGLE = "https://drive.google.com"
 # https://github.com/AoiDragon/POPE, https://github.com/junyangwang0410/AMBER,
 # https://github.com/mrwu-mac/R-Bench, https://github.com/niejiahao1998/MMRel.
 _POPE = (
-    Source("coco_pope_*.json", "https://github.com/AoiDragon/POPE/tree/main/output/coco", "pope"),
-    Source(
+    PublishedFile(
+        "coco_pope_*.json", "https://github.com/AoiDragon/POPE/tree/main/output/coco", "pope"
+    ),
+    PublishedFile(
         "COCO_val2014_*.jpg (6 GB)", "http://images.cocodataset.org/zips/val2014.zip", "val2014"
     ),
 )
 _RBENCH = (
-    Source(
+    PublishedFile(
         "one archive with *_filterd.json, *_ids_*.json and instance_mask/",
         f"{_GOOGLE}/file/d/1sqO0MWBg_HXp5cIKb-nstjNEEk5crUWH/view",
         "rbench",
     ),
-    Source(
+    PublishedFile(
         "one archive with the images",
         f"{_GOOGLE}/file/d/10JXRdzTRMylWQA160qdoYITGO10g6N8k/view",
         "rbench/images",
     ),
 )
-_MMREL = Source(
+_MMREL = PublishedFile(
     "questions", f"{_GOOGLE}/drive/folders/1MQNeoOqKXloQHHEEVOFdBPd-xyvRuDR6", "mmrel/annotations"
 )
-_VG = Source(
+_VG = PublishedFile(
     "images.zip and images2.zip of Visual Genome (15 GB)",
     "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html",
     "mmrel/vg",
 )
-_DALLE = Source(
+_DALLE = PublishedFile(
     "images of DALL-E",
     f"{_GOOGLE}/drive/folders/1h4Kwo6Mi1HHe-XDrqlIhmVCQH-AO7iHC",
     "mmrel/Dall-E_generated",
 )
-_AMBER_IMAGES = Source(
+_AMBER_IMAGES = PublishedFile(
     "AMBER_*.jpg", f"{_GOOGLE}/file/d/1MaCHgtupcZUjf007anNl4_MV0o4DjXvl/view", "amber/image"
 )
-_SOURCES: Mapping[str, tuple[Source, ...]] = {
+_SOURCES: Mapping[str, tuple[PublishedFile, ...]] = {
     "pope": _POPE,
     "amber-relation": (
-        Source("query_discriminative-relation.json", f"{_AMBER}/query", "amber"),
-        Source("annotations.json", _AMBER, "amber"),
+        PublishedFile("query_discriminative-relation.json", f"{_AMBER}/query", "amber"),
+        PublishedFile("annotations.json", _AMBER, "amber"),
         _AMBER_IMAGES,
     ),
     "amber-existence": (
-        Source("query_discriminative-existence.json", f"{_AMBER}/query", "amber"),
-        Source("annotations.json", _AMBER, "amber"),
+        PublishedFile("query_discriminative-existence.json", f"{_AMBER}/query", "amber"),
+        PublishedFile("annotations.json", _AMBER, "amber"),
         _AMBER_IMAGES,
     ),
     "rbench": _RBENCH,
@@ -82,7 +84,7 @@ _SOURCES: Mapping[str, tuple[Source, ...]] = {
 }
 
 
-def sources(benchmark: str) -> tuple[Source, ...]:
+def sources(benchmark: str) -> tuple[PublishedFile, ...]:
     """Where the files of a benchmark are published; none for one that is drawn.
 
     Args:

@@ -29,7 +29,7 @@ _SIZE = (448, 336)
 
 
 @dataclass(frozen=True)
-class Check:
+class NamedCheck:
     """A check by name.
 
     Attributes:
@@ -43,38 +43,42 @@ class Check:
     alone: bool = False
 
 
-CHECKS: Mapping[str, Check] = {
-    "image tokens": Check(
+CHECKS: Mapping[str, NamedCheck] = {
+    "image tokens": NamedCheck(
         prompts.check_image_tokens,
         "hooks that ask for no image: head masks in all rows, caches of activations",
         alone=True,
     ),
-    "prompt": Check(
+    "prompt": NamedCheck(
         prompts.check_prompt, "tensors that you make yourself: model(**inputs)", alone=True
     ),
-    "layers": Check(
+    "layers": NamedCheck(
         rows.check_layers, "hooks in the other layers, and the model without hooks", alone=True
     ),
-    "forward": Check(whole.check_forward, "what does not run the model"),
-    "unhooked logits": Check(whole.check_unhooked_logits, "the model in transformers, unwrapped"),
-    "unhooked generation": Check(
+    "forward": NamedCheck(whole.check_forward, "what does not run the model"),
+    "unhooked logits": NamedCheck(
+        whole.check_unhooked_logits, "the model in transformers, unwrapped"
+    ),
+    "unhooked generation": NamedCheck(
         whole.check_unhooked_generation, "forwards, if the unhooked logits are equal"
     ),
-    "causal rows": Check(whole.check_causal, "whole forwards of a prompt by itself"),
-    "hidden states": Check(whole.check_hidden_states, "hooks on attention"),
-    "range": Check(whole.check_range, "the same weights in bfloat16 or float32"),
-    "pattern": Check(rows.check_pattern, "hooks on hook_z and on the residual stream"),
-    "z": Check(rows.check_z, "hooks on scores and pattern, for reading"),
-    "RVE": Check(rows.check_rve, "the model without RVE; hooks on hook_z"),
-    "head masks": Check(rows.check_head_masks, "hooks on scores and pattern"),
-    "edits": Check(rows.check_edits, "reading of scores and pattern"),
-    "left padding": Check(whole.check_left_padding, "one prompt at a time: batch_size=1"),
-    "batch": Check(whole.check_batch, "one prompt at a time: batch_size=1"),
-    "cache": Check(whole.check_cache, "single forwards: head scores, first tokens"),
-    "second turn": Check(whole.check_second_turn, "prompts of one turn, or whole prompts"),
-    "replay": Check(whole.check_replay, "model.generate under each setting by itself"),
-    "shared prefix": Check(whole.check_shared_prefix, "model.prepare instead of prepare_shared"),
-    "patch grid": Check(picture.check_grid, "all but overlays, regions and localisation"),
+    "causal rows": NamedCheck(whole.check_causal, "whole forwards of a prompt by itself"),
+    "hidden states": NamedCheck(whole.check_hidden_states, "hooks on attention"),
+    "range": NamedCheck(whole.check_range, "the same weights in bfloat16 or float32"),
+    "pattern": NamedCheck(rows.check_pattern, "hooks on hook_z and on the residual stream"),
+    "z": NamedCheck(rows.check_z, "hooks on scores and pattern, for reading"),
+    "RVE": NamedCheck(rows.check_rve, "the model without RVE; hooks on hook_z"),
+    "head masks": NamedCheck(rows.check_head_masks, "hooks on scores and pattern"),
+    "edits": NamedCheck(rows.check_edits, "reading of scores and pattern"),
+    "left padding": NamedCheck(whole.check_left_padding, "one prompt at a time: batch_size=1"),
+    "batch": NamedCheck(whole.check_batch, "one prompt at a time: batch_size=1"),
+    "cache": NamedCheck(whole.check_cache, "single forwards: head scores, first tokens"),
+    "second turn": NamedCheck(whole.check_second_turn, "prompts of one turn, or whole prompts"),
+    "replay": NamedCheck(whole.check_replay, "model.generate under each setting by itself"),
+    "shared prefix": NamedCheck(
+        whole.check_shared_prefix, "model.prepare instead of prepare_shared"
+    ),
+    "patch grid": NamedCheck(picture.check_grid, "all but overlays, regions and localisation"),
 }
 
 

@@ -101,7 +101,7 @@ class Intervention:
             method.name,
             dict(method.parameters),
             profile,
-            about(model),
+            _about(model),
             decoding,
             runs.example(model, decoding.prompt),
             versions(),
@@ -133,7 +133,7 @@ class Intervention:
 
     def refuse_other(self, model: HookedLVLM) -> None:
         """Raise ValueError for another model, or one that reads another prompt."""
-        here = about(model)
+        here = _about(model)
         for name in ("family", "layers", "heads", "dtype", "weights"):
             # A run's manifest says nothing of layers and heads, which its weights imply.
             there = self.model.get(name, here[name] if name in ("layers", "heads") else None)
@@ -282,7 +282,7 @@ with model.hooks(steer.hooks(model)):
         return hub.card(f"{self.name} for {model}", body, model)
 
 
-def about(model: HookedLVLM) -> dict[str, Any]:
+def _about(model: HookedLVLM) -> dict[str, Any]:
     """What a model is, for a manifest."""
     return {**runs.about_model(model), "layers": model.n_layers, "heads": model.n_heads}
 

@@ -27,7 +27,7 @@ class InputCounts(Stored):
     empty: dict[str, int]
 
 
-class Report(Stored):
+class RunReport(Stored):
     """The report.json of a run."""
 
     model_config = ConfigDict(extra="allow")
@@ -40,7 +40,7 @@ class Report(Stored):
     input: dict[str, InputCounts]
 
 
-def read_report(out: Path) -> Report | None:
+def read_report(out: Path) -> RunReport | None:
     """The report in a run's folder; None where there is none yet.
 
     Raises:
@@ -49,10 +49,10 @@ def read_report(out: Path) -> Report | None:
     if not (out / FILE).exists():
         return None
     expected = "the report of `rvelens eval`; name another folder"
-    return read_stored(out / FILE, Report, expected)
+    return read_stored(out / FILE, RunReport, expected)
 
 
-def earlier_methods(report: Report | None, benchmark: str, asked: Sequence[Method]) -> list[str]:
+def earlier_methods(report: RunReport | None, benchmark: str, asked: Sequence[Method]) -> list[str]:
     """Methods of a benchmark that a report has beside those of a command."""
     counts = None if report is None else report.input.get(benchmark)
     names = {method.name for method in asked}
@@ -61,7 +61,7 @@ def earlier_methods(report: Report | None, benchmark: str, asked: Sequence[Metho
 
 def check_goes_with(
     out: Path,
-    report: Report | None,
+    report: RunReport | None,
     model_is: Mapping[str, Any],
     methods: Sequence[Method],
     made_with: Mapping[str, Mapping[str, Any]],
@@ -97,7 +97,7 @@ def check_goes_with(
 
 def merged(
     out: Path,
-    report: Report | None,
+    report: RunReport | None,
     asked: Mapping[str, Any],
     benchmarks: Sequence[Benchmark],
     methods: Sequence[Method],

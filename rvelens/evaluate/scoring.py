@@ -37,7 +37,7 @@ def _share(part: Numbers, whole: Numbers) -> Numbers:
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
-def accuracy(c: Cells) -> Numbers:
+def _accuracy(c: Cells) -> Numbers:
     """Share of questions answered right."""
     return _share(c[..., YES_YES] + c[..., NO_NO], c.sum(-1))
 
@@ -52,7 +52,7 @@ def recall(c: Cells) -> Numbers:
     return _share(c[..., YES_YES], c[..., :NO_YES].sum(-1))
 
 
-def f1(c: Cells) -> Numbers:
+def _f1(c: Cells) -> Numbers:
     """2 TP / (2 TP + FP + FN); an unparsed answer to a true yes is an FN."""
     hits = 2 * c[..., YES_YES]
     return _share(hits, hits + c[..., NO_YES] + c[..., YES_NO] + c[..., YES_X])
@@ -68,23 +68,23 @@ def balanced_accuracy(c: Cells) -> Numbers:
     return (recall(c) + specificity(c)) / 2
 
 
-def yes_ratio(c: Cells) -> Numbers:
+def _yes_ratio(c: Cells) -> Numbers:
     """Share of questions answered yes."""
     return _share(c[..., YES_YES] + c[..., NO_YES], c.sum(-1))
 
 
 # From the counts of a confusion table, by the names that reports use.
 METRICS: Mapping[str, Callable[[Cells], Numbers]] = {
-    "accuracy": accuracy,
-    "f1": f1,
+    "accuracy": _accuracy,
+    "f1": _f1,
     "precision": precision,
     "recall": recall,
     "specificity": specificity,
     "balanced_accuracy": balanced_accuracy,
-    "yes_ratio": yes_ratio,
+    "yes_ratio": _yes_ratio,
 }
 # Of labels that are not yes and no: counts of right, wrong and unparsed stand in the first columns.
-OF_TEXTS = {"accuracy": accuracy}
+OF_TEXTS = {"accuracy": _accuracy}
 # Metrics that change where no, and not yes, is the positive class.
 _OF_CLASS = ("f1", "precision", "recall", "specificity")
 

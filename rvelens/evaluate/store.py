@@ -158,7 +158,7 @@ def answer_lines(folder: Path) -> Iterator[Line]:
         yield from read_lines(path, drop_torn=True)
 
 
-class StoredAnswer(Stored):
+class _StoredAnswer(Stored):
     """A line of a file of answers; either `answer` or `error` is a text."""
 
     id: str
@@ -172,7 +172,7 @@ class StoredAnswer(Stored):
 def _answer(line: Line) -> tuple[str, Answer]:
     """The question and the answer of a line."""
     try:
-        row = checked(line.value(), StoredAnswer)
+        row = checked(line.value(), _StoredAnswer)
         if row.answer is None and row.error is None:
             raise MalformedError("neither answer nor error")
     except ValueError as error:

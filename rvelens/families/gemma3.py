@@ -9,7 +9,7 @@ from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.tokens.grid import ImageGrid, Tile, single_tile, square_side
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def _grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """The pooled square; with pan-and-scan, further squares for slices of the longer edge."""
     per_tile = config.mm_tokens_per_image
     side = square_side(per_tile)
@@ -33,7 +33,7 @@ FAMILY = Family(
     name="gemma3",
     model_types=("gemma3",),
     prompts={"chat": "<start_of_turn>user\n{image}{question}<end_of_turn>\n<start_of_turn>model\n"},
-    grid=grid,
+    grid=_grid,
     note="a sliding-window layer enhances the image tokens inside its window",
     verified=ALL_CHECKS,
 )

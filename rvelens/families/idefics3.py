@@ -31,7 +31,7 @@ def tiles_of(width: int, height: int, longest: int, tile: int) -> tuple[int, int
     return height // tile, width // tile
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def _grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """Tiles row by row, the overview last; the overview alone for an image that is not split."""
     vision = config.vision_config
     side = vision.image_size // vision.patch_size // config.scale_factor
@@ -49,7 +49,7 @@ FAMILY = Family(
     name="idefics3",
     model_types=("idefics3", "smolvlm"),
     prompts={"chat": "User:{image}{question}<end_of_utterance>\nAssistant:"},
-    grid=grid,
+    grid=_grid,
     note="SmolVLM too; single images, videos are not prepared",
     replays=True,
     verified=ALL_CHECKS,

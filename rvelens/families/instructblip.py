@@ -7,7 +7,7 @@ from typing import Any
 from rvelens.families.base import CORE_CHECKS, Family
 
 
-def refuse(config: Any) -> str | None:
+def _refuse(config: Any) -> str | None:
     """Only the Vicuna (Llama) decoders; the flan-T5 ones cross-attend from another stack."""
     text_config = config.get_text_config()
     if text_config.is_encoder_decoder:
@@ -31,7 +31,7 @@ FAMILY = Family(
     },
     # The paper, Section 4: alpha is 0.05 for LLaVA and ShareGPT4V, and 0.5 for InstructBLIP.
     alpha=0.5,
-    refuse=refuse,
+    refuse=_refuse,
     note="Vicuna 7B and 13B; 32 queries, no patch grid; flan-T5 is refused",
     verified=CORE_CHECKS,
 )

@@ -8,7 +8,7 @@ from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.tokens.grid import ImageGrid, single_tile, square_side, tiled
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def _grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """Tiles row by row, the overview last; the overview alone where one tile suffices."""
     # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
@@ -34,7 +34,7 @@ FAMILY = Family(
     name="internvl",
     model_types=("internvl",),
     prompts={"chat": "<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n"},
-    grid=grid,
+    grid=_grid,
     note="InternVL 2.5 to 3.5 in transformers' format (the -hf weights)",
     replays=True,
     verified=ALL_CHECKS,

@@ -65,7 +65,7 @@ def _canvas_box(canvas_width: int, canvas_height: int, width: int, height: int) 
     return (x0, y0, x0 + canvas_width / new[0], y0 + canvas_height / new[1])
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def _grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """Overview and unpadded tiles; newline tokens have no place in the image."""
     return anyres_grid(config, size, n_tokens)
 
@@ -78,7 +78,7 @@ FAMILY = Family(
         "llava_v1": llava.LLAVA_V1,
         "mistral": "[INST] {image}\n{question} [/INST]",
     },
-    grid=grid,
+    grid=_grid,
     note="LLaVA-NeXT (1.6); image tokens vary with the image's shape",
     replays=True,
     verified=ALL_CHECKS,

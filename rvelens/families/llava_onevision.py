@@ -11,13 +11,13 @@ from rvelens.families.llava_next import anyres_grid
 from rvelens.tokens.grid import ImageGrid, VideoGrid
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def _grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """Overview and unpadded tiles, as LLaVA-NeXT, interpolated above the configured tile count."""
     max_tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
     return anyres_grid(config, size, n_tokens, max_tiles)
 
 
-def video_grid(config: Any, inputs: Mapping[str, Any], video: int) -> VideoGrid | None:
+def _video_grid(config: Any, inputs: Mapping[str, Any], video: int) -> VideoGrid | None:
     """Frames pooled to half of their patches a side, and one newline token behind the last."""
     if inputs.get("pixel_values_videos") is None:
         return None
@@ -30,8 +30,8 @@ FAMILY = Family(
     name="llava_onevision",
     model_types=("llava_onevision",),
     prompts={"chat": "<|im_start|>user {image}\n{question}<|im_end|><|im_start|>assistant\n"},
-    grid=grid,
-    video_grid=video_grid,
+    grid=_grid,
+    video_grid=_video_grid,
     note="single images; videos from the processor's own inputs",
     replays=True,
     verified=ALL_CHECKS,

@@ -8,7 +8,7 @@ from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.tokens.grid import ImageGrid, single_tile, square_side
 
 
-def refuse(config: Any) -> str | None:
+def _refuse(config: Any) -> str | None:
     """PaliGemma 2, whose decoder SDPA computes differently from the model's own definition."""
     if getattr(config.get_text_config(), "attn_logit_softcapping", None):
         return (
@@ -18,7 +18,7 @@ def refuse(config: Any) -> str | None:
     return None
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def _grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
     """A square of patches over the whole image, which was squashed to it."""
     side = square_side(n_tokens)
     return None if side is None else single_tile(side, side)
@@ -31,8 +31,8 @@ FAMILY = Family(
         "chat": "{image}answer en {question}",
         "plain": "{image}{question}",
     },
-    grid=grid,
-    refuse=refuse,
+    grid=_grid,
+    refuse=_refuse,
     note="PaliGemma 1; PaliGemma 2 is refused (soft-capped scores)",
     verified=ALL_CHECKS,
 )

@@ -244,7 +244,7 @@ def make_method(
     return make_own(name, model, profile, settled(name, options_of(name), settings))
 
 
-def check_name(name: str) -> str:
+def _check_name(name: str) -> str:
     """The name of a method; ValueError where there is none of that name."""
     if name not in METHODS and not is_own(name):
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
@@ -261,7 +261,7 @@ def options_of(name: str) -> dict[str, Option]:
     Raises:
         ValueError: an unknown method, or code of one's own that cannot be loaded.
     """
-    return read_options(name, METHODS[name] if check_name(name) in METHODS else own_function(name))
+    return read_options(name, METHODS[name] if _check_name(name) in METHODS else own_function(name))
 
 
 def needs_profile(name: str) -> bool:

@@ -18,7 +18,7 @@ class DeadlineError(Exception):
     """Code that took longer than it was given."""
 
 
-def within(seconds: float, call: Callable[[], Value]) -> Value:
+def _within(seconds: float, call: Callable[[], Value]) -> Value:
     """What a call returns.
 
     Looks at the clock before every line of Python that the call runs in this thread; a debugger's or a
@@ -49,7 +49,7 @@ def from_template(processor: Any, messages: list[dict[str, Any]]) -> str:
         ValueError: the template fails, or does not end.
     """
     try:
-        return within(
+        return _within(
             _SECONDS,
             lambda: processor.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False

@@ -126,7 +126,7 @@ def _chained(hook: Any) -> Iterator[None]:
 
 
 @dataclass(eq=False)
-class Part:
+class _Part:
     """Adjacent layers that run on the same rows.
 
     Attributes:
@@ -199,7 +199,7 @@ class SideBySide:
         seen = repeat(mask, "batch key -> batch setting key", setting=len(settings))
         nowhere = torch.zeros(seen.shape[:2], dtype=torch.long, device=seen.device)
         self._parts = [
-            Part(start, [n for n, first in enumerate(firsts) if first <= start], seen, nowhere)
+            _Part(start, [n for n, first in enumerate(firsts) if first <= start], seen, nowhere)
             for start in sorted({0, *firsts})
             if start < model.n_layers
         ]
@@ -220,7 +220,7 @@ class SideBySide:
                 points.setdefault(point, EachRow(axis)).by_row[row].append(hook)
         return list(points.items())
 
-    def _part_of(self, layer: int) -> Part:
+    def _part_of(self, layer: int) -> _Part:
         return [part for part in self._parts if part.start <= layer][-1]
 
     def place(
@@ -239,7 +239,7 @@ class SideBySide:
         ]
         return ids.gather(1, settings[0]), self._mask_of(self._parts[0])
 
-    def _mask_of(self, part: Part) -> Shaped[Tensor, "batch 1 row key"]:
+    def _mask_of(self, part: _Part) -> Shaped[Tensor, "batch 1 row key"]:
         """What the layers of a part may see, as the model's attention takes it."""
         mask = part.mask
         assert mask is not None

@@ -28,7 +28,7 @@ PerHead = Float[Tensor, "pair layer head"]
 
 
 @dataclass(frozen=True)
-class Probe:
+class _Probe:
     """Adds zeros to a layer's scores, so that gradients can be taken with respect to them."""
 
     layer: int
@@ -49,7 +49,7 @@ def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     comes behind it: how much the answer depends, to first order, on where the head looks.
     """
     zeros: dict[int, Tensor] = {}
-    probes = [(scores_of(layer), Probe(layer, zeros)) for layer in model.attention_layers]
+    probes = [(scores_of(layer), _Probe(layer, zeros)) for layer in model.attention_layers]
     inputs = both_texts(model, pairs, prompt)
     with torch.enable_grad(), model.hooks(probes):
         logits = model(**inputs, logits_to_keep=1)[:, -1]

@@ -11,7 +11,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Row:
+class PointRow:
     """One kind of hook point.
 
     Attributes:
@@ -40,7 +40,7 @@ _MAP = "batch head query key"
 _FUNCTION = "the attention function"
 
 ROWS = (
-    Row(
+    PointRow(
         "hook_image_features",
         "visual d_model",
         "input embeddings of all visual tokens, one sample after the other, without text and padding. "
@@ -48,120 +48,120 @@ ROWS = (
         "model",
         "inputs_embeds of the decoder",
     ),
-    Row(
+    PointRow(
         "hook_embed",
         _STREAM,
         "embeddings of text and image as they enter the residual stream, after any scaling",
         "model",
         "input of the first block",
     ),
-    Row(
+    PointRow(
         "ln_final.hook_scale",
         "batch query 1",
         "the number that the final norm divides by",
         "model",
         "input of the final norm",
     ),
-    Row("hook_resid_pre", _STREAM, "the input of the block", "layer", "input of the block"),
-    Row(
+    PointRow("hook_resid_pre", _STREAM, "the input of the block", "layer", "input of the block"),
+    PointRow(
         "hook_resid_mid",
         _STREAM,
         "hook_resid_pre + hook_attn_out, the input of the second branch",
         "layer",
         "input of the second norm, changed in place",
     ),
-    Row(
+    PointRow(
         "hook_resid_post",
         _STREAM,
         "the output of the block: hook_resid_mid + hook_mlp_out",
         "layer",
         "output of the block",
     ),
-    Row(
+    PointRow(
         "hook_mlp_out",
         _STREAM,
         "the addend of the second branch, after the branch's last norm if it has one",
         "layer",
         "output of the last module of the branch",
     ),
-    Row(
+    PointRow(
         "ln1.hook_scale",
         "batch query 1",
         "the number that the first norm divides by",
         "layer",
         "its input",
     ),
-    Row(
+    PointRow(
         "ln2.hook_scale",
         "batch query 1",
         "the number that the second norm divides by",
         "layer",
         "its input",
     ),
-    Row(
+    PointRow(
         "hook_attn_out",
         _STREAM,
         "the addend of attention, after the branch's last norm if it has one",
         "attention",
         "output of the last module of the branch",
     ),
-    Row(
+    PointRow(
         "attn.hook_q",
         _HEADS,
         "queries as projected: before any norm of heads and before rotary positions",
         "attention",
         "output of the projection",
     ),
-    Row(
+    PointRow(
         "attn.hook_k",
         "batch query kv_head d_head",
         "keys as projected, of the new tokens",
         "attention",
         "output of the projection",
     ),
-    Row(
+    PointRow(
         "attn.hook_v",
         "batch query kv_head d_head",
         "values as projected, of the new tokens",
         "attention",
         "output of the projection",
     ),
-    Row(
+    PointRow(
         "attn.hook_rot_q",
         _HEADS,
         "queries as attention gets them, after norm and rotary positions",
         "attention",
         _FUNCTION,
     ),
-    Row(
+    PointRow(
         "attn.hook_rot_k",
         "batch key kv_head d_head",
         "keys as attention gets them, with the keys of the cache",
         "attention",
         _FUNCTION,
     ),
-    Row(
+    PointRow(
         "attn.hook_attn_scores",
         _MAP,
         'scaled q.k after the mask and before softmax; one query row under `query_rows="last"`',
         "attention",
         _FUNCTION,
     ),
-    Row(
+    PointRow(
         "attn.hook_pattern",
         _MAP,
         'after softmax; one query row under `query_rows="last"`',
         "attention",
         _FUNCTION,
     ),
-    Row(
+    PointRow(
         "attn.hook_z",
         _HEADS,
         "each head's output, before the output projection",
         "attention",
         _FUNCTION,
     ),
-    Row(
+    PointRow(
         "attn.hook_result",
         "batch query head d_model",
         "each head's part of the output projection, without its bias and before any norm after it. It "
@@ -173,6 +173,6 @@ ROWS = (
 )
 
 
-def rows_of(*owners: str) -> list[Row]:
+def rows_of(*owners: str) -> list[PointRow]:
     """Rows of these owners, in the order of the table."""
     return [row for row in ROWS if row.owner in owners]

@@ -281,7 +281,7 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
         hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True),
         hf_model.register_forward_hook(Forget(run), with_kwargs=True, always_call=True),
         decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True),
-        decoder.register_forward_hook(End(seam), with_kwargs=True, always_call=True),
+        decoder.register_forward_hook(_End(seam), with_kwargs=True, always_call=True),
     ]
 
 
@@ -414,7 +414,7 @@ class Begin(_Follower):
             )
 
 
-class End(_Follower):
+class _End(_Follower):
     """Behind the decoder, also when it failed: checks what hooks did, and leaves the forward."""
 
     def __init__(self, seam: Seam) -> None:

@@ -32,7 +32,7 @@ NOISE = 16.0
 
 
 @dataclass(eq=False)
-class Probe:
+class _Probe:
     """Stands in for the hook points of one layer: compares the rows, and scales one sample's output.
 
     Attributes:
@@ -107,7 +107,7 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
         ValueError: the short forward fails.
     """
     order: list[int] = []
-    probes = {layer: Probe(sample, order) for sample, layer in enumerate(modules)}
+    probes = {layer: _Probe(sample, order) for sample, layer in enumerate(modules)}
     plain = _last_states(decoder, modules, dict.fromkeys(modules))
     if not bool(plain.isfinite().all()):
         raise ValueError(
@@ -127,7 +127,7 @@ def find_problems(decoder: Any, modules: Mapping[int, nn.Module]) -> dict[int, P
 
 
 def _last_states(
-    decoder: Any, modules: Mapping[int, nn.Module], probes: Mapping[int, Probe | None]
+    decoder: Any, modules: Mapping[int, nn.Module], probes: Mapping[int, _Probe | None]
 ) -> Float[Tensor, "copy d_model"]:
     """The last token's hidden state of each copy; None in a probe's place is the layer by itself.
 
@@ -148,7 +148,7 @@ def _last_states(
     return output[0][:, -1].float()
 
 
-def _problem(probe: Probe, moved: bool) -> Problem | None:
+def _problem(probe: _Probe, moved: bool) -> Problem | None:
     if probe.plain is None:
         return Problem("its attention function was not called")
     if probe.order.count(probe.sample) > 1:
@@ -166,7 +166,7 @@ def _problem(probe: Probe, moved: bool) -> Problem | None:
 
 @contextmanager
 def _probing(
-    decoder: nn.Module, modules: Mapping[int, nn.Module], probes: Mapping[int, Probe | None]
+    decoder: nn.Module, modules: Mapping[int, nn.Module], probes: Mapping[int, _Probe | None]
 ) -> Iterator[None]:
     """Probes in the place of hook points, without dropout; afterwards everything is as before."""
     training = [module for module in decoder.modules() if module.training]

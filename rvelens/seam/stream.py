@@ -140,7 +140,7 @@ class FinalNorm(Norm):
         return torch.zeros_like(weight) if bias is None else bias
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """`blocks.{layer}`: the hook points of a layer, with `attn` where it has attention; no weights."""
 
     def __init__(self, stream: Stream, layer: int, attn: AttentionHooks | None) -> None:
@@ -163,4 +163,4 @@ def blocks_of(
     stream: Stream, n_layers: int, attentions: Mapping[int, AttentionHooks]
 ) -> nn.ModuleList:
     """The blocks of a stream with all points of the table."""
-    return nn.ModuleList(Block(stream, n, attentions.get(n)) for n in range(n_layers))
+    return nn.ModuleList(_Block(stream, n, attentions.get(n)) for n in range(n_layers))

@@ -59,7 +59,7 @@ SHAPES = {
 }
 
 
-def config_of(shape: Shape) -> LlavaConfig:
+def _config_of(shape: Shape) -> LlavaConfig:
     """The configuration of a LLaVA-1.5 of this shape."""
     vision = CLIPVisionConfig(
         hidden_size=shape.vision_width,
@@ -100,7 +100,7 @@ def build(shape: Shape, device: str) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.device(device):
         return LlavaForConditionalGeneration._from_config(
-            config_of(shape), dtype=shape.dtype, attn_implementation="sdpa"
+            _config_of(shape), dtype=shape.dtype, attn_implementation="sdpa"
         ).eval()
 
 

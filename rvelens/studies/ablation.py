@@ -40,7 +40,7 @@ CLAIMS = (
 )
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Every row's figures on every benchmark, and paired changes."""
     need_truths("ablation", setup.benchmarks)
     settings = _settings(setup)
@@ -55,7 +55,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     }
 
 
-def work(setup: Setup) -> Work:
+def _work(setup: Setup) -> Work:
     """Every question under every row's setting."""
     items = [item for one in setup.benchmarks for item in one.items]
     return work_of_settings(setup, items, list(_settings(setup).values()))
@@ -71,7 +71,7 @@ def _settings(setup: Setup) -> dict[str, Hooks]:
     }
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """One table a benchmark, and the paper's rows beside those of its models."""
     (data,) = measured
     tables, figures, says = {}, {}, []
@@ -158,9 +158,9 @@ STUDY = Study(
     "ablation",
     "Tables 5 and 7",
     "RVE on all or only the sensitive heads, with and without the denoising mask",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"profile"}),
     methods=("rve",),
-    work=work,
+    work=_work,
 )

@@ -23,7 +23,7 @@ from rvelens.tables import Table
 from rvelens.tokens.grid import Box, ImageGrid
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Attention of some heads of one layer to every image token of one question."""
     profile, options = setup.ranking, setup.options
     item = _asked(setup.benchmark, options["question"])
@@ -113,7 +113,7 @@ def _head(
     return row | {name: values[0][0] for name, values in found.items()}
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The heads on the picture, and the means over each group of them."""
     (data,) = measured
     item = _asked(setup.benchmark, data["question"]["id"])
@@ -205,8 +205,8 @@ STUDY = Study(
     "attention-maps",
     "Figure 6",
     "image overlays of the most and least sensitive heads of a layer",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"profile"}),
     options={"layer": -1, "n": 3, "question": ""},
     work=lambda setup: work_of_prompts(1),

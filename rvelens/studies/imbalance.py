@@ -35,7 +35,7 @@ DEFINED = (
 )
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Shares by layer with their intervals, ratios, and every weight of the first question's row."""
     items = setup.benchmark.items
     found = each_row(setup, "shares", items, _shares)
@@ -122,7 +122,7 @@ def _estimates(
     }
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """Shares by layer, the paper's numbers, and one row of attention position by position."""
     (data,) = measured
     layers, example = data["by_layer"], data["example"]
@@ -257,7 +257,7 @@ STUDY = Study(
     "imbalance",
     "Figures 2 and 3",
     "attention of the last token to text and image tokens, by layer, and their numbers",
-    measure,
-    show,
+    _measure,
+    _show,
     work=lambda setup: work_of_prompts(len(setup.benchmark.items), 3 * setup.model.n_layers),
 )

@@ -29,7 +29,7 @@ PLAIN, BASE = "transformers", "vanilla"
 MIN_RUNS = 7
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Seconds of every method in every round, for one token and for a whole answer.
 
     Questions are asked one at a time, image and prompt to answer, by `rvelens.evaluate.answer`, and
@@ -57,7 +57,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     return setup.parts.keep(f"seconds-{slug(_device(setup))}", lambda: _run(setup))
 
 
-def work(setup: Setup) -> Work:
+def _work(setup: Setup) -> Work:
     """Every round, the one that warms up included, with answers of one token and of full length."""
     n = min(setup.options["n_questions"], len(setup.benchmark.items))
     rows = 1 + len(setup.methods) + sum(m.contrast is not None for m in setup.methods)
@@ -283,9 +283,9 @@ STUDY = Study(
     "latency",
     "Figure 9b",
     "time per example of every method in one interleaved run",
-    measure,
+    _measure,
     show,
     methods=("vanilla", "rve", "vcd", "icd", "vaf", "pai", "devils"),
     options={"runs": 7, "new_tokens": 16, "n_questions": 4},
-    work=work,
+    work=_work,
 )

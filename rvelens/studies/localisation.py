@@ -35,7 +35,7 @@ VERDICTS: Mapping[tuple[bool | None, bool | None], str] = {
 PerHead = Float[np.ndarray, "question layer head"]
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """AUC and enrichment of every head, by group of heads and layer, and how ARS goes with AUC."""
     profile, benchmark = setup.ranking, setup.benchmark
     unknown = next((item for item in benchmark.items if item.regions is None), None)
@@ -142,7 +142,7 @@ def _rounded(values: Float[np.ndarray, "layer head"]) -> list[list[float | None]
     return [[round(x, 6) if np.isfinite(x) else None for x in row] for row in values.tolist()]
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """Every head's ARS against its AUC, and groups of heads by layer."""
     (data,) = measured
     return Shown(
@@ -275,8 +275,8 @@ STUDY = Study(
     "localisation",
     "",
     "whether sensitive heads find the ground-truth region, and how that goes with ARS",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"profile"}),
     options={"k": 5},
 )

@@ -27,7 +27,7 @@ Numbers = Bool[np.ndarray, " question"] | Real[np.ndarray, " question"]
 _WORD = re.compile(r"[^\W_]+")
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Accuracy on both kinds of questions under every method, and paired differences.
 
     Answers are kept below the study's parts as a run of `rvelens.evaluate`, which goes on.
@@ -61,7 +61,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         m.name: np.array([is_right(o, i, said[o.name][m.name][i.id]) for _, o, i in questions])
         for m in setup.methods
     }
-    return figures(questions, right, setup.seed) | {
+    return _figures(questions, right, setup.seed) | {
         "model": setup.model.name,
         "left_out": len(failed),
     }
@@ -135,7 +135,7 @@ def first_word(text: str) -> str:
     return word[0] if word else ""
 
 
-def figures(
+def _figures(
     questions: Sequence[Asked], right: Mapping[str, Bool[np.ndarray, " question"]], seed: int = 55
 ) -> dict[str, Any]:
     """Every number of the study, with 95% bootstrap intervals over photographs.
@@ -193,7 +193,7 @@ def _about(questions: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """Accuracy by kind and method, what methods change, and the paper's words beside."""
     (data,) = measured
     rows = [
@@ -291,8 +291,8 @@ STUDY = Study(
     "object-vs-action",
     "Figure 10",
     "accuracy on object and on action questions about the same photographs",
-    measure,
-    show,
+    _measure,
+    _show,
     benchmarks=("action-scenes-open",),
     methods=("vanilla", "rve"),
     options={"n_photographs": 500},

@@ -32,7 +32,7 @@ CONFIDENT = "most confident band"
 AUTO = "auto (ARS above its mean)"
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Answers under every setting, and their figures against the plain model."""
     need_truths("sweep", setup.benchmarks)
     base = of_rve(setup)
@@ -57,7 +57,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     }
 
 
-def work(setup: Setup) -> Work:
+def _work(setup: Setup) -> Work:
     """Every question under every setting."""
     base = of_rve(setup)
     settings = _settings(setup, _every(_axes(setup, base), _layer_rules(setup, base)))
@@ -131,7 +131,7 @@ def most_confident(candidates: Sequence[Mapping[str, Answer]]) -> dict[str, Answ
     }
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """Lines over share, strength and heads, a surface of the first two, bands, and layer rules."""
     (data,) = measured
     result = data["result"]
@@ -283,8 +283,8 @@ STUDY = Study(
     "sweep",
     "Figures 7 and 8",
     "share, strength, heads and layers of RVE, and ways to choose the layers",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"profile"}),
     methods=("rve",),
     options={
@@ -294,5 +294,5 @@ STUDY = Study(
         "band_step": 1,
         "max_entropies": [0.5, 0.6, 0.7, 0.8, 0.9],
     },
-    work=work,
+    work=_work,
 )

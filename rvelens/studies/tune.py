@@ -29,7 +29,7 @@ from rvelens.tables import Table
 PLAIN, DEFAULT, TUNED = "vanilla", "RVE, as it was", "RVE, tuned"
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Search on validation photographs, then one look at the test photographs."""
     by = setup.options["by"]
     if by not in get_args(By):
@@ -78,7 +78,7 @@ def _plain(setup: Setup, validation: Benchmark) -> float:
         ValueError: the questions do not tell it.
     """
     by = setup.options["by"]
-    found = figure_of(validation, by)(
+    found = _figure_of(validation, by)(
         setup.answers("validation-plain", validation, {PLAIN: []})[PLAIN]
     )
     if found < 0:
@@ -144,7 +144,7 @@ def search(
         the setting, and one row for each axis and round: what was tried, the best, and its figure.
     """
     best, log, tried = dict(start), [], dict[str, float]()
-    figure = figure_of(validation, setup.options["by"])
+    figure = _figure_of(validation, setup.options["by"])
     for turn in range(int(setup.options["rounds"])):
         before = dict(best)
         for axis, values in _axes(setup, start).items():
@@ -188,7 +188,7 @@ def _axes(setup: Setup, start: Mapping[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]], float]:
+def _figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]], float]:
     """What a setting is chosen by: a metric of its answers, by the official rule; -1 if undefined."""
 
     def figure(answers: Mapping[str, Answer]) -> float:
@@ -205,7 +205,7 @@ def figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]], 
     return figure
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The test questions' figures, and the search that led there."""
     (data,) = measured
     result, found = data["result"], data["validation"]
@@ -252,8 +252,8 @@ STUDY = Study(
     "tune",
     "",
     "RVE's settings chosen on some photographs and reported on others",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"profile"}),
     methods=("rve",),
     options={

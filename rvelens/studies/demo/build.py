@@ -84,7 +84,7 @@ def run(
         "n_validation": len(validation.truth),
         "n_pairs": n_pairs,
         "seed": seed,
-        "groups": by_group(test, test.margins(), seed),
+        "groups": _by_group(test, test.margins(), seed),
         "heads_and_region": heads_and_region(test, profile, seed),
         "steering": steering(profile, validation, test, [], progress, seed),
         "injected_faults": {
@@ -95,7 +95,7 @@ def run(
     return Report(data, profile)
 
 
-def by_group(
+def _by_group(
     test: QuestionSet, margins: Float[np.ndarray, " question"], seed: int
 ) -> dict[str, Any]:
     """Accuracy, yes-ratio, F1 and AUC of each group, and how far CP-no lies below PC-no."""

@@ -17,7 +17,7 @@ from rvelens.tables import Table, markdown_text
 Number = Mapping[str, float]
 
 
-def tables(report: Report) -> list[Table]:
+def _tables(report: Report) -> list[Table]:
     """The report's tables."""
     data = report.data
     found = [
@@ -34,13 +34,13 @@ def tables(report: Report) -> list[Table]:
 
 def render(report: Report) -> Group:
     """For a rich console."""
-    return Group(*(part for table in tables(report) for part in (table, Text())))
+    return Group(*(part for table in _tables(report) for part in (table, Text())))
 
 
 def to_markdown(report: Report) -> str:
     """For a model card."""
     lines: list[str] = []
-    for table in tables(report):
+    for table in _tables(report):
         title, notes = markdown_text(table.title), map(markdown_text, table.notes)
         lines += [f"### {title}", "", table.to_markdown(), "", *notes, ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -24,7 +24,7 @@ ORACLE = "oracle: true region, tuned"
 
 
 @dataclass(frozen=True)
-class Setting:
+class DemoSetting:
     """One way to steer: what it is called in the table, and its hooks for a batch's regions."""
 
     described: str
@@ -33,7 +33,7 @@ class Setting:
 
 def choose(
     profile: ARSProfile, validation: QuestionSet, fault: Hooks, progress: Progress
-) -> dict[str, Setting]:
+) -> dict[str, DemoSetting]:
     """RVE and its control at the paper's defaults and tuned, and the oracle tuned.
 
     Tuning takes the setting with the best validation AUC out of the same bands, shares and
@@ -49,16 +49,18 @@ def choose(
     k = min(K, n_heads // 2)
     everyone = list(range(n_heads))
 
-    def rve(layers: Sequence[int], alpha: float, beta: float) -> Setting:
+    def rve(layers: Sequence[int], alpha: float, beta: float) -> DemoSetting:
         hooks = fault + rve_hooks(profile, layers, k, alpha, beta)
-        return Setting(f"{_named(layers)}, K {k}, alpha {alpha}, beta {beta}", lambda region: hooks)
+        return DemoSetting(
+            f"{_named(layers)}, K {k}, alpha {alpha}, beta {beta}", lambda region: hooks
+        )
 
-    def control(layers: Sequence[int], alpha: float, beta: float) -> Setting:
+    def control(layers: Sequence[int], alpha: float, beta: float) -> DemoSetting:
         hooks = fault + mask_hooks(dict.fromkeys(layers, everyone), n_heads, alpha, beta)
-        return Setting(f"{_named(layers)}, alpha {alpha}, beta {beta}", lambda region: hooks)
+        return DemoSetting(f"{_named(layers)}, alpha {alpha}, beta {beta}", lambda region: hooks)
 
-    def oracle(layers: Sequence[int], beta: float) -> Setting:
-        return Setting(
+    def oracle(layers: Sequence[int], beta: float) -> DemoSetting:
+        return DemoSetting(
             f"{_named(layers)}, beta {beta}",
             lambda region: fault + region_hooks(region, layers, beta),
         )
@@ -85,7 +87,7 @@ def bands(n_layers: int) -> list[list[int]]:
     ]
 
 
-def _best(validation: QuestionSet, tried: list[Setting], progress: Progress) -> Setting:
+def _best(validation: QuestionSet, tried: list[DemoSetting], progress: Progress) -> DemoSetting:
     margins = validation.margins_each([setting.hooks for setting in tried], progress)
     return tried[int(np.argmax([auc(validation.truth, one) for one in margins]))]
 

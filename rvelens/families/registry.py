@@ -55,7 +55,7 @@ def register(family: Family) -> None:
         if family.name not in FAMILIES:
             what = f"the model types {', '.join(family.model_types)}"
         raise ValueError(
-            f"{what} of a new family belong to another: expected new ones; choose others, or pass "
+            f"{what} of a new family: expected what no other family has; choose others, or pass "
             "the family to HookedLVLM.from_pretrained(family=...) instead."
         )
     FAMILIES[family.name] = family

@@ -63,7 +63,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 @pytest.fixture(scope="module")
 def folder(models, tmp_path_factory):
-    """A run, a file of pairs with pictures, and files that are no pictures."""
+    """A run, a file of pairs with pictures, and files that are no images."""
     folder = tmp_path_factory.mktemp("browser")
     loaded = models.get("rvelens/tiny")
     made = [make_method(name, loaded.model, loaded.profile) for name in ("vanilla", "rve")]
@@ -75,7 +75,7 @@ def folder(models, tmp_path_factory):
         texts = {"question": pair.question, "contrastive": pair.contrastive}
         rows.append({"id": f"pair-{n}", "image": f"{n}.png", **texts})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     Image.fromarray(np.zeros((7500, 8000), dtype=np.uint8)).save(folder / "large.png")
     return folder
 
@@ -208,7 +208,7 @@ def test_mistakes_are_told_and_the_page_goes_on(page, folder):
     problem = page.locator("#ask-problem")
     page.get_by_label("Remove Image").first.click()
     ask(page)
-    expect(problem).to_contain_text("no picture: expected one")
+    expect(problem).to_contain_text("no image is given")
     upload = page.locator('[role=tabpanel]:visible input[type="file"]').first
     upload.set_input_files(folder / "text.png")
     expect(page.locator(".rv-picture img").first).to_be_attached()
@@ -293,7 +293,7 @@ def test_pairs(page, folder):
     put(page, "pairs-file", str(folder / "none.jsonl"))
     page.locator("#pairs-open").click()
     expect(page.locator("#pairs-problem")).to_contain_text(
-        "expected a file with one JSON object a line"
+        "expected a file with one JSON object per line"
     )
     put(page, "pairs-file", str(file))
     put(page, "pairs-images", str(folder))
@@ -325,7 +325,9 @@ def test_runs(page, folder):
     panel(page, "Runs")
     put(page, "run-folder", str(folder))
     page.locator("#run-open").click()
-    expect(page.locator("#run-problem")).to_contain_text("is no run: expected a folder")
+    expect(page.locator("#run-problem")).to_contain_text(
+        "is not a run: expected a folder with a report.json of `rvelens eval`"
+    )
     put(page, "run-folder", str(folder / "run"))
     page.locator("#run-open").click()
     expect(page.locator("#run-chart circle")).to_have_count(2)

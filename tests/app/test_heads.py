@@ -92,5 +92,5 @@ def test_answers_without_heads(loaded):
     with loaded.model.hooks(head_mask_hooks(heads)):
         assert after.text == loaded.model.ask(pair.image, pair.question)[0]
     assert abs(before.yes - after.yes) > 0.01
-    with pytest.raises(ValueError, match="no heads: expected some to leave out"):
+    with pytest.raises(ValueError, match="no heads are given: expected the heads"):
         ask_without(loaded, pair.image, (pair.question,), {})

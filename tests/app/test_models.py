@@ -25,7 +25,7 @@ def test_a_model_is_loaded_once(models, monkeypatch):
 
 
 def test_models_that_cannot_be_loaded(models, tmp_path):
-    with pytest.raises(ValueError, match="no model is named"):
+    with pytest.raises(ValueError, match="no model is given"):
         models.get(" ")
     with pytest.raises(ValueError, match=r"the model '.*' cannot be loaded"):
         models.get(str(tmp_path))
@@ -63,11 +63,11 @@ def test_a_profile_is_saved_to_a_new_file_alone(models, tmp_path):
     assert models.choose("rvelens/tiny", str(target)).profile.digest() == start.profile.digest()
     for path, says in (
         (str(target), "exists already: expected a new file"),
-        (" ", "no file for the head profile: expected a path"),
+        (" ", "no file is given for the head profile: expected"),
         (str(tmp_path / "kept.pt"), "ends in .safetensors"),
         (str(tmp_path / "none" / "kept.safetensors"), "expected a file in a folder that exists"),
     ):
         with pytest.raises(ValueError, match=says):
             save_profile(start, path)
-    with pytest.raises(ValueError, match="no head profile to save"):
+    with pytest.raises(ValueError, match="there is no head profile"):
         save_profile(Choice("rvelens/tiny", None, ""), str(tmp_path / "new.safetensors"))

@@ -96,7 +96,7 @@ def test_a_picture_that_is_elsewhere_is_said_to_be(folder, tmp_path):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps(row | {"image": "COCO_1.jpg"}) + "\n" for row in rows))
     item = next(iter(open_run(str(copy)).items["action-scenes"].values()))
-    with pytest.raises(ValueError, match=r"where the picture COCO_1.jpg is was not said"):
+    with pytest.raises(ValueError, match=r"the folder of the image COCO_1.jpg is unknown"):
         item.load()
 
 
@@ -111,11 +111,13 @@ def test_a_half_written_run_is_told(folder, tmp_path):
 
 
 def test_what_is_no_run(folder, tmp_path):
-    with pytest.raises(ValueError, match="no folder: expected the --out"):
+    with pytest.raises(ValueError, match="no folder is given: expected"):
         open_run("  ")
-    with pytest.raises(ValueError, match=r"is no run: expected a folder with the report.json"):
+    with pytest.raises(
+        ValueError, match=r"is not a run: expected a folder with a report.json of `rvelens eval`"
+    ):
         open_run(str(tmp_path))
-    with pytest.raises(ValueError, match=r"no folder .*nowhere: expected the one that holds"):
+    with pytest.raises(ValueError, match=r"no folder .*nowhere: expected the folder with the"):
         open_run(str(folder), str(tmp_path / "nowhere"))
     rest = '{"rules": {}}}, "methods": {"rve": {}}, "model": {"name": "a"}}'
     outside = [f'{{"benchmarks": {{"{name}": {rest}' for name in ("..", ".", "a/b", "../a", "/tmp")]
@@ -129,7 +131,7 @@ def test_what_is_no_run(folder, tmp_path):
             open_run(str(tmp_path))
         causes.append(str(error.value.__cause__))
     for cause in causes[-6:-1]:
-        assert "expected the name of a benchmark" in cause or "is no name below" in cause
+        assert "expected the name of a benchmark" in cause or "does not name a" in cause
     assert causes[-1] == "no methods or no model name: expected both; run `rvelens eval` again."
     with pytest.raises(ValueError, match=r"flips of 'vcd' on 'action-scenes': expected"):
         flips(open_run(str(folder)), "action-scenes", "vcd")

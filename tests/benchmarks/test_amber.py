@@ -52,7 +52,7 @@ def test_queries_without_a_usable_truth(folder):
     assert [item.id for item in benchmark.items] == ["2"]
     first, second = benchmark.problems
     assert "row 1: 'truth' is ['sky']: expected yes or no" in first
-    assert "row 3: id '4' is not in annotations.json: expected its truth there" in second
+    assert "row 3: id '4' is not in annotations.json: expected every id there" in second
 
 
 def test_two_truths_of_one_question_are_none(folder):

@@ -107,7 +107,7 @@ def test_open_ended(folder):
 def test_an_id_in_two_files(folder):
     write_lines(folder / "json" / "Yes-No" / "vg_spatial.json", [row("a3", "58.jpg")])
     (problem,) = load_benchmark("mmrel-real", folder).problems
-    assert problem.startswith("json/Yes-No/vg_spatial.json line 1: id 'a3' was there before")
+    assert problem.startswith("json/Yes-No/vg_spatial.json line 1: id 'a3' occurs twice: expected")
 
 
 def test_nothing_of_mmrel(tmp_path):

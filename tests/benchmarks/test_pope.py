@@ -62,11 +62,11 @@ def test_labels_with_typos(tmp_path, label, truth):
         (pope_row(9, None), "'label' is None: expected yes or no"),
         (pope_row(9, True), "'label' is True: expected yes or no"),
         (pope_row(9, list(range(9))), "'label' is [0, 1, 2, 3, 4, 5, ...]: expected yes or no"),
-        (pope_row(1), "id '1' was there before: expected each id once"),
+        (pope_row(1), "id '1' occurs twice: expected unique ids"),
         (pope_row(True), "'question_id' is True: expected a string or a number"),
-        ({**pope_row(9), "image": ""}, "'image' is '': expected a text that is not empty"),
-        ({**pope_row(9), "image": "/"}, "the image is '/': expected the name of a file"),
-        ({**pope_row(9), "text": 3}, "'text' is 3: expected a text that is not empty"),
+        ({**pope_row(9), "image": ""}, "'image' is '': expected a non-empty string"),
+        ({**pope_row(9), "image": "/"}, "the image is '/': expected a file name"),
+        ({**pope_row(9), "text": 3}, "'text' is 3: expected a non-empty string"),
         ("[", "not JSON"),
         ('{"question_id": 9', "not JSON"),
         ("[" * 100_000, "not JSON"),
@@ -112,7 +112,7 @@ def test_which_of_several_files(tmp_path):
     write_lines(tmp_path / "copy" / FILE, [pope_row(1)])
     assert list(load_benchmark("pope-random", tmp_path).files) == [f"coco/{FILE}"]
     write_lines(tmp_path / "gqa" / FILE, [pope_row(2)])
-    with pytest.raises(ValueError, match=rf"3 different files {FILE} below .*expected one"):
+    with pytest.raises(ValueError, match=rf"3 different files {FILE} below .*expected only one"):
         load_benchmark("pope-random", tmp_path)
 
 

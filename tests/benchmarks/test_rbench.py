@@ -115,7 +115,7 @@ def test_a_mask_is_never_read_from_elsewhere(folder, id_):
     assert item.id == "1"
     (problem,) = benchmark.problems
     assert "row 1: 'question_id' is" in problem
-    assert "expected one that names the mask's file" in problem
+    assert "expected the name of the mask's file" in problem
 
 
 def test_missing_and_broken_pictures(folder):

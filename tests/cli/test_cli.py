@@ -169,7 +169,10 @@ def test_ask_refuses_what_a_manifest_was_not_made_for(run, folder):
         (("--manifest", "theirs"), "with layers 32, and model has 3: expected the model"),
         (("--manifest", "mine", "--prompt", TEMPLATE), "with a manifest made with 'chat'"),
         (("--manifest", "mine", "--suffix", "now"), "with a manifest made with ''"),
-        (("--manifest", "mine", "--k", "2"), "--k with --manifest, which has settings of its own"),
+        (
+            ("--manifest", "mine", "--k", "2"),
+            "--k with --manifest, which holds these settings: expected only",
+        ),
         (
             ("--manifest", "mine", "--dtype", "bfloat16"),
             "with dtype float32, and model has bfloat16",
@@ -210,7 +213,7 @@ def test_scan_takes_reviewed_pairs_alone_and_any_text_if_told_to(run, folder):
     (folder / "longer.jsonl").write_text(json.dumps(longer))
     code, _, err = run(*scan, "--pairs", "longer.jsonl")
     assert code == 2
-    assert "expected one word in the place of another" in err
+    assert "expected texts that differ in one word" in err
     out = run(*scan, "--pairs", "longer.jsonl", "--any-text")[1]
     assert json.loads(out)["n_pairs"] == 1
 
@@ -334,9 +337,9 @@ MISTAKES = [
     ((*ASK, "--region", "nan,0,9,9"), "expected 0 <= X0 < X1 <= "),
     ((*ASK, *REGION, "--layers", "0-9"), "expected layers from 0 to 2"),
     ((*ASK, *REGION, "--beta", "-1"), "beta=-1.0: expected a finite strength"),
-    ((*ASK, *REGION, "--k", "2"), "--k with --region, which takes the place of RVE"),
+    ((*ASK, *REGION, "--k", "2"), "--k with --region, which replaces RVE: expected at most"),
     ((*ASK, *REGION, "--profile", "p.safetensors"), "--profile with --region"),
-    ((*ASK, *REGION, "--save-manifest", "new"), "--save-manifest with --region, which belongs to"),
+    ((*ASK, *REGION, "--save-manifest", "new"), "--save-manifest with --region, which holds for"),
     ((*ASK, *P, "--save-manifest", "1.png"), "1.png is a file: expected a folder"),
     ((*ASK, *P, "--save-manifest", "."), "holds other files"),
     ((*ASK, "--manifest", "empty"), "no intervention at empty"),
@@ -366,8 +369,8 @@ MISTAKES = [
     (("bench", "--device", "tpu"), "device 'tpu': expected 'cpu' or 'cuda'"),
     (("bench", "--threads", "0"), "--threads"),
     (("demo", "--n-test", "1"), "--n-test"),
-    (("demo", "--save", "1.png"), "--save 1.png is no folder"),
-    (("demo", "--save", "1.png/below"), "--save 1.png/below is no folder"),
+    (("demo", "--save", "1.png"), "--save 1.png is not a"),
+    (("demo", "--save", "1.png/below"), "--save 1.png/below is not a"),
     ((*ASK, *P, "--device-map", "meta"), "--device-map meta leaves the weights of model out"),
     ((*ASK, *P, "--save", "folder.png"), "folder.png is a folder"),
     ((*SCAN, "--heatmap", "folder.png"), "folder.png is a folder"),
@@ -397,7 +400,10 @@ MISTAKES = [
     (("ask", "./none", "1.png", QUESTION), "no folder ./none: expected a folder with a model"),
     (("eval", "a/b/c", *EVAL[2:]), "no folder a/b/c: expected a folder with a model"),
     (("scan", "rvelens/tinny", *SCAN[2:]), "did you mean 'rvelens/tiny'?"),
-    (("ask", "[/b]", "1.png", QUESTION, *P), "model '[/b]' is no folder, and no name that the Hub"),
+    (
+        ("ask", "[/b]", "1.png", QUESTION, *P),
+        "model '[/b]' is neither a folder nor a valid name on",
+    ),
     (
         (*ASK, *P, "--method", "rve"),
         "No such option: --method; `rvelens eval`, `rvelens study` would",

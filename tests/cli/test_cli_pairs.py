@@ -93,9 +93,12 @@ def test_make_asks_a_model(run, folder, monkeypatch):
     [
         (
             ("make", "--images", ".", "-o", "p"),
-            "no questions: expected a file of them or --benchmark",
+            "no questions are given: expected a file or --benchmark",
         ),
-        ((*MAKE, "--benchmark", "mmrel-real"), "expected one of them; leave one out"),
+        (
+            (*MAKE, "--benchmark", "mmrel-real"),
+            "both a file of questions and --benchmark are given: expected only one",
+        ),
         ((*MAKE, "--generator", "llm"), "--generator llm without a model: expected --model NAME"),
         (
             (*MAKE, "--generator", "llm", "--model", " "),
@@ -103,7 +106,7 @@ def test_make_asks_a_model(run, folder, monkeypatch):
         ),
         (
             (*MAKE, "--generator", "llm", "--model", "m", "--temperature", "inf"),
-            "temperature=inf: expected a number from 0 on",
+            "temperature=inf: expected 0 or more",
         ),
         ((*MAKE, "--data", "."), "--data or --relation with a file of questions: expected them"),
         ((*MAKE, "--relation", "action"), "--data or --relation with a file of questions"),
@@ -136,7 +139,7 @@ def test_review(run, folder):
     code, out, _ = run("review", "pairs.jsonl", said="e\nhas bitten\ne\nbite\n")
     assert code == 0
     assert "1 of 1: q2, 1.png" in out
-    assert "expected one word in the place of another" in out
+    assert "expected texts that differ in one word" in out
     assert rows(folder)[1]["contrastive"] == TEXTS[2].replace("eat", "bite")
     assert "1 accepted, 1 edited" in out
 

@@ -80,7 +80,10 @@ def test_study_cases_and_tune_take_them(run, folder):
         ((*OWN, "--rule", "x"), "rule 'x': expected one of auto, strict"),
         ((*OWN, "--column", "label"), "--column label: expected NAME=COLUMN, as in label=answer"),
         (("--questions", "no.csv"), "no questions at no.csv: expected a file"),
-        (("--questions", "my.csv", "--images", "no", *OWN[4:]), "no folder no: expected the one"),
+        (
+            ("--questions", "my.csv", "--images", "no", *OWN[4:]),
+            "no folder no: expected the folder",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(run, words, said):

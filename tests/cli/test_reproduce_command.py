@@ -92,7 +92,7 @@ def test_a_plan_in_several_processes_is_refused(run, monkeypatch):
         (("--option", "mask.layers=all"), "study 'mask': expected one of"),
         (("--option", "masking.depth=1"), "study 'masking' has no option 'depth'"),
         (("--pairs", "p.jsonl"), "--pairs and --images go together: expected both or none"),
-        (("--data", "nowhere"), "no folder nowhere: expected the one that holds"),
+        (("--data", "nowhere"), "no folder nowhere: expected the folder with the"),
         (("--without-pairs", "none"), "no pairs at none: expected a file"),
         (("--set", "rve.layers=50-60"), "50-60"),
     ],

@@ -87,7 +87,7 @@ def test_other_settings_are_refused_with_the_difference(run):
         code, out, err = run(*COMMAND, *METHOD, "--out", "kept", *extra)
         assert (code, out) == (2, "")
         assert said in err
-        assert "name another folder" in err
+        assert "choose another folder" in err
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_other_settings_are_refused_with_the_difference(run):
         ),
         (
             ("study", "cases", "--out", "x", "--model", "a", "b"),
-            "study cases with 2 models: expected one; run it for each",
+            "study cases with 2 models: expected one model",
         ),
         (
             ("study", "main-table", "--out", "x", "--model", "a", "b", "--profile", "p"),
-            "1 profiles for 2 models: expected one a model, in their order",
+            "1 profiles for 2 models: expected one for each model, in the",
         ),
         (
             ("study", "cases", "--out", "x", "--benchmark", "nope"),

@@ -39,7 +39,7 @@ def test_tuned_on_some_and_refused_on_them(run, tmp_path):
     assert code == 2
     assert "10 of 20 questions of action-scenes are about photographs that RVE was tuned on" in err
     code, _, err = run(*EVAL, "--method", "vanilla")
-    assert "--tuned without rve: expected it among the methods" in err
+    assert "--tuned without the method rve: expected rve among" in err
 
 
 def test_eval_takes_what_was_tuned(run, tmp_path):

@@ -150,9 +150,7 @@ def test_a_run_of_eval_is_read_with_its_profile(tmp_path, model, profile):
     (tmp_path / "manifest.json").write_text(json.dumps(made_with))
     read = Intervention.load(tmp_path, profile)
     assert read.method(model).parameters == method.parameters
-    with pytest.raises(
-        ValueError, match="none is given: expected that profile; give it with --pro"
-    ):
+    with pytest.raises(ValueError, match="none is given: expected that profile"):
         Intervention.load(tmp_path)
 
 

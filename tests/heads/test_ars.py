@@ -158,7 +158,7 @@ def test_pairs_without_a_change_are_refused(model):
 
 
 def test_texts_that_differ_in_more_than_a_word_are_refused_unless_any_text_is_wanted(model):
-    with pytest.raises(ValueError, match="expected one word in the place of another"):
+    with pytest.raises(ValueError, match="expected texts that differ in one word"):
         score_heads(model, PAIRS)
     one_word = ContrastivePair(IMAGES[0], QUESTIONS[2], QUESTIONS[2].replace("kick", "eat"))
     assert score_heads(model, [one_word]).about["n_pairs"] == 1

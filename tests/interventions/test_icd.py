@@ -82,5 +82,5 @@ def test_embedded_model_keeps_its_chat_template():
 
 
 def test_an_empty_instruction_is_refused(model):
-    with pytest.raises(ValueError, match=r"disturbance=' ': expected an instruction"):
+    with pytest.raises(ValueError, match=r"disturbance=' ': expected a non-empty"):
         icd_negative(model, IMAGES, QUESTIONS, disturbance=" ")

@@ -155,7 +155,7 @@ def test_layers_as_text_and_numbers(model, profile):
         ),
         ("vcd", {"alpha": -1}, r"alpha=-1\.0: expected a finite strength"),
         ("icd", {"beta": 0}, r"beta=0\.0: expected a share"),
-        ("icd", {"disturbance": ""}, r"disturbance='': expected an instruction"),
+        ("icd", {"disturbance": ""}, r"disturbance='': expected a non-empty"),
         ("vaf", {"suppress": -0.5}, r"suppress=-0\.5: expected a finite strength"),
         ("vaf", {"layers": "7"}, r"layers '7': expected layers from 0 to 2"),
         ("vaf", {"layers": []}, r"layers '': expected numbers and ranges"),

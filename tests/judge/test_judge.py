@@ -346,7 +346,7 @@ def test_settings_that_cannot_be(monkeypatch):
         judge(items(1), Endpoint("m"))
     monkeypatch.undo()
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(ValueError, match="no OPENAI_API_KEY in the environment"):
+    with pytest.raises(ValueError, match="OPENAI_API_KEY is not set: expected"):
         judge(items(1), Endpoint("m"))
 
 
@@ -395,7 +395,7 @@ def test_items_from_a_file_and_from_a_run(tmp_path):
         ({**ROW, "id": "b", "question": " "}, "line 2: 'question' is ' '"),
         ({**ROW, "id": "b", "reference": 3}, "line 2: 'reference' is 3"),
         ({k: ROW[k] for k in ("id", "question", "reference")}, "line 2: 'answer' is None"),
-        (ROW, "line 2: id '1' is there twice"),
+        (ROW, "line 2: id '1' occurs twice: expected"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, row, says):

@@ -282,13 +282,13 @@ def test_answers_do_not_depend_on_the_batch(model, profile):
 def test_decoding_several_rows_a_step_is_refused_under_hooks(model, inputs, profile):
     model.generate(**inputs, max_new_tokens=1)
     with (
-        pytest.raises(ValueError, match="prompt_lookup_num_tokens runs several rows at a step"),
+        pytest.raises(ValueError, match="prompt_lookup_num_tokens runs several rows in a step"),
         model.hooks(rve_hooks(profile, [1], k=3)),
     ):
         model.generate(**inputs, max_new_tokens=2, prompt_lookup_num_tokens=2)
     config = GenerationConfig(max_new_tokens=2, prefill_chunk_size=4)
     with (
-        pytest.raises(ValueError, match="prefill_chunk_size runs several rows at a step"),
+        pytest.raises(ValueError, match="prefill_chunk_size runs several rows in a step"),
         model.hooks(rve_hooks(profile, [1], k=3)),
     ):
         model.generate(**inputs, generation_config=config)
@@ -312,7 +312,7 @@ def test_generation_without_a_cache_is_refused_under_hooks(model, inputs, profil
     """Every step would run the whole sequence, whose earlier rows are then unedited."""
     options = {"max_new_tokens": 3, "do_sample": False}
     with (
-        pytest.raises(ValueError, match="use_cache=False runs several rows at a step"),
+        pytest.raises(ValueError, match="use_cache=False runs several rows in a step"),
         model.hooks(rve_hooks(profile, range(model.n_layers), k=3, alpha=0.3)),
     ):
         model.generate(**inputs, **options, use_cache=False)
@@ -384,7 +384,7 @@ def test_bad_inputs_are_one_clear_sentence(model, tmp_path: Path):
         model.ask([], [])
     with pytest.raises(ValueError, match="a question is '  '"):
         model.ask(IMAGES[0], "  ")
-    with pytest.raises(ValueError, match="expected UTF-8 text"):
+    with pytest.raises(ValueError, match="expected valid UTF-8"):
         model.ask(IMAGES[0], "caf\udce9 ?")
     with pytest.raises(ValueError, match="did you mean 'llava_v1'"):
         model.ask(IMAGES[0], "?", prompt="llava_v2")

@@ -115,7 +115,7 @@ def test_a_small_image_is_not_blown_up():
         ([json.dumps(proposal("kick\ud800"))], "half of a character"),
         ([proposal("biting"), judgement(part=False, reason="Same part.")], "Same part."),
         ([proposal("biting"), judgement(syntax=False, reason="Odd.")], "Odd."),
-        ([proposal("biting"), judgement() | {"distinct_body_part": "yes"}], "no object of"),
+        ([proposal("biting"), judgement() | {"distinct_body_part": "yes"}], "an object of"),
     ],
 )
 def test_what_fails_is_proposed_anew(question, first, reason):
@@ -191,7 +191,7 @@ def test_replies_are_kept_and_asked_for_once(question, tmp_path):
     ("text", "says"),
     [
         ("", "not JSON"),
-        ("[]", "no object of verb, body_part"),
+        ("[]", "an object of verb, body_part"),
         (json.dumps({"verb": "hold"}), "no object"),
         (json.dumps(proposal("kick") | {"more": 1}), "no object"),
         (json.dumps(proposal(1)), "no object"),

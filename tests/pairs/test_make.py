@@ -167,21 +167,24 @@ def test_a_mistake_in_a_generator_is_not_taken_for_a_reason(folder, questions):
         ('{"image": "1.png"}', "line 5: 'question' is None"),
         ('{"question": "x"}', "line 5: 'image' is None"),
         ("[]", "line 5: a list: expected a JSON object"),
-        ('{"id": true, "image": "1.png", "text": "x"}', "line 5: 'id' is True: expected a text or"),
+        (
+            '{"id": true, "image": "1.png", "text": "x"}',
+            "line 5: 'id' is True: expected a string or",
+        ),
         (
             '{"id": [1], "image": "1.png", "text": "x"}',
-            r"line 5: 'id' is \[1\]: expected a text or",
+            r"line 5: 'id' is \[1\]: expected a string or",
         ),
         (
             '{"image": "../1.png", "text": "x"}',
             "'../1.png' is no name below .*: expected a file there",
         ),
-        ('{"image": "/etc/passwd", "text": "x"}', "'/etc/passwd' is no name below"),
+        ('{"image": "/etc/passwd", "text": "x"}', "'/etc/passwd' does not name a"),
         ('{"image": "1.png\\u0000", "text": "x"}', "is no name below .*: expected a file there"),
         ('{"image": "1.png", "text": "\\ud800"}', "line 5 is not JSON .half of a character"),
         ("[" * 100_000, "line 5 is not JSON .nested too deeply"),
         ('{"id": ' + "1" * 5000 + "}", "line 5 is not JSON .a number that is too long"),
-        ('{"id": "q1", "image": "1.png", "text": "x"}', "line 5: id 'q1' is there twice"),
+        ('{"id": "q1", "image": "1.png", "text": "x"}', "line 5: id 'q1' occurs twice: expected"),
     ],
 )
 def test_a_malformed_question_is_named(folder, row, says):
@@ -242,7 +245,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked(folder,
 
     with pytest.raises(ValueError, match=r"no folder .*none: expected one for pairs\.jsonl"):
         make(questions, folder / "none" / "pairs.jsonl", generate)
-    with pytest.raises(ValueError, match="is no file: expected one for the pairs"):
+    with pytest.raises(ValueError, match="is not a file: expected a file name"):
         make(questions, folder, generate)
     with pytest.raises(OSError, match=r"pairs\.jsonl\.making\.lock"):
         make(questions, Path("/proc/pairs.jsonl"), generate)

@@ -67,10 +67,10 @@ def test_an_edit_keeps_what_was_proposed_first(path):
         (("q1", "maybe"), "decision 'maybe': expected one of accept, edit, reject"),
         (("q1", "edit"), "decision 'edit' without a text: expected"),
         (("q1", "accept", QUESTION), "decision 'accept' with a text: expected"),
-        (("q9", "accept"), "has 0 pairs of id 'q9': expected one"),
+        (("q9", "accept"), "has 0 pairs of id 'q9': expected exactly one"),
         (("q1", "edit", QUESTION), "expected another verb"),
-        (("q1", "edit", QUESTION.replace("hold", "sit on")), "expected one word"),
-        (("q1", "edit", ""), "expected one word"),
+        (("q1", "edit", QUESTION.replace("hold", "sit on")), "expected texts that"),
+        (("q1", "edit", ""), "expected texts that"),
     ],
 )
 def test_what_cannot_be_decided_changes_nothing(path, arguments, says):

@@ -49,7 +49,7 @@ def test_a_panel_without_any_estimate_is_drawn():
 
 
 def test_what_cannot_be_drawn():
-    with pytest.raises(ValueError, match="0 rows in 3 panels: expected some of both"):
+    with pytest.raises(ValueError, match="0 rows in 3 panels: expected at least one"):
         forest([], PANELS)
     with pytest.raises(ValueError, match="3 estimates of region AUC of first heads for 2 rows"):
         forest(ROWS[:2], PANELS)

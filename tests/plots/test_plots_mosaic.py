@@ -124,7 +124,7 @@ def test_a_long_answer_is_cut_and_says_so():
 
 def test_tokens_without_a_place_cannot_be_drawn():
     with pytest.raises(
-        ValueError, match="the image tokens of m have no place in the image: expected"
+        ValueError, match="the image tokens of m have no position in the image: expected"
     ):
         token_overlays(replace(trace(1), grid=None))
     with pytest.raises(ValueError, match="layer 5: expected numbers from 0 to 1"):

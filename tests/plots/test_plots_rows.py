@@ -55,9 +55,9 @@ def test_the_baseline_runs_through_its_group():
 
 
 def test_what_dots_refuses():
-    with pytest.raises(ValueError, match="no rows: expected at least one"):
+    with pytest.raises(ValueError, match="no rows are given: expected at"):
         dots([], x_label="")
-    with pytest.raises(ValueError, match="one group in two places"):
+    with pytest.raises(ValueError, match="rows of one group are apart: expected adjacent rows"):
         dots([ROWS[0], ROWS[2], ROWS[1]], x_label="")
     with pytest.raises(ValueError, match="role 'best': expected one of"):
         dots([Row("a", 0.5, role="best")], x_label="")
@@ -102,7 +102,7 @@ def test_short_times_are_milliseconds():
 
 
 def test_what_timing_refuses():
-    with pytest.raises(ValueError, match="2 methods and 3 numbers: expected one number a method"):
+    with pytest.raises(ValueError, match="2 methods and 3 numbers: expected one number for each"):
         timing_bars(["vanilla", "VCD"], FIRST, REST)
     with pytest.raises(ValueError, match="baseline 'vanilla' is not among the methods"):
         timing_bars(["a", "b", "c"], FIRST, REST)

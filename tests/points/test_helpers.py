@@ -105,7 +105,9 @@ def test_biases_of_a_hybrid_are_those_of_its_layers_with_attention():
 
 
 def test_several_texts_keep_their_batch_dimension(model):
-    with pytest.raises(ValueError, match="remove_batch_dim=True for 2 samples: expected a single"):
+    with pytest.raises(
+        ValueError, match="remove_batch_dim=True for 2 samples: expected one sample"
+    ):
         model.run_with_cache(["a man", "a ball"], remove_batch_dim=True)
 
 

@@ -116,7 +116,7 @@ def test_the_models_own_generate_refuses_several_rows_a_step(name, option):
     given = {**one, "max_new_tokens": 2, "do_sample": False}
     with model.hooks([(Z, lambda z, hook: z * 2)]):
         for how in ({**OPTIONS[option]}, as_config(model, OPTIONS[option])):
-            with pytest.raises(ValueError, match=rf"{option}.* runs several rows at a step"):
+            with pytest.raises(ValueError, match=rf"{option}.* runs several rows in a step"):
                 model.hf_model.generate(**given, **how)
     model.hf_model.generate(**given)
 

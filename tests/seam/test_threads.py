@@ -88,7 +88,7 @@ def test_hooks_turned_on_within_a_forward_are_named(model, inputs):
     layer = model.hf_model.get_decoder().layers[0]
     handle = layer.register_forward_hook(turn_on)
     with pytest.raises(
-        RuntimeError, match=r"blocks\.2\.attn\.hook_z were turned on within a forward"
+        RuntimeError, match=r"blocks\.2\.attn\.hook_z were turned on during a forward"
     ):
         model(**inputs)
     handle.remove()

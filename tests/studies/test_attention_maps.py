@@ -69,7 +69,7 @@ def test_what_is_refused_before_the_work(model, profile, tmp_path, monkeypatch):
         measured(model, None, tmp_path / "e")
     hf_model, processor = build("instructblip")
     blip = HookedLVLM.from_pretrained(hf_model, processor=processor)
-    with pytest.raises(ValueError, match="the image tokens of instructblip have no place"):
+    with pytest.raises(ValueError, match="the image tokens of instructblip have no position"):
         measured(blip, profile, tmp_path / "f")
 
 

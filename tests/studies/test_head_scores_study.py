@@ -332,10 +332,10 @@ def test_interrupted_and_taken_up_again(scenes, tmp_path, monkeypatch, found):
         ({"n_random": 19}, "n_random=19: expected at least 20"),
         ({"k": 0}, "k=0: expected at least 1"),
         ({"by": "luck"}, "tuning by 'luck'"),
-        ({"layers": "auto"}, "would differ from score to score"),
+        ({"layers": "auto"}, "would differ between scores: expected the"),
         ({"layers": "7"}, "layer"),
         ({"counts": [13]}, "expected numbers of heads from 0 to 12"),
-        ({"counts": [0, 12]}, "of 12 heads: expected one between none and all of them"),
+        ({"counts": [0, 12]}, "of 12 heads: expected a number between none and all of"),
     ],
 )
 def test_mistakes_are_refused_before_the_work(scenes, tmp_path, monkeypatch, options, message):

@@ -175,9 +175,7 @@ def test_files_and_the_paper_beside_its_models(model, tmp_path, two_rounds):
 )
 def test_options_out_of_range(model, tmp_path, options):
     ((name, value),) = options.items()
-    with pytest.raises(
-        ValueError, match=f"{name}={value}.*: expected at least 7 rounds for figures"
-    ):
+    with pytest.raises(ValueError, match=f"{name}={value}.*: expected at least 7 rounds, 2 tokens"):
         go(model, tmp_path, ["vanilla"], **options)
 
 

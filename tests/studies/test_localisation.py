@@ -134,7 +134,7 @@ def test_what_is_refused_before_the_work(model, profile, some, tmp_path, monkeyp
         measured(model, profile, some, tmp_path / "b", k=0)
     hf_model, processor = build("instructblip")
     blip = HookedLVLM.from_pretrained(hf_model, processor=processor)
-    with pytest.raises(ValueError, match="the image tokens of instructblip have no place"):
+    with pytest.raises(ValueError, match="the image tokens of instructblip have no position"):
         measured(blip, profile, some, tmp_path / "c")
 
 

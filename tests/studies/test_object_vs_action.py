@@ -163,7 +163,9 @@ def test_photographs_that_cannot_be_read_are_left_out_with_all_of_their_question
     assert (found["left_out"], found["photographs"]) == (1, 1)
     notes = study._notes(found)
     assert "1 photographs could not be asked about and are left out." in notes
-    with pytest.raises(ValueError, match="none of 1 photographs could be asked about: expected im"):
+    with pytest.raises(
+        ValueError, match="none of 1 photographs could be asked about: expected readable"
+    ):
         go(model, [opened(*items[2:])], tmp_path / "b")
 
 

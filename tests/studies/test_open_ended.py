@@ -239,7 +239,7 @@ def test_what_cannot_be_scored_is_said_before_anything_is_asked(llava, tmp_path,
         ValueError, match=r"mmrel-open without a judge: expected one.*'a man rides'"
     ):
         measure("open-ended", model, [long], tmp_path / "a", profile, METHODS)
-    with pytest.raises(ValueError, match="no OPENAI_API_KEY in the environment"):
+    with pytest.raises(ValueError, match="OPENAI_API_KEY is not set: expected"):
         measure("open-ended", model, [long], tmp_path / "b", profile, METHODS,
                 options={"judge_model": "m"})  # fmt: skip
     with pytest.raises(ValueError, match="which has yes/no questions: expected open-ended"):

@@ -35,7 +35,7 @@ def test_a_spoilt_line_is_named(line, tmp_path):
     parts.by_item("some", [items], lambda batch: [1, 2])
     path = tmp_path / "some.jsonl"
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(ValueError, match=r"some.jsonl line 2 is no part of a study: expected JSON"):
+    with pytest.raises(ValueError, match=r"some.jsonl line 2 is not a part of a study: expected"):
         parts.by_item("some", [items], lambda batch: [1, 2])
 
 
@@ -50,5 +50,5 @@ def test_what_was_torn_is_computed_again_and_a_spoilt_part_is_named(tmp_path):
     assert path.read_bytes() == before
     parts.keep("one", lambda: {"a": 1})
     (tmp_path / "one.json").write_text("{")
-    with pytest.raises(ValueError, match=r"one.json is no part of a study"):
+    with pytest.raises(ValueError, match=r"one.json is not a part of a"):
         parts.keep("one", dict)

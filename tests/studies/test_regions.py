@@ -16,7 +16,9 @@ from rvelens.tokens.grid import ImageGrid, Tile, single_tile
 def test_a_family_without_a_grid_is_refused():
     hf_model, processor = build("instructblip")
     model = HookedLVLM.from_pretrained(hf_model, processor=processor)
-    with pytest.raises(ValueError, match="the image tokens of instructblip have no place in the"):
+    with pytest.raises(
+        ValueError, match="the image tokens of instructblip have no position in the"
+    ):
         grid_of(model, Image.new("RGB", (40, 40)))
 
 

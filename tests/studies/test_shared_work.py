@@ -115,7 +115,7 @@ def test_one_that_fails_or_goes_silent_ends_the_others(tmp_path, monkeypatch):
 
     said = together(tmp_path / "silent", silent)[0]
     assert said.startswith("process 1 of 2 gave no sign of life for 1 seconds")
-    assert said.endswith("start the same command again, which goes on.")
+    assert said.endswith("finish; run the same command again to resume.")
 
 
 SCRIPT = """

@@ -138,7 +138,7 @@ def dead_process(folder: Path, draw: random.Random) -> tuple[list[str], int]:
     except subprocess.TimeoutExpired:
         ranks[0].kill()
         return ["the first process waits on"], 1
-    said = "gave no sign of life" in errors or "came together" in errors
+    said = "gave no sign of life" in errors or "processes of this run started within" in errors
     return ([] if said and ranks[0].returncode == 2 else [errors[-400:]]), 1
 
 

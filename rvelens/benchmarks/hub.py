@@ -157,6 +157,7 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
 def _rows(files: Sequence[Path]) -> Any:
     try:
         import datasets
+        from datasets.exceptions import DatasetGenerationError
     except ModuleNotFoundError as error:
         raise ValueError(
             "benchmarks from the Hub need datasets, which is not installed: expected the extra [hub]; "
@@ -164,7 +165,7 @@ def _rows(files: Sequence[Path]) -> Any:
         ) from error
     try:
         rows = datasets.Dataset.from_parquet([str(path) for path in files])
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, DatasetGenerationError) as error:
         raise ValueError(
             f"{files[0]} cannot be read as parquet: expected the published file; remove it from the "
             "cache, which fetches it anew."

@@ -207,7 +207,7 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
             rows,
             frozenset({"object minus action"}),
             tuple(_notes(data)),
-        )  # fmt: skip
+        )
     }
     if data["pairs"]:
         first = data["pairs"][0]["before"]

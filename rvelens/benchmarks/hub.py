@@ -158,9 +158,11 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
 
 def _rows(files: Sequence[Path]) -> Any:
     datasets = library("datasets")
+    from datasets.exceptions import DatasetGenerationError
+
     try:
         rows = datasets.Dataset.from_parquet([str(path) for path in files])
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, DatasetGenerationError) as error:
         raise ValueError(
             f"{files[0]} cannot be read as parquet: expected the published file; remove it from the "
             "cache, and run the command again."

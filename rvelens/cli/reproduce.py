@@ -236,7 +236,7 @@ def _print_lacking(lacking: Sequence[Row], json: bool) -> None:
         emit_json({"lacking": lacks(lacking)})
     else:
         _say(lacks(lacking))
-    warn("nothing can be run: expected files of some benchmark below --data; see the list.")
+    warn("nothing can be run: expected some benchmark's files below --data; see the list.")
 
 
 def _print_plan(

@@ -203,7 +203,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         "": Table(
             f"{data['model']}: accuracy on object and action questions about the same "
             f"{data['photographs']} photographs",
-            ("method", "object", "action", "object minus action"),
+            ("method", *KINDS, "object minus action"),
             rows,
             frozenset({"object minus action"}),
             tuple(_notes(data)),
@@ -250,7 +250,10 @@ def _notes(data: Mapping[str, Any]) -> list[str]:
 
 def _paper() -> Table:
     table = beside(lookup("figures", figure="10"), {}, "What the paper says of R-Bench (Figure 10)")
-    note = "Not measured here: the paper's questions about objects were not published."
+    note = (
+        "Not measured here: the paper's paired questions about objects were not published, and the "
+        "questions above are others."
+    )
     return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, note))
 
 
@@ -262,9 +265,8 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     for name, row in data["methods"].items():
         gap = row["difference"]
         number = f"object minus action {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-        if gap["low"] <= 0 <= gap["high"]:
-            found = "no difference between the kinds that these photographs confirm"
-        else:
+        found = "no difference between the kinds that these photographs confirm"
+        if not gap["low"] <= 0 <= gap["high"]:
             better, worse = KINDS if gap["low"] > 0 else KINDS[::-1]
             found = f"{better} questions are answered right more often than {worse} questions"
         said.append(f"{name}: {found} ({number}).")

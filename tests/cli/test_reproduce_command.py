@@ -73,7 +73,7 @@ def test_without_files_nothing_runs_and_the_archives_are_named(run, tmp_path):
     code, out, err = run("--data", "none", "--table", "4")
     assert code == 1
     assert "coco_pope_*.json: from https://github.com/AoiDragon/POPE" in out
-    assert "nothing can be run: expected files of some benchmark below --data" in err
+    assert "nothing can be run: expected some benchmark's files below --data" in err
 
 
 def test_a_plan_in_several_processes_is_refused(run, monkeypatch):

@@ -7,16 +7,21 @@ import json
 import pytest
 
 from rvelens.cli import main
-from rvelens.cli.study import _options, _pairs
+from rvelens.cli.study import _pairs, options_of
 from rvelens.studies import find_study
 
 
 def test_options_are_json_but_for_those_that_are_texts():
     defaults = {"question": "", "layer": -1}
     given = ["question=7", "layer=7", "other=[1, 2]", "word=x"]
-    assert _options(given, defaults) == {"question": "7", "layer": 7, "other": [1, 2], "word": "x"}
+    assert options_of(given, defaults) == {
+        "question": "7",
+        "layer": 7,
+        "other": [1, 2],
+        "word": "x",
+    }
     with pytest.raises(ValueError, match="--option layer: expected NAME=VALUE"):
-        _options(["layer"], defaults)
+        options_of(["layer"], defaults)
 
 
 def test_a_limit_draws_pairs_too(tmp_path):

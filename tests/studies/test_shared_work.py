@@ -18,7 +18,9 @@ from rvelens import ARSProfile
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.cli import main
 from rvelens.evaluate import processes
-from rvelens.evaluate.processes import Processes, at_work
+from rvelens.evaluate.answering import Decoding
+from rvelens.evaluate.processes import Processes, Sign, at_work
+from rvelens.studies.kit.base import LeftToFirst, Setup
 from rvelens.studies.kit.parts import Parts
 
 
@@ -116,6 +118,17 @@ def test_one_that_fails_or_goes_silent_ends_the_others(tmp_path, monkeypatch):
     said = together(tmp_path / "silent", silent)[0]
     assert said.startswith("process 1 of 2 gave no sign of life for 1 seconds")
     assert said.endswith("finish; run the same command again to resume.")
+
+
+def test_what_is_not_shared_is_left_to_the_first_process(model, tmp_path):
+    def rest(rank):
+        sign = Sign(tmp_path, Processes(rank, 2))
+        setup = Setup(model, None, (), (), (), Decoding(), {}, Parts(tmp_path, sign))
+        setup.leave_to_first()
+
+    rest(0)
+    with pytest.raises(LeftToFirst):
+        rest(1)
 
 
 SCRIPT = """

@@ -10,10 +10,14 @@ from rvelens.benchmarks import Item
 from rvelens.evaluate.answering import Decoding, answer
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.speed.clock import interleaved
 from rvelens.studies.kit.base import Work
 
-SECONDS = 60.0  # that measuring takes at most, where a single question takes less than a sixth
-_TOKENS = 8
+SECONDS = 60.0  # that measuring takes at most, where a single question takes less than a twelfth
+_TOKENS, _ROUNDS = 8, 2
+# Prompts' time that a question takes: in three rounds, one to warm up, a prompt with one token and one
+# with nine, which are as much again; and an answer.
+_PROMPTS = 3 * (1 + 2) + 3
 _PLAIN = Method("vanilla", {}, ())
 
 
@@ -49,7 +53,7 @@ def measure_pace(
     batch_size: int = 8,
     seconds: float = SECONDS,
 ) -> Pace:
-    """Ask one batch of questions three times: for one token, for nine, and as they are asked.
+    """Ask one batch of questions for one token and for nine, in turn, and once as it is asked.
 
     The batch is smaller where `seconds` would not be enough for it.
 
@@ -61,29 +65,31 @@ def measure_pace(
         seconds: that it may take.
     """
     decoding = decoding.settled(items)
-    _timed(model, items[:1], decoding, 1)  # warms up
-    alone = max(_timed(model, items[:1], decoding, 1), 1e-6)
-    # Twice one token, once nine, and once an answer: with eight tokens at the price of a prompt, six.
-    asked = items[: max(1, min(batch_size, int(seconds / (6 * alone))))]
-    first = _timed(model, asked, decoding, 1)
-    more = _timed(model, asked, decoding, 1 + _TOKENS)
+
+    def ask(some: Sequence[Item], n: int) -> None:
+        _answers(model, some, replace(decoding, max_new_tokens=n), n)
+
+    ask(items[:1], 1)  # warms up
+    start = time.perf_counter()
+    ask(items[:1], 1)
+    alone = max(time.perf_counter() - start, 1e-6)
+    asked = items[: max(1, min(batch_size, int(seconds / (_PROMPTS * alone))))]
+    rounds = interleaved(
+        {"first": lambda: ask(asked, 1), "more": lambda: ask(asked, 1 + _TOKENS)},
+        _ROUNDS,
+        str(model.device),
+    )
+    first, more = (min(rounds[name]) for name in ("first", "more"))
     texts = [text for text, _ in _answers(model, asked, decoding, None)]
     tokenizer = model.processor.tokenizer
     lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts]
-    n = len(asked)
-    longest = decoding.max_new_tokens or max(lengths)
+    n, longest = len(asked), decoding.max_new_tokens or max(lengths)
     return Pace(
         first / n,
         max(0.0, more - first) / (_TOKENS * n),
         sum(min(length, longest) for length in lengths) / n,
         n,
     )
-
-
-def _timed(model: HookedLVLM, items: Sequence[Item], decoding: Decoding, n: int) -> float:
-    start = time.perf_counter()
-    _answers(model, items, replace(decoding, max_new_tokens=n), n)
-    return time.perf_counter() - start
 
 
 def _answers(

@@ -25,6 +25,10 @@ WHOLE = {
     "eval": (
         "eval", "model", "--benchmark", "action-scenes", "--method", "rve", "--out", "run", *PROFILE
     ),
+    "capture": (
+        "capture", "model", "--points", "hook_resid_post", "--benchmark", "action-scenes",
+        "--limit", "2", "--out", "run",
+    ),
     "check": ("check", "model", "--image", "1.png"),
     "study": ("study", "main-table", "--out", "study", *PROFILE, "--model", "model"),
     "tune": ("tune", "model", "--out", "tuned", *PROFILE),
@@ -50,13 +54,14 @@ MISTAKES = {
 TEXTS = {
     ("ask", "question"), ("check", "question"),
     ("ask", "suffix"), ("scan", "suffix"), ("eval", "suffix"), ("study", "suffix"),
-    ("tune", "suffix"), ("judge", "model"), ("pairs make", "model"),
+    ("tune", "suffix"), ("capture", "suffix"), ("judge", "model"), ("pairs make", "model"),
 }  # fmt: skip
 # Right values that look like mistakes, or folders that are made.
 RIGHT = {
     ("judge", "cache", "nowhere/[/b]/none.x"), ("pairs make", "cache", "nowhere/[/b]/none.x"),
     ("eval", "output", "nowhere/[/b]/none.x"), ("study", "output", "nowhere/[/b]/none.x"),
-    ("tune", "output", "nowhere/[/b]/none.x"), ("demo", "save", "nowhere/[/b]/none.x"),
+    ("tune", "output", "nowhere/[/b]/none.x"), ("capture", "output", "nowhere/[/b]/none.x"),
+    ("demo", "save", "nowhere/[/b]/none.x"),
     ("ask", "save_manifest", "nowhere/[/b]/none.x"),
 }  # fmt: skip
 
@@ -153,7 +158,7 @@ def run(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "ask", "scan", "eval", "check", "study", "tune", "app", "bench"]
+    "command", ["demo", "ask", "scan", "eval", "capture", "check", "study", "tune", "app", "bench"]
 )
 def test_without_a_mistake_the_model_is_reached(run, command):
     code, _, err = run(WHOLE[command])

@@ -28,7 +28,15 @@ from rvelens.cli.common import (
     warn,
 )
 from rvelens.cli.methods import known
-from rvelens.cli.questions import Columns, Images, Questions, Rule, own_questions, show
+from rvelens.cli.questions import (
+    Columns,
+    Images,
+    Questions,
+    Rule,
+    own_questions,
+    refuse_without_benchmark,
+    show,
+)
 from rvelens.files.paths import check_new_folder
 from rvelens.heads.layers import parse_layers
 
@@ -72,6 +80,8 @@ def capture(
     from rvelens.capture.run import capture as store
 
     own = own_questions(questions, images, column, rule, limit)
+    if own:
+        refuse_without_benchmark(None if benchmark is None else [benchmark], data=data)
     named = known([] if benchmark is None else [benchmark], BENCHMARKS, "benchmark")
     loaded = [*own, *(load_benchmark(name, data, limit=limit) for name in named)]
     if len(loaded) != 1:

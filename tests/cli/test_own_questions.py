@@ -79,6 +79,8 @@ def test_study_cases_and_tune_take_them(run, folder):
         (("--column", "label=x"), "--column without --questions"),
         ((*OWN, "--rule", "x"), "rule 'x': expected one of auto, strict"),
         ((*OWN, "--column", "label"), "--column label: expected NAME=COLUMN, as in label=answer"),
+        ((*OWN, "--relation", "action"), "--relation with --questions alone: expected it for a"),
+        ((*OWN, "--data", "images"), "--data with --questions alone"),
         (("--questions", "no.csv"), "no questions at no.csv: expected a file"),
         (("--questions", "my.csv", "--images", "no", *OWN[4:]), "no folder no: expected the one"),
     ],

@@ -16,7 +16,7 @@ ORDER = (
     "files", "stats", "tables",
     "tokens", "families", "heads", "hooks", "seam", "model",
     "benchmarks", "scores", "interventions", "plots", "judge", "pairs", "convert",
-    "evaluate", "speed", "studies",
+    "evaluate", "capture", "speed", "studies",
     "check", "lmms", "app", "cli",
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "ask": ("ask", "ask"),
     "scan": ("scan", "scan"),
     "eval": ("evaluate", "evaluate"),
+    "capture": ("capture", "capture"),
     "study": ("study", "study"),
     "reproduce": ("reproduce", "reproduce"),
     "tune": ("tune", "tune"),

@@ -31,7 +31,15 @@ from rvelens.cli.common import (
     out,
 )
 from rvelens.cli.methods import known, known_methods, parameters_by_method
-from rvelens.cli.questions import Columns, Images, Questions, Rule, own_questions, show
+from rvelens.cli.questions import (
+    Columns,
+    Images,
+    Questions,
+    Rule,
+    own_questions,
+    refuse_without_benchmark,
+    show,
+)
 from rvelens.evaluate.tuned import Tuned
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.interventions.methods import METHODS, check_parameters, make_method, needs_profile
@@ -110,7 +118,12 @@ def evaluate(
         _questions(name, data, limit, pairs_left_out, options)
         for name in known(benchmark or [], BENCHMARKS, "benchmark")
     ]
-    own = own_questions(questions, images, column, rule, limit)
+    own = [
+        _narrowed(one, limit, pairs_left_out)
+        for one in own_questions(questions, images, column, rule)
+    ]
+    if own:
+        refuse_without_benchmark(benchmark, data=data, **options)
     loaded += own
     if not loaded:
         raise ValueError(
@@ -160,7 +173,11 @@ def _questions(
     given: dict[str, Any] = {
         option: value for option, value in options.items() if value is not None
     }
-    benchmark = load_benchmark(name, data, **given)
+    return _narrowed(load_benchmark(name, data, **given), limit, pairs)
+
+
+def _narrowed(benchmark: Benchmark, limit: int | None, pairs: Path | None) -> Benchmark:
+    """A random sample of a benchmark, without the questions that pairs hold."""
     if pairs is not None:
         benchmark = without_pairs(benchmark, pairs)
     return benchmark if limit is None else benchmark.sample(limit)

@@ -62,6 +62,16 @@ def own_questions(
     return [found if limit is None else found.sample(limit)]
 
 
+def refuse_without_benchmark(benchmark: Sequence[str] | None, **options: object) -> None:
+    """Raise ValueError for options of published benchmarks where only --questions is given."""
+    for name, value in options.items():
+        if value is not None and not benchmark:
+            raise ValueError(
+                f"--{name} with --questions alone: expected it for a published benchmark; leave it "
+                "out, or add --benchmark."
+            )
+
+
 def _columns(texts: Sequence[str]) -> dict[str, str]:
     """NAME=COLUMN as a mapping."""
     for text in texts:

@@ -38,7 +38,14 @@ from rvelens.cli.common import (
     warn,
 )
 from rvelens.cli.methods import known, known_methods, parameters_by_method
-from rvelens.cli.questions import Columns, Questions, Rule, own_questions, show
+from rvelens.cli.questions import (
+    Columns,
+    Questions,
+    Rule,
+    own_questions,
+    refuse_without_benchmark,
+    show,
+)
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.heads.pair import ContrastivePair
 from rvelens.interventions.methods import METHODS, check_parameters, make_method, needs_profile
@@ -148,6 +155,8 @@ def study(
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
     own = own_questions(questions, None if questions is None else images, column, rule, limit)
+    if own:
+        refuse_without_benchmark(benchmark, data=data, relation=relation)
     asked = known(benchmark or (() if own else chosen.benchmarks), BENCHMARKS, "benchmark")
     benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked] + own
     check_images(benchmarks)

@@ -55,7 +55,13 @@ def own_function(name: str) -> Callable[..., Any]:
             raise ValueError(
                 f"no method {name!r}: expected FILE.py:FUNCTION or an entry point; name it."
             )
-        found = entry.load()
+        try:
+            found = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"the method {name!r} of an installed package cannot be loaded ({error}): expected its "
+                f"entry point {entry.value} to import; repair the package."
+            ) from error
     parameters = list(inspect.signature(found).parameters.values())
     unnamed = [p for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     if not parameters or unnamed:

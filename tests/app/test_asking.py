@@ -70,11 +70,12 @@ def test_a_forms_values_become_parameters():
     settings = settings_of("rve")
     assert [s.name for s in settings][:3] == ["layers", "k", "alpha"]
     assert [s.kind for s in settings] == [
-        "text", "whole", "real", "real", "choice", "switch", "real",
+        "text", "whole", "real", "real", "choice", "switch", "real", "text",
     ]  # fmt: skip
-    values = ["2-4", "3", None, 1, "all", False, 0.5]
+    values = ["2-4", "3", None, 1, "all", False, 0.5, "decode"]
     assert given(settings, values) == {
         "layers": "2-4", "k": 3, "beta": 1.0, "scope": "all", "denoise": False, "max_entropy": 0.5,
+        "steps": "decode",
     }  # fmt: skip
     assert given([Setting("layers", "text", "preset")], ["  "]) == {}
     assert settings_of("vanilla") == []

@@ -25,6 +25,10 @@ WHOLE = {
     "eval": (
         "eval", "model", "--benchmark", "action-scenes", "--method", "rve", "--out", "run", *PROFILE
     ),
+    "capture": (
+        "capture", "model", "--points", "hook_resid_post", "--benchmark", "action-scenes",
+        "--limit", "2", "--out", "run",
+    ),
     "check": ("check", "model", "--image", "1.png"),
     "study": ("study", "main-table", "--out", "study", *PROFILE, "--model", "model"),
     "reproduce": (
@@ -54,13 +58,15 @@ MISTAKES = {
 TEXTS = {
     ("ask", "question"), ("check", "question"),
     ("ask", "suffix"), ("scan", "suffix"), ("eval", "suffix"), ("study", "suffix"),
-    ("reproduce", "suffix"), ("tune", "suffix"), ("judge", "model"), ("pairs make", "model"),
+    ("reproduce", "suffix"), ("tune", "suffix"), ("capture", "suffix"), ("judge", "model"),
+    ("pairs make", "model"),
 }  # fmt: skip
 # Right values that look like mistakes, or folders that are made.
 RIGHT = {
     ("judge", "cache", "nowhere/[/b]/none.x"), ("pairs make", "cache", "nowhere/[/b]/none.x"),
     ("eval", "output", "nowhere/[/b]/none.x"), ("study", "output", "nowhere/[/b]/none.x"),
-    ("tune", "output", "nowhere/[/b]/none.x"), ("demo", "save", "nowhere/[/b]/none.x"),
+    ("tune", "output", "nowhere/[/b]/none.x"), ("capture", "output", "nowhere/[/b]/none.x"),
+    ("demo", "save", "nowhere/[/b]/none.x"),
     ("ask", "save_manifest", "nowhere/[/b]/none.x"),
     ("reproduce", "output", "nowhere/[/b]/none.x"),
 }  # fmt: skip
@@ -159,7 +165,9 @@ def run(folder, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "ask", "scan", "eval", "check", "study", "reproduce", "tune", "app", "bench"],
+    [
+        "demo", "ask", "scan", "eval", "capture", "check", "study", "reproduce", "tune", "app", "bench",
+    ],  # fmt: skip
 )
 def test_without_a_mistake_the_model_is_reached(run, command):
     code, _, err = run(WHOLE[command])

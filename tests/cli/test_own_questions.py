@@ -64,11 +64,24 @@ def test_study_cases_and_tune_take_them(run, folder):
     assert code == 0, err
     assert "tiny, my: rve against vanilla gains" in out
     assert (folder / "cases" / "cases.html").exists()
-    code, out, err = run(
-        "tune", "rvelens/tiny", *OWN, "--share", "0.5", "--by", "accuracy", "--out", "tuned"
-    )
+    few = {
+        "by": "accuracy",
+        "share": 0.5,
+        "rounds": 1,
+        "band_step": 3,
+        "alphas": [0.1],
+        "betas": [1],
+    }
+    options = [word for pair in few.items() for word in ("--option", "{}={}".format(*pair))]
+    code, out, err = run("study", "tune", *OWN, *options, "--out", "tuned")
     assert code == 0, err
     assert "my, 6 test questions" in out
+
+
+def test_tune_passes_them_on(run):
+    code, _, err = run("tune", "rvelens/tiny", *OWN, "--rule", "x", "--out", "other")
+    assert code == 2
+    assert "rule 'x': expected one of auto, strict" in err
 
 
 @pytest.mark.parametrize(
@@ -79,6 +92,8 @@ def test_study_cases_and_tune_take_them(run, folder):
         (("--column", "label=x"), "--column without --questions"),
         ((*OWN, "--rule", "x"), "rule 'x': expected one of auto, strict"),
         ((*OWN, "--column", "label"), "--column label: expected NAME=COLUMN, as in label=answer"),
+        ((*OWN, "--relation", "action"), "--relation with --questions alone: expected it for a"),
+        ((*OWN, "--data", "images"), "--data with --questions alone"),
         (("--questions", "no.csv"), "no questions at no.csv: expected a file"),
         (
             ("--questions", "my.csv", "--images", "no", *OWN[4:]),

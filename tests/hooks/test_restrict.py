@@ -70,9 +70,11 @@ def counting(hooks, inside):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("how", [{}, STATIC], ids=["dynamic", "static"])
+@pytest.mark.parametrize(
+    ("make", "how"),
+    [*((make, {}) for make in (pai, vaf, heads, resid, in_place)), (pai, STATIC), (resid, STATIC)],
+)
 @pytest.mark.parametrize("steps", INSIDE)
-@pytest.mark.parametrize("make", [pai, vaf, heads, resid, in_place])
 def test_steps_are_those_that_a_count_finds(model, inputs, make, steps, how):
     model.query_rows = "all" if make is vaf else "last"
     hooks = make(model)

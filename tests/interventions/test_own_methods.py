@@ -145,6 +145,9 @@ def test_a_package_offers_a_method(monkeypatch, tiny):
 
     monkeypatch.setattr(own, "entry_points", entry_points)
     assert "alpha" in options_of("pushed")
+    entry = EntryPoint("pushed", "nowhere:make", own.GROUP)
+    with pytest.raises(ValueError, match=r"cannot be loaded \(No module named 'nowhere'\)"):
+        options_of("pushed")
     with pytest.raises(ValueError, match=r"unknown method 'pushd': .* or FILE\.py:FUNCTION"):
         make_method("pushd", tiny)
 

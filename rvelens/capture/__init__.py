@@ -1,0 +1,14 @@
+"""Activations of many questions on disk, in shards that are read back one tensor at a time.
+
+- `points.py`: which hook points, and each question's own rows of their tensors.
+- `shards.py`: one safetensors file for each batch, with its questions in the header.
+- `run.py`: all questions, resumable, in one process or several.
+- `read.py`: what was captured, read lazily.
+"""
+
+from __future__ import annotations
+
+from rvelens.capture.read import Capture, open_capture
+from rvelens.capture.run import Captured, Wanted, capture, estimate
+
+__all__ = ["Capture", "Captured", "Wanted", "capture", "estimate", "open_capture"]

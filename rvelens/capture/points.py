@@ -1,0 +1,132 @@
+"""Hook points by patterns, and each question's own rows of what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.tokens.token_map import TokenMap
+
+ROWS = ("last", "all")
+# Numbers as the model computes them, or rounded.
+DTYPES = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# Points whose tensors are [batch head query key]; those of the others are [batch row ...].
+_KEYED = ("attn.hook_attn_scores", "attn.hook_pattern")
+# Below it a score is of a key that the mask hides; above it no score is as low.
+_HIDDEN = -1e30
+
+
+def matching_points(
+    model: HookedLVLM, patterns: Sequence[str], layers: Iterable[int] | None = None
+) -> list[str]:
+    """The hook points that patterns name, in the order of the model.
+
+    Args:
+        model: the hooked model.
+        patterns: names as of a shell, `*` and `?`: of a whole point ("blocks.3.hook_resid_post",
+            "hook_embed"), or of a point of every layer ("hook_resid_post", "attn.hook_*").
+        layers: of the points in layers, those of these layers; None for all.
+
+    Raises:
+        ValueError: a pattern that matches nothing, or a point of the image's own forward.
+    """
+    chosen = None if layers is None else set(layers)
+    found: set[str] = set()
+    for pattern in patterns:
+        names = [name for name in model.hook_dict if _matches(name, pattern, chosen)]
+        if not names:
+            raise ValueError(
+                f"points {pattern!r} match none of the {len(model.hook_dict)} hook points in these "
+                "layers: expected names such as hook_resid_post or attn.hook_pattern; correct the "
+                "pattern or the layers."
+            )
+        found.update(names)
+    for name in found:
+        if name.startswith("vision.") or name == "hook_image_features":
+            raise ValueError(
+                f"{name} has rows of images and not of questions: expected points of the decoder; take "
+                "model.run_with_cache for it."
+            )
+    return [name for name in model.hook_dict if name in found]
+
+
+def _matches(name: str, pattern: str, layers: set[int] | None) -> bool:
+    parts = name.split(".", 2)
+    if parts[0] != "blocks":
+        return fnmatchcase(name, pattern) and not (pattern.startswith("*") and "vision" in name)
+    in_layers = layers is None or int(parts[1]) in layers
+    return in_layers and (fnmatchcase(name, pattern) or fnmatchcase(parts[2], pattern))
+
+
+def rows_of_sample(
+    name: str, x: Shaped[Tensor, "*any"], tokens: TokenMap, sample: int, rows: str
+) -> Shaped[Tensor, "*own"]:
+    """One question's own part of a point's tensor, without padding.
+
+    Args:
+        name: of the point.
+        x: [batch head query key] of scores and pattern, [batch row ...] of the others.
+        tokens: the map of the batch.
+        sample: the question's number in the batch.
+        rows: "last" or "all".
+
+    Returns:
+        of scores and pattern [head key] or [head query key], of others [...] or [row ...].
+
+    Raises:
+        ValueError: a tensor with other rows than the prompt has.
+    """
+    own, own_rows = x[sample], tokens.real[sample].nonzero().flatten().to(x.device)
+    axis = 1 if name.endswith(_KEYED) else 0
+    shown = 1 if axis and rows == "last" else tokens.n_keys
+    if own.shape[axis] != shown or (axis and own.shape[2] != tokens.n_keys):
+        raise ValueError(
+            f"{name} shows {tuple(x.shape)} of a prompt of {tokens.n_keys} tokens: expected a row for "
+            "each of them; take model.run_with_cache for it."
+        )
+    if axis:
+        own = own[:, :, own_rows]
+        return own[:, 0] if rows == "last" else own[:, own_rows]
+    return own[int(tokens.last[sample])] if rows == "last" else own[own_rows]
+
+
+def rounded(
+    name: str, x: Shaped[Tensor, "*own"], dtype: torch.dtype | None
+) -> Shaped[Tensor, "*own"]:
+    """A tensor in another precision, on the CPU.
+
+    Raises:
+        ValueError: a finite number that this precision cannot hold.
+    """
+    x = x.detach().cpu()
+    if dtype is None or dtype == x.dtype:
+        return x.contiguous().clone()
+    y = x.to(dtype)
+    lost = x.isfinite() & ~y.isfinite() & (x > _HIDDEN)
+    if bool(lost.any()):
+        raise ValueError(
+            f"{name} holds {float(x[lost].abs().max()):.3g}, which {dtype} cannot: expected a wider "
+            "precision; store bfloat16 or float32."
+        )
+    return y.contiguous()
+
+
+def token_tensors(
+    input_ids: Int[Tensor, "batch key"], tokens: TokenMap, sample: int
+) -> dict[str, Shaped[Tensor, " own"]]:
+    """The tokens of one question without padding, and which of them are image tokens."""
+    real = tokens.real[sample].cpu()
+    return {
+        "input_ids": input_ids[sample].cpu()[real].contiguous(),
+        "is_image": tokens.image[sample].cpu()[real].contiguous(),
+    }

@@ -1,0 +1,262 @@
+"""Hook points of many questions to disk, resumable, in one process or several."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.capture.points import (
+    DTYPES,
+    ROWS,
+    matching_points,
+    rounded,
+    rows_of_sample,
+    token_tensors,
+)
+from rvelens.capture.read import open_capture
+from rvelens.capture.shards import Part, is_complete, shard_path, write_shard
+from rvelens.evaluate.answering import backing_off, batches, is_out_of_memory, query_rows
+from rvelens.evaluate.manifest import about_model, about_questions, example, settle, versions
+from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
+from rvelens.files.atomic import locked, write_bytes
+from rvelens.model.hooked_lvlm import HookedLVLM
+
+FORMAT = "rvelens-capture-1"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is captured of each question.
+
+    Attributes:
+        points: patterns of hook points, see `rvelens.capture.points.matching_points`.
+        layers: of points in layers, those of these layers; None for all.
+        rows: "last", the row that predicts the answer; or "all", every row of the prompt.
+        dtype: "auto" as the model computes, else float32, bfloat16 or float16.
+        prompt: a preset of the family, or a template.
+        suffix: stands behind each question, after a space.
+    """
+
+    points: tuple[str, ...]
+    layers: tuple[int, ...] | None = None
+    rows: str = "last"
+    dtype: str = "auto"
+    prompt: str = "chat"
+    suffix: str = ""
+
+    def __post_init__(self) -> None:
+        for pattern in self.points or ("",):
+            if not re.fullmatch(r"[\w.*?]+", pattern):
+                raise ValueError(
+                    f"points {pattern!r}: expected names of hook points with * and ?, such as "
+                    "hook_resid_post or attn.hook_*; correct the pattern."
+                )
+        for name, value, known in (("rows", self.rows, ROWS), ("dtype", self.dtype, DTYPES)):
+            if value not in known:
+                raise ValueError(
+                    f"{name}={value!r}: expected one of {', '.join(known)}; pass one of them."
+                )
+
+
+@dataclass(frozen=True)
+class Captured:
+    """How much is captured.
+
+    Attributes:
+        questions: how many.
+        shards: files.
+        n_bytes: of all tensors, from those of the first batch.
+        points: hook points.
+    """
+
+    questions: int
+    shards: int
+    n_bytes: int
+    points: int
+
+    def __str__(self) -> str:
+        size, unit = float(self.n_bytes), "B"
+        for larger in ("kB", "MB", "GB", "TB"):
+            if size < 1000:
+                break
+            size, unit = size / 1000, larger
+        return (
+            f"{self.points} hook points of {self.questions} questions: about {size:.3g} {unit} in "
+            f"{self.shards} shards"
+        )
+
+
+def estimate(
+    model: HookedLVLM, benchmark: Benchmark, wanted: Wanted, batch_size: int = 8
+) -> Captured:
+    """The size of a capture, from the first batch of questions, of which nothing is written.
+
+    Raises:
+        ValueError: a pattern that matches nothing, a point that cannot be hooked, or no question of the
+            first batch that can be asked.
+    """
+    names = matching_points(model, wanted.points, wanted.layers)
+    every = batches(benchmark.items, batch_size)
+    parts, _ = backing_off(partial(_parts, model, names, wanted), every[0], batch_size)
+    sizes = [_n_bytes(part) for part in parts if part.error is None]
+    if not sizes:
+        raise ValueError(
+            f"none of the first {len(parts)} questions of {benchmark.name} can be asked "
+            f"({parts[0].error}): expected one; look at the pictures."
+        )
+    n_bytes = round(sum(sizes) / len(sizes) * len(benchmark.items))
+    return Captured(len(benchmark.items), len(every), n_bytes, len(names))
+
+
+def capture(
+    model: HookedLVLM,
+    benchmark: Benchmark,
+    wanted: Wanted,
+    out: str | Path,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
+) -> Path | None:
+    """Run every question's prompt once, and store what hook points show.
+
+    Each batch becomes one file of safetensors. Called again with the same settings it captures the
+    batches that are missing. Several processes (`accelerate launch`) share the batches. At the end the
+    first one writes an index for other tools: index.parquet, or index.csv where pyarrow is missing.
+    `open_capture` does not need it.
+
+    Args:
+        model: the hooked model, without hooks that are on.
+        benchmark: questions, from `load_benchmark` or `load_questions`.
+        wanted: hook points, rows and precision.
+        out: the folder.
+        batch_size: questions per forward and shard; forwards are halved when memory runs out.
+        progress: wraps the iteration over batches.
+
+    Returns:
+        the index; None in all but the first of several processes.
+
+    Raises:
+        ValueError: the folder holds a capture of something else, hooks that are on, points that cannot
+            be captured, too little room on the disk, or another process that failed.
+    """
+    if model.list_hooks():
+        raise ValueError(
+            "hooks are on, and a capture of them would not say so: expected none; leave the "
+            "model.hooks block."
+        )
+    out, here = Path(out), processes()
+    names = matching_points(model, wanted.points, wanted.layers)
+    every = list(enumerate(batches(benchmark.items, batch_size)))
+    made_with = {
+        "format": FORMAT,
+        "model": about_model(model),
+        "questions": about_questions(benchmark),
+        "capture": {**asdict(wanted), "batch_size": batch_size, "names": names},
+        "example": example(model, wanted.prompt),
+        "versions": versions(),
+    }
+    with at_work(out, here):
+        if here.is_first:
+            settle(out, made_with)
+        meet(here)
+        mine, size = every[here.rank :: here.count], batch_size
+        with locked(out / f"capture-{here.rank}.lock", out):
+            left = [(n, some) for n, some in mine if not is_complete(shard_path(out, n), some)]
+            for number, some in progress(left) if left and here.is_first else left:
+                parts, size = backing_off(partial(_parts, model, names, wanted), some, size)
+                write_shard(shard_path(out, number), some, parts)
+    if not here.is_first:
+        return None
+    wait_for_others(out, here)
+    return _write_index(out)
+
+
+def check_room(folder: Path, size: Captured) -> None:
+    """Raise ValueError where the disk of a folder has too little room for a capture."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(place).free
+    if size.n_bytes > free:
+        raise ValueError(
+            f"{size}, and {place} has {free / 1e9:.3g} GB free: expected more room; take fewer points, "
+            "layers or rows, or a narrower precision."
+        )
+
+
+def _n_bytes(part: Part) -> int:
+    return sum(x.numel() * x.element_size() for x in part.tensors.values())
+
+
+def _write_index(out: Path) -> Path:
+    frame = open_capture(out).questions
+    path = out / ("index.parquet" if find_spec("pyarrow") else "index.csv")
+    data = frame.to_parquet() if find_spec("pyarrow") else frame.to_csv(index=False).encode()
+    write_bytes(path, data)
+    return path
+
+
+@torch.no_grad()
+def _parts(
+    model: HookedLVLM, names: Sequence[str], wanted: Wanted, items: Sequence[Item]
+) -> list[Part]:
+    """What is captured of each item; of what cannot be asked, the reason."""
+    images: dict[int, Image.Image] = {}
+    errors: dict[int, str] = {}
+    for n, item in enumerate(items):
+        try:
+            images[n] = item.load()
+        except (ValueError, OSError, MemoryError) as error:
+            errors[n] = _line(error)
+    found: dict[int, Part] = {}
+    if images:
+        texts = [f"{items[n].text} {wanted.suffix}".strip() for n in images]
+        try:
+            parts = _of_batch(model, names, wanted, list(images.values()), texts)
+            found = dict(zip(images, parts, strict=True))
+        except (ValueError, RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error) or not isinstance(error, ValueError):
+                raise
+            if len(items) > 1:  # one question that cannot be asked must not lose the others
+                return [part for item in items for part in _parts(model, names, wanted, [item])]
+            errors[0] = _line(error)
+    return [found.get(n) or Part({}, errors[n]) for n in range(len(items))]
+
+
+def _of_batch(
+    model: HookedLVLM,
+    names: Sequence[str],
+    wanted: Wanted,
+    images: list[Image.Image],
+    texts: list[str],
+) -> list[Part]:
+    inputs = model.prepare(images, texts, wanted.prompt)
+    with query_rows(model, wanted.rows):
+        _, cache = model.run_with_cache(
+            **inputs, names_filter=list(names), return_cache_object=False, logits_to_keep=1
+        )
+    tokens, dtype = model.token_map(inputs), DTYPES[wanted.dtype]
+    return [
+        Part(
+            token_tensors(inputs["input_ids"], tokens, n)
+            | {
+                name: rounded(
+                    name, rows_of_sample(name, cache[name], tokens, n, wanted.rows), dtype
+                )
+                for name in names
+            }
+        )
+        for n in range(len(images))
+    ]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

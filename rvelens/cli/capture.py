@@ -73,7 +73,7 @@ def capture(
 ) -> None:
     """Store what hook points show of many questions, as safetensors with an index.
 
-    The size is printed before it starts. The same command again goes on where the last one stopped.
+    The size is printed before it starts. Run the same command again to resume.
     Under `accelerate launch -m rvelens capture ...` several processes share the work.
     """
     from rvelens.capture.run import Wanted, check_room, estimate

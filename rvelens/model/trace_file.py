@@ -75,7 +75,7 @@ class StoredTrace(Stored):
 def check_trace_path(path: str | Path) -> None:
     """Raise ValueError where a trace cannot be written: call it before the work."""
     if Path(path).suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a file name that ends in .safetensors.")
+        raise ValueError(f"{path}: expected a file name that ends in .safetensors; rename it.")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")
 

@@ -129,7 +129,9 @@ def traced_answer(
             f"{len(inputs['input_ids'])} prompts to trace: expected one; trace each by itself."
         )
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1.")
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens}: expected at least 1; pass a larger number."
+        )
     check_length(model.hf_model.config, inputs, max_new_tokens)
     steps, log_probs = _Steps(), _LogProbs()
     with model.hooks(ars_caching_hooks(model.attention_layers, steps.recorded)):

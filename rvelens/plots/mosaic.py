@@ -142,8 +142,8 @@ def token_overlays(
     grid = trace.grid
     if grid is None:
         raise ValueError(
-            f"the image tokens of {trace.model} have no place in the image: expected a model with a "
-            "patch grid; take trace.to_dataframe() for its numbers."
+            f"the image tokens of {trace.model} have no position in the image: expected a model "
+            "with a patch grid; take trace.to_dataframe() for its numbers."
         )
     lines = [line for answer in trace.answers for line in _lines(answer)]
     maps = {(a, n): a.map_of(n, layers, heads) for a, line in lines for n in line}

@@ -166,8 +166,18 @@ def run(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "command",
     [
-        "demo", "ask", "scan", "eval", "capture", "check", "study", "reproduce", "tune", "app", "bench",
-    ],  # fmt: skip
+        "demo",
+        "ask",
+        "scan",
+        "eval",
+        "capture",
+        "check",
+        "study",
+        "reproduce",
+        "tune",
+        "app",
+        "bench",
+    ],
 )
 def test_without_a_mistake_the_model_is_reached(run, command):
     code, _, err = run(WHOLE[command])

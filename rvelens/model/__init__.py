@@ -19,6 +19,7 @@
 - `loading.py`: loading a model by its name, with one sentence where that fails.
 - `prefix.py`: the prompt up to the end of its image, run once for all questions about it.
 - `prompts.py`: from images and questions to one left-padded batch of model inputs.
+- `query_rows.py`: which rows of scores and pattern hooks see, for a while.
 - `replay.py`: the prompt up to its last token, run once for any number of settings.
 - `side_by_side.py`: many settings in one forward: which rows they need, and their hooks as one
   hook a point.

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import check_length
 from rvelens.model.prefix import can_share, identity, prepare_shared
-from rvelens.model.prompts import ImageLike
+from rvelens.model.prompts import ImageLike, load_image
 from rvelens.model.query_rows import query_rows
 from rvelens.model.replay import ROWS, Hooks, can_replay, prefill, replays_exactly
 from rvelens.model.side_by_side import edits_last_row
@@ -217,9 +218,10 @@ def _negative(
 
 def _image_name(image: ImageLike) -> str:
     """The same for the same picture, in any batch and order."""
-    if isinstance(image, Image.Image):
-        return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
-    return str(image)
+    if isinstance(image, str | Path):
+        return str(image)
+    image = image if isinstance(image, Image.Image) else load_image(image)
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 def _margins(logits: Float[Tensor, "rows vocab"], model: HookedLVLM) -> list[float | None]:

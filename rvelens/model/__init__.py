@@ -2,6 +2,7 @@
 
 - `bridge.py`: rvelens' hooks on TransformerLens' bridge: the token map of every forward, found as
   it begins.
+- `chat.py`: conversations: messages with several turns and images, as one prompt.
 - `chat_template.py`: prompts by a model's chat template, which is code of somebody else and gets a
   bounded time.
 - `filling.py`: keys and values of a prompt, and nothing else of it.
@@ -10,6 +11,7 @@
 - `hook_root.py`: TransformerLens' hooks, with mistakes answered before anything is hooked.
 - `hooked_lvlm.py`: HookedLVLM: a Hugging Face vision-language model with TransformerLens hook
   points.
+- `images.py`: what can be given as an image: files, pictures, arrays and tensors.
 - `lens_config.py`: `model.cfg`: what TransformerLens' helpers read of a model.
 - `lens_model.py`: what TransformerLens' own helpers read of a model: its shape, its weights and
   its tokens.

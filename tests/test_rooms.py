@@ -15,7 +15,7 @@ ARROWS = import_graph.arrows_of(GRAPH)
 ORDER = (
     "files", "stats", "tables",
     "tokens", "families", "heads", "hooks", "seam", "model",
-    "benchmarks", "scores", "interventions", "plots", "judge", "pairs", "convert",
+    "benchmarks", "scores", "views", "interventions", "plots", "judge", "pairs", "convert",
     "evaluate", "capture", "speed", "studies",
     "check", "lmms", "app", "cli",
 )  # fmt: skip

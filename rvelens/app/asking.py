@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from rvelens.app.models import Loaded
-from rvelens.evaluate.answering import Decoding, answer_logits, query_rows
+from rvelens.evaluate.answering import Decoding, answer_logits
 from rvelens.hooks import ars_caching_hooks, mask_recording_hooks
 from rvelens.hooks.enhanced import Masks
 from rvelens.interventions.methods import METHODS, Method, make_method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import image_formats, load_image
+from rvelens.model.query_rows import query_rows
 from rvelens.model.yes_no import yes_no_probabilities
 from rvelens.scores.maps import by_decoder_layer
 from rvelens.studies.cases.pictures import Layers

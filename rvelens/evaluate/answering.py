@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -23,7 +23,8 @@ from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import check_length
 from rvelens.model.prefix import can_share, identity, prepare_shared
-from rvelens.model.prompts import ImageLike
+from rvelens.model.prompts import ImageLike, load_image
+from rvelens.model.query_rows import query_rows
 from rvelens.model.replay import ROWS, Hooks, can_replay, prefill, replays_exactly
 from rvelens.model.side_by_side import edits_last_row
 from rvelens.model.yes_no import yes_margin
@@ -223,19 +224,10 @@ def _negative(
 
 def _image_name(image: ImageLike) -> str:
     """The same for the same picture, in any batch and order."""
-    if isinstance(image, Image.Image):
-        return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
-    return str(image)
-
-
-@contextmanager
-def query_rows(model: HookedLVLM, rows: str) -> Iterator[None]:
-    """Let hooks see "last" or "all" rows until the block ends."""
-    before, model.query_rows = model.query_rows, rows
-    try:
-        yield
-    finally:
-        model.query_rows = before
+    if isinstance(image, str | Path):
+        return str(image)
+    image = image if isinstance(image, Image.Image) else load_image(image)
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 def _margins(logits: Float[Tensor, "rows vocab"], model: HookedLVLM) -> list[float | None]:

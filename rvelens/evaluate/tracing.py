@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rvelens.evaluate.answering import Decoding, contrast_of, query_rows
+from rvelens.evaluate.answering import Decoding, contrast_of
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import ImageLike, load_image
+from rvelens.model.query_rows import query_rows
 from rvelens.model.trace import Trace
 from rvelens.model.tracing import check_traced, traced_answer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -420,7 +420,8 @@ class HookedLVLM(LensModel):
         """Answer questions greedily, each about its image; one image may serve all questions.
 
         Args:
-            images: paths, PIL images, or one of them for all questions.
+            images: paths, PIL images, open binary files, arrays [height width channel] or tensors
+                [channel height width] (`rvelens.model.images`), or one of them for all questions.
             questions: one question or several.
             max_new_tokens: tokens to generate at most.
             prompt: a preset ("chat", "llava_v1", ...) or a template with "{question}".
@@ -443,6 +444,41 @@ class HookedLVLM(LensModel):
             ids = output if isinstance(output, Tensor) else output["sequences"]
             answers += self.decode(ids, inputs["input_ids"])
         return answers
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_new_tokens: int = 64,
+        stream: Callable[[str], object] | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Answer a conversation of several turns and images greedily, under whatever hooks are on.
+
+        Args:
+            messages: `{"role": "user", "content": ...}` and so on, the last one of the user. Content is
+                a text, or a list of `{"type": "text", "text": ...}` and
+                `{"type": "image", "image": ...}` with an image as `ask` takes it.
+            max_new_tokens: tokens to generate at most.
+            stream: called with each piece of the answer as it is generated.
+            **kwargs: for `generate` (`do_sample`, ...).
+
+        Raises:
+            ValueError: messages of another form, no image, or a conversation that the family cannot be
+                prompted with: several images, or several turns without a chat template.
+        """
+        # Here, since an import need not load streamers.
+        from rvelens.model.chat import Pieces, prepare_chat
+
+        batch = prepare_chat(self.family, self.processor, messages)
+        check_length(self.hf_model.config, batch, max_new_tokens)
+        inputs = batch.to(self.device, self.hf_model.dtype)
+        options = {"do_sample": False, **kwargs, "max_new_tokens": max_new_tokens}
+        if stream is not None:
+            options["streamer"] = Pieces(self.tokenizer, stream)
+        output = self.generate(**inputs, **options)
+        ids = output if isinstance(output, Tensor) else output["sequences"]
+        return self.decode(ids, inputs["input_ids"])[0]
 
     def trace(
         self,

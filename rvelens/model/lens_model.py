@@ -151,6 +151,25 @@ class LensModel(LensTexts, HookRoot):
         Raises:
             NotImplementedError: logits that are scaled or capped after the unembedding.
         """
+        self._refuse_changed_logits()
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        rows = weight_of(self.hf_model.get_output_embeddings())[torch.as_tensor(ids)]
+        return rows * self.ln_final.w
+
+    @property
+    def unembed(self) -> nn.Module:
+        """The module that makes logits [*batch vocab] of `ln_final(x)` [*batch d_model].
+
+        TransformerLens' `logit_lens` reads through it.
+
+        Raises:
+            NotImplementedError: logits that are scaled or capped after the unembedding.
+        """
+        self._refuse_changed_logits()
+        return self.hf_model.get_output_embeddings()
+
+    def _refuse_changed_logits(self) -> None:
+        """Raise NotImplementedError where logits are scaled or capped after the unembedding."""
         config = self.hf_model.config.get_text_config(decoder=True)
         for name in _BEHIND_LOGITS:
             if getattr(config, name, None) not in (None, 1, 1.0, 0):
@@ -158,9 +177,6 @@ class LensModel(LensTexts, HookRoot):
                     f"{type(self.hf_model).__name__} has {name}={getattr(config, name)}: expected "
                     "logits that are W_U's output; multiply by model.W_U and apply it yourself."
                 )
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        rows = weight_of(self.hf_model.get_output_embeddings())[torch.as_tensor(ids)]
-        return rows * self.ln_final.w
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True

@@ -19,9 +19,9 @@ from torch import Tensor
 from rvelens.families import Family
 from rvelens.files.atomic import NotRegularError, check_regular
 from rvelens.model.chat_template import from_template
+from rvelens.model.images import ImageLike, is_file, is_image, picture_in, picture_of
 from rvelens.model.limits import UnaskableError, check_questions, check_size
 
-ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike]
 
 
@@ -37,7 +37,7 @@ def image_formats() -> tuple[str, ...]:
 
 
 def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
-    """Open a path, or take an image as it is; in RGB.
+    """Open a path or an open file, or take an image as it is; in RGB.
 
     Transparency is dropped, so that a transparent pixel shows the colour that it hides; of an
     animation the frame that it stands at is taken, of a file the first. 16 bits a channel become 8
@@ -52,7 +52,8 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     | F | else within 0 to 255 | themselves, rounded |
 
     Args:
-        image: a path or a PIL image.
+        image: a path, a PIL image, an open binary file, or an array or tensor as
+            `rvelens.model.images.picture_of` takes it.
         upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
 
     Raises:
@@ -60,10 +61,13 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
             other levels; UnaskableError, which is one, for what is no regular file or out of bounds
             (`rvelens.model.limits`).
     """
-    if not isinstance(image, str | Path | Image.Image):
+    if not is_image(image):
         raise ValueError(
-            f"an image is a {type(image).__name__}: expected a path or a PIL image; pass one of them."
+            f"an image is a {type(image).__name__}: expected a path, a PIL image, an open file, an "
+            "array or a tensor; pass one of them."
         )
+    if isinstance(image, np.ndarray | Tensor):
+        image = picture_of(image)
     # Other libraries (lmms-eval) tell Pillow to fill up torn images with grey.
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
@@ -71,9 +75,10 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
             check_size(image.size, "an image")
             decoded = _decoded(image, upright)
         else:
-            check_regular(image)
+            if isinstance(image, str | Path):
+                check_regular(image)
             with _opened(image) as opened:
-                check_size(opened.size, str(image))
+                check_size(opened.size, _name_of(image))
                 decoded = _decoded(opened, upright)
     except FileNotFoundError as error:
         raise UnaskableError(f"no image at {image}: expected a file; check the path.") from error
@@ -81,25 +86,31 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
         raise
     except MemoryError as error:
         raise UnaskableError(
-            f"{image} needs more memory than there is: expected a smaller image; scale it down."
+            f"{_name_of(image)} needs more memory than there is: expected a smaller image; scale it "
+            "down."
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnaskableError(
-            f"{image} cannot be read as an image ({error}): expected {', '.join(IMAGE_FORMATS)}; "
-            "convert or replace the file."
+            f"{_name_of(image)} cannot be read as an image ({error}): expected "
+            f"{', '.join(IMAGE_FORMATS)}; convert or replace the file."
         ) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
     if isinstance(decoded, Image.Image):
         return decoded
-    name = "an image" if isinstance(image, Image.Image) else str(image)
-    return Image.fromarray(_bytes_of_levels(decoded, name)).convert("RGB")
+    return Image.fromarray(_bytes_of_levels(decoded, _name_of(image))).convert("RGB")
 
 
-def _opened(path: str | Path) -> Image.Image:
+def _name_of(image: Any) -> str:
+    """What an error calls an image."""
+    return str(image) if isinstance(image, str | Path) else "an image"
+
+
+def _opened(path: Any) -> Image.Image:
     """The file's image, before its pixels are read; what is large is refused, so no warning of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        path = picture_in(path) if is_file(path) else path
         return Image.open(path, formats=image_formats())
 
 
@@ -148,12 +159,12 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
         ValueError: no question, an empty one, or two lists of different lengths.
     """
     for value, what in ((images, "images"), (questions, "questions")):
-        if not isinstance(value, str | Path | Image.Image | Sequence):
+        if not isinstance(value, Sequence) and not is_image(value):
             raise ValueError(
                 f"{what} are a {type(value).__name__}: expected one or a list of them; pass "
                 "one of these."
             )
-    single = isinstance(images, str | Path | Image.Image)
+    single = is_image(images)
     image_list: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
     question_list = [questions] if isinstance(questions, str) else list(questions)
     if single:
@@ -228,7 +239,7 @@ def text_around_image(
     Raises:
         ValueError: no processor, an unknown prompt, or a text with no or several image tokens.
     """
-    _check_processor(processor)
+    check_processor(processor)
     check_questions(questions, processor)
     texts = [render(family, processor, question, prompt) for question in questions]
     image_token = processor.tokenizer.convert_tokens_to_ids(image_text(family, processor))
@@ -245,7 +256,8 @@ def text_around_image(
     return around
 
 
-def _check_processor(processor: Any) -> None:
+def check_processor(processor: Any) -> None:
+    """Raise ValueError where there is none."""
     if processor is None:
         raise ValueError(
             "this model has no processor: expected one to turn images and questions into tensors; "
@@ -276,15 +288,31 @@ def prepare(
     Raises:
         ValueError: no processor, unequal counts, an unreadable image, an unknown prompt.
     """
-    _check_processor(processor)
+    check_processor(processor)
     image_list, question_list = pair_up(images, questions)
     check_questions(question_list, processor)
     texts = [render(family, processor, question, prompt) for question in question_list]
     loaded = {id(image): load_image(image) for image in image_list}
+    return batch_of(processor, texts, [[loaded[id(image)]] for image in image_list])
+
+
+def batch_of(
+    processor: Any, texts: list[str], images: list[list[Image.Image]]
+) -> transformers.BatchFeature:
+    """Prompts with their images as one left-padded batch, as `prepare` returns it.
+
+    Args:
+        processor: the model's Hugging Face processor.
+        texts: whole prompts, with the model's image token where an image stands.
+        images: those of each prompt, in their order.
+
+    Raises:
+        ValueError: images that the processor fails on.
+    """
     # One list of images a text: processors of several-image models tell by nesting whose is whose.
     try:
         batch = processor(
-            images=[[loaded[id(image)]] for image in image_list],
+            images=images,
             text=texts,
             return_tensors="pt",
             padding=True,

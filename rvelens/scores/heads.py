@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from rvelens.heads.pair import ContrastivePair, check_pair
 from rvelens.heads.profile import ARSProfile
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.model.prompts import load_image
+from rvelens.model.prompts import ImageLike, load_image
 from rvelens.model.weights import dtype_name, weights_digest
 from rvelens.scores.effects import gradient, patching
 from rvelens.scores.maps import (
@@ -119,9 +120,36 @@ def find_score(name: str) -> Score:
     return SCORES[name]
 
 
+def pairs_of(
+    pairs: Sequence[ContrastivePair | tuple[ImageLike, str, str]],
+) -> list[ContrastivePair]:
+    """Contrastive pairs of what `score_heads` takes; tuples are named by their numbers.
+
+    Raises:
+        ValueError: an entry is neither a pair nor three things, or its image cannot be read.
+    """
+    pictures: dict[int, Any] = {}  # the same array stays the same object, whose forward is shared
+    found = []
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, ContrastivePair):
+            found.append(pair)
+            continue
+        if not isinstance(pair, Sequence) or len(pair) != 3 or isinstance(pair, str):
+            raise ValueError(
+                f"pair {number} is a {type(pair).__name__}: expected a ContrastivePair, or a tuple "
+                "(image, question, contrastive question)."
+            )
+        image, *texts = pair
+        if not isinstance(image, str | Path | Image.Image):
+            image = pictures.setdefault(id(image), None) or load_image(image)
+            pictures[id(pair[0])] = image
+        found.append(ContrastivePair(image, *texts, id=str(number)))
+    return found
+
+
 def score_heads(
     model: HookedLVLM,
-    pairs: Sequence[ContrastivePair],
+    pairs: Sequence[ContrastivePair | tuple[ImageLike, str, str]],
     *,
     score: str = "ars",
     batch_size: int = 8,
@@ -137,7 +165,8 @@ def score_heads(
 
     Args:
         model: the hooked model; hooks that are on stay on, and nothing is shared under them.
-        pairs: contrastive pairs; both texts of a pair go through the model in one batch.
+        pairs: contrastive pairs, or tuples (image, question, contrastive question); both texts of a
+            pair go through the model in one batch.
         score: a name in `SCORES`.
         batch_size: pairs per forward (twice as many prompts).
         prompt: prompt preset or template, as in `model.prepare`.
@@ -171,6 +200,7 @@ def score_heads(
         raise ValueError(
             "no contrastive pairs are given: expected at least one; see ContrastivePair."
         )
+    pairs = pairs_of(pairs)
     for pair in () if any_text else pairs:
         check_pair(pair)
     for path in dict.fromkeys(p.image for p in pairs if isinstance(p.image, str | Path)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -142,6 +142,9 @@ class FinalNorm(Norm):
 
 class _Block(nn.Module):
     """`blocks.{layer}`: the hook points of a layer, with `attn` where it has attention; no weights."""
+
+    # TransformerLens' logit lens asks for it: the output is one stream [batch query d_model].
+    hook_out_is_single_residual_stream: ClassVar[bool] = True
 
     def __init__(self, stream: Stream, layer: int, attn: AttentionHooks | None) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ NAMES = (
     "cases",
     "localisation",
     "head-scores",
+    "views",
     "tune",
 )
 

@@ -15,7 +15,7 @@ from rvelens.heads.region import rank_correlations
 from rvelens.plots import Series, lines, scatter
 from rvelens.stats import FEW, above, bootstrap_each, format_change, means
 from rvelens.studies.kit.base import Setup, Shown, Study
-from rvelens.studies.kit.regions import each_region, grid_of
+from rvelens.studies.kit.regions import check_regions, each_region
 from rvelens.tables import Table
 
 MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
@@ -38,19 +38,10 @@ PerHead = Float[np.ndarray, "question layer head"]
 def _measure(setup: Setup) -> dict[str, Any]:
     """AUC and enrichment of every head, by group of heads and layer, and how ARS goes with AUC."""
     profile, benchmark = setup.ranking, setup.benchmark
-    unknown = next((item for item in benchmark.items if item.regions is None), None)
-    if unknown is not None:
-        raise ValueError(
-            f"{benchmark.name} does not say where in the picture the answer is ({unknown.id}): "
-            "expected a benchmark with ground-truth regions; take action-scenes."
-        )
+    check_regions(setup)  # a model without a patch grid is refused before the work
     k = min(setup.options["k"], profile.n_heads // 2)
     if k < 1:
         raise ValueError(f"k={k} heads: expected at least 1; pass a larger number.")
-    grid_of(
-        setup.model, benchmark.items[0].load()
-    )  # a model without one is refused before the work
-
     cluster, values = each_region(setup)
     n_asked = len(cluster)
     preset = scaled_layers(*PRESET, profile.n_layers)

@@ -36,6 +36,18 @@ def grid_of(model: HookedLVLM, image: Image.Image) -> ImageGrid:
     return grid
 
 
+def check_regions(setup: Setup) -> None:
+    """Raise ValueError where it is not known where the answers are, or which tokens show them."""
+    benchmark = setup.benchmark
+    unknown = next((item for item in benchmark.items if item.regions is None), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{benchmark.name} does not say where in the picture the answer is ({unknown.id}): "
+            "expected a benchmark with ground-truth regions; take action-scenes."
+        )
+    grid_of(setup.model, benchmark.items[0].load())
+
+
 def has_regions(setup: Setup) -> bool:
     """Whether it is known where the answer to each question is seen, and which tokens show it."""
     items = setup.benchmark.items

@@ -1,0 +1,159 @@
+"""Which view of a prediction finds the region where the answer is to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from rvelens.plots import Panel, forest
+from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, means
+from rvelens.studies.kit.base import Batch, Setup, Shown, Study
+from rvelens.studies.kit.regions import check_regions, find_region, grid_of
+from rvelens.tables import Table
+from rvelens.views import VIEWS, view_images
+
+MEASURES = {"auc": 0.5, "enrichment": 1.0}  # and what chance gives
+COLUMNS = {
+    "auc": "region AUC",
+    "gain": "AUC - attention's",
+    "enrichment": "mass / area",
+}
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """AUC and enrichment of each view on each question, and the difference of AUC to attention."""
+    check_regions(setup)  # before the work
+    model, benchmark = setup.model, setup.benchmark
+
+    def compute(batch: Batch) -> list[Any]:
+        if not batch.items:
+            return []
+        maps = {
+            name: view_images(model, batch.images, batch.texts, name, prompt=setup.decoding.prompt)
+            for name in VIEWS
+        }
+        rows = []
+        for n, (item, image) in enumerate(zip(batch.items, batch.images, strict=True)):
+            grid = grid_of(model, image)
+            of_view = {
+                name: find_region(grid, item, image, each[n, : grid.n_tokens][None, None])
+                for name, each in maps.items()
+            }
+            rows.append({v: {m: one[m][0][0] for m in MEASURES} for v, one in of_view.items()})
+        return rows
+
+    found = setup.each("views", benchmark.items, compute)
+    asked = [item for item in benchmark.items if item.id in found]
+    if not asked:
+        reason = next(iter(setup.unreadable.values()), "there are none")
+        raise ValueError(
+            f"none of {len(benchmark.items)} pictures could be read ({reason}): expected at least "
+            "one; check the files in the data folder."
+        )
+    cluster = clusters(item.source for item in asked)
+    values = {
+        m: np.array([[found[item.id][v][m] for v in VIEWS] for item in asked], dtype=float)
+        for m in MEASURES
+    }
+    values["gain"] = values["auc"] - values["auc"][:, :1]
+    return {
+        "model": model.name,
+        "benchmark": benchmark.name,
+        "questions": len(asked),
+        "photographs": int(cluster.max()) + 1,
+        "left_out": len(benchmark.items) - len(asked),
+        "views": {name: view.about for name, view in VIEWS.items()},
+        **{name: _estimates(each, cluster, setup.seed) for name, each in values.items()},
+    }
+
+
+def _estimates(
+    values: Float[np.ndarray, "question view"], cluster: Any, seed: int
+) -> list[dict[str, float] | None]:
+    return [x.to_json_or_none() for x in bootstrap_each(means(values), cluster, seed=seed)]
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """The views in a table and a figure, and what is confirmed of them."""
+    (data,) = measured
+    return Shown({"": _table(data)}, {"": _figure(data)}, says=tuple(_says(data)))
+
+
+def _table(data: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            name,
+            data["auc"][n],
+            None if name == "attention" else data["gain"][n],
+            data["enrichment"][n],
+        ]
+        for n, name in enumerate(data["views"])
+    ]
+    notes = [
+        "Of the model's likeliest next token. Means over questions; brackets: 95% bootstrap intervals "
+        "over scenes.",
+        "Region AUC: probability that a token inside the region of the asked verb has more than one "
+        "outside; chance is 0.5. Mass / area: the region's share of a view's sum over its share of "
+        "the image's tokens; chance is 1.",
+        *(f"{name}: {about}." for name, about in data["views"].items()),
+    ]
+    if data["left_out"]:
+        notes.append(
+            f"{data['left_out']} questions are left out: their pictures could not be read."
+        )
+    title = (
+        f"Views by how well they find the region, {data['model']}, {data['questions']} questions "
+    )
+    title += f"of {data['benchmark']}"
+    return Table(
+        title, ("view", *COLUMNS.values()), rows, frozenset({COLUMNS["gain"]}), tuple(notes)
+    )
+
+
+def _figure(data: Mapping[str, Any]) -> Figure:
+    gain = [None, *data["gain"][1:]]
+    return forest(
+        list(data["views"]),
+        [
+            Panel("region AUC", data["auc"], 0.5),
+            Panel("AUC - attention's", gain),
+            Panel("mass / area", data["enrichment"], 1.0),
+        ],
+        title=f"{data['model']}, {data['questions']} questions of {data['benchmark']}",
+    )
+
+
+def _says(data: Mapping[str, Any]) -> list[str]:
+    if data["photographs"] < FEW:
+        return [f"{data['photographs']} photographs are too few to say anything."]
+    names = list(data["views"])
+    finds = [n for n, one in zip(names, data["auc"], strict=True) if one and above(one, 0.5)]
+    gains = {n: one for n, one in zip(names, data["gain"], strict=True) if one and n != "attention"}
+    says = [
+        f"Above chance: {', '.join(finds) or 'none'}, by region AUC.",
+        *(f"{name} {_claim(one)} ({format_change(one)})." for name, one in gains.items()),
+        "Intervals are over scenes, for this model and the token that it would generate; the answers "
+        "are yes or no, which name nothing in the picture.",
+    ]
+    return says
+
+
+def _claim(gain: Mapping[str, float]) -> str:
+    return {
+        True: "finds the region better than attention",
+        False: "finds the region worse than attention",
+        None: "is not shown to differ from attention",
+    }[above(gain)]
+
+
+STUDY = Study(
+    "views",
+    "",
+    "how well attention, its gradients, relevancy, rollout and the logit lens find the region",
+    measure,
+    show,
+)

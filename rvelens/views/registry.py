@@ -1,0 +1,115 @@
+"""All views by name, and the function that takes images and questions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import Images
+from rvelens.views import lens, maps
+from rvelens.views.base import Asked, View
+
+VIEWS = {
+    view.name: view
+    for view in (
+        View(
+            "attention",
+            "mean over layers and heads of the last row's attention",
+            "equation 3 of the paper compares such maps",
+            maps.attention,
+        ),
+        View(
+            "gradient-attention",
+            "mean over layers and heads of attention times its positive gradients, in the last row",
+            "Barkan et al. 2021, https://arxiv.org/abs/2204.11073",
+            maps.gradient_attention,
+        ),
+        View(
+            "relevancy",
+            "attention times its gradients, passed on from layer to layer",
+            "Chefer, Gur and Wolf 2021, https://arxiv.org/abs/2103.15679",
+            maps.relevancy,
+        ),
+        View(
+            "rollout",
+            "attention and the residual connection in equal parts, multiplied over layers",
+            "Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928",
+            maps.rollout,
+        ),
+        View(
+            "logit-lens",
+            "largest probability over layers of the token behind each image token",
+            "Jiang et al. 2024, https://arxiv.org/abs/2410.02762",
+            lens.lens,
+        ),
+    )
+}
+
+
+def find_view(name: str) -> View:
+    """A view by its name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in VIEWS:
+        near = difflib.get_close_matches(name, VIEWS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"view {name!r}: expected one of {', '.join(VIEWS)}; did you mean {near!r}?"
+        )
+    return VIEWS[name]
+
+
+def view_images(
+    model: HookedLVLM,
+    images: Images,
+    questions: str | Sequence[str],
+    view: str = "attention",
+    *,
+    targets: Sequence[str | int] | None = None,
+    prompt: str = "chat",
+) -> Float[Tensor, "question image"]:
+    """How much the next token looks at, or depends on, each image token, under whatever hooks are on.
+
+    Views of all rows (relevancy, rollout) hold attention [head query key] of every layer at once.
+
+    Args:
+        model: the hooked model.
+        images, questions, prompt: as in `model.prepare`; one batch.
+        view: one of `VIEWS`.
+        targets: the token of each question that is explained, as its text or its id; None for the
+            likeliest next token. Attention and rollout do not depend on it.
+
+    Returns:
+        a number for each image token, float32 on the CPU; larger is more. Scales of views differ.
+        Samples with fewer image tokens end in zeros. `model.image_grid(image)` says where they lie.
+
+    Raises:
+        ValueError: an unknown view, another number of targets, or a target that is not one token;
+            and as `prepare` and the view raise.
+    """
+    chosen = find_view(view)
+    inputs = model.prepare(images, questions, prompt)
+    ids = None if targets is None else _ids_of(model, targets, len(inputs["input_ids"]))
+    return chosen.look(Asked(model, inputs, ids))
+
+
+def _ids_of(
+    model: HookedLVLM, targets: Sequence[str | int], n_questions: int
+) -> Int[Tensor, " question"]:
+    if isinstance(targets, str) or len(targets) != n_questions:
+        given = f"targets={targets!r}" if isinstance(targets, str) else f"{len(targets)} targets"
+        raise ValueError(
+            f"{given} for {n_questions} questions: expected a list with one token for each question."
+        )
+    ids = [model.to_single_token(one) if isinstance(one, str) else int(one) for one in targets]
+    n_vocab = model.W_U.shape[1]
+    wrong = next((one for one in ids if not 0 <= one < n_vocab), None)
+    if wrong is not None:
+        raise ValueError(f"target {wrong}: expected the id of a token, from 0 to {n_vocab - 1}.")
+    return torch.tensor(ids)

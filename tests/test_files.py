@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_there_names_the_file(tmp_path):
 def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     for path in (tmp_path, Path("/dev/null")):
         with pytest.raises(
-            ValueError, match=rf"{path} is no regular file: expected .*; choose another\."
+            ValueError, match=rf"{path} is not a regular file: expected .*; choose another\."
         ):
             files.write_text(path, "")
 
@@ -195,7 +195,9 @@ def test_a_lock_refuses_or_waits(tmp_path):
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "..", "", "..\\a", "a\0b"])
 def test_a_name_never_leads_out_of_its_folder(tmp_path, name):
-    with pytest.raises(ValueError, match=r"is no name below .*: expected a file there"):
+    with pytest.raises(
+        ValueError, match=r"does not name a file below .*: expected a relative path"
+    ):
         paths.below(tmp_path, name)
 
 

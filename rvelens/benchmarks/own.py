@@ -162,7 +162,9 @@ def _item(row: Row, folder: Folder | None, named: Mapping[str, str], rule: str) 
     label = _text(cells.get(named["label"]))
     is_yes_no = rule in rules.YES_NO
     if not is_yes_no and rule != "judge" and not rules.text_words(label):
-        raise ValueError(f"{named['label']!r} is {brief(label)}: expected a label with words.")
+        raise ValueError(
+            f"{named['label']!r} is {brief(label)}: expected a label with words; correct the row."
+        )
     known = set(named.values())
     box = _box(cells.get(named["box"]), named["box"])
     has_id = cells.get(named["id"]) not in (None, "")
@@ -187,7 +189,7 @@ def _picture(row: Row, folder: Folder | None, column: str) -> Picture | tuple[st
     path = row.path.parent / name if folder is None else folder.picture(name)
     if not path.is_file():
         where = "beside the questions" if folder is None else f"below {folder.path}"
-        raise ValueError(f"no image {name!r} {where}: expected a file there.")
+        raise ValueError(f"no image {name!r} {where}: expected a file there; correct the row.")
     return name if folder is None else folder.relative(path), path
 
 
@@ -206,9 +208,13 @@ def _box(cell: Any, column: str) -> Box | None:
     try:
         x0, y0, x1, y1 = (float(number) for number in parts)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{column!r} is {brief(cell)}: expected four numbers.") from error
+        raise ValueError(
+            f"{column!r} is {brief(cell)}: expected four numbers; correct the row."
+        ) from error
     if not (math.isfinite(x0 + y0 + x1 + y1) and 0 <= x0 < x1 and 0 <= y0 < y1):
-        raise ValueError(f"{column!r} is {brief(cell)}: expected 0 <= x0 < x1 and 0 <= y0 < y1.")
+        raise ValueError(
+            f"{column!r} is {brief(cell)}: expected 0 <= x0 < x1 and 0 <= y0 < y1; correct the row."
+        )
     return x0, y0, x1, y1
 
 

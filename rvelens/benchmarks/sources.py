@@ -136,7 +136,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _as_object(header: list[str], cells: list[str]) -> Any:
     if len(cells) != len(header):
-        return ValueError(f"{len(cells)} fields: expected {len(header)}, as in the first line.")
+        return ValueError(
+            f"{len(cells)} fields: expected {len(header)}, as in the first line; correct the line."
+        )
     return dict(zip(header, cells, strict=True))
 
 
@@ -179,7 +181,9 @@ def _rows(
                 read = None if dataset is None else partial(_cell, dataset, n, image)
                 value[image] = _picture(value[image], read)
         except (ValueError, OSError) as error:
-            value = ValueError(f"{image!r} holds no picture ({_line(error)}): expected one.")
+            value = ValueError(
+                f"{image!r} holds no picture ({_line(error)}): expected an image; replace it."
+            )
         yield Row(Path(name), f"{name} row {n + 1}", value)
 
 

@@ -77,7 +77,7 @@ def _columns(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, column = text.partition("=")
         if not (name and equals and column):
-            raise ValueError(f"--column {text}: expected NAME=COLUMN, as in label=answer.")
+            raise ValueError(f"--column {text}: expected NAME=COLUMN; write it as in label=answer.")
     return {name: column for name, _, column in (text.partition("=") for text in texts)}
 
 

@@ -176,8 +176,8 @@ def _refuse_missing(request: Request) -> None:
     """Raise ValueError for files that are named and not there, whatever is asked."""
     if request.data not in (None, "hub") and not Path(request.data).is_dir():
         raise ValueError(
-            f"no folder {request.data}: expected the one that holds the benchmarks' files; "
-            "check the path."
+            f"no folder {request.data}: expected the folder with the benchmarks' files; check the "
+            "path."
         )
     refuse_missing(request.pairs_left_out, None)
 
@@ -220,7 +220,9 @@ def _options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     for text in texts:
         study, dot, rest = text.partition(".")
         if not dot:
-            raise ValueError(f"--option {text}: expected STUDY.NAME=VALUE, as masking.layers=all.")
+            raise ValueError(
+                f"--option {text}: expected STUDY.NAME=VALUE; write it as in masking.layers=all."
+            )
         by_study.setdefault(study, []).append(rest)
     return {name: options_of(some, find_study(name).options) for name, some in by_study.items()}
 

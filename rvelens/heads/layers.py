@@ -48,7 +48,7 @@ def parse_layers(
         if match is None:
             raise ValueError(
                 f"layers {spec!r}: expected numbers and ranges such as '14-31' or '3,5,7-9', 'auto' or "
-                f"'preset'; {part.strip()!r} is none of these."
+                f"'preset'; correct {part.strip()!r}."
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:

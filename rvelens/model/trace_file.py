@@ -118,7 +118,7 @@ def read(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[str, Ten
     if header.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a trace (format {header.get('format')!r}): expected {FORMAT!r}, as "
-            "Trace.save writes."
+            "Trace.save writes; record the trace again."
         )
     try:
         about = parse_stored(header.get("about", ""), StoredTrace)

@@ -137,7 +137,7 @@ def pairs_of(
         if not isinstance(pair, Sequence) or len(pair) != 3 or isinstance(pair, str):
             raise ValueError(
                 f"pair {number} is a {type(pair).__name__}: expected a ContrastivePair, or a tuple "
-                "(image, question, contrastive question)."
+                "(image, question, contrastive question); pass one of them."
             )
         image, *texts = pair
         if not isinstance(image, str | Path | Image.Image):

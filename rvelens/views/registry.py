@@ -105,11 +105,14 @@ def _ids_of(
     if isinstance(targets, str) or len(targets) != n_questions:
         given = f"targets={targets!r}" if isinstance(targets, str) else f"{len(targets)} targets"
         raise ValueError(
-            f"{given} for {n_questions} questions: expected a list with one token for each question."
+            f"{given} for {n_questions} questions: expected a list with one token for each "
+            "question; pass one."
         )
     ids = [model.to_single_token(one) if isinstance(one, str) else int(one) for one in targets]
     n_vocab = model.W_U.shape[1]
     wrong = next((one for one in ids if not 0 <= one < n_vocab), None)
     if wrong is not None:
-        raise ValueError(f"target {wrong}: expected the id of a token, from 0 to {n_vocab - 1}.")
+        raise ValueError(
+            f"target {wrong}: expected the id of a token, from 0 to {n_vocab - 1}; correct it."
+        )
     return torch.tensor(ids)

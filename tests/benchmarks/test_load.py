@@ -36,7 +36,7 @@ def test_names():
 def test_the_folder_is_asked_for_by_every_benchmark_with_files(name, tmp_path):
     with pytest.raises(ValueError, match=f"no data folder for {name}: .*pass it as --data"):
         load_benchmark(name)
-    with pytest.raises(ValueError, match=r"no folder .*nowhere: .*check it"):
+    with pytest.raises(ValueError, match=r"no folder .*nowhere: .*check the path"):
         load_benchmark(name, tmp_path / "nowhere")
     with pytest.raises(ValueError, match=f"below {tmp_path}"):
         load_benchmark(name, tmp_path)

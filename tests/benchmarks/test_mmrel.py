@@ -63,7 +63,7 @@ def test_images_of_one_name_in_several_folders(folder):
     assert real[0].image == real[2].image == "vg/VG_100K_2/58.jpg"
     write_image(folder / "Dall-E_generated" / "action" / "b" / "00010.png")
     (problem,) = load_benchmark("mmrel-dalle", folder).problems
-    assert "Dall-E_action.json line 1: image '00010.png' stands for 2 different files" in problem
+    assert "Dall-E_action.json line 1: image '00010.png' matches 2 different files" in problem
 
 
 @pytest.mark.parametrize("relation", ["action", "spatial"])

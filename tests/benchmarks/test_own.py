@@ -122,11 +122,12 @@ def test_malformed_rows_are_named_by_line_and_the_rest_goes_on(folder):
     assert [item.id for item in found.items] == ["q1", "q2", "q6", "13"]
     assert found.problems == (
         "my.csv line 5: 'label' is 'perhaps': expected yes or no; correct the row.",
-        f"my.csv line 7: no image 'c.png' below {folder / 'images'}: expected a file there.",
+        f"my.csv line 7: no image 'c.png' below {folder / 'images'}: expected a file there; "
+        "correct the row.",
         "my.csv line 8: id 'q1' occurs twice: expected unique ids; remove one of the rows.",
         "my.csv line 9: 'question' is '': expected a non-empty string; correct the row.",
-        "my.csv line 10: 2 fields: expected 5, as in the first line.",
-        "my.csv line 12: 'box' is '4,0,0,4': expected 0 <= x0 < x1 and 0 <= y0 < y1.",
+        "my.csv line 10: 2 fields: expected 5, as in the first line; correct the line.",
+        "my.csv line 12: 'box' is '4,0,0,4': expected 0 <= x0 < x1 and 0 <= y0 < y1; correct the row.",
     )
     regions = found.items[2].regions
     assert regions is not None
@@ -248,7 +249,9 @@ def test_refusals(folder, monkeypatch):
     with pytest.raises(ValueError, match="expected a different name for each column"):
         load_questions(folder / "x.csv", images)
     (folder / "x.csv").write_text("image,question,label\n")
-    with pytest.raises(ValueError, match="x has no usable question: expected some; it has no rows"):
+    with pytest.raises(
+        ValueError, match="x has no usable question: expected at least one; it has no rows"
+    ):
         load_questions(folder / "x.csv", images)
     (folder / "x.parquet").write_bytes(b"no")
     with pytest.raises(ValueError, match="is not parquet"):

@@ -126,7 +126,7 @@ def test_an_image_that_is_there_twice(tmp_path):
     assert second.files == (tmp_path / "x" / "b.png",)  # the row says which
     write_lines(tmp_path / FILE, [pope_row(1, image="a.png"), pope_row(2, image="b.png")])
     (problem,) = load_benchmark("pope-random", tmp_path).problems
-    assert "image 'b.png' stands for 2 different files (x/b.png, y/b.png)" in problem
+    assert "image 'b.png' matches 2 different files (x/b.png, y/b.png)" in problem
 
 
 def test_links_within_the_folder_are_followed_once(tmp_path):

@@ -51,7 +51,8 @@ def test_eval_says_what_it_read(run, folder):
         "rvelens: my: 12 questions about 12 images (6 yes, 6 no); rule strict: The first word is yes "
         "or no, in any case and punctuation, and the other never follows.",
         "rvelens: left out: my.csv line 14: 'label' is 'perhaps': expected yes or no; correct the row.",
-        "rvelens: left out: my.csv line 15: no image '12.png' below images: expected a file there.",
+        "rvelens: left out: my.csv line 15: no image '12.png' below images: expected a file "
+        "there; correct the row.",
     ]
     report = json.loads(out)
     assert report["benchmarks"]["my"]["questions"] == 12

@@ -293,7 +293,7 @@ def test_no_dictionary_of_tensors(tmp_path, content, says):
         ({"mm_vision_select_layer": [1]}, r"mm_vision_select_layer is \[1\]"),
         (
             {"hidden_size": 63},
-            r"makes no LlamaConfig \(\.\*63\.\*\): expected valid values",
+            r"makes no LlamaConfig \(.*63.*\): expected valid values",
         ),
         ({"num_hidden_layers": 4}, r"\d+ missing \(model\.language_model\.layers\.3\."),
     ],

@@ -127,7 +127,7 @@ def test_a_changed_profile_is_refused(steer, tmp_path, profile):
     steer.save(tmp_path)
     ARSProfile.from_scores(-profile.scores).save(tmp_path / "profile.safetensors")
     with pytest.raises(
-        ValueError, match=r"was changed since .* was written: expected the same bytes"
+        ValueError, match=r"was changed after .* was written: expected unchanged files"
     ):
         Intervention.load(tmp_path)
 

@@ -45,7 +45,7 @@ def test_auto_is_the_profiles_choice():
         ("3-", "correct '3-'"),
         ("3.5", "correct '3.5'"),
         ("9-3", "'9-3' runs backwards"),
-        ("14-32", "from 0 to 31, of a model with 32; 32 is not"),
+        ("14-32", "from 0 to 31; correct 32"),
         ("auto", "'auto' without a profile"),
     ],
 )

@@ -92,7 +92,7 @@ def test_hooks_name_their_layers_once(profile):
         ({"layers": [3]}, r"layers \[3\] for a profile of 3 layers: expected layers from 0 to 2"),
         ({"layers": [-1]}, r"layers \[-1\] for a profile of 3 layers"),
         ({"layers": "1-3"}, "layers '1-3': expected layers from 0 to 2"),
-        ({"layers": []}, r"layers \[\] for a profile of 3 layers.*name at least one"),
+        ({"layers": []}, r"layers \[\] for a profile of 3 layers.*choose at least one"),
         ({"k": 5}, "k=5 for 8 heads a layer: expected 1 to 4"),
         ({"k": 0}, "k=0 for 8 heads a layer"),
         ({"alpha": 0.0}, r"alpha=0.0: expected a share of the image tokens in \(0, 1\]"),

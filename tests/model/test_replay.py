@@ -253,10 +253,12 @@ def test_keys_that_an_earlier_hook_of_a_setting_hid_stay_hidden(model, inputs, s
     ]
     settings = [s for hooks in later for s in ([*hide, *hooks], hooks)]
     together = prefix.replay_each(settings)
+    # Near -1e4, float32 rounds a score to 1e-3; at the other shifts the scores are gone.
+    atol = 1e-3 if shift == -1e4 else 2e-5
     for n, hooks in enumerate(settings):
         with model.hooks(hooks), torch.no_grad():
             alone = model(**inputs)[:, -1]
-        torch.testing.assert_close(together[:, n], alone, rtol=0, atol=2e-5)
+        torch.testing.assert_close(together[:, n], alone, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(

@@ -192,9 +192,9 @@ def test_replies_are_kept_and_asked_for_once(question, tmp_path):
     [
         ("", "not JSON"),
         ("[]", "an object of verb, body_part"),
-        (json.dumps({"verb": "hold"}), "no object"),
-        (json.dumps(proposal("kick") | {"more": 1}), "no object"),
-        (json.dumps(proposal(1)), "no object"),
+        (json.dumps({"verb": "hold"}), "not an object"),
+        (json.dumps(proposal("kick") | {"more": 1}), "not an object"),
+        (json.dumps(proposal(1)), "not an object"),
         ("```json\n" + json.dumps(proposal("kick")) + "\n```", "not JSON"),
     ],
 )

@@ -177,10 +177,13 @@ def test_a_mistake_in_a_generator_is_not_taken_for_a_reason(folder, questions):
         ),
         (
             '{"image": "../1.png", "text": "x"}',
-            "'../1.png' is no name below .*: expected a file there",
+            "'../1.png' does not name a file below .*: expected a relative path",
         ),
         ('{"image": "/etc/passwd", "text": "x"}', "'/etc/passwd' does not name a"),
-        ('{"image": "1.png\\u0000", "text": "x"}', "is no name below .*: expected a file there"),
+        (
+            '{"image": "1.png\\u0000", "text": "x"}',
+            "does not name a file below .*: expected a relative path",
+        ),
         ('{"image": "1.png", "text": "\\ud800"}', "line 5 is not JSON .half of a character"),
         ("[" * 100_000, "line 5 is not JSON .nested too deeply"),
         ('{"id": ' + "1" * 5000 + "}", "line 5 is not JSON .a number that is too long"),

@@ -141,7 +141,5 @@ def test_a_piece_that_is_all_padding_for_a_sample_is_refused(model, inputs, prof
     cache = DynamicCache()
     with model.hooks(rve_hooks(profile, [1], k=3, alpha=0.3)):
         model(**inputs, past_key_values=cache)
-        with pytest.raises(
-            NotImplementedError, match="and some prompts have only padding there: expected"
-        ):
+        with pytest.raises(NotImplementedError, match="and some prompts have only padding there"):
             model(input_ids=new * 9, attention_mask=mask, past_key_values=cache)

@@ -177,7 +177,7 @@ def test_names_in_any_collection_are_a_filter(model, inputs, kind):
 
 def test_a_map_with_another_mask_than_its_counts_is_refused(model, inputs):
     tokens = model.token_map(inputs)
-    with pytest.raises(ValueError, match=r"another image mask than its counts .*from_masks"):
+    with pytest.raises(ValueError, match=r"counts that do not fit its image mask.*from_masks"):
         dataclasses.replace(tokens, image=~tokens.image)
     again = copy.deepcopy(tokens)
     assert torch.equal(again.image_keys(90, torch.device("cpu")),

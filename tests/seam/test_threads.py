@@ -50,7 +50,7 @@ def test_two_hooked_forwards_at_once_are_refused(model, inputs):
 
         def start_another(z, hook):
             run = torch.no_grad()(lambda: model.hf_model(**inputs))
-            with pytest.raises(RuntimeError, match=r"another thread runs the same .*take a lock"):
+            with pytest.raises(RuntimeError, match=r"another thread runs the same .*use a lock"):
                 pool.submit(run).result()
 
         with model.hooks([("blocks.0.attn.hook_z", start_another)]):

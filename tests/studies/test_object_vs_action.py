@@ -69,7 +69,7 @@ def test_numbers_against_counting():
         for n in range(80)
     ]
     right = {name: rng.random(80) < 0.6 for name in ("vanilla", "rve")}
-    found = study.figures(questions, right)
+    found = study._figures(questions, right)
     counted = {}
     for name, one in right.items():
         for kind in study.KINDS:
@@ -96,7 +96,7 @@ def test_photographs_are_drawn_whole():
     many = [("object" if n % 2 else "action", PAIR[0], item(n, str(n // 2))) for n in range(60)]
     few = [(k, one, replace(i, source=str(int(i.source) // 10))) for k, one, i in many]
     right = {"vanilla": np.array([n // 20 != 1 for n in range(60)])}
-    wide, narrow = (study.figures(q, right)["methods"]["vanilla"]["object"] for q in (few, many))
+    wide, narrow = (study._figures(q, right)["methods"]["vanilla"]["object"] for q in (few, many))
     assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
 
 
@@ -200,7 +200,7 @@ def test_killed_and_taken_up_again_on_the_embedded_model(tmp_path, monkeypatch):
     assert len(calls) == 5
     assert found["photographs"] == 4
     assert found["kinds"]["object"]["benchmark"] == "action-scenes-open"
-    shown = study.show(setup, [found])
+    shown = study._show(setup, [found])
     files = write(tmp_path, STUDY, [made_with], [found], shown)
     assert {f.suffix for f in files} == {".json", ".csv", ".png", ".svg", ".md"}
     text = to_markdown(STUDY, shown)

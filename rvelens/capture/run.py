@@ -239,7 +239,7 @@ def _of_batch(
     texts: list[str],
 ) -> list[Part]:
     inputs = model.prepare(images, texts, wanted.prompt)
-    with query_rows(model, wanted.rows):
+    with query_rows(model, wanted.rows):  # type: ignore[arg-type]  # `check` has seen it
         _, cache = model.run_with_cache(
             **inputs, names_filter=list(names), return_cache_object=False, logits_to_keep=1
         )

@@ -182,8 +182,8 @@ def _wait_for(sign: Path, rank: int, count: int, step: int | None = None) -> Non
             seen, since = said, time.monotonic()
         if time.monotonic() - since > PATIENCE:
             raise ValueError(
-                f"process {rank} of {count} gave no sign of life for {PATIENCE:.0f} seconds: expected "
-                "all to finish; it may have been killed; start the same command again, which goes on."
+                f"process {rank} of {count} gave no sign of life for {PATIENCE:.0f} seconds, so it "
+                "may have been killed: expected all to finish; run the same command again to resume."
             )
         time.sleep(min(BEAT, 0.2))
 

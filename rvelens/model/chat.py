@@ -107,7 +107,7 @@ def _part(n: int, part: Any, images: list[Image.Image]) -> dict[str, Any]:
 def _check_images(family: Family, images: Sequence[Image.Image]) -> None:
     if not images:
         raise ValueError(
-            'no message has an image: expected at least one part {"type": "image", "image": ...}; add one.'
+            'no message has an image: expected a part {"type": "image", "image": ...}; add one.'
         )
     if family.image_text == "" and len(images) > 1:
         raise ValueError(

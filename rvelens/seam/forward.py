@@ -308,7 +308,7 @@ class Run:
         if forward.least_row < earlier:
             raise NotImplementedError(
                 f"{point} computes the newest {n_rows} of {forward.tokens.n_keys} rows, and some "  # type: ignore[union-attr]
-                "prompts have padding alone there: expected a real token of every prompt among them; "
+                "prompts have only padding there: expected a real token of every prompt among them; "
                 "make left-padded prompts with model.prepare, and run them in one forward."
             )
         return forward.row - earlier

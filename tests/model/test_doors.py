@@ -229,7 +229,7 @@ REFUSED = {
         user({"type": "image_url", "image_url": "x"}),
         "'image_url': expected .*nothing is down",
     ),
-    "no image": (user(WORDS), "no message has an image: expected at least one part"),
+    "no image": (user(WORDS), "no message has an image: expected a part"),
     "token": (user(IMAGE, {"type": "text", "text": "a <image> b"}), "a question holds '<image>'"),
 }
 

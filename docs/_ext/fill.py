@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import pkgutil
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -33,6 +34,7 @@ import typer
 from public import comment_above, defined_in, home, public_names, written
 from sphinx.application import Sphinx
 
+import rvelens
 from rvelens.seam.points import ROWS
 
 LINE = re.compile(
@@ -43,9 +45,21 @@ LINE = re.compile(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    app.connect("builder-inited", import_package)
     app.connect("source-read", fill)
     app.connect("source-read", study_pages.show)
     return {"parallel_read_safe": True}
+
+
+def import_package(app: Sphinx) -> None:
+    """Import every module first.
+
+    Autodoc rewrites annotations of classes that it shows, pydantic's base among them. A module that is
+    imported afterwards could then declare no form of a file.
+    """
+    for module in pkgutil.walk_packages(rvelens.__path__, "rvelens."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def fill(app: Sphinx, docname: str, source: list[str]) -> None:

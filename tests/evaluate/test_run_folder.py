@@ -111,7 +111,7 @@ def test_what_cannot_stand_beside_what_is_reported_is_refused_before_it_runs(
         run(tiny, scenes, tmp_path, "pai", suffix="Please.")
     changed = HookedLVLM.from_pretrained(TINY)
     changed.hf_model.get_input_embeddings().weight.data[0] += 1
-    with pytest.raises(ValueError, match=r"holds a run made with .*model\.weights was"):
+    with pytest.raises(ValueError, match=r"holds a run with .*model\.weights was"):
         run(changed, load_benchmark("action-scenes-turns", limit=2), tmp_path, "pai")
     assert not (tmp_path / "action-scenes" / "pai").exists()
     assert (tmp_path / "report.json").read_bytes() == before

@@ -135,7 +135,7 @@ def test_a_question_that_cannot_be_asked_is_an_error_and_no_empty_answer(vanilla
 )
 def test_only_greedy(options):
     with pytest.raises(
-        ValueError, match=r"expected greedy decoding, .* say --gen_kwargs do_sample"
+        ValueError, match=r"expected greedy decoding, .* pass --gen_kwargs do_sample"
     ):
         greedy(options)
 

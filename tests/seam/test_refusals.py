@@ -200,7 +200,7 @@ def test_gradient_checkpointing_is_refused_under_hooks(name, reentrant):
     model.hf_model.activation_checkpointing_enable({"use_reentrant": reentrant})
     with (
         pytest.raises(
-            NotImplementedError, match=r"gradient checkpointing is too.*turn checkpointing off"
+            NotImplementedError, match=r"gradient checkpointing are both on.*turn checkpointing off"
         ),
         model.hooks(rve(model)),
     ):
@@ -237,7 +237,10 @@ def test_score_heads_in_training_mode_is_answered(model):
     ("arguments", "message"),
     [
         ({"start_at_layer": 1}, "start_at_layer=1 has no effect"),
-        ({"output_attentions": True}, "output_attentions=True has no effect: .* hook_pattern"),
+        (
+            {"output_attentions": True},
+            "output_attentions=True has no effect, since .* hook_pattern",
+        ),
         ({"logits_to_kep": 1}, "unknown argument 'logits_to_kep': .* mean 'logits_to_keep'"),
     ],
 )

@@ -16,7 +16,7 @@ ORDER = (
     "files", "stats", "tables",
     "tokens", "families", "heads", "hooks", "seam", "model",
     "benchmarks", "scores", "views", "interventions", "plots", "judge", "pairs", "convert",
-    "evaluate", "capture", "speed", "studies",
+    "evaluate", "speed", "studies",
     "check", "lmms", "app", "cli",
 )  # fmt: skip
 

@@ -76,8 +76,8 @@ def capture(
     The size is printed before it starts. Run the same command again to resume.
     Under `accelerate launch -m rvelens capture ...` several processes share the work.
     """
-    from rvelens.capture.run import Wanted, check_room, estimate
-    from rvelens.capture.run import capture as store
+    from rvelens.evaluate.capture.run import Wanted, check_room, estimate
+    from rvelens.evaluate.capture.run import capture as store
 
     own = own_questions(questions, images, column, rule, limit)
     if own:

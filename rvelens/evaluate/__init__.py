@@ -6,6 +6,7 @@
 - `scoring.py`: metrics with intervals, and paired comparisons of methods.
 - `run.py`: all of these together, in one process or several.
 - `render.py`: the tables.
+- `capture/`: tensors of hook points for many questions, on disk.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from safetensors import safe_open
 
 from rvelens import HookedLVLM
 from rvelens.benchmarks import load_benchmark, load_questions
-from rvelens.capture import Wanted, capture, estimate, open_capture
-from rvelens.capture.points import matching_points, rounded
-from rvelens.capture.run import Captured, check_room
 from rvelens.cli import main
 from rvelens.evaluate.answering import batches
+from rvelens.evaluate.capture import Wanted, capture, estimate, open_capture
+from rvelens.evaluate.capture.points import matching_points, rounded
+from rvelens.evaluate.capture.run import Captured, check_room
 from rvelens.evaluate.processes import Processes
 from rvelens.model.hooked_lvlm import TINY
 
@@ -177,13 +177,13 @@ def test_reading_is_lazy(tiny, scenes, tmp_path, monkeypatch):
             read.append(name)
             return self.opened.get_tensor(name)
 
-    monkeypatch.setattr("rvelens.capture.read.safe_open", Noted)
+    monkeypatch.setattr("rvelens.evaluate.capture.read.safe_open", Noted)
     found.tensor(next(iter(found)), "blocks.0.hook_resid_post")
     assert len(read) == 1
 
 
 def test_without_pyarrow_the_index_is_csv(tiny, scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr("rvelens.capture.run.find_spec", lambda name: None)
+    monkeypatch.setattr("rvelens.evaluate.capture.run.find_spec", lambda name: None)
     index = capture(tiny, scenes, Wanted(("hook_embed",)), tmp_path)
     assert index is not None
     assert list(pd.read_csv(index)["id"]) == list(open_capture(tmp_path))
@@ -274,9 +274,9 @@ def test_mistakes_are_one_sentence(folder, capsys, words, said):
 def test_two_processes_share_the_batches(tiny, scenes, tmp_path, monkeypatch):
     """The second one first, since they run here one after the other."""
     wanted, together, written = Wanted(("hook_resid_post",), (1,)), tmp_path / "together", []
-    monkeypatch.setattr("rvelens.capture.run.meet", lambda here: None)
+    monkeypatch.setattr("rvelens.evaluate.capture.run.meet", lambda here: None)
     for rank in (1, 0):
-        monkeypatch.setattr("rvelens.capture.run.processes", partial(Processes, rank, 2))
+        monkeypatch.setattr("rvelens.evaluate.capture.run.processes", partial(Processes, rank, 2))
         index = capture(tiny, scenes, wanted, together, batch_size=2)
         written.append(len(list(together.glob("shard-*"))))
         assert (index is None) == (rank == 1)

@@ -190,5 +190,5 @@ def test_a_name_that_is_no_folder_is_refused(tiny, scenes, tmp_path, name):
 
 
 def test_two_methods_of_one_name_are_refused(tiny, scenes, tmp_path):
-    with pytest.raises(ValueError, match="two methods of the name 'own'"):
+    with pytest.raises(ValueError, match="two methods are named 'own'"):
         run(tiny, scenes, tmp_path, methods=[own(1.0), own(2.0)])

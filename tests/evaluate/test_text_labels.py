@@ -68,7 +68,7 @@ def test_evaluate_takes_a_frame(frame, tmp_path):
     assert again == report
     with pytest.raises(ValueError, match=r"benchmark\.files\.questions was .* and is"):
         evaluate(model, questions=frame.assign(label=["red", "blue"] * 3), **run)
-    with pytest.raises(ValueError, match="two benchmarks of the name 'questions'"):
+    with pytest.raises(ValueError, match="two benchmarks are named 'questions'"):
         evaluate(model, [load_questions(frame)], questions=frame, **run)
     with pytest.raises(ValueError, match="a run without out: expected a folder"):
         evaluate(model, questions=frame, methods=methods)

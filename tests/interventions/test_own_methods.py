@@ -238,7 +238,7 @@ def test_help_lists_parameters(run, file):
             "has no parameter 'buy': expected by, steps",
         ),
         (("my_method.py:shift", "--set", "shift.by=x"), "by='x' is a str: expected float"),
-        (("my_method.py:shift", "./my_method.py:shift"), "two methods of the name 'shift'"),
+        (("my_method.py:shift", "./my_method.py:shift"), "two methods are named 'shift'"),
     ],
 )
 def test_mistakes_are_one_sentence(run, file, words, said):

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from safetensors import safe_open
 from torch import Tensor
 
-from rvelens.capture.shards import Entry, key, read_entries
+from rvelens.evaluate.capture.shards import Entry, key, read_entries
 from rvelens.files.stored import MANIFEST, read_stored
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from rvelens.benchmarks import Benchmark, Item
-from rvelens.capture.points import (
+from rvelens.evaluate.answering import backing_off, batches, is_out_of_memory, query_rows
+from rvelens.evaluate.capture.points import (
     DTYPES,
     ROWS,
     matching_points,
@@ -23,9 +24,8 @@ from rvelens.capture.points import (
     rows_of_sample,
     token_tensors,
 )
-from rvelens.capture.read import open_capture
-from rvelens.capture.shards import Part, is_complete, shard_path, write_shard
-from rvelens.evaluate.answering import backing_off, batches, is_out_of_memory, query_rows
+from rvelens.evaluate.capture.read import open_capture
+from rvelens.evaluate.capture.shards import Part, is_complete, shard_path, write_shard
 from rvelens.evaluate.manifest import about_model, about_questions, example, settle, versions
 from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
 from rvelens.files.atomic import locked, write_bytes
@@ -39,7 +39,7 @@ class Wanted:
     """What is captured of each question.
 
     Attributes:
-        points: patterns of hook points, see `rvelens.capture.points.matching_points`.
+        points: patterns of hook points, see `rvelens.evaluate.capture.points.matching_points`.
         layers: of points in layers, those of these layers; None for all.
         rows: "last", the row that predicts the answer; or "all", every row of the prompt.
         dtype: "auto" as the model computes, else float32, bfloat16 or float16.

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from rvelens.capture.read import Capture, open_capture
-from rvelens.capture.run import Captured, Wanted, capture, estimate
+from rvelens.evaluate.capture.read import Capture, open_capture
+from rvelens.evaluate.capture.run import Captured, Wanted, capture, estimate
 
 __all__ = ["Capture", "Captured", "Wanted", "capture", "estimate", "open_capture"]

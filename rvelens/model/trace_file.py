@@ -54,7 +54,7 @@ class StoredGrid(Stored):
         return ImageGrid(self.n_tokens, tuple(tiles))
 
 
-class _StoredAnswer(Stored):
+class StoredTracedAnswer(Stored):
     """The words of one answer."""
 
     name: str
@@ -69,7 +69,7 @@ class StoredTrace(Stored):
     question: str
     prompt: str
     grid: StoredGrid | None
-    answers: Annotated[list[_StoredAnswer], Field(min_length=1)]
+    answers: Annotated[list[StoredTracedAnswer], Field(min_length=1)]
 
 
 def check_trace_path(path: str | Path) -> None:

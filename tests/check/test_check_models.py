@@ -120,7 +120,7 @@ def test_a_wrapped_model_is_checked_beside_a_copy_and_left_as_it_was():
 
 def test_what_cannot_be_checked_is_refused_or_named():
     hf_model, processor = build("llava")
-    with pytest.raises(ValueError, match=r"neither a processor nor tensors .* pass processor= or"):
+    with pytest.raises(ValueError, match=r"no processor and no inputs .* pass processor= or"):
         check(hf_model)
     with pytest.raises(ValueError, match="no image at nowhere"):
         check(hf_model, processor=processor, image="nowhere")

@@ -92,7 +92,10 @@ def test_tune_passes_them_on(run):
         (("--rule", "strict"), "--rule without --questions: expected the questions"),
         (("--column", "label=x"), "--column without --questions"),
         ((*OWN, "--rule", "x"), "rule 'x': expected one of auto, strict"),
-        ((*OWN, "--column", "label"), "--column label: expected NAME=COLUMN, as in label=answer"),
+        (
+            (*OWN, "--column", "label"),
+            "--column label: expected NAME=COLUMN; write it as in label=answer",
+        ),
         ((*OWN, "--relation", "action"), "--relation with --questions alone: expected it for a"),
         ((*OWN, "--data", "images"), "--data with --questions alone"),
         (("--questions", "no.csv"), "no questions at no.csv: expected a file"),

@@ -74,7 +74,7 @@ def test_mistakes_are_refused_before_the_work(tmp_path, monkeypatch, capsys):
     for option, says in {
         "--seed=145": "--seed 145: expected 55 to 144, whose scenes are apart.",
         "--first-scene=-5": "--first-scene -5: expected at least 0.",
-        "--questions=0": "--questions 0: expected at least 1; pass a larger number.",
+        "--questions=0": "--questions 0: expected at least 1.",
         "--batch=16": "holds stages made with other settings: name another folder.",
     }.items():
         monkeypatch.setattr(sys, "argv", ["train_tiny.py", f"--out={tmp_path}", option])

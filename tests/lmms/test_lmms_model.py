@@ -119,7 +119,7 @@ def test_cut_is_the_shortest_text_before_an_ending(text, until):
     ],
 )
 def test_one_image_a_question(vanilla, visuals, shows):
-    message = rf"question 0 of task shows {shows}: expected one image; .* leave the task out\."
+    message = rf"question 0 of task shows {shows}: expected one image; leave the task out\."
     with pytest.raises(ValueError, match=message):
         ask(vanilla, [visuals], ["Is there a dog?"])
 
@@ -162,7 +162,7 @@ def test_what_is_not_there_says_what_to_use(vanilla):
         NotImplementedError, match=r"expected a task with output_type generate_until"
     ):
         vanilla.loglikelihood([])
-    with pytest.raises(NotImplementedError, match=r"several rounds .* use one\."):
+    with pytest.raises(NotImplementedError, match=r"several rounds .* use such a task\."):
         vanilla.generate_until_multi_round([])
 
 

@@ -81,9 +81,15 @@ def compiled_logits(model: HookedLVLM, step: dict[str, Any]) -> torch.Tensor:
     return compiled(model.hf_model.__call__)(**fork(step)).logits
 
 
+# Every family under several methods; four kinds of decoders without hooks and under VAF.
+KINDS = [
+    *((name, "several") for name in ONE_FORWARD),
+    *((name, k) for name in ("llava", "gemma3", "qwen2_5_vl", "idefics3") for k in ("none", "vaf")),
+]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("name", ONE_FORWARD)
-@pytest.mark.parametrize("kind", ["none", "several", "vaf"])
+@pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_a_decode_step_is_one_graph(name, kind):
     model = hooked(name)
     model.query_rows = "all" if kind == "vaf" else "last"

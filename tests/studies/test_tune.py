@@ -133,7 +133,9 @@ def test_questions_that_do_not_tell_what_is_asked(tmp_path):
         )  # fmt: skip
 
     for by in ("balanced_accuracy", "auc"):
-        with pytest.raises(ValueError, match=rf"2 questions of .* do not tell {by} of the plain"):
+        with pytest.raises(
+            ValueError, match=rf"2 questions of .* do not determine the {by} of the plain"
+        ):
             go(one, by=by)
         shutil.rmtree(tmp_path / "parts")
     with pytest.raises(ValueError, match="rounds=0: expected at least 1"):

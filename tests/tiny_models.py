@@ -263,6 +263,6 @@ def _built(name: str) -> tuple[tf.PreTrainedModel, Any]:
 
 
 def build(name: str) -> tuple[tf.PreTrainedModel, Any]:
-    """A fresh copy of a family's tiny model, under SDPA, and of its processor, whose parts are shared."""
+    """A fresh copy of a family's tiny model, under SDPA, and of its processor (not of its parts)."""
     model, processor = _built(name)
     return copy.deepcopy(model), copy.copy(processor)

@@ -77,6 +77,10 @@ def test_every_tensor_is_that_of_run_with_cache(tiny, scenes, tmp_path, rows):
     assert list(found) == [item.id for batch in batches(scenes.items, 3) for item in batch]
     assert found.points == matching_points(tiny, POINTS, (1, 3))
     assert len(found.points) == 9
+    for short, name in (("pattern", "attn.hook_pattern"), ("resid_post", "hook_resid_post")):
+        for given in (short, name, name.rpartition(".")[2]):
+            assert matching_points(tiny, [given], (1, 3)) == [f"blocks.{n}.{name}" for n in (1, 3)]
+    assert matching_points(tiny, ["embed"]) == ["hook_embed"]
     n_bytes = 0
     for batch in batches(scenes.items, 3):
         expected = literal(tiny, batch, rows)

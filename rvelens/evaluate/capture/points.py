@@ -34,7 +34,8 @@ def matching_points(
     Args:
         model: the hooked model.
         patterns: names as of a shell, `*` and `?`: of a whole point ("blocks.3.hook_resid_post",
-            "hook_embed"), or of a point of every layer ("hook_resid_post", "attn.hook_*").
+            "hook_embed"), of a point of every layer ("hook_resid_post", "attn.hook_*"), or the short
+            name of TransformerLens' caches ("pattern", "resid_post").
         layers: of the points in layers, those of these layers; None for all.
 
     Raises:
@@ -63,9 +64,11 @@ def matching_points(
 def _matches(name: str, pattern: str, layers: set[int] | None) -> bool:
     parts = name.split(".", 2)
     if parts[0] != "blocks":
-        return fnmatchcase(name, pattern) and not (pattern.startswith("*") and "vision" in name)
+        in_tower = pattern.startswith("*") and "vision" in name
+        return name == f"hook_{pattern}" or (fnmatchcase(name, pattern) and not in_tower)
     in_layers = layers is None or int(parts[1]) in layers
-    return in_layers and (fnmatchcase(name, pattern) or fnmatchcase(parts[2], pattern))
+    is_short = parts[2].rpartition(".")[2] in (pattern, f"hook_{pattern}")
+    return in_layers and (is_short or fnmatchcase(name, pattern) or fnmatchcase(parts[2], pattern))
 
 
 def rows_of_sample(

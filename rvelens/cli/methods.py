@@ -99,7 +99,7 @@ def known_methods(names: Sequence[str]) -> list[str]:
         options_of(name)  # one's own code is loaded before a model is
         if called.count(method_name(name)) > 1:
             raise ValueError(
-                f"two methods of the name {method_name(name)!r}: expected different names; rename one."
+                f"two methods are named {method_name(name)!r}: expected different names; rename one."
             )
     return methods
 

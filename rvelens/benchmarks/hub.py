@@ -25,7 +25,7 @@ from rvelens.benchmarks.pope import PUBLISHED
 from rvelens.benchmarks.published import sources
 from rvelens.benchmarks.rows import Row, collect
 from rvelens.benchmarks.sources import library
-from rvelens.model.prompts import image_formats, load_image
+from rvelens.model.prompts import load_image
 
 HUB = "hub"
 _OF = re.compile(r"-of-(\d+)\.parquet$")
@@ -193,12 +193,8 @@ def _picture(rows: Any, number: int, name: str) -> Image.Image:
     content = (rows[number]["image"] or {}).get("bytes")
     if not content:
         raise ValueError(
-            f"row {number + 1} has no bytes of {name}: expected an image; fetch it anew."
+            f"row {number + 1} has no bytes of {name}: expected an image; fetch it again."
         )
-    try:
-        opened = Image.open(BytesIO(content), formats=image_formats())
-    except OSError as error:
-        raise ValueError(
-            f"row {number + 1}: {name} cannot be read as an image: expected one; fetch it anew."
-        ) from error
-    return load_image(opened, upright=False)
+    file = BytesIO(content)
+    file.name = f"row {number + 1}: {name}"  # what errors call it
+    return load_image(file, upright=False)

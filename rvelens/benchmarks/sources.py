@@ -220,7 +220,7 @@ def _picture(cell: Any, read: Callable[[], Any] | None) -> Any:
 
 
 def _decoded(data: bytes) -> Image.Image:
-    return load_image(Image.open(BytesIO(data)))
+    return load_image(BytesIO(data))
 
 
 def _decoded_again(read: Callable[[], Any]) -> Image.Image:

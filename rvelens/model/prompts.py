@@ -102,8 +102,9 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
 
 
 def _name_of(image: Any) -> str:
-    """What an error calls an image."""
-    return str(image) if isinstance(image, str | Path) else "an image"
+    """What an error calls an image: the path of a file, or the name of an open one."""
+    name = image if isinstance(image, str | Path) else getattr(image, "name", None)
+    return str(name) if isinstance(name, str | Path) else "an image"
 
 
 def _opened(path: Any) -> Image.Image:

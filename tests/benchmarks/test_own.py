@@ -276,3 +276,13 @@ def test_a_dataset_that_cannot_be_loaded(monkeypatch):
         ValueError, match=r"no dataset that can be loaded \(a/b test is not there\)"
     ):
         load_questions("a/b:test")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TGA"])
+def test_pictures_in_cells_are_of_the_formats_of_files(kind):
+    """Pillow hands EPS to Ghostscript."""
+    content = BytesIO()
+    Image.new("RGB", (8, 8)).save(content, kind)
+    row = {"image": content.getvalue(), "question": "Is it?", "label": "yes"}
+    with pytest.raises(ValueError, match=r"cannot be read as an image .* expected PNG, JPEG"):
+        load_questions(pd.DataFrame([row])).items[0].load()

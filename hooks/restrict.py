@@ -11,19 +11,19 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from rvelens.hooks.declared import edits_in_place, is_row_local
+from rvelens.hooks.names import KEYED, layer_of
 from rvelens.hooks.rows import region_keys
 from rvelens.tokens.token_map import tokens_of
 
 # Names of ranges of new tokens.
 STEPS = {"all": "1-", "prefill": "1", "decode": "2-"}
-# Points of a layer by their axes of rows and of heads.
-_KEYED = ("attn.hook_attn_scores", "attn.hook_pattern")  # [batch head query key]
+# Points [batch query head ...]; those of `KEYED` have heads before rows.
 _HEADED = (
     "attn.hook_z",
     "attn.hook_q",
     "attn.hook_rot_q",
     "attn.hook_result",
-)  # [batch query head]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class Restricted:
     def _heads(self, x: Shaped[Tensor, "*any"], hook: Any) -> bool | Shaped[Tensor, "*heads"]:
         if self.heads is None:
             return True
-        axis = 1 if hook.name.endswith(_KEYED) else 2
+        axis = 1 if hook.name.endswith(KEYED) else 2
         chosen = torch.zeros(x.shape[axis], dtype=torch.bool, device=x.device)
         chosen[list(self.heads)] = True
         return chosen.view(-1, *[1] * (x.dim() - axis - 1))
@@ -161,7 +161,7 @@ def restrict(
     restricted = []
     for name, hook in hooks:
         _check_point(name, (first, last) != (1, None), heads is not None, region is not None)
-        layer = _layer_of(name)
+        layer = layer_of(name)
         if any(some is not None and layer not in some for some in (chosen, by_layer)):
             continue
         mine = every if by_layer is None else tuple(sorted(set(by_layer[layer])))
@@ -196,12 +196,6 @@ def parse_steps(steps: str) -> tuple[int, int | None]:
     )
 
 
-def _layer_of(name: str) -> int:
-    """The layer of a hook point; -1 of one that is in no layer."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blocks" and parts[1].isdecimal() else -1
-
-
 def _check_point(name: Any, by_step: bool, by_head: bool, by_region: bool) -> None:
     """Raise ValueError for a condition that the tensor of a hook point cannot be put under."""
     if not isinstance(name, str):
@@ -213,7 +207,7 @@ def _check_point(name: Any, by_step: bool, by_head: bool, by_region: bool) -> No
             f"{name} runs while the image is read, at no new token and with no keys of the decoder: "
             "expected a point of the decoder; leave it out."
         )
-    if by_head and not name.endswith((*_KEYED, *_HEADED)):
+    if by_head and not name.endswith((*KEYED, *_HEADED)):
         raise ValueError(
             f"{name} has no axis of query heads: expected scores, pattern, z, q or result; leave out "
             "heads."

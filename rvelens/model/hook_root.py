@@ -12,10 +12,11 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 
 from rvelens.heads.layers import format_layers
+from rvelens.hooks.names import KEYED, layer_of
 from rvelens.seam.device import execution_device
 from rvelens.seam.hook_point import name_of
 from rvelens.seam.points import rows_of
-from rvelens.seam.seam import Seam, layer_of
+from rvelens.seam.seam import Seam
 from rvelens.seam.taps import TapPoint
 
 # Hook points, or filters of their names, and the hook for each.
@@ -162,7 +163,7 @@ class HookRoot(HookedRootModule):
                 "pass it, or use model.hooks(bwd_hooks=...) and call backward on your own loss."
             )
         names = self._cached_names(kwargs.pop("names_filter", None), pos_slice is not None)
-        rows = [name for name in names if name.endswith(("hook_attn_scores", "hook_pattern"))]
+        rows = [name for name in names if name.endswith(KEYED)]
         if pos_slice is not None and self.query_rows == "last" and rows:
             raise ValueError(
                 f"pos_slice={pos_slice!r} of scores and pattern that show the last row alone: expected "

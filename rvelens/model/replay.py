@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rvelens.hooks.declared import is_row_local
+from rvelens.hooks.names import KEYED
 from rvelens.model.filling import fill, roomy_cache
 from rvelens.model.greedy import Greedy, Step, check_greedy
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -207,7 +208,7 @@ def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
                 f"{name_of(hook)} on {point} runs while the image is read, and a replay runs after "
                 "that: expected hooks on points of the decoder; run whole forwards."
             )
-        rows = point.endswith(("hook_attn_scores", "hook_pattern"))
+        rows = point.endswith(KEYED)
         local = is_row_local(hook) and (rows or point.endswith("hook_z"))
         shown = rows and model.query_rows == "last"
         if not (local or shown):

@@ -47,17 +47,14 @@ def fire(
     """
     before, point.ctx["tokens"] = point.ctx.get("tokens"), forward.tokens
     if is_compiling():
-        return _run_plain(point, x)
+        return _run_hooks(point, x)
     run.here.firing += 1
     try:
-        if point.plain is not None:  # without torch's way through a module, which takes longer
-            return _run_plain(point, x)
-        y = point(x)
+        return _run_hooks(point, x)
     finally:
         run.here.firing -= 1
         if run.depth > 1:  # a hook of this point may have started the forward
             point.ctx["tokens"] = before
-    return check_returned(point, None, y, x)
 
 
 def fire_and_compare(
@@ -85,10 +82,11 @@ def _same_bits(a: Shaped[Tensor, "*any"], b: Shaped[Tensor, "*any"]) -> bool:
     return torch.equal(a.view(kind), b.detach().view(kind))
 
 
-def _run_plain(point: Point, x: Tensor) -> Tensor:
-    """The hooks of a point, one after the other."""
+def _run_hooks(point: Point, x: Tensor) -> Tensor:
+    """What the hooks of a point make of a tensor."""
     if point.plain is None:
         return check_returned(point, None, point(x), x)
+    # One after the other: torch's way through a module takes longer, and breaks a graph.
     for hook in point.plain:
         x = check_returned(point, hook, hook(x, hook=point), x)
     return x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import transformers
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from rvelens.hooks.names import KEYED, layer_of
 from rvelens.seam import look_up, marks
 from rvelens.seam.arguments import name_arguments
 from rvelens.seam.attention import AttentionHooks
@@ -113,7 +113,7 @@ class Seam:
             return self.stream.reason(key)
         problems = self.check_layers(decoder) if self.self_check else {}
         problem = problems.get(layer_of(name))
-        rows = name.endswith(("hook_attn_scores", "hook_pattern"))
+        rows = name.endswith(KEYED)
         if problem is None or (problem.rows_only and not rows):
             return None
         return problem.reason
@@ -162,12 +162,6 @@ class Seam:
                 f"hooks on {', '.join(missed)} were turned on during a forward: expected hooks "
                 "that are on before it begins; turn them on around the forward."
             )
-
-
-def layer_of(name: str) -> int:
-    """The layer in a hook name such as "blocks.3.attn.hook_z"; -1 if there is none."""
-    match = re.match(r"blocks\.(\d+)\.", name)
-    return int(match[1]) if match else -1
 
 
 def is_wrapped(hf_model: Any) -> bool:

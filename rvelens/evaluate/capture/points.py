@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from rvelens.hooks.names import KEYED
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.token_map import TokenMap
 
@@ -20,8 +21,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# Points whose tensors are [batch head query key]; those of the others are [batch row ...].
-_KEYED = ("attn.hook_attn_scores", "attn.hook_pattern")
 # Below it a score is of a key that the mask hides; above it no score is as low.
 _HIDDEN = -1e30
 
@@ -90,7 +89,7 @@ def rows_of_sample(
         ValueError: a tensor with other rows than the prompt has.
     """
     own, own_rows = x[sample], tokens.real[sample].nonzero().flatten().to(x.device)
-    axis = 1 if name.endswith(_KEYED) else 0
+    axis = 1 if name.endswith(KEYED) else 0
     shown = 1 if axis and rows == "last" else tokens.n_keys
     if own.shape[axis] != shown or (axis and own.shape[2] != tokens.n_keys):
         raise ValueError(

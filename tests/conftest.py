@@ -17,6 +17,23 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
+@pytest.fixture
+def run_command(tmp_path, capsys, monkeypatch):
+    """Runs `rvelens` in an empty folder; returns exit code, stdout and stderr."""
+    from rvelens.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err  # type: ignore[return-value]
+
+    return run
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
     torch.set_num_threads(1)

@@ -8,7 +8,6 @@ import json
 import pytest
 
 from rvelens.benchmarks import load_benchmark
-from rvelens.cli import main
 
 OWN = ("--questions", "my.csv", "--images", "images", "--column", "image=picture")
 
@@ -30,17 +29,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, capsys, monkeypatch):
+def run(run_command, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
+    return run_command
 
 
 def test_eval_says_what_it_read(run, folder):

@@ -6,24 +6,12 @@ import json
 
 import pytest
 
-from rvelens.cli import main
-
 EVAL = ("eval", "rvelens/tiny", "--benchmark", "action-scenes", "--out", "run", "--tuned", "tuned")
 
 
 @pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    """Run `rvelens` in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
+def run(run_command):
+    return run_command
 
 
 def test_tuned_on_some_and_refused_on_them(run, tmp_path):

@@ -13,7 +13,6 @@ import torch
 
 from rvelens import HookedLVLM
 from rvelens.benchmarks import load_benchmark
-from rvelens.cli import main
 from rvelens.evaluate import Decoding, answer, evaluate
 from rvelens.evaluate.answering import side_by_side
 from rvelens.hooks import region_hooks
@@ -189,17 +188,8 @@ def test_modules_beside_the_file_and_names_of_the_library(tmp_path, tiny):
 
 
 @pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
+def run(run_command):
+    return run_command
 
 
 EVAL = ("eval", "rvelens/tiny", "--benchmark", "action-scenes", "--limit", "4", "--out", "run")

@@ -81,6 +81,16 @@ def compiled_logits(model: HookedLVLM, step: dict[str, Any]) -> torch.Tensor:
     return compiled(model.hf_model.__call__)(**fork(step)).logits
 
 
+def check_one_graph(model: HookedLVLM) -> torch.Tensor:
+    """Compare a compiled decode step with an eager one, under the hooks that are on; its logits."""
+    step = decode_step(model)
+    expected = model.hf_model(**fork(step)).logits
+    got = compiled_logits(model, step)
+    assert graph_breaks(model) == 0
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    return got
+
+
 # Every family under several methods; four kinds of decoders without hooks and under VAF.
 KINDS = [
     *((name, "several") for name in ONE_FORWARD),
@@ -94,11 +104,7 @@ def test_a_decode_step_is_one_graph(name, kind):
     model = hooked(name)
     model.query_rows = "all" if kind == "vaf" else "last"
     with model.hooks(settings(model)[kind]):
-        step = decode_step(model)
-        expected = model.hf_model(**fork(step)).logits
-        got = compiled_logits(model, step)
-        assert graph_breaks(model) == 0
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+        check_one_graph(model)
 
 
 @torch.no_grad()
@@ -125,11 +131,7 @@ def test_each_method_is_one_graph(name, kind):
     region = torch.rand(3, max(model.token_map(batch(model)).n_image)) > 0.5
     hooks = {**settings(model), "region": region_hooks(region, [0, 1, 2])}[kind]
     with model.hooks(hooks):
-        step = decode_step(model)
-        expected = model.hf_model(**fork(step)).logits
-        got = compiled_logits(model, step)
-        assert graph_breaks(model) == 0
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+        got = check_one_graph(model)
     assert not torch.allclose(got, model.hf_model(**decode_step(model)).logits, atol=1e-4)
 
 
@@ -214,11 +216,7 @@ def test_one_compiled_function_notices_hooks_of_the_stream(model):
 def test_a_step_with_a_hook_of_the_stream_is_one_graph(name, point):
     model = hooked(name)
     with model.hooks([(f"blocks.1.{point}", doubled)]):
-        step = decode_step(model)
-        expected = model.hf_model(**fork(step)).logits
-        got = compiled_logits(model, step)
-        assert graph_breaks(model) == 0
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+        check_one_graph(model)
 
 
 @torch.no_grad()
@@ -443,11 +441,7 @@ def test_hooks_behind_a_prompt_that_was_compiled_without_any_find_no_map(model):
 def test_a_step_of_a_restricted_hook_is_one_graph(model, steps):
     hooks = pai_hooks(model.n_layers, [0, 2], alpha=0.9, steps=steps)
     with model.hooks(hooks):
-        step = decode_step(model)
-        expected = model.hf_model(**fork(step)).logits
-        got = compiled_logits(model, step)
-        assert graph_breaks(model) == 0
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+        check_one_graph(model)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import gradio as gr
 from rvelens.app.asking import read_picture
 from rvelens.app.markup import escape, note
 from rvelens.app.shared import KEPT, PATH, told
+from rvelens.files.atomic import one_line
 from rvelens.files.paths import below
 from rvelens.pairs.review import Row, Span, decide, load, marks, pending
 from rvelens.studies.cases.pictures import embedded, small
@@ -124,7 +125,7 @@ def pair_card(rows: list[Row], row: Row, folder: Path) -> str:
         frame = small(read_picture(below(folder, row["image"])))
         shown = f'<figure><img src="{embedded(frame)}" alt="the picture of the pair"></figure>'
     except ValueError as error:
-        shown = note(" ".join(str(error).split()))
+        shown = note(one_line(error))
     state = row["decision"] or "undecided"
     return (
         f'{_progress(rows)}<div class="rv-pair">{shown}<div><p class="rv-note">{escape(row["id"])} · '

@@ -14,6 +14,7 @@ from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
 from rvelens.app.shared import KEPT, PATH, told
 from rvelens.benchmarks import Item
+from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
 from rvelens.studies.cases.page import case
 from rvelens.studies.cases.pictures import Pictures, colour, embedded, pictures, small
@@ -177,7 +178,7 @@ def _plain(item: Item) -> Pictures:
     try:
         return Pictures(embedded(small(item.load())), {}, {}, "")
     except ValueError as error:
-        return Pictures(None, {}, {}, " ".join(str(error).split()))
+        return Pictures(None, {}, {}, one_line(error))
 
 
 def _marked(loaded: Loaded, run: Run, benchmark: str, item: Item) -> Pictures:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rules import strict
-from rvelens.files.atomic import Line, parse_json, read_lines
+from rvelens.files.atomic import Line, one_line, parse_json, read_lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def collect(
                     f"id {item.id!r} occurs twice: expected unique ids; remove one of the rows."
                 )
         except ValueError as error:
-            problems.append(f"{row.place}: {' '.join(str(error).split())}")
+            problems.append(f"{row.place}: {one_line(error)}")
             continue
         if item is not None:
             items[item.id] = item

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from rvelens.benchmarks.rows import Row, read_rows
+from rvelens.files.atomic import one_line
 from rvelens.model.prompts import load_image
 
 # Endings of files that are read.
@@ -97,7 +98,7 @@ def _of_file(path: Path, image: str) -> Source:
             found = library("pandas").read_parquet(path)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{path} is not parquet ({_line(error)}): expected a table; write it anew."
+                f"{path} is not parquet ({one_line(error)}): expected a table; write it anew."
             ) from error
         return Source(path.stem, _of_frame(found, path.name, image).rows, path)
     if path.suffix in (".json", ".jsonl"):
@@ -182,7 +183,7 @@ def _rows(
                 value[image] = _picture(value[image], read)
         except (ValueError, OSError) as error:
             value = ValueError(
-                f"{image!r} holds no picture ({_line(error)}): expected an image; replace it."
+                f"{image!r} holds no picture ({one_line(error)}): expected an image; replace it."
             )
         yield Row(Path(name), f"{name} row {n + 1}", value)
 
@@ -245,7 +246,7 @@ def _downloaded(name: str, split: str | None) -> Any:
         return datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises dozens of kinds
         raise ValueError(
-            f"no file {name}, and no dataset that can be loaded ({_line(error)[:160]}): expected a "
+            f"no file {name}, and no dataset that can be loaded ({one_line(error)[:160]}): expected a "
             f"file ({', '.join(ENDINGS)}) or OWNER/NAME:SPLIT on the Hugging Face Hub; check the name."
         ) from error
 
@@ -262,7 +263,3 @@ def library(name: str) -> Any:
         raise ValueError(
             f"no library {name}: expected it for these questions; run pip install 'rvelens[data]'."
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -69,6 +69,14 @@ Suffix = Annotated[
 Reviewed = Annotated[
     bool, typer.Option("--reviewed", help="Use only pairs that were accepted or edited.")
 ]
+WithoutPairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--without-pairs",
+        metavar="FILE",
+        help="Leave out questions that are in a file of pairs.",
+    ),
+]
 AnyText = Annotated[
     bool, typer.Option("--any-text", help="Also use texts that differ in more than one word.")
 ]

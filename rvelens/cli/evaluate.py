@@ -23,6 +23,7 @@ from rvelens.cli.common import (
     Relation,
     Settings,
     Suffix,
+    WithoutPairs,
     bar,
     check_images,
     check_model_options,
@@ -81,14 +82,7 @@ def evaluate(
             help="Wording of R-Bench's marked questions: words or published.", show_default="words"
         ),
     ] = None,
-    pairs_left_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--without-pairs",
-            metavar="FILE",
-            help="Leave out questions that are in a file of pairs.",
-        ),
-    ] = None,
+    pairs_left_out: WithoutPairs = None,
     limit: Limit = None,
     prompt: Prompt = "chat",
     suffix: Suffix = "",

@@ -23,6 +23,7 @@ from rvelens.cli.common import (
     Model,
     Reviewed,
     Settings,
+    WithoutPairs,
     bar,
     check_model_options,
     emit_json,
@@ -31,8 +32,8 @@ from rvelens.cli.common import (
     status,
     warn,
 )
-from rvelens.cli.evaluate import parameters_by_method
-from rvelens.cli.study import options_of, refuse_missing
+from rvelens.cli.methods import parameters_by_method
+from rvelens.cli.study import options_of, refuse_missing, refuse_reviewed_alone
 from rvelens.files.atomic import write_json, write_text
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.interventions.methods import METHODS, check_parameters
@@ -83,14 +84,7 @@ def reproduce(
     images: Annotated[Path | None, typer.Option(help="The folder of the pairs' images.")] = None,
     reviewed: Reviewed = False,
     any_text: AnyText = False,
-    pairs_left_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--without-pairs",
-            metavar="FILE",
-            help="Leave out questions that are in a file of pairs.",
-        ),
-    ] = None,
+    pairs_left_out: WithoutPairs = None,
     setting: Settings = None,
     option: Annotated[
         list[str] | None,
@@ -102,18 +96,20 @@ def reproduce(
     limit: Limit = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Of yes/no questions.", show_default="llava_v1, or chat with a suffix"),
+        typer.Option(
+            help="Prompt of yes/no questions.", show_default="llava_v1, or chat and a suffix"
+        ),
     ] = None,
     suffix: Annotated[
         str | None,
-        typer.Option(help="Behind yes/no questions.", show_default="asks chat for one word"),
+        typer.Option(help="Text after yes/no questions.", show_default="asks chat for one word"),
     ] = None,
     open_prompt: Annotated[
         str | None,
-        typer.Option(help="Of open-ended questions.", show_default="llava_v1 for sentences"),
+        typer.Option(help="Prompt of open-ended questions.", show_default="llava_v1 for sentences"),
     ] = None,
     batch_size: BatchSize = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of draws, noise and intervals.")] = 55,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws, noise and intervals.")] = 55,
     family: FamilyName = None,
     dtype: DtypeOption = Dtype.auto,
     device_map: DeviceMap = None,
@@ -121,8 +117,8 @@ def reproduce(
 ) -> None:
     """Measure every table and figure of the paper that the data allow, beside its numbers.
 
-    The cheapest come first. The same command goes on where the last one stopped. It lists what is
-    missing, and where that is published. Exit code 1 where something failed or nothing ran.
+    The cheapest come first. Run the same command again to resume. It lists what is missing, and where
+    that is published. Exit code 1 where something failed or nothing ran.
     """
     from rvelens.studies.reproduce.plan import Request, make_rows
     from rvelens.studies.reproduce.targets import TARGETS, choose
@@ -203,10 +199,7 @@ def _profile(profile: str | None, model: str) -> tuple[ARSProfile | None, str]:
 def _pairs(pairs: Path | None, images: Path | None, reviewed: bool) -> tuple[ContrastivePair, ...]:
     if (pairs is None) != (images is None):
         raise ValueError("--pairs and --images go together: expected both or none; name the other.")
-    if reviewed and pairs is None:
-        raise ValueError(
-            "--reviewed without --pairs: expected a file of reviewed pairs; pass it as --pairs."
-        )
+    refuse_reviewed_alone(reviewed, pairs)
     if pairs is None or images is None:
         return ()
     return tuple(load_pairs(pairs, images, reviewed=reviewed))

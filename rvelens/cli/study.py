@@ -271,10 +271,7 @@ def _pairs(
         found = load_pairs(pairs, images, reviewed=reviewed)
         drawn = np.random.default_rng(55).permutation(len(found))[:limit]
         return [found[n] for n in sorted(drawn)]
-    if reviewed and pairs is None:
-        raise ValueError(
-            "--reviewed without --pairs: expected a file of reviewed pairs; pass it as --pairs."
-        )
+    refuse_reviewed_alone(reviewed, pairs)
     if pairs is None and images is None and of_scenes:
         return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))
     raise ValueError(
@@ -282,6 +279,14 @@ def _pairs(
         "for `rvelens scan`, or --benchmark action-scenes, which makes its own pairs; pass one of "
         "these."
     )
+
+
+def refuse_reviewed_alone(reviewed: bool, pairs: Path | None) -> None:
+    """Raise ValueError for --reviewed where no file of pairs is given."""
+    if reviewed and pairs is None:
+        raise ValueError(
+            "--reviewed without --pairs: expected a file of reviewed pairs; pass it as --pairs."
+        )
 
 
 def refuse_missing(pairs: Path | None, images: Path | None) -> None:

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from rvelens.convert.shards import read_object
+from rvelens.files.atomic import one_line
 
 # Rows of the vocabulary are padded to a multiple of this, as in transformers' own LLaVA weights.
 VOCAB_MULTIPLE = 64
@@ -112,7 +113,7 @@ def _strict(kind: Any, values: dict[str, Any], source: Any) -> Any:
     try:
         return kind(**{key: value for key, value in values.items() if value is not None})
     except (StrictDataclassError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error).rstrip(".")
         raise ValueError(
             f"{source} makes no {kind.__name__} ({reason}): expected valid values; correct the "
             "file."
@@ -136,7 +137,7 @@ def read_tokenizer(src: Path) -> PreTrainedTokenizerFast:
         found = AutoTokenizer.from_pretrained(src, config=LlamaConfig(), legacy=True)
         backend = found.backend_tokenizer
     except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error)[:100]
         raise ValueError(
             f"no tokenizer in {src} ({reason}): expected tokenizer.model or tokenizer.json with "
             "tokenizer_config.json; download these files too."

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from rvelens.benchmarks import Item
+from rvelens.files.atomic import one_line
 from rvelens.interventions import ContrastProcessor, icd_negative, text_negative, vcd_negative
 from rvelens.interventions.icd import disturbed_prompt
 from rvelens.interventions.methods import Method
@@ -330,14 +331,7 @@ def answer_items(
     """
     if methods[0].of_question is not None:
         return [_answer_by_itself(model, methods[0], item, decoding) for item in items]
-    images: dict[str, Image.Image] = {}
-    errors: dict[str, str] = {}
-    for item in items:
-        if item.image not in images and item.image not in errors:
-            try:
-                images[item.image] = item.load()
-            except (ValueError, OSError, MemoryError) as error:
-                errors[item.image] = _reason(error)
+    images, errors = load_pictures(items)
     asked = [item for item in items if item.image in images]
     said: dict[str, list[tuple[str, float | None]]] = {}
     if asked:
@@ -361,7 +355,7 @@ def answer_items(
             if len(items) > 1:  # one question that cannot be asked must not lose the others
                 each = [answer_items(model, methods, [item], decoding) for item in items]
                 return [one for (one,) in each]
-            errors[items[0].image] = _reason(error)
+            errors[items[0].image] = reason_of(error)
     return [
         [Answer(item.id, *one) for one in said[item.id]]
         if item.id in said
@@ -377,9 +371,22 @@ def _answer_by_itself(
     try:
         method = method.for_question(model, item)
     except (ValueError, OSError) as error:
-        return [Answer(item.id, error=_reason(error))]
+        return [Answer(item.id, error=reason_of(error))]
     (said,) = answer_items(model, [method], [item], decoding)
     return said
+
+
+def load_pictures(items: Sequence[Item]) -> tuple[dict[str, Image.Image], dict[str, str]]:
+    """The picture of each item by its name, read once; where it cannot be read, the reason."""
+    images: dict[str, Image.Image] = {}
+    errors: dict[str, str] = {}
+    for item in items:
+        if item.image not in images and item.image not in errors:
+            try:
+                images[item.image] = item.load()
+            except (ValueError, OSError, MemoryError) as error:
+                errors[item.image] = reason_of(error)
+    return images, errors
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -389,11 +396,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and should_reduce_batch_size(error)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why a question could not be asked, on one line."""
     if is_out_of_memory(error):
         return "there is not enough memory for this question alone"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def backing_off(

@@ -26,6 +26,11 @@ _SCRATCH_ENDING = ".partial"
 _NO_FOLDER_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line, as a file of lines keeps it."""
+    return " ".join(str(error).split())
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a file; as text, its place: "answers.jsonl line 3".

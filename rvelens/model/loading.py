@@ -13,6 +13,7 @@ import torch
 import transformers
 from huggingface_hub.utils import disable_progress_bars
 
+from rvelens.files.atomic import one_line
 from rvelens.model.hooked_lvlm import HookedLVLM, parts_of_checkpoint
 from rvelens.seam.device import execution_device
 
@@ -70,7 +71,7 @@ def _loading(name: str) -> Iterator[None]:
         if _is_ours(error):
             raise
         # The first sentence: what follows tells how to repair it in Python.
-        reason = re.split(r"\.\s+(?=[A-Z])", " ".join(str(error).split()))[0].rstrip(".")
+        reason = re.split(r"\.\s+(?=[A-Z])", one_line(error))[0].rstrip(".")
         raise ValueError(
             f"the model {name!r} cannot be loaded ({reason}): expected a folder with safetensors "
             "weights, rvelens/tiny, or a name on a hub that can be reached; check the path."

@@ -13,6 +13,7 @@ from rvelens.plots import Panel, forest
 from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, means
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 from rvelens.studies.kit.regions import check_regions, find_region, grid_of
+from rvelens.studies.kit.rows import check_read
 from rvelens.tables import Table
 from rvelens.views import VIEWS, view_images
 
@@ -47,13 +48,8 @@ def measure(setup: Setup) -> dict[str, Any]:
         return rows
 
     found = setup.each("views", benchmark.items, compute)
+    check_read(setup, benchmark.items, found)
     asked = [item for item in benchmark.items if item.id in found]
-    if not asked:
-        reason = next(iter(setup.unreadable.values()), "there are none")
-        raise ValueError(
-            f"none of {len(benchmark.items)} pictures could be read ({reason}): expected at least "
-            "one; check the files in the data folder."
-        )
     cluster = clusters(item.source for item in asked)
     values = {
         m: np.array([[found[item.id][v][m] for v in VIEWS] for item in asked], dtype=float)

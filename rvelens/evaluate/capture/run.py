@@ -15,7 +15,14 @@ import torch
 from PIL import Image
 
 from rvelens.benchmarks import Benchmark, Item
-from rvelens.evaluate.answering import backing_off, batches, is_out_of_memory, query_rows
+from rvelens.evaluate.answering import (
+    backing_off,
+    batches,
+    is_out_of_memory,
+    load_pictures,
+    query_rows,
+    reason_of,
+)
 from rvelens.evaluate.capture.points import (
     DTYPES,
     ROWS,
@@ -209,26 +216,22 @@ def _parts(
     model: HookedLVLM, names: Sequence[str], wanted: Wanted, items: Sequence[Item]
 ) -> list[Part]:
     """What is captured of each item; of what cannot be asked, the reason."""
-    images: dict[int, Image.Image] = {}
-    errors: dict[int, str] = {}
-    for n, item in enumerate(items):
+    images, errors = load_pictures(items)
+    asked = [item for item in items if item.image in images]
+    found: dict[str, Part] = {}
+    if asked:
+        pictures = [images[item.image] for item in asked]
+        texts = [f"{item.text} {wanted.suffix}".strip() for item in asked]
         try:
-            images[n] = item.load()
-        except (ValueError, OSError, MemoryError) as error:
-            errors[n] = _line(error)
-    found: dict[int, Part] = {}
-    if images:
-        texts = [f"{items[n].text} {wanted.suffix}".strip() for n in images]
-        try:
-            parts = _of_batch(model, names, wanted, list(images.values()), texts)
-            found = dict(zip(images, parts, strict=True))
+            parts = _of_batch(model, names, wanted, pictures, texts)
+            found = dict(zip([item.id for item in asked], parts, strict=True))
         except (ValueError, RuntimeError, MemoryError) as error:
             if is_out_of_memory(error) or not isinstance(error, ValueError):
                 raise
             if len(items) > 1:  # one question that cannot be asked must not lose the others
                 return [part for item in items for part in _parts(model, names, wanted, [item])]
-            errors[0] = _line(error)
-    return [found.get(n) or Part({}, errors[n]) for n in range(len(items))]
+            errors[items[0].image] = reason_of(error)
+    return [found.get(item.id) or Part({}, errors[item.image]) for item in items]
 
 
 def _of_batch(
@@ -256,7 +259,3 @@ def _of_batch(
         )
         for n in range(len(images))
     ]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

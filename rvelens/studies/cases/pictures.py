@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from rvelens.benchmarks import Item
+from rvelens.files.atomic import one_line
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.grid import ImageGrid
 from rvelens.tokens.heat import embedded, mixed, small
@@ -45,7 +46,7 @@ def pictures(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
     try:
         image = item.load()
     except ValueError as error:
-        return Pictures(None, {}, counts, " ".join(str(error).split()))
+        return Pictures(None, {}, counts, one_line(error))
     picture, grid = small(image), model.image_grid(image)
     if not layers:
         return Pictures(embedded(picture), {}, counts, "")

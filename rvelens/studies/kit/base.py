@@ -12,6 +12,7 @@ from PIL import Image
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate.answering import Answer, Decoding, answer, answer_each, backing_off, batches
 from rvelens.evaluate.run import Progress
+from rvelens.files.atomic import one_line
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile
 from rvelens.interventions.methods import Method
@@ -147,7 +148,7 @@ class Setup:
             except UnaskableError as error:
                 if len(piece) > 1:  # one question that cannot be asked must not lose the others
                     return [value for item in piece for value in run([item])]
-                self.unreadable[piece[0].id] = " ".join(str(error).split())
+                self.unreadable[piece[0].id] = one_line(error)
                 return [None]
             found = dict(zip((i.id for i in batch.items), values, strict=True))
             return [found.get(item.id) for item in piece]
@@ -202,7 +203,7 @@ class Setup:
                 try:
                     images[item.image] = item.load()
                 except ValueError as error:
-                    self.unreadable[item.image] = " ".join(str(error).split())
+                    self.unreadable[item.image] = one_line(error)
         kept = [item for item in items if item.image in images]
         texts = [self.decoding.question(item) for item in kept]
         return Batch(kept, [images[item.image] for item in kept], texts)

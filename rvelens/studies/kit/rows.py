@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,10 +69,15 @@ def each_row(
         ]
 
     found = setup.each(label, items, compute)
+    check_read(setup, items, found)
+    return found
+
+
+def check_read(setup: Setup, items: Sequence[Item], found: Mapping[str, Any]) -> None:
+    """Raise ValueError where nothing was computed of any item, since no picture could be read."""
     if not found:
         reason = next(iter(setup.unreadable.values()), "there are none")
         raise ValueError(
             f"none of {len(items)} pictures could be read ({reason}): expected at least one; check "
             "the files in the data folder."
         )
-    return found

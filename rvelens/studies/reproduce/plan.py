@@ -11,6 +11,7 @@ from typing import Any
 from rvelens.benchmarks import Benchmark, load_benchmark
 from rvelens.evaluate.answering import Decoding
 from rvelens.families import Family
+from rvelens.files.atomic import one_line
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile
 from rvelens.pairs.overlap import without_pairs
@@ -158,17 +159,13 @@ def _row(
         for one in benchmarks:
             _refuse_missing_images(one)
     except ValueError as error:
-        return Row(target, names, reason=_one_line(error), lacks_files=True)
+        return Row(target, names, reason=one_line(error), lacks_files=True)
     if lack := _lack(target, benchmarks, request):
         return Row(target, names, benchmarks, reason=lack)
     asked = sum(len(one.items) for one in benchmarks) if names else len(request.pairs)
     if target.limit_option == "n_questions":
         asked = min(asked, request.options_of(target)["n_questions"])
     return Row(target, names, benchmarks, asked)
-
-
-def _one_line(error: ValueError) -> str:
-    return " ".join(str(error).split())
 
 
 def _relation(target: Target, name: str, request: Request) -> str:
@@ -193,7 +190,7 @@ def _lack(target: Target, benchmarks: Sequence[Benchmark], request: Request) -> 
         for one in benchmarks if target.open_ended else ():
             refuse_without_judge(one, request.options_of(target)["judge_model"])
     except ValueError as error:
-        return _one_line(error)
+        return one_line(error)
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rvelens.evaluate.processes import processes
 from rvelens.evaluate.run import Progress
+from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.studies.kit.base import Setup, Shown, Work
@@ -86,7 +87,7 @@ def reproduce(
         except ValueError as error:
             if processes().count > 1:  # the others have not failed, and are no longer in step
                 raise
-            yield Result(row, reason=" ".join(str(error).split()))
+            yield Result(row, reason=one_line(error))
             continue
         if done is None:
             continue

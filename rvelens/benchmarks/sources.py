@@ -28,7 +28,7 @@ _DATASET = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture that is no file of the user's: in a cell of a frame or of a dataset.
+    """A picture in a cell of a frame or of a dataset, instead of a file.
 
     Attributes:
         key: a digest of what is there; the same key means the same pixels.

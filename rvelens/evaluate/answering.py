@@ -39,7 +39,7 @@ class Decoding:
 
     Attributes:
         prompt: a preset of the family, or a template.
-        suffix: stands behind each of a benchmark's questions, after a space; such as "Please answer
+        suffix: text after each of a benchmark's questions, behind a space; such as "Please answer
             this question with one word.", without which official rules may read few answers.
         max_new_tokens: tokens to generate at most; None for 16, and 64 for open-ended questions.
         seed: of the noise of methods that add some (VCD).

@@ -46,8 +46,8 @@ def evaluate(
     """Ask every benchmark's questions under every method, and score the answers.
 
     Everything is kept in `out/{benchmark}/{method}`: the manifest first, then answers as they come.
-    Called again with the same settings it goes on where it stopped, with the same batches, so that
-    the result is the same. Called with other methods or benchmarks, it adds them to the report.
+    Called again with the same settings, it resumes with the same batches, so that the result is the
+    same. Called with other methods or benchmarks, it adds them to the report.
 
     Args:
         model: the hooked model, without hooks that are on.

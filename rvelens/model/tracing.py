@@ -18,9 +18,9 @@ from rvelens.model.trace import Trace, TracedAnswer
 
 
 class _Steps(LogitsProcessor):
-    """Takes over what hooks recorded in the forward of each step; stands before other processors.
+    """Stores what hooks recorded in the forward of each step; runs before other processors.
 
-    The forward of a second branch, as contrastive decoding runs it, comes later and is written over.
+    Contrastive decoding runs the forward of its second branch later; that record is overwritten.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class _Steps(LogitsProcessor):
 
 
 class _LogProbs(LogitsProcessor):
-    """Notes the log-probability of each token that is taken; stands behind all other processors."""
+    """Stores the log-probability of each generated token; runs after all other processors."""
 
     def __init__(self) -> None:
         self.taken: list[Tensor] = []

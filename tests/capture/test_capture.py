@@ -125,7 +125,7 @@ def test_a_run_goes_on_and_refuses_other_settings(tiny, scenes, tmp_path, monkey
     with pytest.raises(ValueError, match=r"capture\.rows was \"last\" and is \"all\""):
         capture(tiny, scenes, replace(wanted, rows="all"), tmp_path, batch_size=2)
     paths[0].write_bytes(b"torn")
-    with pytest.raises(ValueError, match="is no shard of captured tensors"):
+    with pytest.raises(ValueError, match="is not a shard of captured tensors"):
         open_capture(tmp_path)
 
 
@@ -211,7 +211,9 @@ def test_refusals(tiny, scenes, tmp_path):
         Wanted(("a b",))
     with (
         tiny.hooks([("blocks.0.hook_resid_post", lambda x, hook: x)]),
-        pytest.raises(ValueError, match="hooks are on, and a capture of them would not say so"),
+        pytest.raises(
+            ValueError, match="hooks are on, and the manifest of a capture does not record them"
+        ),
     ):
         capture(tiny, scenes, Wanted(("hook_embed",)), tmp_path / "none")
     with pytest.raises(ValueError, match="no capture in"):

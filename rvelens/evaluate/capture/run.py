@@ -51,7 +51,7 @@ class Wanted:
         rows: "last", the row that predicts the answer; or "all", every row of the prompt.
         dtype: "auto" as the model computes, else float32, bfloat16 or float16.
         prompt: a preset of the family, or a template.
-        suffix: stands behind each question, after a space.
+        suffix: text after each question, behind a space.
     """
 
     points: tuple[str, ...]
@@ -158,8 +158,8 @@ def capture(
     """
     if model.list_hooks():
         raise ValueError(
-            "hooks are on, and a capture of them would not say so: expected none; leave the "
-            "model.hooks block."
+            "hooks are on, and the manifest of a capture does not record them: expected none; leave "
+            "the model.hooks block."
         )
     out, here = Path(out), processes()
     names = matching_points(model, wanted.points, wanted.layers)

@@ -94,7 +94,7 @@ def read_entries(path: Path) -> list[Entry]:
             return _ENTRIES.validate_json((opened.metadata() or {})["questions"])
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(
-            f"{path} is no shard of captured tensors: expected what `rvelens capture` wrote; remove "
+            f"{path} is not a shard of captured tensors: expected a file of `rvelens capture`; remove "
             "the file and run the same command again."
         ) from error
 

@@ -33,7 +33,7 @@ class Shown:
         tables, figures, pages: by a short name that their files' names end in; "" for the main one.
             Pages are HTML.
         says: what it means, in sentences that claim only what the numbers confirm.
-        measured: what stands beside each cell of the paper, in its unit.
+        measured: the measured value of each cell of the paper, in the paper's unit.
     """
 
     tables: Mapping[str, Table]

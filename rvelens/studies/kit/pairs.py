@@ -53,7 +53,7 @@ def score_heads_together(
 ) -> ARSProfile | None:
     """`score_heads` by several processes, which keep what they compute in a folder.
 
-    The batches are those of one process, so the profile is the same. It goes on where it stopped.
+    The batches are those of one process, so the profile is the same. An interrupted run is resumed.
 
     Args:
         model, pairs, score, batch_size, prompt, any_text, progress: as in `score_heads`.

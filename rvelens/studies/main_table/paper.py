@@ -1,4 +1,4 @@
-"""Which measured number stands beside which cell of the paper's Tables 1, 3 and 4."""
+"""Measured numbers for the cells of the paper's Tables 1, 3 and 4."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def beside_tables(measured: Sequence[Data]) -> dict[str, Table]:
 
 
 def measured_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
-    """What stands beside the cells of the three tables."""
+    """The measured values of the cells of the three tables."""
     return {
         cell: Estimate(**number)
         for table in ABOUT
@@ -49,7 +49,7 @@ def measured_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
 
 
 def compared(data: Data, cell: Cell, benchmark: str | None) -> dict[str, float] | None:
-    """The number of a model that is to stand beside a cell, measured on a benchmark of that name.
+    """The measured number for a cell of the paper, on a benchmark of that name.
 
     It is the mean over the published lists where there are some, else over all questions. None where
     it was not measured, or on other relations than the cell's.
@@ -100,7 +100,7 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
 
 
 def _notes(measured: Sequence[Data]) -> Iterator[str]:
-    """Why something that was measured stands beside nothing, and which number stands there."""
+    """Why a measured number has no cell of the paper, and which number is in a cell."""
     paper = {str(cell.benchmark) for table in ABOUT for cell in load(table)}
     yield from without_number(data["model"] for data in measured)
     yield from _fewer(measured)

@@ -1,4 +1,4 @@
-"""Which measured score stands beside which cell of the paper's Table 2."""
+"""Measured scores for the cells of the paper's Table 2."""
 
 from __future__ import annotations
 

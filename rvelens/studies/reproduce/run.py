@@ -65,7 +65,7 @@ def reproduce(
 ) -> Iterator[Result]:
     """Measure rows in the order given, each in a folder of its own below `out`.
 
-    A row goes on where it stopped. A row that fails says why, and the next one runs; in several
+    An interrupted row is resumed. A row that fails says why, and the next one runs; in several
     processes, which share each row, it ends the run. All but the first have no results.
 
     Args:

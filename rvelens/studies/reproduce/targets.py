@@ -21,7 +21,7 @@ _LAYERS = (
 _PROMPT = "The paper does not print its prompt; --prompt and --suffix take another."
 _SUBSET = (
     "Which questions of R-Bench are of action or spatial relations was not published; a rule on "
-    "their words chooses. --rbench all asks all of them, which stand beside no number."
+    "their words chooses. --rbench all asks all of them, for which the paper has no number."
 )
 _MARKS = (
     "The paper does not say whether R-Bench (Instance) marks boxes or masks; both are measured."
@@ -132,8 +132,8 @@ TARGETS: tuple[Target, ...] = (
         "figure10", ("figure10",), "object-vs-action", (("amber-existence", "amber-relation"),),
         methods=("vanilla",), limit_option="n_photographs",
         leaves_open=(
-            "The paper's questions about objects were not published: AMBER's take their place, and "
-            "stand beside no number.",
+            "The paper's questions about objects were not published: AMBER's replace them, and "
+            "the paper has no number for these.",
         ),
     ),
     Target(

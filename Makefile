@@ -21,7 +21,7 @@ types: .venv/installed
 unit: .venv/installed
 	$(BIN)/pytest -n 2
 
-# While one works: lint, types and the core's tests but the slow ones, side by side.
+# While you work: lint, types, and the core's tests on three families without the slow ones.
 CORE := tests/hooks tests/seam tests/tokens tests/model tests/heads \
 	tests/interventions/test_methods.py $(wildcard tests/families/test_families*.py) \
 	tests/families/test_registry.py
@@ -30,7 +30,7 @@ quick: .venv/installed
 	$(MAKE) --no-print-directory -j 2 lint types core
 
 core: .venv/installed
-	$(BIN)/pytest -n 2 -q -m "not slow" $(CORE)
+	$(BIN)/pytest -n 2 -q -m "not slow and not breadth" $(CORE)
 
 # Kills, fuzzing and malformed inputs: what was tried and what survived, in less than half an hour.
 torture: .venv/installed

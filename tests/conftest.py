@@ -8,13 +8,25 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from tiny_models import IMAGES, QUESTIONS, build
+from tiny_models import FAMILIES, IMAGES, QUESTIONS, build
 
 from rvelens import ARSProfile, HookedLVLM
 
 # A machine that does other work is no reason to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+# A padded batch, three axes of positions, sliding windows: `make quick` runs these families alone.
+QUICK_FAMILIES = {"llava", "qwen2_5_vl", "gemma3"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of further families as `breadth`."""
+    further = set(FAMILIES) - QUICK_FAMILIES
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec and any(isinstance(v, str) and v in further for v in callspec.params.values()):
+            item.add_marker(pytest.mark.breadth)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from rvelens import ARSProfile, HookedLVLM, attach_tokens
 from rvelens.hooks import ars_caching_hooks, head_mask_hooks, rve_hooks
 from rvelens.hooks.region import dilution_hooks
 
+pytestmark = pytest.mark.slow
 LAYERS = range(3)
 
 

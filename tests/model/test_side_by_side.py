@@ -16,6 +16,8 @@ from rvelens.speed import sharing
 from rvelens.speed.counts import count_arithmetic, count_operations
 from rvelens.speed.shapes import Shape, build
 
+pytestmark = pytest.mark.slow
+
 
 class Rows:
     """Counts the rows that each layer of a decoder runs, forward by forward."""

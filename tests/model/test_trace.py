@@ -28,6 +28,8 @@ from rvelens.model.trace import Trace, TracedAnswer
 from rvelens.model.tracing import check_traced, pieces_of
 from rvelens.tokens.grid import ImageGrid, single_tile
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"layers": [0, 1, 2], "k": 3, "alpha": 0.3, "beta": 1.0}
 N = 5
 

@@ -174,6 +174,7 @@ def test_a_hook_of_ones_own_answers_as_alone(name, own):
         assert torch.equal(ids[:, 1], model.generate(**inputs, **options)[:, -NEW:])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("own", OWN)
 def test_evaluate_gives_a_method_of_ones_own_its_answers(model, own):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rvelens.app.markup import escape
-from rvelens.plots.style import role, spread
+from rvelens.plots.style import place_labels, role
 
 WIDTH, HEIGHT = 430, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 66, 14, 46
@@ -93,7 +93,7 @@ def _label_heights(wanted: list[float]) -> list[float]:
     """Where labels stand so that none covers another."""
     height = HEIGHT - _TOP - _BOTTOM
     shares = (np.array(wanted) - _TOP) / height
-    return (_TOP + height * spread(shares, np.full(len(wanted), 15 / height))).tolist()
+    return (_TOP + height * place_labels(shares, np.full(len(wanted), 15 / height))).tolist()
 
 
 def _point(name: str, n: int, row: Mapping[str, Any], x: Any, y: Any, label: float) -> str:

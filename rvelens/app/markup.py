@@ -15,7 +15,7 @@ from PIL import Image
 from rvelens.app.asking import Said
 from rvelens.app.pictures import gradient
 from rvelens.evaluate.render import tables
-from rvelens.studies.cases.pictures import embedded
+from rvelens.studies.cases.pictures import to_data_uri
 
 
 def escape(text: str) -> str:
@@ -61,7 +61,7 @@ def side_by_side(cards: Iterable[str]) -> str:
 def figures(pictures: Iterable[tuple[Image.Image, str]]) -> str:
     """Pictures with captions in a row."""
     each = [
-        f'<figure><img src="{embedded(picture)}" alt="{escape(caption)}">'
+        f'<figure><img src="{to_data_uri(picture)}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for picture, caption in pictures
     ]

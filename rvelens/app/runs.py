@@ -14,7 +14,7 @@ from rvelens.benchmarks import BENCHMARKS, Benchmark, Item, load_benchmark
 from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.scoring import read_answers
-from rvelens.evaluate.store import answer_lines, read
+from rvelens.evaluate.store import answer_lines, stored_answers
 from rvelens.files.atomic import read_json
 from rvelens.files.paths import below
 from rvelens.model.prompts import load_image
@@ -132,7 +132,7 @@ def _items(folder: Path, benchmark: str, data: Path | None) -> dict[str, Item]:
             row = line.value()
             found[row["id"]] = known.get(row["id"]) or _item(row, data)
         except (ValueError, KeyError, TypeError):
-            continue  # `read` names such a line
+            continue  # `stored_answers` names such a line
     return found
 
 
@@ -192,7 +192,7 @@ def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
 
 def _whole(run: Run, benchmark: str, method: str) -> dict[str, Any]:
     """A method's answers, all that the report counts."""
-    found = read(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
+    found = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
     rules = run.report["benchmarks"][benchmark]["rules"]
     counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
     if len(found) < counted:

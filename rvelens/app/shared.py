@@ -12,7 +12,7 @@ import gradio as gr
 from rvelens.app.markup import escape, message
 from rvelens.benchmarks.action_scenes import Question, contrastive_pairs, make_questions
 from rvelens.heads.pair import ContrastivePair
-from rvelens.studies.cases.pictures import embedded, small
+from rvelens.studies.cases.pictures import small, to_data_uri
 
 N_SCENES = 8
 # A field for a path: one line that scrolls, and a row of its own where the page is narrow.
@@ -67,7 +67,7 @@ def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
     """Pictures to click on, numbered by `data-scene`."""
     each = [
         f'<button type="button" data-scene="{n}" title="{escape(caption)}">'
-        f'<img src="{embedded(small(image, 160))}" alt="{escape(caption)}"></button>'
+        f'<img src="{to_data_uri(small(image, 160))}" alt="{escape(caption)}"></button>'
         for n, (image, caption) in enumerate(zip(images, captions, strict=True))
     ]
     return f'<div class="rv-scenes">{"".join(each)}</div>'

@@ -14,8 +14,8 @@ from rvelens.app.markup import escape, note
 from rvelens.app.shared import KEPT, PATH, told
 from rvelens.files.atomic import one_line
 from rvelens.files.paths import below
-from rvelens.pairs.review import Row, Span, decide, load, marks, pending
-from rvelens.studies.cases.pictures import embedded, small
+from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewed
+from rvelens.studies.cases.pictures import small, to_data_uri
 
 
 def build() -> None:
@@ -87,7 +87,7 @@ def _rows(file: str) -> list[Row]:
         raise ValueError(
             "no file is given: expected a file that `rvelens pairs make` wrote; enter its path."
         )
-    return load(file.strip())
+    return read_reviewed(file.strip())
 
 
 def _folder(folder: str) -> Path:
@@ -123,7 +123,7 @@ def pair_card(rows: list[Row], row: Row, folder: Path) -> str:
     first, second = (marked(text, span) for text, span in zip(texts, spans, strict=True))
     try:
         frame = small(read_picture(below(folder, row["image"])))
-        shown = f'<figure><img src="{embedded(frame)}" alt="the picture of the pair"></figure>'
+        shown = f'<figure><img src="{to_data_uri(frame)}" alt="the picture of the pair"></figure>'
     except ValueError as error:
         shown = note(one_line(error))
     state = row["decision"] or "undecided"

@@ -17,7 +17,7 @@ from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
 from rvelens.studies.cases.page import case
-from rvelens.studies.cases.pictures import Pictures, colour, embedded, pictures, small
+from rvelens.studies.cases.pictures import Pictures, colour, draw_cases, small, to_data_uri
 
 PAGE = 6
 
@@ -176,7 +176,7 @@ def _key(seen: Pictures) -> str:
 
 def _plain(item: Item) -> Pictures:
     try:
-        return Pictures(embedded(small(item.load())), {}, {}, "")
+        return Pictures(to_data_uri(small(item.load())), {}, {}, "")
     except ValueError as error:
         return Pictures(None, {}, {}, one_line(error))
 
@@ -193,4 +193,4 @@ def _marked(loaded: Loaded, run: Run, benchmark: str, item: Item) -> Pictures:
     method = make_method("rve", loaded.model, loaded.profile, **settings)
     text = f"{item.text} {decoding['suffix']}".strip()
     _, masks = look(loaded.model, method, [image], [text], decoding["prompt"])
-    return pictures(loaded.model, item, tokens_by_layer(masks))
+    return draw_cases(loaded.model, item, tokens_by_layer(masks))

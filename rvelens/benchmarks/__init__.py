@@ -18,18 +18,18 @@ __all__ = ["BENCHMARKS", "RELATIONS", "Benchmark", "Item", "load_benchmark", "lo
 
 # Name to a function of the data folder, with what options that benchmark has as keywords.
 BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
-    "pope-random": partial(pope.load, "random"),
-    "pope-popular": partial(pope.load, "popular"),
-    "pope-adversarial": partial(pope.load, "adversarial"),
-    "amber-relation": partial(amber.load, "relation"),
-    "amber-existence": partial(amber.load, "existence"),
-    "rbench-image": partial(rbench.load, "image"),
-    "rbench-instance-box": partial(rbench.load, "instance-box"),
-    "rbench-instance-mask": partial(rbench.load, "instance-mask"),
-    "mmrel-real": partial(mmrel.load, "real"),
-    "mmrel-dalle": partial(mmrel.load, "dalle"),
-    "mmrel-open": partial(mmrel.load, "open"),
-    "action-scenes": scenes.load,
+    "pope-random": partial(pope.load_pope, "random"),
+    "pope-popular": partial(pope.load_pope, "popular"),
+    "pope-adversarial": partial(pope.load_pope, "adversarial"),
+    "amber-relation": partial(amber.load_amber, "relation"),
+    "amber-existence": partial(amber.load_amber, "existence"),
+    "rbench-image": partial(rbench.load_rbench, "image"),
+    "rbench-instance-box": partial(rbench.load_rbench, "instance-box"),
+    "rbench-instance-mask": partial(rbench.load_rbench, "instance-mask"),
+    "mmrel-real": partial(mmrel.load_mmrel, "real"),
+    "mmrel-dalle": partial(mmrel.load_mmrel, "dalle"),
+    "mmrel-open": partial(mmrel.load_mmrel, "open"),
+    "action-scenes": scenes.load_scenes,
     "action-scenes-turns": scenes.load_turns,
     "action-scenes-open": scenes.load_open,
 }
@@ -68,7 +68,7 @@ def load_benchmark(
     if data == "hub" and sources(name):
         from rvelens.benchmarks import hub  # it brings libraries that a folder does not need
 
-        benchmark = hub.load(name)
+        benchmark = hub.load_from_hub(name)
         return benchmark if limit is None else benchmark.sample(limit)
     data = None if data == "hub" else data
     if data is not None and not Path(data).is_dir():

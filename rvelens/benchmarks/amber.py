@@ -15,7 +15,7 @@ TRUTH = "annotations.json"
 PUBLISHED = {"existence": 4924, "relation": 1664}
 
 
-def load(part: str, data: Path | None) -> Benchmark:
+def load_amber(part: str, data: Path | None) -> Benchmark:
     """The discriminative questions of one part, "existence" or "relation".
 
     Anywhere below `data`: query_discriminative-{part}.json, the annotations.json that lies

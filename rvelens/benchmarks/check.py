@@ -13,7 +13,7 @@ from rvelens.benchmarks import load_benchmark
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found.
+    """What `check_files` reports.
 
     Attributes:
         benchmark: its name.
@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def check(name: str, data: str | Path | None = None) -> Check:
+def check_files(name: str, data: str | Path | None = None) -> Check:
     """Look over a benchmark's files without opening an image.
 
     Args:

@@ -24,7 +24,7 @@ from rvelens.benchmarks.files import sha256
 from rvelens.benchmarks.pope import PUBLISHED
 from rvelens.benchmarks.published import sources
 from rvelens.benchmarks.rows import Row, collect
-from rvelens.benchmarks.sources import library
+from rvelens.benchmarks.sources import import_library
 from rvelens.model.prompts import load_image
 
 HUB = "hub"
@@ -57,7 +57,7 @@ COPIES: Mapping[str, Copy] = {
 ELSEWHERE: Mapping[str, str] = {"amber": "qgallouedec/amber (discriminative, with images)"}
 
 
-def load(name: str) -> Benchmark:
+def load_from_hub(name: str) -> Benchmark:
     """A benchmark from its copy on the Hub.
 
     Args:
@@ -157,7 +157,7 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
 
 
 def _rows(files: Sequence[Path]) -> Any:
-    datasets = library("datasets")
+    datasets = import_library("datasets")
     from datasets.exceptions import DatasetGenerationError
 
     try:

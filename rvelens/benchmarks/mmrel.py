@@ -17,7 +17,7 @@ OPEN = {"open", "generative"}
 LEFT_OUT = {"adversarial", "tuning", "finetuning"}
 
 
-def load(part: str, data: Path | None, *, relation: str = "all") -> Benchmark:
+def load_mmrel(part: str, data: Path | None, *, relation: str = "all") -> Benchmark:
     """One part of MMRel: "real" and "dalle" are yes/no questions, "open" is open-ended.
 
     Reads every .json and .jsonl file below `data` in whose path, from `data` on, a word tells

@@ -83,7 +83,7 @@ def load_questions(
     labels = tuple(dict.fromkeys(item.reference for item in items if item.reference is not None))
     given = tuple(one.strip() for one in choices.split(",") if one.strip())
     is_yes_no = chosen in rules.YES_NO
-    matches = {**rules.TEXT, "choice": rules.Choice(given or labels)}.get(chosen)
+    matches = {**rules.TEXT, "choice": rules.ChoiceRule(given or labels)}.get(chosen)
     return Benchmark(
         slug(name or source.name),
         items,
@@ -96,7 +96,7 @@ def load_questions(
     )
 
 
-def describe(benchmark: Benchmark) -> str:
+def describe_source(benchmark: Benchmark) -> str:
     """How many questions there are, about what, and by which rule their answers are read."""
     images = len({item.image for item in benchmark.items})
     labels = Counter(item.label for item in benchmark.items)

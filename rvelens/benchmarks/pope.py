@@ -12,7 +12,7 @@ from rvelens.benchmarks.rows import Row, collect
 PUBLISHED = 3000
 
 
-def load(split: str, data: Path | None) -> Benchmark:
+def load_pope(split: str, data: Path | None) -> Benchmark:
     """One split of POPE on MS-COCO.
 
     Anywhere below `data`: coco_pope_{split}.json (or .jsonl), and the images of COCO's val2014 by

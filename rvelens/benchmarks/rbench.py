@@ -42,7 +42,7 @@ BoxLike = Sequence[float]
 WORDINGS = ("words", "published")
 
 
-def load(
+def load_rbench(
     kind: str, data: Path | None, *, relation: str = "all", wording: str = "words"
 ) -> Benchmark:
     """One kind of R-Bench: "image", "instance-box" or "instance-mask".

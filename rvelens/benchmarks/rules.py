@@ -95,7 +95,7 @@ def contains(answer: str, reference: str) -> bool | None:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceRule:
     """The answer names one label of the choices and no other one; single letters must come first.
 
     A choice within a longer one counts as the longer one: "red" in "dark red". An answer that names

@@ -11,10 +11,10 @@ from typing import Any
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.action_scenes import (
     SPLITS,
-    ask,
     draw_scene,
     earlier_turns,
     group_of,
+    make_question,
     plan_question,
     sentence,
 )
@@ -23,7 +23,7 @@ from rvelens.benchmarks.base import Benchmark, Item
 NAME, TURNS, OPEN = "action-scenes", "action-scenes-turns", "action-scenes-open"
 
 
-def load(
+def load_scenes(
     data: Path | None = None, *, split: str = "test", n: int = 1000, seed: int = 0
 ) -> Benchmark:
     """Yes/no questions about `n` drawn scenes, with the groups PC-yes, PC-no, CP-yes and CP-no.
@@ -52,7 +52,7 @@ def load_turns(
     seed: int = 0,
     turns: int = 8,
 ) -> Benchmark:
-    """The questions of `load`, each behind earlier turns of a conversation about the same picture.
+    """The questions of `load_scenes`, each behind earlier turns about the same picture.
 
     The earlier questions are about the other person and rightly answered. A model that was trained on
     single questions gives the image less of its attention here: the dilution that the paper names,
@@ -61,15 +61,15 @@ def load_turns(
 
     Args:
         data: not needed and not read.
-        split, n, seed: as for `load`.
+        split, n, seed: as for `load_scenes`.
         turns: earlier turns, at least 1.
 
     Raises:
-        ValueError: as `load`, or no turns.
+        ValueError: as `load_scenes`, or no turns.
     """
     if turns < 1:
         raise ValueError(f"turns={turns}: expected at least 1; for none, use {NAME}.")
-    single = load(split=split, n=n, seed=seed)
+    single = load_scenes(split=split, n=n, seed=seed)
     items = tuple(
         replace(item, text=_behind(earlier_turns(seed * 1_000_000 + i, split, turns), item.text))
         for i, item in enumerate(single.items)
@@ -85,17 +85,17 @@ def _behind(turns: Sequence[tuple[str, str]], text: str) -> str:
 def load_open(
     data: Path | None = None, *, split: str = "test", n: int = 1000, seed: int = 0
 ) -> Benchmark:
-    """Two open-ended questions about each of the scenes of `load`, of the groups object and action.
+    """Two open-ended questions about each scene of `load_scenes`, in the groups object and action.
 
     "What does a man kick in the image?" and "What does a man do with a ball?"; the reference is the
     one right word, "ball" or "kick".
 
     Args:
         data: not needed and not read.
-        split, n, seed: as for `load`; `n` scenes have 2 n questions.
+        split, n, seed: as for `load_scenes`; `n` scenes have 2 n questions.
 
     Raises:
-        ValueError: as `load`.
+        ValueError: as `load_scenes`.
     """
     _check(split, n, seed)
     seeds = (seed * 1_000_000 + i for i in range(n))
@@ -125,7 +125,7 @@ def _item(split: str, seed: int) -> Item:
         truth=plan.verb == verb,
         reference=None,
         group=group_of(plan, verb),
-        regions=lambda: ask(_scene(seed, split), verb).regions,
+        regions=lambda: make_question(_scene(seed, split), verb).regions,
     )
 
 

@@ -93,9 +93,9 @@ def _of_file(path: Path, image: str) -> Source:
     if path.suffix in (".csv", ".tsv"):
         return Source(path.stem, list(_csv_rows(path)), path)
     if path.suffix == ".parquet":
-        library("pyarrow")
+        import_library("pyarrow")
         try:
-            found = library("pandas").read_parquet(path)
+            found = import_library("pandas").read_parquet(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path} is not parquet ({one_line(error)}): expected a table; write it anew."
@@ -166,7 +166,7 @@ def _of_dataset(dataset: Any, name: str, image: str) -> Source:
             f"the dataset {name} has the splits {splits}: expected one of them; name it, as in "
             f"{name}:{next(iter(dataset), 'test')}, or pass dataset[split]."
         )
-    feature = library("datasets").Image
+    feature = import_library("datasets").Image
     if isinstance(dataset.features.get(image), feature):
         dataset = dataset.cast_column(image, feature(decode=False))
     return Source(name, list(_rows(dataset, name, image, dataset)))
@@ -236,12 +236,12 @@ def _of_folder(path: Path, image: str) -> Source:
             f"{path} is a folder: expected a file ({', '.join(ENDINGS)}), or a folder that a dataset's "
             "save_to_disk wrote; name the file."
         )
-    return _of_dataset(library("datasets").load_from_disk(str(path)), path.name, image)
+    return _of_dataset(import_library("datasets").load_from_disk(str(path)), path.name, image)
 
 
 def _downloaded(name: str, split: str | None) -> Any:
     """A dataset of the Hugging Face Hub."""
-    datasets = library("datasets")
+    datasets = import_library("datasets")
     try:
         return datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises dozens of kinds
@@ -251,7 +251,7 @@ def _downloaded(name: str, split: str | None) -> Any:
         ) from error
 
 
-def library(name: str) -> Any:
+def import_library(name: str) -> Any:
     """A library that the core does not need.
 
     Raises:

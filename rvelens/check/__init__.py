@@ -4,8 +4,8 @@
 on a random image or a given one. A broken model is caught by the name of a check.
 """
 
-from rvelens.check.report import Line, Report
+from rvelens.check.report import CheckLine, CheckReport
 from rvelens.check.run import CHECKS, check
 from rvelens.check.speed import Speed
 
-__all__ = ["CHECKS", "Line", "Report", "Speed", "check"]
+__all__ = ["CHECKS", "CheckLine", "CheckReport", "Speed", "check"]

@@ -87,7 +87,7 @@ def apart(a: Float[Tensor, "*rows vocab"], b: Float[Tensor, "*rows vocab"]) -> f
     return float("nan") if distance.isnan().any() else float(distance.max())
 
 
-def reason_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an exception says, on a line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from PIL import ImageOps
 from torch import Tensor
 
-from rvelens.check.outcome import Outcome, failed, not_applicable, passed, reason_of
+from rvelens.check.outcome import Outcome, describe_error, failed, not_applicable, passed
 from rvelens.check.subject import Inputs, Subject
-from rvelens.model.prompts import image_text, render
+from rvelens.model.prompts import image_text, render_prompt
 
 
 def check_image_tokens(subject: Subject) -> Outcome:
@@ -22,7 +22,7 @@ def check_image_tokens(subject: Subject) -> Outcome:
     try:
         before, after = (embeddings_of(subject, x) for x in (subject.inputs, _inverted(subject)))
     except Exception as error:  # models count their image tokens, and say so where they are wrong
-        return failed(f"{reason_of(error)}{hint}")
+        return failed(f"{describe_error(error)}{hint}")
     if before is None or after is None:
         return not_applicable("the decoder gets no embeddings that show what follows the picture")
     moved = (before != after).any(dim=-1).to(image.device)
@@ -83,7 +83,7 @@ def embeddings_of(subject: Subject, inputs: Inputs) -> Float[Tensor, "batch key 
     return seen[-1] if seen else None
 
 
-def check_prompt(subject: Subject) -> Outcome:
+def check_prompt_tokens(subject: Subject) -> Outcome:
     """The prompt holds the tokens of its text, and beyond them only what stands for the image."""
     model = subject.model
     if model.processor is None or subject.image is None:
@@ -134,7 +134,7 @@ def _text_ids(
         ((before, after),) = model.text_around_image([question])
         return before.to(device), after.to(device)
     # The processor puts the image first by itself.
-    text = render(model.family, model.processor, question, "chat")
+    text = render_prompt(model.family, model.processor, question, "chat")
     ids = torch.tensor(model.processor.tokenizer([text])["input_ids"][0], device=device)
     return ids[:0], ids
 

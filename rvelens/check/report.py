@@ -15,7 +15,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """A named check and its result.
 
     Attributes:
@@ -43,7 +43,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What `check` reports.
 
     Attributes:
@@ -54,7 +54,7 @@ class Report:
     """
 
     facts: Mapping[str, str]
-    lines: Sequence[Line]
+    lines: Sequence[CheckLine]
     attention: Mapping[str, float] = field(default_factory=dict)
     speed: Sequence[Speed] = ()
 
@@ -64,11 +64,11 @@ class Report:
         return not self.failed
 
     @property
-    def failed(self) -> list[Line]:
+    def failed(self) -> list[CheckLine]:
         """The checks that failed."""
         return [line for line in self.lines if line.status == "failed"]
 
-    def line(self, name: str) -> Line:
+    def line(self, name: str) -> CheckLine:
         """The line of a check.
 
         Raises:

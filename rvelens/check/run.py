@@ -12,9 +12,9 @@ from PIL import Image
 
 from rvelens.check import picture, prompts, rows, whole
 from rvelens.check.facts import attention_of, facts_of
-from rvelens.check.outcome import Outcome, failed, reason_of
-from rvelens.check.report import Line, Report
-from rvelens.check.speed import measure
+from rvelens.check.outcome import Outcome, describe_error, failed
+from rvelens.check.report import CheckLine, CheckReport
+from rvelens.check.speed import measure_speed
 from rvelens.check.subject import QUESTIONS, Inputs, Subject
 from rvelens.families import Family, family_of
 from rvelens.model.hooked_lvlm import HookedLVLM, check_loaded
@@ -50,7 +50,7 @@ CHECKS: Mapping[str, NamedCheck] = {
         alone=True,
     ),
     "prompt": NamedCheck(
-        prompts.check_prompt, "tensors that you make yourself: model(**inputs)", alone=True
+        prompts.check_prompt_tokens, "tensors that you make yourself: model(**inputs)", alone=True
     ),
     "layers": NamedCheck(
         rows.check_layers, "hooks in the other layers, and the model without hooks", alone=True
@@ -96,7 +96,7 @@ def check(
     compiled: bool | None = None,
     only: Sequence[str] | None = None,
     progress: Progress = iter,
-) -> Report:
+) -> CheckReport:
     """Whether rvelens is exact on this very model, and how fast.
 
     A check that raises an error counts as failed, with the error as its reason; the others go on.
@@ -180,7 +180,7 @@ def _family(hf_model: Any, wrapper: HookedLVLM | None, family: str | Family | No
 
 def _unwrapped(hf_model: Any) -> Any:
     """The model, or a copy without hook points where it was wrapped before."""
-    return whole.twin(hf_model) if is_wrapped(hf_model) else hf_model
+    return whole._twin(hf_model) if is_wrapped(hf_model) else hf_model
 
 
 def _prompt(
@@ -190,13 +190,15 @@ def _prompt(
     return dict(batch.to(execution_device(hf_model), hf_model.dtype))
 
 
-def _stopped(name: str, error: Exception, hf_model: Any) -> Report:
+def _stopped(name: str, error: Exception, hf_model: Any) -> CheckReport:
     """The report where a model comes to no forward under rvelens."""
-    reason = reason_of(error)
+    reason = describe_error(error)
     usable = "the model in transformers, without rvelens" if name == "wrapping" else ""
-    lines = [Line(name, "failed", reason, usable=usable or CHECKS[name].usable)]
-    lines += [Line(other, "not applicable", f"{name} failed") for other in CHECKS if other != name]
-    return Report({"model": type(hf_model).__name__}, lines)
+    lines = [CheckLine(name, "failed", reason, usable=usable or CHECKS[name].usable)]
+    lines += [
+        CheckLine(other, "not applicable", f"{name} failed") for other in CHECKS if other != name
+    ]
+    return CheckReport({"model": type(hf_model).__name__}, lines)
 
 
 def _names(only: Sequence[str] | None) -> list[str]:
@@ -209,13 +211,15 @@ def _names(only: Sequence[str] | None) -> list[str]:
     return [name for name in CHECKS if only is None or name in only]
 
 
-def _report(subject: Subject, names: Iterable[Any], speed: bool, compiled: bool | None) -> Report:
+def _report(
+    subject: Subject, names: Iterable[Any], speed: bool, compiled: bool | None
+) -> CheckReport:
     kind = type(subject.model.hf_model).__name__
-    lines = [Line("wrapping", "passed", f"{kind} as {subject.model.family.name}")]
+    lines = [CheckLine("wrapping", "passed", f"{kind} as {subject.model.family.name}")]
     runs = True
     for name in names:
         if not runs and not CHECKS[name].alone:
-            lines.append(Line(name, "not applicable", "no forward runs"))
+            lines.append(CheckLine(name, "not applicable", "no forward runs"))
             continue
         lines.append(_line(name, subject))
         if name == "forward" and isinstance(subject.plain["logits"], Exception):
@@ -225,18 +229,18 @@ def _report(subject: Subject, names: Iterable[Any], speed: bool, compiled: bool 
     attention, rows = {}, []
     if runs:
         attention = _or_nothing(lambda: attention_of(subject), {})
-        rows = measure(subject, compiled) if speed else []
-    return Report(facts_of(subject), lines, attention, rows)
+        rows = measure_speed(subject, compiled) if speed else []
+    return CheckReport(facts_of(subject), lines, attention, rows)
 
 
-def _line(name: str, subject: Subject) -> Line:
+def _line(name: str, subject: Subject) -> CheckLine:
     """Run a check; an error is its failure."""
     try:
         outcome = CHECKS[name].run(subject)
     except Exception as error:  # a check that crashes has failed, and the others go on
-        outcome = failed(reason_of(error))
+        outcome = failed(describe_error(error))
     usable = CHECKS[name].usable if outcome.status == "failed" else ""
-    return Line(name, outcome.status, outcome.reason, outcome.measured, outcome.limit, usable)
+    return CheckLine(name, outcome.status, outcome.reason, outcome.measured, outcome.limit, usable)
 
 
 def _or_nothing(run: Callable[[], Any], nothing: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rvelens.check.outcome import reason_of
+from rvelens.check.outcome import describe_error
 from rvelens.check.subject import Subject
 from rvelens.speed.clock import interleaved
 from rvelens.speed.memory import peak_bytes
@@ -39,7 +39,7 @@ class Speed:
     reason: str = ""
 
 
-def measure(subject: Subject, compiled: bool) -> list[Speed]:
+def measure_speed(subject: Subject, compiled: bool) -> list[Speed]:
     """Medians of three rounds for each setting; what fails has its reason in the place of numbers."""
     device = subject.model.device
     kind = str(device) if device.type == "cuda" else "cpu"
@@ -73,7 +73,7 @@ def _measured(subject: Subject, name: str, rows: str, steered: bool, kind: str) 
             decoder = model.hf_model.get_decoder()
             peak = peak_bytes(model.device, lambda: model(**subject.inputs), decoder)
     except Exception as error:  # out of memory, for example; the other settings are still measured
-        return Speed(name, reason=reason_of(error))
+        return Speed(name, reason=describe_error(error))
     return Speed(name, prefill, decode, peak)
 
 
@@ -85,7 +85,7 @@ def _compiled(subject: Subject, kind: str) -> Speed:
             run(_TOKENS)  # compiles
             prefill, decode = _times(run, kind)
     except Exception as error:  # a model or a machine that cannot compile; the reason is shown
-        return Speed(COMPILED, reason=reason_of(error))
+        return Speed(COMPILED, reason=describe_error(error))
     return Speed(COMPILED, prefill, decode)
 
 

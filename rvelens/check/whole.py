@@ -13,10 +13,10 @@ from torch import Tensor
 from rvelens.check.outcome import (
     Outcome,
     apart,
+    describe_error,
     failed,
     not_applicable,
     passed,
-    reason_of,
     within,
 )
 from rvelens.check.subject import NEW_TOKENS, Inputs, Subject, left_padded, longer
@@ -43,7 +43,7 @@ def plain_results(hf_model: Any, inputs: Inputs) -> dict[str, Tensor | Exception
     return results
 
 
-def twin(hf_model: Any) -> Any:
+def _twin(hf_model: Any) -> Any:
     """A copy that shares the weights and has no hook points."""
     memo: dict[int, Any] = {id(p): p for p in (*hf_model.parameters(), *hf_model.buffers())}
     return copy.deepcopy(hf_model, memo)
@@ -53,7 +53,7 @@ def check_forward(subject: Subject) -> Outcome:
     """The model answers a prompt with finite numbers, and the same ones again."""
     logits = subject.plain["logits"]
     if isinstance(logits, Exception):
-        return failed(reason_of(logits))
+        return failed(describe_error(logits))
     if not bool(logits.isfinite().all()):
         return failed("some logits are NaN or infinite, before wrapping")
     first, second = subject.logits(subject.inputs), subject.logits(subject.inputs)
@@ -79,7 +79,7 @@ def check_unhooked_generation(subject: Subject) -> Outcome:
 
 def _identical(before: Tensor | Exception, after: Tensor, what: str) -> Outcome:
     if isinstance(before, Exception):
-        return failed(f"before wrapping: {reason_of(before)}")
+        return failed(f"before wrapping: {describe_error(before)}")
     if before.shape != after.shape or not torch.equal(before.to(after.device), after):
         return failed(f"{what} differ before and after wrapping")
     return passed(f"{what} are bit-identical before and after wrapping")

@@ -20,7 +20,7 @@ from rvelens.cli.common import (
     check_model_options,
     emit_json,
     err,
-    load_model,
+    open_model,
     out,
     status,
 )
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _RVE_ONLY = ("profile", "k", "alpha", "scope", "denoise", "max_entropy")
 
 
-def ask(
+def ask_command(
     model: Model,
     image: Annotated[Path, typer.Argument(help="A PNG, JPEG or other image file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
@@ -135,7 +135,13 @@ def ask(
             f"a question is {question!r}: expected a sentence; pass a non-empty string."
         )
     # Below what is refused at once, since they bring along what only answering needs.
-    from rvelens.cli.steering import answer, draw, parse_region, region_method, same_wording
+    from rvelens.cli.steering import (
+        answer_question,
+        draw,
+        parse_region,
+        region_method,
+        same_wording,
+    )
     from rvelens.evaluate.answering import Decoding
     from rvelens.evaluate.intervention import Intervention
     from rvelens.interventions.methods import check_parameters, make_method
@@ -155,7 +161,7 @@ def ask(
             check_parameters("rve", given, ranking)
         elif beta is not None:
             region_hooks(torch.ones(1, 1, dtype=torch.bool), [], beta)  # refuses what cannot be
-    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
     grid = _grid(hooked, image, save, region)
     if steer is not None:
         method = steer.method(hooked)
@@ -167,8 +173,8 @@ def ask(
         check_profile_of(hooked, ranking)
         method = make_method("rve", hooked, ranking, **given)
     with status("answering"):
-        plain = answer(hooked, make_method("vanilla", hooked), image, question, decoding)
-        steered = answer(hooked, method, image, question, decoding)
+        plain = answer_question(hooked, make_method("vanilla", hooked), image, question, decoding)
+        steered = answer_question(hooked, method, image, question, decoding)
     if save is not None and grid is not None:
         draw(hooked, method, image, question, decoding, grid, save)
     if save_manifest is not None:

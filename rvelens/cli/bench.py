@@ -12,7 +12,7 @@ import typer
 from rvelens import speed as measure
 from rvelens.cli.common import Json, bar, emit_json, out
 from rvelens.heads.layers import format_layers
-from rvelens.speed import PLAIN, PLAIN_COMPILED, Result
+from rvelens.speed import PLAIN, PLAIN_COMPILED, BenchResult
 from rvelens.speed.memory import check_room
 from rvelens.tables import Table
 
@@ -63,7 +63,7 @@ def bench(
         check_room(0.0, device)  # whether it is there; how much it holds is seen with the shape
         options = {"runs": runs, "new_tokens": new_tokens, "device": device, "compiled": compiled}
         steps = lambda items, label: bar(label)(items)  # noqa: E731
-        result = measure.run(shape, progress=steps, **options)
+        result = measure.run_bench(shape, progress=steps, **options)
     if json:
         emit_json(result)
     elif markdown:
@@ -72,7 +72,7 @@ def bench(
         _print(result)
 
 
-def _print(result: Result) -> None:
+def _print(result: BenchResult) -> None:
     console = out()
     console.print(_generation(result))
     for note in _notes(result):
@@ -101,7 +101,7 @@ COLUMNS = (
 )
 
 
-def _rows(result: Result) -> list[tuple[str, ...]]:
+def _rows(result: BenchResult) -> list[tuple[str, ...]]:
     """A row for each setting; a cell of what was not measured is empty."""
     kernels = result.get("kernels", {})
     breaks = result.get("graph_breaks", {})
@@ -118,16 +118,16 @@ def _rows(result: Result) -> list[tuple[str, ...]]:
     return rows
 
 
-def _generation(result: Result) -> Table:
+def _generation(result: BenchResult) -> Table:
     return Table("", COLUMNS, _rows(result))
 
 
-def as_markdown(result: Result) -> str:
+def as_markdown(result: BenchResult) -> str:
     """The table of generation as Markdown, as the README has it."""
     return _generation(result).to_markdown()
 
 
-def _notes(result: Result) -> Iterator[str]:
+def _notes(result: BenchResult) -> Iterator[str]:
     """What the columns mean, and why a cell is empty."""
     seconds = result["seconds"]
     compiled = f", compiled {seconds[PLAIN_COMPILED]:.3f} s" if PLAIN_COMPILED in seconds else ""
@@ -146,7 +146,7 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"Graph breaks of {name} were not counted: {reason}"
 
 
-def _memory(result: Result) -> Table:
+def _memory(result: BenchResult) -> Table:
     columns = ("ARS capture, all layers", "forward alone", "+ last row", "+ all rows", "kept")
     rows = [
         (f"{row['keys']} keys", *(_size(row[name]) for name in ("forward", "last", "all", "kept")))

@@ -22,7 +22,7 @@ from rvelens.cli.common import (
     bar,
     check_images,
     check_model_options,
-    load_model,
+    open_model,
     out,
     status,
     warn,
@@ -34,14 +34,14 @@ from rvelens.cli.questions import (
     Questions,
     Rule,
     own_questions,
+    print_sources,
     refuse_without_benchmark,
-    show,
 )
 from rvelens.files.paths import check_new_folder
 from rvelens.heads.layers import parse_layers
 
 
-def capture(
+def capture_command(
     model: Model,
     points: Annotated[
         str,
@@ -76,7 +76,7 @@ def capture(
     The size is printed before it starts. Run the same command again to resume.
     Under `accelerate launch -m rvelens capture ...` several processes share the work.
     """
-    from rvelens.evaluate.capture.run import Wanted, check_room, estimate
+    from rvelens.evaluate.capture.run import CaptureRequest, check_disk_space, estimate_size
     from rvelens.evaluate.capture.run import capture as store
 
     own = own_questions(questions, images, column, rule, limit)
@@ -90,21 +90,21 @@ def capture(
             "or --questions FILE."
         )
     patterns = tuple(part.strip() for part in points.split(",") if part.strip())
-    wanted = Wanted(patterns, None, rows, store_dtype, prompt, suffix)
+    wanted = CaptureRequest(patterns, None, rows, store_dtype, prompt, suffix)
     if layers is not None:
         parse_layers(layers, None, 10_000)  # its form, before the model is loaded
     check_model_options(model, family, device_map, prompt)
     check_images(loaded)
     check_new_folder(output)
-    show(own)
-    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    print_sources(own)
+    hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
     if layers is not None:
         chosen = tuple(parse_layers(layers, None, hooked.n_layers))
-        wanted = Wanted(patterns, chosen, rows, store_dtype, prompt, suffix)
+        wanted = CaptureRequest(patterns, chosen, rows, store_dtype, prompt, suffix)
     with status("measuring the first batch"):
-        size = estimate(hooked, loaded[0], wanted, batch_size)
+        size = estimate_size(hooked, loaded[0], wanted, batch_size)
     warn(str(size))
-    check_room(output, size)
+    check_disk_space(output, size)
     index = store(hooked, loaded[0], wanted, output, batch_size=batch_size, progress=bar("capture"))
     if index is not None:
         out().print(f"tensors in {output}, index in {index}", soft_wrap=True)

@@ -23,7 +23,7 @@ from rvelens.cli.common import (
 _WIDTH = 80
 
 
-def check(
+def check_command(
     model: Model,
     image: Annotated[
         Path | None, typer.Option(help="A picture.", show_default="a random one")

@@ -135,7 +135,7 @@ def status(message: str) -> Iterator[None]:
         yield
 
 
-def load_model(
+def open_model(
     name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
 ) -> HookedLVLM:
     """`rvelens.model.loading.load_model` behind a spinner."""

@@ -17,7 +17,7 @@ convert = typer.Typer(
 
 
 @convert.callback()
-def root() -> None:
+def _group() -> None:
     """Let `sharegpt4v` be a subcommand, though there is no other yet."""
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rvelens.benchmarks import BENCHMARKS
 from rvelens.benchmarks.check import Check
-from rvelens.benchmarks.check import check as look_over
+from rvelens.benchmarks.check import check_files as look_over
 from rvelens.cli.common import Json, emit_json, out, status
 
 data = typer.Typer(help="Check the files of a benchmark.")
@@ -18,12 +18,12 @@ SHOWN = 5
 
 
 @data.callback()
-def root() -> None:
+def _group() -> None:
     """Check the files of a benchmark."""
 
 
-@data.command()
-def check(
+@data.command("check")
+def check_data(
     benchmark: Annotated[str, typer.Option(help=f"{', '.join(BENCHMARKS)}.")],
     folder: Annotated[
         Path | None,

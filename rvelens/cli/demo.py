@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rvelens.cli.common import Json, bar, check_model_options, emit_json, load_model, out
+from rvelens.cli.common import Json, bar, check_model_options, emit_json, open_model, out
 from rvelens.files.atomic import write_json, write_text
 from rvelens.files.paths import refuse_foreign
 
@@ -44,17 +44,17 @@ def demo(
         refuse_foreign(files, files[0], "heads_and_region")
     check_model_options(model)
     # Float32 whatever the weights were saved in, so that no two logits are equal by rounding.
-    hooked = load_model(model, dtype="float32")
-    result = report.run(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
+    hooked = open_model(model, dtype="float32")
+    result = report.run_demo(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
     if save is not None:
         write_json(save / "report.json", result.to_json())
-        write_text(save / "report.md", report.to_markdown(result))
-        report.pictures(hooked, result, save)
+        write_text(save / "report.md", report.demo_to_markdown(result))
+        report.draw_examples(hooked, result, save)
     if json:
         emit_json(result.to_json())
     else:
         console = out()
         console.print(report.examples_table(report.examples(hooked, result)), highlight=False)
-        console.print(report.render(result), highlight=False)
+        console.print(report.render_demo(result), highlight=False)
         if save is not None:
             console.print(f"report and pictures in {save}", soft_wrap=True)

@@ -28,7 +28,7 @@ from rvelens.cli.common import (
     check_images,
     check_model_options,
     emit_json,
-    load_model,
+    open_model,
     out,
 )
 from rvelens.cli.methods import known, known_methods, parameters_by_method
@@ -38,8 +38,8 @@ from rvelens.cli.questions import (
     Questions,
     Rule,
     own_questions,
+    print_sources,
     refuse_without_benchmark,
-    show,
 )
 from rvelens.evaluate.tuned import Tuned
 from rvelens.files.paths import check_new_folder, refuse_foreign
@@ -48,7 +48,7 @@ from rvelens.interventions.profiles import find_profile
 from rvelens.pairs.overlap import without_pairs
 
 
-def evaluate(
+def evaluate_command(
     model: Model,
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     benchmark: Annotated[
@@ -134,8 +134,8 @@ def evaluate(
     reports = [output / "report.json", output / "report.md"]
     refuse_foreign(reports, reports[0], "methods")
     found = None if tuned is None else _tuned(tuned, parameters, loaded)
-    show(own)
-    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    print_sources(own)
+    hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
     if found is not None and ranking is not None:
         found.refuse_other(hooked.name, ranking.digest())
     made = [make_method(name, hooked, ranking, **parameters[name]) for name in methods]
@@ -149,7 +149,7 @@ def evaluate(
     if json:
         emit_json(report)
     else:
-        out().print(harness.render(report), highlight=False)
+        out().print(harness.render_report(report), highlight=False)
         out().print(f"answers and report in {output}", soft_wrap=True)
     asked = [scores["questions"] for scores in report["benchmarks"].values()]
     if asked and not any(asked):

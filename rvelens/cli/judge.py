@@ -18,7 +18,7 @@ from rvelens.judge.open_ended import judge as score_answers
 from rvelens.tables import Table
 
 
-def judge(
+def judge_command(
     answers: Annotated[
         Path,
         typer.Argument(

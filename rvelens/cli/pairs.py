@@ -19,9 +19,9 @@ from rvelens.files.paths import check_new_folder
 from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.pairs import find, review
 from rvelens.pairs.ask_model import by_model
-from rvelens.pairs.generate import MAX_ATTEMPTS, Question, by_lexicon
+from rvelens.pairs.generate import MAX_ATTEMPTS, ImageQuestion, by_lexicon
 from rvelens.pairs.make import (
-    Report,
+    MadePairs,
     make_pairs,
     questions_of_benchmark,
     questions_of_file,
@@ -32,7 +32,7 @@ pairs = typer.Typer(help="Make contrastive pairs from questions, and review them
 SHOWN = 5
 
 
-class Source(StrEnum):
+class VerbSource(StrEnum):
     """Where candidate verbs come from."""
 
     lexicon = "lexicon"
@@ -40,7 +40,7 @@ class Source(StrEnum):
 
 
 @pairs.callback()
-def root() -> None:
+def _group() -> None:
     """Make contrastive pairs from questions, and review them."""
 
 
@@ -63,8 +63,9 @@ def make(
         int, typer.Option(min=0, help="Seed of the sample and of the lexicon's choice.")
     ] = 55,
     generator: Annotated[
-        Source, typer.Option(help="A table of verbs, offline, or a vision model at an endpoint.")
-    ] = Source.lexicon,
+        VerbSource,
+        typer.Option(help="A table of verbs, offline, or a vision model at an endpoint."),
+    ] = VerbSource.lexicon,
     verb: Annotated[int, typer.Option(min=1, help="The verb to change, if there are several.")] = 1,
     spacy: Annotated[
         str | None,
@@ -115,7 +116,7 @@ def make(
     if limit is not None:
         asked = sample(asked, limit, seed)
     finder = find.by_rules if spacy is None else find.by_spacy(find.load_spacy(spacy))
-    if generator is Source.lexicon:
+    if generator is VerbSource.lexicon:
         source = by_lexicon(seed=seed, finder=finder, which=verb, attempts=attempts)
         report = make_pairs(
             asked, source, output, generator=str(generator), progress=bar("questions")
@@ -145,7 +146,7 @@ def _questions(
     benchmark: str | None,
     data: Path | None,
     relation: str,
-) -> list[Question]:
+) -> list[ImageQuestion]:
     if (questions is None) == (benchmark is None):
         raise ValueError(
             "both a file of questions and --benchmark are given: expected only one; leave one out."
@@ -172,7 +173,7 @@ def _endpoint(model: str | None, base_url: str | None, temperature: float | None
     return Endpoint(model, base_url, temperature)
 
 
-def _show(report: Report, output: Path, json: bool) -> None:
+def _show(report: MadePairs, output: Path, json: bool) -> None:
     if json:
         emit_json({**asdict(report), "pairs": str(output)})
         return
@@ -191,7 +192,7 @@ def review_pairs(
 
     Skipped pairs are shown again the next time.
     """
-    rows = review.load(path)
+    rows = review.read_reviewed(path)
     waiting = review.pending(rows)
     with contextlib.suppress(EOFError, typer.Abort):
         for number, row in enumerate(waiting, start=1):
@@ -200,7 +201,7 @@ def review_pairs(
                 out().print(line, soft_wrap=True)
             if not _review(path, row):
                 break
-    counts = Counter(row["decision"] or "waiting" for row in review.load(path))
+    counts = Counter(row["decision"] or "waiting" for row in review.read_reviewed(path))
     _say(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
 
 

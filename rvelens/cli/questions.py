@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rvelens.benchmarks import Benchmark
-from rvelens.benchmarks.own import COLUMNS, RULES, describe, load_questions
+from rvelens.benchmarks.own import COLUMNS, RULES, describe_source, load_questions
 from rvelens.cli.common import warn
 
 Questions = Annotated[
@@ -81,10 +81,10 @@ def _columns(texts: Sequence[str]) -> dict[str, str]:
     return {name: column for name, _, column in (text.partition("=") for text in texts)}
 
 
-def show(benchmarks: Sequence[Benchmark]) -> None:
+def print_sources(benchmarks: Sequence[Benchmark]) -> None:
     """Print to stderr what was read, the rule for the answers, and rows that were left out."""
     for one in benchmarks:
-        warn(describe(one))
+        warn(describe_source(one))
         for problem in one.problems[:SHOWN]:
             warn(f"left out: {problem}")
         if len(one.problems) > SHOWN:

@@ -27,13 +27,13 @@ from rvelens.cli.common import (
     bar,
     check_model_options,
     emit_json,
-    load_model,
+    open_model,
     out,
     status,
     warn,
 )
 from rvelens.cli.methods import parameters_by_method
-from rvelens.cli.study import options_of, refuse_missing, refuse_reviewed_alone
+from rvelens.cli.study import parse_study_options, refuse_missing, refuse_reviewed_alone
 from rvelens.files.atomic import write_json, write_text
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.interventions.methods import METHODS, check_parameters
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from rvelens.heads.profile import ARSProfile
     from rvelens.model.hooked_lvlm import HookedLVLM
     from rvelens.studies.kit.base import Work
-    from rvelens.studies.reproduce.plan import Request, Row
-    from rvelens.studies.reproduce.run import Result
+    from rvelens.studies.reproduce.plan import PlannedRun, Request
+    from rvelens.studies.reproduce.run import RunResult
 
 
 class RBench(StrEnum):
@@ -56,7 +56,7 @@ class RBench(StrEnum):
     all = "all"
 
 
-def reproduce(
+def reproduce_command(
     model: Model,
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder of everything.")],
     data: DataOrHub = None,
@@ -121,11 +121,11 @@ def reproduce(
     that is published. Exit code 1 where something failed or nothing ran.
     """
     from rvelens.studies.reproduce.plan import Request, make_rows
-    from rvelens.studies.reproduce.targets import TARGETS, choose
+    from rvelens.studies.reproduce.targets import TARGETS, choose_targets
 
     if plan and int(n := os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"--plan in {n} processes: expected one; run it without a launcher.")
-    targets = choose(_split(table), _split(figure))
+    targets = choose_targets(_split(table), _split(figure))
     for text in (prompt, open_prompt):
         check_model_options(model, family, device_map, text or "chat")
     check_new_folder(output)
@@ -161,7 +161,7 @@ def reproduce(
     if not able:
         _print_lacking(lacking, json)
         raise typer.Exit(1)
-    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
     if plan:
         _print_plan(able, lacking, hooked, request, output, json)
         return
@@ -217,14 +217,16 @@ def _options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--option {text}: expected STUDY.NAME=VALUE; write it as in masking.layers=all."
             )
         by_study.setdefault(study, []).append(rest)
-    return {name: options_of(some, find_study(name).options) for name, some in by_study.items()}
+    return {
+        name: parse_study_options(some, find_study(name).options) for name, some in by_study.items()
+    }
 
 
 def _say(lines: Sequence[str]) -> None:
     out().print("\n".join(lines), soft_wrap=True)
 
 
-def _print_lacking(lacking: Sequence[Row], json: bool) -> None:
+def _print_lacking(lacking: Sequence[PlannedRun], json: bool) -> None:
     from rvelens.studies.reproduce.report import lacks
 
     if json:
@@ -235,8 +237,8 @@ def _print_lacking(lacking: Sequence[Row], json: bool) -> None:
 
 
 def _print_plan(
-    able: Sequence[Row],
-    lacking: Sequence[Row],
+    able: Sequence[PlannedRun],
+    lacking: Sequence[PlannedRun],
     model: HookedLVLM,
     request: Request,
     output: Path,
@@ -246,7 +248,7 @@ def _print_plan(
     from rvelens.studies.reproduce.report import lacks, open_points, plan_table
     from rvelens.studies.reproduce.run import by_cost
 
-    counted: list[tuple[Row, Work]] = by_cost(able, model, request, output)
+    counted: list[tuple[PlannedRun, Work]] = by_cost(able, model, request, output)
     row = next((one for one in able if one.benchmarks), None)
     if row is None:
         raise ValueError(
@@ -267,18 +269,24 @@ def _print_plan(
 
 
 def _run(
-    able: Sequence[Row],
-    lacking: Sequence[Row],
+    able: Sequence[PlannedRun],
+    lacking: Sequence[PlannedRun],
     model: HookedLVLM,
     request: Request,
     output: Path,
     json: bool,
 ) -> None:
-    from rvelens.studies.reproduce.report import lacks, open_points, tables_of, to_json, to_markdown
+    from rvelens.studies.reproduce.report import (
+        lacks,
+        open_points,
+        reproduction_to_markdown,
+        tables_of,
+        to_json,
+    )
     from rvelens.studies.reproduce.run import by_cost, reproduce
 
     rows = [row for row, _ in by_cost(able, model, request, output)]
-    results: list[Result] = []
+    results: list[RunResult] = []
     for number, result in enumerate(
         reproduce(rows, model, request, output, progress=lambda items, label: bar(label)(items))
     ):
@@ -286,7 +294,9 @@ def _run(
         warn(f"{place}: {result.reason or 'done'}")
         results.append(result)
         write_json(output / "reproduce.json", to_json(results, lacking, request.model))
-        write_text(output / "reproduce.md", to_markdown(results, lacking, request.model))
+        write_text(
+            output / "reproduce.md", reproduction_to_markdown(results, lacking, request.model)
+        )
     if not results:  # another process writes
         return
     if json:

@@ -22,7 +22,7 @@ from rvelens.cli.common import (
     bar,
     check_model_options,
     emit_json,
-    load_model,
+    open_model,
     out,
     warn,
 )
@@ -68,7 +68,7 @@ def scan(
         check_figure_path(heatmap)
     check_model_options(model, family, device_map, prompt)
     contrastive = with_suffix(load_pairs(pairs, images, reviewed=reviewed), suffix)
-    hooked = load_model(model, family=family, dtype=dtype, device_map=device_map)
+    hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
     settings: dict[str, Any] = {
         "score": score,
         "batch_size": batch_size,

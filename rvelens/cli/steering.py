@@ -91,7 +91,7 @@ def worded(question: str, decoding: Decoding) -> str:
     return f"{question} {decoding.suffix}" if decoding.suffix and question.strip() else question
 
 
-def answer(
+def answer_question(
     model: HookedLVLM, method: Method, image: Path, question: str, decoding: Decoding
 ) -> dict[str, Any]:
     """The greedy answer under a method and the first token's probabilities of yes and no."""

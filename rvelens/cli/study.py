@@ -32,7 +32,7 @@ from rvelens.cli.common import (
     check_images,
     check_model_options,
     emit_json,
-    load_model,
+    open_model,
     out,
     status,
     warn,
@@ -43,8 +43,8 @@ from rvelens.cli.questions import (
     Questions,
     Rule,
     own_questions,
+    print_sources,
     refuse_without_benchmark,
-    show,
 )
 from rvelens.files.paths import check_new_folder, refuse_foreign
 from rvelens.heads.pair import ContrastivePair
@@ -129,8 +129,8 @@ def study(
     # They bring scipy along, which no other command waits for.
     from rvelens import studies
     from rvelens.evaluate import Decoding
-    from rvelens.studies.kit.run import run
-    from rvelens.studies.kit.write import render, write
+    from rvelens.studies.kit.run import run_study
+    from rvelens.studies.kit.write import render_study, write_study
 
     if name == "list":
         _list()
@@ -150,7 +150,7 @@ def study(
             f"{len(profile)} profiles for {len(models)} models: expected one for each model, in "
             "the same order; pass as many."
         )
-    options = chosen.settled(options_of(option or [], chosen.options))
+    options = chosen.settled(parse_study_options(option or [], chosen.options))
     names = known_methods(method or chosen.methods)
     parameters = parameters_by_method(setting or [], names)
     of_relation = {} if relation is None else {"relation": relation}
@@ -175,12 +175,12 @@ def study(
     of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES and not own)
     of_pairs = images if pairs is not None or questions is None else None
     contrastive = _pairs(chosen, pairs, of_pairs, limit, of_scenes=of_scenes, reviewed=reviewed)
-    show(own)
+    print_sources(own)
     made_with, measured, setup = [], [], None
     for one, ranking in zip(models, rankings, strict=True):
         setup = done = None  # lets go of the model before
-        hooked = load_model(one, family=family, dtype=dtype, device_map=device_map)
-        done = run(
+        hooked = open_model(one, family=family, dtype=dtype, device_map=device_map)
+        done = run_study(
             chosen, hooked, benchmarks, output,
             profile=ranking, pairs=contrastive,
             methods=[make_method(n, hooked, ranking, **parameters[n]) for n in names],
@@ -196,11 +196,11 @@ def study(
         return
     with status("drawing tables and figures"):
         shown = chosen.show(setup, measured)
-        files = write(output, chosen, made_with, measured, shown)
+        files = write_study(output, chosen, made_with, measured, shown)
     if json:
         emit_json({"study": chosen.name, "measured": measured, "says": shown.says})
     else:
-        out().print(render(shown), highlight=False)
+        out().print(render_study(shown), highlight=False)
         endings = ", ".join(file.name for file in files)
         out().print(f"in {output}: {endings}", highlight=False, markup=False)
 
@@ -240,7 +240,7 @@ def _list() -> None:
             out().print(line, highlight=False, markup=False)
 
 
-def options_of(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def parse_study_options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """NAME=VALUE as in JSON, or text; where the default is a text, text that may look like a number."""
     found: dict[str, Any] = {}
     for text in texts:

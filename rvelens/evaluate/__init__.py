@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from rvelens.evaluate.answering import Answer, Decoding, answer
-from rvelens.evaluate.render import render, to_markdown
+from rvelens.evaluate.render import render_report, to_markdown
 from rvelens.evaluate.run import evaluate
 from rvelens.evaluate.scoring import score
 from rvelens.evaluate.store import load_answers
@@ -23,7 +23,7 @@ __all__ = [
     "answer",
     "evaluate",
     "load_answers",
-    "render",
+    "render_report",
     "score",
     "to_markdown",
 ]

@@ -28,7 +28,7 @@ from rvelens.evaluate.python_code import (
     is_code_of_class,
     is_found_by_name,
     is_python_class,
-    library,
+    library_of,
     state,
 )
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -137,7 +137,7 @@ class _Walk:
         yield hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()
 
     def _function(self, value: types.FunctionType) -> Iterator[str]:
-        within = library(value.__module__)
+        within = library_of(value.__module__)
         if within and is_found_by_name(value):
             yield f"{within} {value.__module__}:{value.__qualname__}"
             return
@@ -168,7 +168,7 @@ class _Walk:
         """What the code, and code within it, takes from its module."""
         for chain in chains(code):
             if chain[0] == "import":
-                if not library(chain[1]):
+                if not library_of(chain[1]):
                     self._refuse(f"an import of {chain[1]} within a function")
                 continue
             yield "".join(chain) + self._resolved(chain, names)
@@ -183,10 +183,10 @@ class _Walk:
             return "built in"
         value = names[name]
         for attribute in attributes:
-            if not isinstance(value, types.ModuleType) or library(value.__name__):
+            if not isinstance(value, types.ModuleType) or library_of(value.__name__):
                 break
             value = getattr(value, attribute, None)
-        if isinstance(value, types.ModuleType) and (within := library(value.__name__)):
+        if isinstance(value, types.ModuleType) and (within := library_of(value.__name__)):
             return f"{within} {value.__name__}"
         return self.of(value, f"global {'.'.join(chain)!r}")
 
@@ -207,7 +207,7 @@ class _Walk:
     def _class(self, value: type) -> Iterator[str]:
         yield _name_of(value)
         for one in value.__mro__:
-            if within := library(one.__module__):
+            if within := library_of(one.__module__):
                 yield f"{within} {_name_of(one)}"
                 continue
             for name, attribute in vars(one).items():

@@ -104,7 +104,7 @@ class Intervention:
             _about(model),
             decoding,
             runs.example(model, decoding.prompt),
-            versions(),
+            intervention_versions(),
         )
 
     def method(self, model: HookedLVLM) -> Method:
@@ -152,7 +152,7 @@ class Intervention:
 
     def other_versions(self) -> list[str]:
         """ "torch 2.6.0, here 2.7.0" for each library that is not the one it was made with."""
-        here = versions()
+        here = intervention_versions()
         return [
             f"{name} {there}, here {here.get(name)}"
             for name, there in self.versions.items()
@@ -287,7 +287,7 @@ def _about(model: HookedLVLM) -> dict[str, Any]:
     return {**runs.about_model(model), "layers": model.n_layers, "heads": model.n_heads}
 
 
-def versions() -> dict[str, str]:
+def intervention_versions() -> dict[str, str]:
     """Of what answers may depend on."""
     return {**runs.versions(), "transformer-lens": metadata.version("transformer-lens")}
 

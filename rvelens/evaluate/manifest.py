@@ -20,7 +20,7 @@ from rvelens.files.atomic import as_json, write_json
 from rvelens.files.stored import MANIFEST, RUN_FORMAT, RunManifest, checked, read_stored
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.model.prompts import render
+from rvelens.model.prompts import render_prompt
 from rvelens.model.weights import dtype_name, weights_digest
 
 FORMAT = RUN_FORMAT
@@ -38,7 +38,7 @@ def about_model(model: HookedLVLM) -> dict[str, Any]:
     }
 
 
-def manifest(
+def make_manifest(
     model: HookedLVLM,
     model_is: Mapping[str, Any],
     benchmark: Benchmark,
@@ -73,7 +73,7 @@ def manifest(
 
 def example(model: HookedLVLM, prompt: str) -> str:
     """What the model reads around "{question}"."""
-    return render(model.family, model.processor, "{question}", prompt)
+    return render_prompt(model.family, model.processor, "{question}", prompt)
 
 
 def about_questions(benchmark: Benchmark) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _digest(lines: Iterator[str]) -> str:
     return digest.hexdigest()
 
 
-def settle(folder: Path, made_with: Mapping[str, Any], answers: Sequence[str] = ()) -> None:
+def check_manifest(folder: Path, made_with: Mapping[str, Any], answers: Sequence[str] = ()) -> None:
     """Write the manifest of a new run, or hold it against the one that is there.
 
     Args:

@@ -24,7 +24,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 
 @functools.cache
-def library(module: str | None) -> str:
+def library_of(module: str | None) -> str:
     """Name and version of the library that a module belongs to; "" for the user's own code."""
     root = (module or "").partition(".")[0]
     if root in ("", "__main__"):
@@ -114,7 +114,7 @@ def is_code_of_class(name: str, attribute: Any) -> bool:
 def state(value: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an instance, but for what is computed from the others."""
     kind = type(value)
-    if library(kind.__module__).startswith("rvelens ") and dataclasses.is_dataclass(value):
+    if library_of(kind.__module__).startswith("rvelens ") and dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             if field.init:
                 yield field.name, getattr(value, field.name)

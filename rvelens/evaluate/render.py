@@ -22,7 +22,7 @@ COLUMNS = (
 )
 
 
-def render(report: Mapping[str, Any]) -> Group:
+def render_report(report: Mapping[str, Any]) -> Group:
     """Tables for a rich console."""
     parts = [part for table in tables(report) for part in (table, Text())]
     notes = map(Text, report["notes"])

@@ -12,7 +12,7 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.manifest import differences, refuse_differences
 from rvelens.evaluate.scoring import score
-from rvelens.evaluate.store import read, refuse_changed
+from rvelens.evaluate.store import refuse_changed, stored_answers
 from rvelens.files.stored import MANIFEST, Stored, read_run, read_stored
 from rvelens.interventions.methods import Method
 
@@ -95,7 +95,7 @@ def check_goes_with(
             refuse_differences(folder, {k: there.get(k) for k in same}, {k: here[k] for k in same})
 
 
-def merged(
+def merge_reports(
     out: Path,
     report: RunReport | None,
     asked: Mapping[str, Any],
@@ -158,7 +158,7 @@ def _whole(folder: Path, benchmark: Benchmark) -> dict[str, Answer]:
         ValueError: some are missing, or about a picture that was changed since.
     """
     read_run(folder)
-    found = read(folder, benchmark.items)
+    found = stored_answers(folder, benchmark.items)
     missing = len(benchmark.items) - len(found)
     if missing:
         raise ValueError(

@@ -18,11 +18,11 @@ from rvelens.evaluate.answering import (
     batches,
     side_by_side,
 )
-from rvelens.evaluate.manifest import about_model, manifest, settle
+from rvelens.evaluate.manifest import about_model, check_manifest, make_manifest
 from rvelens.evaluate.processes import Processes, at_work, meet, processes, wait_for_others
 from rvelens.evaluate.render import to_markdown
-from rvelens.evaluate.reports import FILE, check_goes_with, merged, read_report
-from rvelens.evaluate.store import AnswerFile, answers_file, read, refuse_changed
+from rvelens.evaluate.reports import FILE, check_goes_with, merge_reports, read_report
+from rvelens.evaluate.store import AnswerFile, answers_file, refuse_changed, stored_answers
 from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -109,7 +109,7 @@ def evaluate(
         ],
     }
     with locked(out / "report.lock", out / FILE, wait=True):
-        report = merged(out, read_report(out), asked, benchmarks, methods)
+        report = merge_reports(out, read_report(out), asked, benchmarks, methods)
         write_json(out / FILE, report)
         write_text(out / "report.md", to_markdown(report))
     return report
@@ -143,7 +143,7 @@ def _settle_all(
         ValueError: the folder holds a run that was made with something else.
     """
     made_with = {
-        (b.name, m.name): as_json(manifest(model, model_is, b, m, settings[b.name]))
+        (b.name, m.name): as_json(make_manifest(model, model_is, b, m, settings[b.name]))
         for b in benchmarks
         for m in methods
     }
@@ -151,7 +151,7 @@ def _settle_all(
     check_goes_with(out, read_report(out), model_is, methods, first)
     names = [answers_file(out, rank).name for rank in range(n_processes)]
     for (benchmark, method), made in made_with.items():
-        settle(out / benchmark / method, made, names)
+        check_manifest(out / benchmark / method, made, names)
 
 
 def _answer_all(
@@ -175,7 +175,7 @@ def _answer_all(
             path = answers_file(folder, here.rank)
             locks.enter_context(locked(path.with_suffix(".lock"), folder))
             cut_torn_line(path)
-            known = read(folder, benchmark.items)
+            known = stored_answers(folder, benchmark.items)
             refuse_changed(folder, benchmark.items, known)
             files.append(AnswerFile(path, known))
         # All methods are asked where one lacks an answer: fewer rows side by side round otherwise,

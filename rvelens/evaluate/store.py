@@ -100,7 +100,7 @@ def refuse_changed(folder: Path, items: Sequence[Item], answers: Mapping[str, An
             )
 
 
-def read(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
+def stored_answers(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
     """The answers so far to some questions, by their ids.
 
     Lines about other questions, or with another text under a known id, are left aside. The first

@@ -19,7 +19,9 @@ LLAVA_V1 = (
 )
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def llava_grid(
+    config: Any, processor: Any, size: tuple[int, int], n_tokens: int
+) -> ImageGrid | None:
     """A square of patches over the part of the image that the image processor keeps."""
     side = square_side(n_tokens)
     if side is None:
@@ -31,7 +33,7 @@ FAMILY = Family(
     name="llava",
     model_types=("llava",),
     prompts={"chat": CHAT, "llava_v1": LLAVA_V1},
-    grid=grid,
+    grid=llava_grid,
     note="LLaVA-1.5 7B and 13B",
     replays=True,
     verified=ALL_CHECKS,

@@ -16,7 +16,9 @@ CHAT = (
 )
 
 
-def grid(config: Any, processor: Any, size: tuple[int, int], n_tokens: int) -> ImageGrid | None:
+def qwen_grid(
+    config: Any, processor: Any, size: tuple[int, int], n_tokens: int
+) -> ImageGrid | None:
     """Merged patches of the resized image, row by row; nothing is cropped or padded."""
     # Here, since it loads what a model needs, and `import rvelens` need not wait for that.
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
@@ -47,7 +49,7 @@ FAMILY = Family(
     name="qwen2_5_vl",
     model_types=("qwen2_5_vl", "qwen2_vl"),
     prompts={"chat": CHAT},
-    grid=grid,
+    grid=qwen_grid,
     video_grid=video_grid,
     note="Qwen2-VL too; single images; videos from the processor's own inputs",
     verified=ALL_CHECKS,

@@ -22,7 +22,7 @@ FAMILY = Family(
     name="sharegpt4v",
     model_types=(),
     prompts={"chat": CHAT, "llava_v1": llava.LLAVA_V1},
-    grid=llava.grid,
+    grid=llava.llava_grid,
     note=(
         "weights converted to transformers' LLaVA; chosen by family='sharegpt4v' or by the model's "
         "name. The original checkpoints (model type share4v) do not load."

@@ -22,7 +22,7 @@ TINY = Path(__file__).parents[1] / "assets" / "tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def embedded(name: str | Path) -> str | Path:
+def embedded_folder(name: str | Path) -> str | Path:
     """The folder of what "rvelens/tiny" names; any other name as it is."""
     return TINY if str(name) == "rvelens/tiny" else name
 
@@ -68,7 +68,7 @@ def find(where: str | Path, file: str, revision: str | None = None) -> Path | No
     Raises:
         ValueError: the Hub has no such repository, or cannot be reached.
     """
-    where = embedded(where)
+    where = embedded_folder(where)
     path = Path(where)
     path = path / file if path.is_dir() else path
     if path.is_file():

@@ -8,7 +8,7 @@ from typing import Any
 from rvelens.families import llava
 from rvelens.interventions.contrast import ContrastProcessor
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.model.prompts import Images, image_text, render
+from rvelens.model.prompts import Images, image_text, render_prompt
 
 # The instruction is a parameter of the method, so it stands here as the authors' code has it.
 # https://github.com/p1k0pan/ICD/blob/2fa44c5786a14dd902d8966303b7df073ac110ab/experiments/gen_scripts/icd_llava_pope.py#L121
@@ -24,7 +24,7 @@ def disturbed_prompt(model: HookedLVLM, prompt: str, disturbance: str) -> str:
 
     It takes the place of a system prompt that is there, and else stands before all other text.
     """
-    text = render(model.family, model.processor, "{question}", prompt)
+    text = render_prompt(model.family, model.processor, "{question}", prompt)
     token = image_text(model.family, model.processor)
     template = text.replace(token, "{image}") if token else "{image}" + text
     for system in _SYSTEMS:

@@ -81,7 +81,7 @@ class Method:
         if self.of_question is None:
             return self
         hooks = checked_hooks(self.of_question.hooks(model, question), self.name)
-        return replace(self, hooks=hooks, query_rows=rows_of(hooks), of_question=None)
+        return replace(self, hooks=hooks, query_rows=query_rows_of(hooks), of_question=None)
 
 
 def checked_hooks(made: Any, name: str) -> tuple[tuple[Any, Any], ...]:
@@ -101,7 +101,7 @@ def checked_hooks(made: Any, name: str) -> tuple[tuple[Any, Any], ...]:
     return pairs or ()
 
 
-def rows_of(hooks: tuple[tuple[Any, Any], ...]) -> Literal["last", "all"]:
+def query_rows_of(hooks: tuple[tuple[Any, Any], ...]) -> Literal["last", "all"]:
     """The rows that hooks need to see, as their classes declare it."""
     return (
         "all" if any(getattr(hook, "query_rows", "last") == "all" for _, hook in hooks) else "last"

@@ -18,7 +18,7 @@ from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
 from rvelens.interventions.contrast import check_contrast
 from rvelens.interventions.icd import DISTURBANCE, check_disturbance
 from rvelens.interventions.method import Contrast, Method
-from rvelens.interventions.options import Option, checked, read_options, settled
+from rvelens.interventions.options import Option, check_options, read_options, settled
 from rvelens.interventions.own import (
     is_own,
     make_own,
@@ -275,7 +275,7 @@ def checked_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, An
     Raises:
         ValueError: an unknown method or parameter, or a value of another type.
     """
-    return checked(name, options_of(name), parameters)
+    return check_options(name, options_of(name), parameters)
 
 
 def check_parameters(

@@ -69,7 +69,9 @@ def settled(name: str, options: Mapping[str, Option], given: Mapping[str, Any]) 
     return {n: given.get(n, option.default) for n, option in options.items()}
 
 
-def checked(name: str, options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(
+    name: str, options: Mapping[str, Option], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Parameters as a method takes them: whole numbers serve as real ones.
 
     Raises:

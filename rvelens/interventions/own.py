@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from rvelens.heads.profile import ARSProfile
-from rvelens.interventions.method import Method, QuestionHooks, checked_hooks, rows_of
+from rvelens.interventions.method import Method, QuestionHooks, checked_hooks, query_rows_of
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 # Entry points of packages: `[project.entry-points."rvelens.interventions"]`, NAME = "MODULE:FUNCTION".
@@ -111,7 +111,7 @@ def make_own(
         version = getattr(made, "version", None)
         return Method(called, parameters, version=version, of_question=made)
     hooks = checked_hooks(made, called)
-    return Method(called, parameters, hooks, rows_of(hooks))
+    return Method(called, parameters, hooks, query_rows_of(hooks))
 
 
 def _plain(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ _SCORE = re.compile(r"score: ?([0-9]{1,2}(?:\.[0-9]+)?)(?: ?/ ?10)?", re.IGNOREC
 
 
 @dataclass(frozen=True)
-class Item:
+class JudgedItem:
     """An answer to be scored.
 
     Attributes:
@@ -75,7 +75,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Score:
+class JudgedScore:
     """What became of an item.
 
     Attributes:
@@ -92,13 +92,13 @@ class Score:
 
 
 def judge(
-    items: Sequence[Item],
+    items: Sequence[JudgedItem],
     endpoint: Endpoint,
     *,
     cache_dir: str | Path | None = None,
     concurrency: int = 8,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> list[Score]:
+) -> list[JudgedScore]:
     """Score answers, in the order of the items. Items of the same content are asked about once.
 
     Args:
@@ -127,7 +127,7 @@ def judge(
 
 def _replies(
     ask: Ask,
-    items: dict[str, Item],
+    items: dict[str, JudgedItem],
     cache: Path | None,
     concurrency: int,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
@@ -158,15 +158,17 @@ def parse_score(text: str) -> float | None:
     return value if 0 <= value <= 10 else None
 
 
-def by_group(items: Sequence[Item], scores: Sequence[Score]) -> dict[str, dict[str, Any]]:
+def by_group(
+    items: Sequence[JudgedItem], scores: Sequence[JudgedScore]
+) -> dict[str, dict[str, Any]]:
     """`summarise` of each group of items; {} where they have none."""
-    groups: dict[str, list[Score]] = {}
+    groups: dict[str, list[JudgedScore]] = {}
     for item, score in zip(items, scores, strict=True):
         groups.setdefault(item.group, []).append(score)
     return {name: summarise(some) for name, some in sorted(groups.items()) if name}
 
 
-def summarise(scores: Sequence[Score]) -> dict[str, Any]:
+def summarise(scores: Sequence[JudgedScore]) -> dict[str, Any]:
     """Counts of scored, unreadable and failed items, and the mean score with its 95% interval.
 
     The mean (a bootstrap over items) is of the scored ones alone, and None where there are none.
@@ -185,7 +187,7 @@ def summarise(scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-def load_items(path: str | Path) -> list[Item]:
+def load_items(path: str | Path) -> list[JudgedItem]:
     """Read the items of one file or of a run of one method; of several methods, see `load_run`.
 
     Raises:
@@ -200,7 +202,7 @@ def load_items(path: str | Path) -> list[Item]:
     return next(iter(found.values()))
 
 
-def load_run(path: str | Path) -> dict[str, list[Item]]:
+def load_run(path: str | Path) -> dict[str, list[JudgedItem]]:
     """Read items from JSON lines with "id", "question", "reference" and "answer".
 
     Args:
@@ -220,9 +222,9 @@ def load_run(path: str | Path) -> dict[str, list[Item]]:
         raise ValueError(
             f"no answers at {path}: expected a file with one JSON object per line; check the path."
         )
-    found: dict[str, list[Item]] = {}
+    found: dict[str, list[JudgedItem]] = {}
     for name, some in paths.items():
-        items: dict[str, Item] = {}
+        items: dict[str, JudgedItem] = {}
         for one in some:
             _add_items(one, items, of_run=path.is_dir())
         if not items:
@@ -251,7 +253,7 @@ def _of_run(folder: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def _add_items(path: Path, items: dict[str, Item], of_run: bool) -> None:
+def _add_items(path: Path, items: dict[str, JudgedItem], of_run: bool) -> None:
     """Add the answers of a file; of a run's file the first to a question, and no line cut short."""
     for line in read_lines(path, drop_torn=of_run):
         if line.is_blank:
@@ -273,7 +275,7 @@ def _add_items(path: Path, items: dict[str, Item], of_run: bool) -> None:
         items[item.id] = item
 
 
-def _item(row: Any) -> Item:
+def _item(row: Any) -> JudgedItem:
     if not isinstance(row, dict):
         raise ValueError(f"a {type(row).__name__}: expected a JSON object")
     for key in ("question", "reference", "answer"):
@@ -283,27 +285,27 @@ def _item(row: Any) -> Item:
     if not isinstance(row.get("id"), str | int):
         raise ValueError(f"'id' is {brief(row.get('id'))}: expected a string or a number")
     group = str(row.get("group", ""))
-    return Item(str(row["id"]), row["question"], row["reference"], row["answer"], group)
+    return JudgedItem(str(row["id"]), row["question"], row["reference"], row["answer"], group)
 
 
-def content_key(item: Item, endpoint: Endpoint) -> str:
+def content_key(item: JudgedItem, endpoint: Endpoint) -> str:
     """Hash of all that a reply depends on; the name of its file in the cache."""
     content = [endpoint.model, endpoint.temperature, endpoint.address, PROMPT_VERSION]
     content += [item.question, item.reference, item.answer]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _score(name: str, reply: Reply | str) -> Score:
+def _score(name: str, reply: Reply | str) -> JudgedScore:
     if isinstance(reply, str):
-        return Score(name, None, f"failed: {reply}", None)
+        return JudgedScore(name, None, f"failed: {reply}", None)
     if reply.finish_reason == "length":  # "Score: 1" may have been the beginning of "Score: 10"
-        return Score(name, None, "unreadable: the reply was cut off", reply.text)
+        return JudgedScore(name, None, "unreadable: the reply was cut off", reply.text)
     score = parse_score(reply.text)
     reason = "" if score is not None else "unreadable: the last line is not 'Score: n'"
-    return Score(name, score, reason, reply.text)
+    return JudgedScore(name, score, reason, reply.text)
 
 
-def _cached(ask: Ask, item: Item, path: Path | None) -> Reply | str:
+def _cached(ask: Ask, item: JudgedItem, path: Path | None) -> Reply | str:
     """The reply of the cache, or of the endpoint, which is then kept."""
     prompt = PROMPT.format(question=item.question, reference=item.reference, answer=item.answer)
     return cached(path, lambda: ask(prompt), prompt_version=PROMPT_VERSION)

@@ -12,7 +12,7 @@ from transformers import TextStreamer
 from rvelens.families import Family
 from rvelens.model.chat_template import from_template
 from rvelens.model.limits import check_questions
-from rvelens.model.prompts import batch_of, check_processor, image_text, load_image, render
+from rvelens.model.prompts import batch_of, check_processor, image_text, load_image, render_prompt
 
 _ROLES = ("system", "user", "assistant")
 Messages = Sequence[Mapping[str, Any]]
@@ -128,4 +128,4 @@ def _text_of(
             "chat template: expected one message with one image; set processor.chat_template."
         )
     words = [part["text"] for part in turns[0]["content"] if part["type"] == "text"]
-    return render(family, processor, "\n".join(words), "chat")
+    return render_prompt(family, processor, "\n".join(words), "chat")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from rvelens.families import Family, family_of
-from rvelens.heads.hub import TINY, check_name, embedded
+from rvelens.heads.hub import TINY, check_name, embedded_folder
 from rvelens.model.hook_root import Hooks
 from rvelens.model.lens_model import LensModel
 from rvelens.model.limits import check_length
@@ -536,7 +536,7 @@ def parts_of_checkpoint(
         trust_remote_code: run code that comes with the weights.
         **kwargs: for `from_pretrained` of transformers.
     """
-    name = str(embedded(model))
+    name = str(embedded_folder(model))
     hub = {
         k: kwargs[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in kwargs
     }

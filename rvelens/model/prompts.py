@@ -191,7 +191,7 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
     return image_list, question_list
 
 
-def render(family: Family, processor: Any, question: str, prompt: str) -> str:
+def render_prompt(family: Family, processor: Any, question: str, prompt: str) -> str:
     """The full prompt text of one question, with the model's image token in its place.
 
     Raises:
@@ -242,7 +242,7 @@ def text_around_image(
     """
     check_processor(processor)
     check_questions(questions, processor)
-    texts = [render(family, processor, question, prompt) for question in questions]
+    texts = [render_prompt(family, processor, question, prompt) for question in questions]
     image_token = processor.tokenizer.convert_tokens_to_ids(image_text(family, processor))
     around = []
     for ids in processor.tokenizer(texts, **_once_only_bos(processor, texts))["input_ids"]:
@@ -292,7 +292,7 @@ def prepare(
     check_processor(processor)
     image_list, question_list = pair_up(images, questions)
     check_questions(question_list, processor)
-    texts = [render(family, processor, question, prompt) for question in question_list]
+    texts = [render_prompt(family, processor, question, prompt) for question in question_list]
     loaded = {id(image): load_image(image) for image in image_list}
     return batch_of(processor, texts, [[loaded[id(image)]] for image in image_list])
 

@@ -27,7 +27,7 @@ from rvelens.model.filling import fill, roomy_cache
 from rvelens.model.greedy import Greedy, Step, check_greedy
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import PER_KEY, check_replays, positions
-from rvelens.model.side_by_side import Hooks, SideBySide, groups_of, merged, points_of
+from rvelens.model.side_by_side import Hooks, SideBySide, groups_of, merge_groups, points_of
 from rvelens.seam.hook_point import name_of
 from rvelens.tokens.carried import carried_map, carry_map
 from rvelens.tokens.token_map import TokenMap
@@ -87,7 +87,7 @@ class Prefix:
         Raises:
             ValueError: no settings, hooks that are on already, or one that cannot be replayed.
         """
-        return merged(self._under_each(settings, lambda step, ids: step(ids)))
+        return merge_groups(self._under_each(settings, lambda step, ids: step(ids)))
 
     def generate_each(
         self, settings: Sequence[Hooks], max_new_tokens: int = 16
@@ -110,7 +110,7 @@ class Prefix:
         groups = self._under_each(settings, greedy.generate)
         longest = max(new.shape[-1] for _, (new, _) in groups)
         ids = [(group, greedy.filled_up(new, longest)) for group, (new, _) in groups]
-        return merged(ids), merged([(group, first) for group, (_, first) in groups])
+        return merge_groups(ids), merge_groups([(group, first) for group, (_, first) in groups])
 
     @torch.no_grad()
     def _under_each(

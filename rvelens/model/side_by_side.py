@@ -50,7 +50,7 @@ def groups_of(model: HookedLVLM, settings: Sequence[Hooks]) -> list[list[int]]:
     return [*([local] if local else []), *([n] for n in range(len(settings)) if n not in local)]
 
 
-def merged(groups: Sequence[tuple[list[int], Tensor]]) -> Tensor:
+def merge_groups(groups: Sequence[tuple[list[int], Tensor]]) -> Tensor:
     """[batch setting ...] of all settings, in their order."""
     order = [n for group, _ in groups for n in group]
     together = torch.cat([x for _, x in groups], dim=1) if len(groups) > 1 else groups[0][1]

@@ -130,7 +130,7 @@ class Trace:
                 {"name": a.name, "text": a.text, "pieces": list(a.pieces)} for a in self.answers
             ],
         }
-        trace_file.write(path, about, self.image, self.answers)
+        trace_file.write_trace(path, about, self.image, self.answers)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -141,7 +141,7 @@ class Trace:
         """
         from rvelens.model import trace_file
 
-        about, image, tensors = trace_file.read(path)
+        about, image, tensors = trace_file.read_trace(path)
         answers = (
             TracedAnswer(stored.name, stored.text, pieces=tuple(stored.pieces), **each)
             for stored, each in zip(about.answers, tensors, strict=True)
@@ -161,13 +161,13 @@ class Trace:
         return max((float(one.max(initial=0.0)) for one in maps), default=0.0)
 
     def _row(self, answer: TracedAnswer, top: float) -> str:
-        from rvelens.tokens.heat import embedded, heated, small
+        from rvelens.tokens.heat import heated, small, to_data_uri
 
         cells, picture = [], small(self.image, _EDGE)
         for n in _shown(answer):
             shown, alt = "", f"attention for {answer.pieces[n].strip()}"
             if self.grid is not None:
-                uri = embedded(heated(picture, answer.map_of(n), self.grid, top))
+                uri = to_data_uri(heated(picture, answer.map_of(n), self.grid, top))
                 shown = f'<img src="{uri}" alt="{escape(alt)}" style="margin:0;max-width:100%">'
             share = float(answer.log_probs[n].exp())
             cells.append(

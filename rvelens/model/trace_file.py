@@ -80,7 +80,7 @@ def check_trace_path(path: str | Path) -> None:
         raise ValueError(f"{path}: expected a file in a folder that exists; create it first.")
 
 
-def write(
+def write_trace(
     path: str | Path, about: Mapping[str, Any], image: Image.Image, answers: Sequence[Any]
 ) -> None:
     """Write a trace's words, picture and tensors to one safetensors file.
@@ -101,8 +101,8 @@ def write(
     files.write_bytes(path, save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
 
 
-def read(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[str, Tensor]]]:
-    """The words, the picture, and the tensors of each answer that `write` wrote.
+def read_trace(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[str, Tensor]]]:
+    """The words, the picture, and the tensors of each answer that `write_trace` wrote.
 
     Raises:
         ValueError: no such file, or not a trace.

@@ -19,7 +19,15 @@ from rvelens.judge.endpoint import Ask, Endpoint, Reply, cached, data_url
 from rvelens.model.prompts import load_image
 from rvelens.pairs.file import parse_writable
 from rvelens.pairs.find import Finder, NotMadeError, Verb, by_rules, verb_at
-from rvelens.pairs.generate import MAX_ATTEMPTS, Generator, Made, Question, Verdict, finish, verify
+from rvelens.pairs.generate import (
+    MAX_ATTEMPTS,
+    Generator,
+    ImageQuestion,
+    Made,
+    Verdict,
+    finish,
+    verify,
+)
 from rvelens.pairs.lexicon import readings
 
 PROPOSE = """\
@@ -107,7 +115,9 @@ def by_model(
             raise RequestFailedError(f"the request failed: {said}")
         return read_reply(said, fields)
 
-    def tried(question: Question, image: str, verdicts: list[Verdict], attempt: int) -> Made | None:
+    def tried(
+        question: ImageQuestion, image: str, verdicts: list[Verdict], attempt: int
+    ) -> Made | None:
         """One attempt: what came of it is added to the verdicts."""
         proposal = reply(_propose(question.text, which, verdicts), image, PROPOSAL, attempt)
         word = proposal["new_verb"].lower()
@@ -124,7 +134,7 @@ def by_model(
         verdicts.append(Verdict(word, fits, judged["reason"], endpoint.model))
         return finish(question.text, verb, word, attempt, verdicts) if fits else None
 
-    def make(question: Question) -> Made:
+    def make(question: ImageQuestion) -> Made:
         try:
             image = data_url(load_image(question.path))
         except ValueError as error:

@@ -59,7 +59,7 @@ def load_pairs(
         raise ValueError(
             f"no folder {images}: expected the folder with the pairs' images; check the path."
         )
-    rows = read_rows(path)
+    rows = read_pair_rows(path)
     left_out = {REJECTED, None} if reviewed else {REJECTED}
     pairs = []
     for number, row in rows:
@@ -78,7 +78,7 @@ def load_pairs(
     return pairs
 
 
-def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+def read_pair_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a file of pairs with their line numbers, each with "id" and "contrastive".
 
     Raises:
@@ -152,7 +152,7 @@ def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
             f"'decision' is {row['decision']!r}: expected {ACCEPTED}, {EDITED}, {REJECTED} or "
             "null; correct the row."
         )
-    name = name_of(row, default_id)
+    name = read_id(row, default_id)
     return row | {"id": name, "image": image, "question": question, "contrastive": contrastive}
 
 
@@ -166,7 +166,7 @@ def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
     return ContrastivePair(image, question, contrastive, row["id"])
 
 
-def name_of(row: dict[str, Any], default: str) -> str:
+def read_id(row: dict[str, Any], default: str) -> str:
     """What "id" or else "question_id" says, a text or a whole number; the default if neither is there.
 
     Raises:

@@ -19,7 +19,7 @@ MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
-class Question:
+class ImageQuestion:
     """A question about an image file.
 
     Attributes:
@@ -71,7 +71,7 @@ class Made:
 
 
 # Raises NotMadeError where a question gives no pair.
-Generator = Callable[[Question], Made]
+Generator = Callable[[ImageQuestion], Made]
 
 
 def by_lexicon(
@@ -89,7 +89,7 @@ def by_lexicon(
         attempts: candidates that are tried at most.
     """
 
-    def make(question: Question) -> Made:
+    def make(question: ImageQuestion) -> Made:
         verb = find_verb(question.text, finder, which)
         verdicts: list[Verdict] = []
         suited = around(question.text, verb)

@@ -21,9 +21,9 @@ from rvelens.files.atomic import (
 )
 from rvelens.files.paths import below
 from rvelens.pairs.ask_model import RequestFailedError
-from rvelens.pairs.file import name_of, read_objects, read_rows, text_of
+from rvelens.pairs.file import read_id, read_objects, read_pair_rows, text_of
 from rvelens.pairs.find import NotMadeError
-from rvelens.pairs.generate import Generator, Made, Question
+from rvelens.pairs.generate import Generator, ImageQuestion, Made
 from rvelens.pairs.review import changing
 
 # What each line that is written here begins with.
@@ -41,7 +41,7 @@ class NotMade:
 
 
 @dataclass(frozen=True)
-class Report:
+class MadePairs:
     """What became of questions: pairs that were there, pairs that are new, and what gave none."""
 
     kept: int
@@ -49,7 +49,7 @@ class Report:
     not_made: tuple[NotMade, ...]
 
 
-def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
+def questions_of_file(path: str | Path, images: str | Path) -> list[ImageQuestion]:
     """Questions from JSON lines with "image" (a file below `images`) and "question" or "text".
 
     "question_id" or "id" names a question, else its line does; other keys are ignored, so a file of
@@ -64,12 +64,12 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
         raise ValueError(
             f"no folder {images}: expected the folder with the images; check the path."
         )
-    questions: dict[str, Question] = {}
+    questions: dict[str, ImageQuestion] = {}
     for number, row in read_objects(path, "question"):
         try:
             image = text_of(row, "image")
             text = text_of(row, "question" if "question" in row or "text" not in row else "text")
-            name = name_of(row, f"line {number}")
+            name = read_id(row, f"line {number}")
             file = below(images, image)
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}") from error
@@ -77,11 +77,11 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[Question]:
             raise ValueError(
                 f"{path} line {number}: id {name!r} occurs twice: expected unique ids; rename one."
             )
-        questions[name] = Question(name, image, file, text)
+        questions[name] = ImageQuestion(name, image, file, text)
     return list(questions.values())
 
 
-def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Question]:
+def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[ImageQuestion]:
     """The questions of a benchmark about image files as they are, named from `images` on.
 
     Raises:
@@ -102,25 +102,25 @@ def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Que
                 f"{path} is not below {folder}: expected the folder of all images; pass it as --images."
             )
         name = path.relative_to(folder).as_posix()
-        questions.append(Question(item.id, name, path, item.text.strip()))
+        questions.append(ImageQuestion(item.id, name, path, item.text.strip()))
     return questions
 
 
-def sample(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
+def sample(questions: Sequence[ImageQuestion], limit: int, seed: int) -> list[ImageQuestion]:
     """A random `limit` of the questions, in their order; all of them if there are fewer."""
     some = random.Random(seed).sample(range(len(questions)), min(limit, len(questions)))
     return [questions[n] for n in sorted(some)]
 
 
 def make_pairs(
-    questions: Sequence[Question],
+    questions: Sequence[ImageQuestion],
     generate: Generator,
     path: str | Path,
     *,
     generator: str,
     concurrency: int = 1,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> Report:
+) -> MadePairs:
     """Add a pair for each question to a file; what is there already, decisions included, stays.
 
     Each line has "id", "image", "question", "contrastive", "verb", "candidate", "generator",
@@ -146,13 +146,13 @@ def make_pairs(
 
 
 def _make(
-    questions: Sequence[Question],
+    questions: Sequence[ImageQuestion],
     generate: Generator,
     path: Path,
     generator: str,
     concurrency: int,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
-) -> Report:
+) -> MadePairs:
     todo = _todo(questions, path)
     not_made: list[NotMade] = []
     pool = ThreadPoolExecutor(max_workers=concurrency)
@@ -166,7 +166,7 @@ def _make(
                 _append(path, _row(question, result, generator))
     finally:
         pool.shutdown(cancel_futures=True)
-    return Report(len(questions) - len(todo), len(todo) - len(not_made), tuple(not_made))
+    return MadePairs(len(questions) - len(todo), len(todo) - len(not_made), tuple(not_made))
 
 
 def _alone(path: Path) -> AbstractContextManager[None]:
@@ -183,7 +183,7 @@ def _alone(path: Path) -> AbstractContextManager[None]:
     return locked(path.with_name(f"{path.name}.making.lock"), path)
 
 
-def _todo(questions: Sequence[Question], path: Path) -> list[Question]:
+def _todo(questions: Sequence[ImageQuestion], path: Path) -> list[ImageQuestion]:
     """Questions that have no pair in the file yet."""
     known = _known(path)
     for question in questions:
@@ -204,7 +204,7 @@ def _known(path: Path) -> dict[str, tuple[str, str]]:
         _mend(path)
     if not path.read_bytes().strip():
         return {}
-    rows = [row for _, row in read_rows(path)]
+    rows = [row for _, row in read_pair_rows(path)]
     return {row["id"]: (row["image"].strip(), row["question"].strip()) for row in rows}
 
 
@@ -227,7 +227,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _try(generate: Generator, question: Question) -> Made | NotMade:
+def _try(generate: Generator, question: ImageQuestion) -> Made | NotMade:
     try:
         if not _there(question.path):
             raise NotMadeError("its image does not exist")
@@ -244,7 +244,7 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _row(question: Question, made: Made, generator: str) -> dict[str, Any]:
+def _row(question: ImageQuestion, made: Made, generator: str) -> dict[str, Any]:
     row = {"id": question.id, "image": question.image, "question": question.text}
     rest = asdict(made)
     return row | {

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.heads.profile import PUBLISHED, ARSProfile
-from rvelens.pairs.file import read_rows
+from rvelens.pairs.file import read_pair_rows
 
 # Benchmarks whose questions the published pairs are taken from.
 OF_PUBLISHED_PAIRS = ("mmrel-real",)
@@ -35,7 +35,7 @@ def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     Raises:
         ValueError: no such file or a malformed line, or no question is left.
     """
-    rows = [row for _, row in read_rows(pairs)]
+    rows = [row for _, row in read_pair_rows(pairs)]
     ids = {str(row.get("question_id", row["id"])) for row in rows}
     asked = {
         (_name(row["image"]), _words(row[key]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from rvelens.files.atomic import locked, write_bytes
 from rvelens.heads.pair import swapped_word
-from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_rows
+from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_pair_rows
 
 # What a person does, to what the file then says.
 DECIDE = {"accept": ACCEPTED, "edit": EDITED, "reject": REJECTED}
@@ -20,13 +20,13 @@ Row = dict[str, Any]
 Span = tuple[int, int]
 
 
-def load(path: str | Path) -> list[Row]:
+def read_reviewed(path: str | Path) -> list[Row]:
     """All pairs of a file, decided or not, in their order.
 
     Raises:
         ValueError: no such file, no pairs, or a malformed line, which is named.
     """
-    return [{"decision": None, **row} for _, row in read_rows(path)]
+    return [{"decision": None, **row} for _, row in read_pair_rows(path)]
 
 
 def pending(rows: Sequence[Row]) -> list[Row]:
@@ -71,7 +71,7 @@ def decide(path: str | Path, id: str, decision: str, text: str | None = None) ->
         )
     path = Path(path)
     with changing(path):
-        found = [(number, row) for number, row in read_rows(path) if row["id"] == id]
+        found = [(number, row) for number, row in read_pair_rows(path) if row["id"] == id]
         if len(found) != 1:
             raise ValueError(
                 f"{path} has {len(found)} pairs of id {id!r}: expected exactly one; correct the "

@@ -26,7 +26,7 @@ from rvelens.plots.image import head_overlays, overlay, overlay_enhanced
 from rvelens.plots.lines import Series, lines
 from rvelens.plots.mosaic import head_grid, token_overlays
 from rvelens.plots.points import scatter
-from rvelens.plots.rows import Row, dots, timing_bars
+from rvelens.plots.rows import ScoreRow, dots, timing_bars
 from rvelens.plots.style import (
     COLUMN,
     PAGE,
@@ -42,7 +42,7 @@ __all__ = [
     "PAGE",
     "ROLES",
     "Panel",
-    "Row",
+    "ScoreRow",
     "Series",
     "ars_heatmap",
     "attention_strip",

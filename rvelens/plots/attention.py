@@ -21,11 +21,11 @@ from rvelens.plots.style import (
     Role,
     end_labels,
     figure_of,
+    fix_layout,
     house_style,
     new_figure,
     role,
     scale_above,
-    settle,
     ticks,
 )
 
@@ -81,7 +81,7 @@ def attention_strip(
         short = bool(seen.size and seen.min() < low)
         scale_above(figure, axes, drawn, label, extend="min" if short else "neither")
         _brackets(axes, image)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -15,9 +15,9 @@ from rvelens.plots.style import (
     SMALL,
     TEXT,
     NotebookFigure,
+    fix_layout,
     house_style,
     role,
-    settle,
     wrapped,
 )
 
@@ -81,7 +81,7 @@ def forest(
         every[0].set_yticks(range(len(rows)), list(rows))
         if title:
             figure.suptitle(wrapped(title, width - 0.1, TEXT))
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -19,10 +19,10 @@ from rvelens.plots.style import (
     COLUMN,
     GREY,
     SMALL,
+    fix_layout,
     house_style,
     new_figure,
     scale_above,
-    settle,
     ticks,
 )
 
@@ -89,7 +89,7 @@ def surface(
         scale_above(figure, axes, drawn, z_label)
         _point_out(axes, marks, framed=numbered)
         _key(figure, marks, "outside lower center")
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 
@@ -147,7 +147,7 @@ def bands(
         # The corner below the diagonal is empty; in few layers it is too small for words.
         inside = n >= 6
         _key(axes if inside else figure, marks, "lower right" if inside else "outside lower center")
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

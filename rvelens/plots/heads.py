@@ -18,10 +18,10 @@ from rvelens.plots.style import (
     SMALL,
     TEXT,
     NotebookFigure,
+    fix_layout,
     house_style,
     new_figure,
     scale_above,
-    settle,
     ticks,
     wrapped,
 )
@@ -56,7 +56,7 @@ def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> 
         left.set_yticks(ticks(n_layers))
         scale_above(figure, left, mesh, profile.score_name)
         _layer_means(right, scores)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

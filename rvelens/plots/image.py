@@ -24,9 +24,9 @@ from rvelens.plots.style import (
     TEXT,
     NotebookFigure,
     figure_of,
+    fix_layout,
     house_style,
     panel_letter,
-    settle,
     wrapped,
 )
 from rvelens.tokens.grid import ImageGrid
@@ -79,7 +79,7 @@ def overlay(
         axes.set_title(title)
         if label:
             _scale_beside(figure, [axes], ScalarMappable(scale, "viridis"), label)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 
@@ -133,7 +133,7 @@ def overlay_enhanced(
         _scale_beside(figure, panels, ScalarMappable(scale, colours), f"layers (of {n})")
         layers = f"RVE in layers {format_layers(masks)}"
         figure.suptitle(f"{title}\n{layers}" if title else layers)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 
@@ -186,7 +186,7 @@ def head_overlays(
         bar.set_label("attention", labelpad=-14)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         figure.suptitle(wrapped(f"{title}\nlayer {layer}".strip(), PAGE - 0.1, TEXT))
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -20,9 +20,9 @@ from rvelens.plots.style import (
     SMALL,
     NotebookFigure,
     figure_of,
+    fix_layout,
     house_style,
     new_figure,
-    settle,
     ticks,
     wrapped,
 )
@@ -87,7 +87,7 @@ def head_grid(
         inches = (PAGE - 1.0) * canvas.shape[0] / canvas.shape[1]
         figure, axes = new_figure(PAGE, float(np.clip(inches + 0.4, 0.9, 9.0)), title)
         _draw_grid(axes, canvas, layers, n_heads, top, label)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 
@@ -170,7 +170,7 @@ def token_overlays(
             bar.set_label(label)
             bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         figure.suptitle(heading)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -12,10 +12,10 @@ from rvelens.plots.style import (
     COLUMN,
     GREY,
     SMALL,
+    fix_layout,
     house_style,
     new_figure,
     scale_above,
-    settle,
     ticks,
 )
 
@@ -84,5 +84,5 @@ def scatter(
         note = f"\n(without {missing} of {len(x)} heads: no number)" if missing else ""
         axes.set(xlabel=x_label + note, ylabel=y_label)
         scale_above(figure, axes, dots, "layer", ticks=ticks(n_layers))
-        settle(figure)
+        fix_layout(figure)
     return figure

@@ -13,13 +13,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rvelens.plots.style import COLUMN, GREY, SMALL, house_style, new_figure, role, settle, wrapped
+from rvelens.plots.style import (
+    COLUMN,
+    GREY,
+    SMALL,
+    fix_layout,
+    house_style,
+    new_figure,
+    role,
+    wrapped,
+)
 
 _LINE = 0.145  # Inches that one line of text takes.
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One method's number on one benchmark.
 
     Attributes:
@@ -41,7 +50,7 @@ class Row:
 
 
 def dots(
-    rows: Sequence[Row],
+    rows: Sequence[ScoreRow],
     *,
     x_label: str,
     baseline: str = "",
@@ -100,7 +109,7 @@ def dots(
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         _key(figure, rows)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 
@@ -109,7 +118,7 @@ def _room(head: str) -> float:
     return head.count("\n") + 1.3 if head else 0.0
 
 
-def _dot(axes: Axes, row: Row, y: float, digits: int) -> None:
+def _dot(axes: Axes, row: ScoreRow, y: float, digits: int) -> None:
     look = role(row.role)
     axes.axhline(y, color="#e6e6e6", linewidth=0.5, zorder=0)
     axes.hlines(y, row.low, row.high, color=look.colour, linewidth=1.1)
@@ -135,7 +144,9 @@ def _dot(axes: Axes, row: Row, y: float, digits: int) -> None:
     )
 
 
-def _baseline(axes: Axes, members: Sequence[Row], name: str, top: float, bottom: float) -> None:
+def _baseline(
+    axes: Axes, members: Sequence[ScoreRow], name: str, top: float, bottom: float
+) -> None:
     for row in members:
         if row.name == name and len(members) > 1:
             axes.vlines(
@@ -143,7 +154,7 @@ def _baseline(axes: Axes, members: Sequence[Row], name: str, top: float, bottom:
             )
 
 
-def _key(figure: Figure, rows: Sequence[Row]) -> None:
+def _key(figure: Figure, rows: Sequence[ScoreRow]) -> None:
     """Said only where there is something to tell apart."""
     if not any(np.isfinite(row.paper) for row in rows):
         return
@@ -222,7 +233,7 @@ def timing_bars(
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 1.2 * scale * ends.max() or 1), ylim=(len(y) - 0.5, -0.5))
         figure.legend(loc="outside lower center", ncols=2)
-        settle(figure)
+        fix_layout(figure)
     return figure
 
 

@@ -153,7 +153,7 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
-def settle(figure: Figure) -> None:
+def fix_layout(figure: Figure) -> None:
     """Lay a figure out, and keep the ticks that its size has led to.
 
     A later layout would choose them anew after it has made room for the old ones' labels.
@@ -220,7 +220,7 @@ def end_labels(axes: Axes, ends: Sequence[End]) -> None:
     for end in ends:
         axes.plot([end.x, right], [end.y, end.y], color=end.colour, linewidth=0.5, linestyle=":")
     notes = [_note(axes, end, figure.get_figwidth()) for end in ends]
-    settle(figure)
+    fix_layout(figure)
     # Two points apart: lines of different labels must not read as one label.
     gap = 2 * figure.dpi / 72
     heights = np.array([Text.get_window_extent(note).height + gap for note in notes])  # no leaders
@@ -231,7 +231,7 @@ def end_labels(axes: Axes, ends: Sequence[End]) -> None:
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = np.array([to_axes.transform((right, end.y))[1] for end in ends])
     wanted = np.nan_to_num(wanted.clip(0, 1))
-    placed = spread(wanted, heights / axes.bbox.height)
+    placed = place_labels(wanted, heights / axes.bbox.height)
     for note, at, label in zip(notes, wanted, placed, strict=True):
         note.xy = (1, at)
         note.set_position((1, label))
@@ -260,7 +260,7 @@ def _note(axes: Axes, end: End, width: float) -> Annotation:
     )
 
 
-def spread(
+def place_labels(
     wanted: Float[np.ndarray, " label"], heights: Float[np.ndarray, " label"]
 ) -> Float[np.ndarray, " label"]:
     """Centres of labels between 0 and 1 that do not overlap, nearest to the wanted ones.

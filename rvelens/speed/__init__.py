@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from rvelens.speed.counts import VIEWS, count_graph_breaks, count_kernels, decode_step
-from rvelens.speed.generation import boot_bridge, compile_config_of, run, run_shape
+from rvelens.speed.generation import boot_bridge, compile_config_of, run_bench, run_shape
 from rvelens.speed.results import (
     BRIDGE,
     PLAIN,
@@ -22,15 +22,15 @@ from rvelens.speed.results import (
     RVE,
     RVE_COMPILED,
     UNHOOKED,
+    BenchResult,
     Beside,
     Conditions,
     Counts,
-    Result,
     Times,
     plain_of,
     read_result,
 )
-from rvelens.speed.shapes import SHAPES, Shape, build
+from rvelens.speed.shapes import SHAPES, Shape, build_random
 
 __all__ = [
     "BRIDGE",
@@ -41,20 +41,20 @@ __all__ = [
     "SHAPES",
     "UNHOOKED",
     "VIEWS",
+    "BenchResult",
     "Beside",
     "Conditions",
     "Counts",
-    "Result",
     "Shape",
     "Times",
     "boot_bridge",
-    "build",
+    "build_random",
     "compile_config_of",
     "count_graph_breaks",
     "count_kernels",
     "decode_step",
     "plain_of",
     "read_result",
-    "run",
+    "run_bench",
     "run_shape",
 ]

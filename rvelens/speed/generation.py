@@ -33,15 +33,15 @@ from rvelens.speed.results import (
     RVE,
     RVE_COMPILED,
     UNHOOKED,
+    BenchResult,
     Beside,
     Conditions,
     Counts,
-    Result,
     Times,
     plain_of,
 )
 from rvelens.speed.settings import settings_side_by_side
-from rvelens.speed.shapes import SHAPES, Inputs, Shape, build, prompt_of
+from rvelens.speed.shapes import SHAPES, Inputs, Shape, build_random, prompt_of
 from rvelens.speed.sharing import sharing
 from rvelens.tokens.token_map import attach_tokens
 
@@ -67,7 +67,7 @@ class Setting:
             self.generate(**options)
 
 
-def run(
+def run_bench(
     shape_name: str,
     *,
     runs: int = 7,
@@ -75,7 +75,7 @@ def run(
     device: str = "cpu",
     progress: Progress = lambda items, label: items,
     compiled: bool | None = None,
-) -> Result:
+) -> BenchResult:
     """Measure a shape: times, kernels and graph breaks of each setting, memory of an ARS capture.
 
     Args:
@@ -116,9 +116,9 @@ def run_shape(
     device: str,
     progress: Progress,
     compile_config: CompileConfig | None = None,
-) -> Result:
-    """`run` for a shape of one's own; with `compile_config` compiled generation is timed too."""
-    hf_model = build(shape, device)
+) -> BenchResult:
+    """`run_bench` for a shape of one's own; with `compile_config` compiled generation is timed too."""
+    hf_model = build_random(shape, device)
     hooked = HookedLVLM(twin(hf_model))
     inputs = prompt_of(hf_model, shape.text_tokens)
     layers = parse_layers("preset", None, hooked.n_layers)

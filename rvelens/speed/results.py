@@ -64,7 +64,7 @@ class Beside(TypedDict):
     settings: dict[str, Any]
 
 
-class Result(Conditions, Times, Counts, Beside):
+class BenchResult(Conditions, Times, Counts, Beside):
     """All that one run reports."""
 
 
@@ -73,7 +73,7 @@ def plain_of(name: str) -> str:
     return PLAIN_COMPILED if name in (PLAIN_COMPILED, RVE_COMPILED) else PLAIN
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> BenchResult:
     """What `rvelens bench --json` printed into a file.
 
     Files of versions that counted nothing are read too: their table has empty columns.
@@ -88,11 +88,11 @@ def read_result(path: Path) -> Result:
             f"{path} cannot be read as JSON ({error}): expected a file that holds what `rvelens "
             "bench --json` printed; check the path."
         ) from error
-    absent = set(Result.__annotations__) - set(Counts.__annotations__)
+    absent = set(BenchResult.__annotations__) - set(Counts.__annotations__)
     absent -= set(data) if isinstance(data, dict) else set()
     if absent:
         raise ValueError(
             f"{path} has no {', '.join(sorted(absent))}: expected what `rvelens bench --json` "
             "printed; measure again, or choose another file."
         )
-    return cast(Result, {"kernels": {}, "graph_breaks": {}, "uncounted": {}, **data})
+    return cast(BenchResult, {"kernels": {}, "graph_breaks": {}, "uncounted": {}, **data})

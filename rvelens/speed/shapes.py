@@ -89,7 +89,7 @@ def _config_of(shape: Shape) -> LlavaConfig:
     return config
 
 
-def build(shape: Shape, device: str) -> PreTrainedModel:
+def build_random(shape: Shape, device: str) -> PreTrainedModel:
     """A LLaVA of this shape with random weights; generations run to their full length.
 
     Raises:

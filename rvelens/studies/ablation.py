@@ -9,7 +9,7 @@ from typing import Any
 from rvelens.evaluate.scoring import score
 from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
-from rvelens.plots import Row, dots
+from rvelens.plots import ScoreRow, dots
 from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study, Work
@@ -95,7 +95,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(tables, figures, says=tuple(says), measured=_measured(data))
 
 
-def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> Row:
+def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> ScoreRow:
     found = value(data["benchmarks"][benchmark], label, "accuracy")
     low, at, high = (float("nan") if found is None else found[k] for k in ("low", "value", "high"))
     role = "plain" if label == "vanilla" else "rve"
@@ -104,7 +104,9 @@ def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> Row:
         for cell in _cells(data, benchmark)
         if cell.metric == "accuracy" and _label(cell) == label
     ]
-    return Row(label, at, low, high, group=benchmark, paper=[*papers, float("nan")][0], role=role)
+    return ScoreRow(
+        label, at, low, high, group=benchmark, paper=[*papers, float("nan")][0], role=role
+    )
 
 
 def _said(benchmark: str, what: str, result: Mapping[str, Any], before: str, after: str) -> str:

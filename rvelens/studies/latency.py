@@ -172,7 +172,7 @@ def middle(values: Sequence[float]) -> dict[str, float]:
     return {"value": statistics.median(values), "low": low, "high": high}
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """Times and ratios by method, what the rounds confirm, and the paper's words beside."""
     (data,) = measured
     ratios = over_vanilla(data["whole"])
@@ -284,7 +284,7 @@ STUDY = Study(
     "Figure 9b",
     "time per example of every method in one interleaved run",
     _measure,
-    show,
+    _show,
     methods=("vanilla", "rve", "vcd", "icd", "vaf", "pai", "devils"),
     options={"runs": 7, "new_tokens": 16, "n_questions": 4},
     work=_work,

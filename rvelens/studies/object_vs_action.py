@@ -11,8 +11,8 @@ from jaxtyping import Bool, Real
 
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate import Answer, evaluate
-from rvelens.evaluate.store import read
-from rvelens.plots import Row, dots
+from rvelens.evaluate.store import stored_answers
+from rvelens.plots import ScoreRow, dots
 from rvelens.stats import FEW, bootstrap
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.beside import beside
@@ -79,7 +79,9 @@ def _answers(setup: Setup, photographs: set[str]) -> dict[str, dict[str, dict[st
     )  # fmt: skip
     setup.parts.together()
     return {
-        one.name: {m.name: read(folder / one.name / m.name, one.items) for m in setup.methods}
+        one.name: {
+            m.name: stored_answers(folder / one.name / m.name, one.items) for m in setup.methods
+        }
         for one in asked
     }
 
@@ -220,7 +222,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     tables["paper"] = _paper()
     figure = dots(
         [
-            Row(kind, **row[kind], group=name, role="control" if kind == "object" else "rve")
+            ScoreRow(kind, **row[kind], group=name, role="control" if kind == "object" else "rve")
             for name, row in data["methods"].items()
             for kind in KINDS
         ],

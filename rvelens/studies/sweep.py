@@ -23,7 +23,7 @@ from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study, Work
 from rvelens.studies.kit.beside import beside
 from rvelens.studies.kit.paper import lookup
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe, of_rve, pair, row, value
+from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe_setting, of_rve, pair, row, value
 from rvelens.studies.kit.work import work_of_settings
 from rvelens.tables import Table
 
@@ -109,7 +109,7 @@ def _layer_rules(setup: Setup, base: Mapping[str, Any]) -> dict[str, dict[str, A
 def _named(
     base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    return {describe(one): one for one in ({**base, **change} for change in changes)}
+    return {describe_setting(one): one for one in ({**base, **change} for change in changes)}
 
 
 def _alike(bands: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:

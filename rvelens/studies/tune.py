@@ -23,7 +23,7 @@ from rvelens.model.replay import Hooks
 from rvelens.stats import auc
 from rvelens.studies.kit.asking import need_labels
 from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe, of_rve, pair, row
+from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe_setting, of_rve, pair, row
 from rvelens.tables import Table
 
 PLAIN, DEFAULT, TUNED = "vanilla", "RVE, as it was", "RVE, tuned"
@@ -149,7 +149,7 @@ def search(
         before = dict(best)
         for axis, values in _axes(setup, start).items():
             candidates = {
-                describe(one): one for one in (best, *({**best, axis: v} for v in values))
+                describe_setting(one): one for one in (best, *({**best, axis: v} for v in values))
             }
             hooks = {name: hooks_of(**one) for name, one in candidates.items()}
             new = {name: one for name, one in hooks.items() if name not in tried}
@@ -214,8 +214,8 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     n_tried = sum(one["tried"] for one in data["search"])
     names = {
         PLAIN: PLAIN,
-        DEFAULT: f"{DEFAULT}: {describe(data['base'])}",
-        TUNED: f"{TUNED}: {describe(data['tuned']['setting'])}",
+        DEFAULT: f"{DEFAULT}: {describe_setting(data['base'])}",
+        TUNED: f"{TUNED}: {describe_setting(data['tuned']['setting'])}",
     }
     tables = {
         "": Table(

@@ -25,7 +25,7 @@ COLUMNS = {
 }
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """AUC and enrichment of each view on each question, and the difference of AUC to attention."""
     check_regions(setup)  # before the work
     model, benchmark = setup.model, setup.benchmark
@@ -73,7 +73,7 @@ def _estimates(
     return [x.to_json_or_none() for x in bootstrap_each(means(values), cluster, seed=seed)]
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The views in a table and a figure, and what is confirmed of them."""
     (data,) = measured
     return Shown({"": _table(data)}, {"": _figure(data)}, says=tuple(_says(data)))
@@ -150,6 +150,6 @@ STUDY = Study(
     "views",
     "",
     "how well attention, its gradients, relevancy, rollout and the logit lens find the region",
-    measure,
-    show,
+    _measure,
+    _show,
 )

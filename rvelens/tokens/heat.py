@@ -23,7 +23,7 @@ def small(image: Image.Image, edge: int = _EDGE) -> Image.Image:
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def embedded(picture: Image.Image) -> str:
+def to_data_uri(picture: Image.Image) -> str:
     """A picture as the data URI of a WebP."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=80, method=4)

@@ -13,7 +13,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class ViewInput:
     """What a view is asked about.
 
     Attributes:
@@ -47,4 +47,4 @@ class View:
     name: str
     about: str
     source: str
-    look: Callable[[Asked], Float[Tensor, "sample image"]]
+    look: Callable[[ViewInput], Float[Tensor, "sample image"]]

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from rvelens.hooks.rows import image_part
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.views.base import Asked
+from rvelens.views.base import ViewInput
 
 _ROWS = 256  # Image tokens whose logits are held at a time.
 
 
 @torch.no_grad()
-def lens(asked: Asked) -> Float[Tensor, "sample image"]:
+def lens(asked: ViewInput) -> Float[Tensor, "sample image"]:
     """The largest probability over layers that the target has behind each image token.
 
     The probability behind a layer is softmax(W_U norm(x) + b_U), with x the output of the layer and
@@ -30,7 +30,7 @@ def lens(asked: Asked) -> Float[Tensor, "sample image"]:
 
 
 @torch.no_grad()
-def by_layer(asked: Asked) -> Float[Tensor, "layer sample image"]:
+def by_layer(asked: ViewInput) -> Float[Tensor, "layer sample image"]:
     """The probability that the target has behind each image token, by layer.
 
     Raises:

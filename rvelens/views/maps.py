@@ -20,13 +20,13 @@ from rvelens.hooks.rows import image_part, last_row
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.query_rows import query_rows
 from rvelens.tokens.token_map import TokenMap
-from rvelens.views.base import Asked
+from rvelens.views.base import ViewInput
 
 ByLayer = dict[int, Float[Tensor, "sample head query key"]]
 
 
 @torch.no_grad()
-def attention(asked: Asked) -> Float[Tensor, "sample image"]:
+def attention(asked: ViewInput) -> Float[Tensor, "sample image"]:
     """E over layers and heads of the last row of A."""
     recorded: dict[int, Float[Tensor, "sample head image"]] = {}
     with asked.model.hooks(ars_caching_hooks(asked.model.attention_layers, recorded)):
@@ -34,7 +34,7 @@ def attention(asked: Asked) -> Float[Tensor, "sample image"]:
     return torch.stack([one.mean(dim=1).cpu() for one in recorded.values()]).mean(dim=0)
 
 
-def gradient_attention(asked: Asked) -> Float[Tensor, "sample image"]:
+def gradient_attention(asked: ViewInput) -> Float[Tensor, "sample image"]:
     """E over layers and heads of A * max(G, 0), in the last row: Grad-SAM."""
     with query_rows(asked.model, "last"):
         patterns, gradients, tokens = _with_gradients(asked)
@@ -45,7 +45,7 @@ def gradient_attention(asked: Asked) -> Float[Tensor, "sample image"]:
     return torch.stack(maps).mean(dim=0)
 
 
-def relevancy(asked: Asked) -> Float[Tensor, "sample image"]:
+def relevancy(asked: ViewInput) -> Float[Tensor, "sample image"]:
     """The last row of R, with R <- R + E_h[max(G * A, 0)] R from layer to layer, and R = 1 before.
 
     Equations 5 and 6 of Chefer et al., for self-attention alone.
@@ -61,7 +61,7 @@ def relevancy(asked: Asked) -> Float[Tensor, "sample image"]:
 
 
 @torch.no_grad()
-def rollout(asked: Asked) -> Float[Tensor, "sample image"]:
+def rollout(asked: ViewInput) -> Float[Tensor, "sample image"]:
     """The last row of the product over layers of (E_h[A] + 1) / 2.
 
     Equation 1 of Abnar and Zuidema, Section 3.
@@ -122,7 +122,7 @@ class _Probe:
         return pattern + self.zeros[self.layer]
 
 
-def _with_gradients(asked: Asked) -> tuple[ByLayer, ByLayer, TokenMap]:
+def _with_gradients(asked: ViewInput) -> tuple[ByLayer, ByLayer, TokenMap]:
     """A and G by layer, of the rows that the model shows, and the token map."""
     model, patterns, zeros = asked.model, ByLayer(), ByLayer()
     layers = model.attention_layers

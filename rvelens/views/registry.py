@@ -12,7 +12,7 @@ from torch import Tensor
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import Images
 from rvelens.views import lens, maps
-from rvelens.views.base import Asked, View
+from rvelens.views.base import View, ViewInput
 
 VIEWS = {
     view.name: view
@@ -96,7 +96,7 @@ def view_images(
     chosen = find_view(view)
     inputs = model.prepare(images, questions, prompt)
     ids = None if targets is None else _ids_of(model, targets, len(inputs["input_ids"]))
-    return chosen.look(Asked(model, inputs, ids))
+    return chosen.look(ViewInput(model, inputs, ids))
 
 
 def _ids_of(

@@ -15,7 +15,7 @@ from published import (
     write_lines,
 )
 
-from rvelens.benchmarks.check import check
+from rvelens.benchmarks.check import check_files
 from rvelens.cli import main
 
 FILE = "coco_pope_random.json"
@@ -41,7 +41,7 @@ def run(capsys):
 
 
 def test_what_is_found(folder):
-    found = check("pope-random", folder)
+    found = check_files("pope-random", folder)
     assert (found.questions, found.published) == (8, 3000)
     assert found.truths == {"yes": 5, "no": 3}
     assert found.images == 8
@@ -55,7 +55,7 @@ def test_what_is_found(folder):
 
 def test_masks_are_missing_too(tmp_path):
     write_array(tmp_path / "instance-level_filterd.json", [instance_row(0)])
-    found = check("rbench-instance-mask", tmp_path)
+    found = check_files("rbench-instance-mask", tmp_path)
     assert found.missing == ("0013ea2087020901.jpg", "instance_mask/0.png")
 
 
@@ -74,7 +74,7 @@ def test_json_alone(folder, run):
     code, out, err = run("--benchmark", "pope-random", "--data", folder, "--json")
     found = json.loads(out)
     assert (code, err) == (1, "")
-    assert found["missing"] == list(check("pope-random", folder).missing)
+    assert found["missing"] == list(check_files("pope-random", folder).missing)
     assert found["complete"] is False
 
 
@@ -105,7 +105,7 @@ def test_a_mistake_is_one_sentence(run, arguments, says):
 
 @needs_real
 def test_the_published_files():
-    found = check("amber-relation", REAL)
+    found = check_files("amber-relation", REAL)
     assert found.truths == {"yes": 975, "no": 689}
     assert found.problems == ()
     assert found.images == 1004

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from rvelens.benchmarks import load_questions
-from rvelens.benchmarks.own import describe
-from rvelens.benchmarks.rules import Choice, contains, exact, text_words
+from rvelens.benchmarks.own import describe_source
+from rvelens.benchmarks.rules import ChoiceRule, contains, exact, text_words
 
 ROWS = [
     {"image": "a.png", "question": "Is it red?", "label": "yes", "group": "red"},
@@ -179,11 +179,11 @@ def labelled(folder, labels, **options):
 def test_labels_tell_the_rule(folder, labels, rule):
     found = labelled(folder, labels)
     assert found.rule_name == rule
-    assert f"rule {rule}: " in describe(found)
+    assert f"rule {rule}: " in describe_source(found)
 
 
 def test_the_description_counts(folder):
-    assert describe(labelled(folder, ["red", "blue"] * 3)) == (
+    assert describe_source(labelled(folder, ["red", "blue"] * 3)) == (
         "questions: 6 questions about 1 images (3 red, 3 blue); rule choice: The answer names one "
         "label of the choices and no other one; single letters must come first."
     )
@@ -204,7 +204,7 @@ def test_choices_that_no_label_has(folder):
     ],
 )  # fmt: skip
 def test_an_answer_names_one_choice(answer, read):
-    assert Choice(("red", "Dark red", "blue")).read(answer) == read
+    assert ChoiceRule(("red", "Dark red", "blue")).read(answer) == read
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_an_answer_names_one_choice(answer, read):
     ],
 )  # fmt: skip
 def test_letters_come_first(answer, read):
-    found = Choice(("A", "B", "C")).read(answer)
+    found = ChoiceRule(("A", "B", "C")).read(answer)
     assert found == (None if read is None else (read,))
 
 

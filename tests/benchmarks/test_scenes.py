@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from rvelens.benchmarks import load_benchmark, rules
-from rvelens.benchmarks.action_scenes import GROUPS, ask, draw_scene, make_questions
+from rvelens.benchmarks.action_scenes import GROUPS, draw_scene, make_question, make_questions
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -69,7 +69,7 @@ def test_open_questions_have_one_right_word_each():
         assert thing.text == f"What does a {person.kind} {person.verb} in the image?"
         article = "an" if person.object == "apple" else "a"
         assert action.text == f"What does a {person.kind} do with {article} {person.object}?"
-        assert ask(scene, action.reference).answer
+        assert make_question(scene, action.reference).answer
         assert thing.load().tobytes() == action.load().tobytes() == scene.image.tobytes()
     assert {item.truth for item in opened.items} == {None}
     assert len({item.id for item in opened.items}) == 24

@@ -16,9 +16,9 @@ from rvelens import HookedLVLM
 from rvelens.benchmarks import load_benchmark, load_questions
 from rvelens.cli import main
 from rvelens.evaluate.answering import batches
-from rvelens.evaluate.capture import Wanted, capture, estimate, open_capture
+from rvelens.evaluate.capture import CaptureRequest, capture, estimate_size, open_capture
 from rvelens.evaluate.capture.points import matching_points, rounded
-from rvelens.evaluate.capture.run import Captured, check_room
+from rvelens.evaluate.capture.run import Captured, check_disk_space
 from rvelens.evaluate.processes import Processes
 from rvelens.model.hooked_lvlm import TINY
 
@@ -71,7 +71,7 @@ def literal(model, items, rows):
 
 @pytest.mark.parametrize("rows", ["last", "all"])
 def test_every_tensor_is_that_of_run_with_cache(tiny, scenes, tmp_path, rows):
-    wanted = Wanted(POINTS, (1, 3), rows)
+    wanted = CaptureRequest(POINTS, (1, 3), rows)
     index = capture(tiny, scenes, wanted, tmp_path, batch_size=3)
     found = open_capture(tmp_path)
     assert list(found) == [item.id for batch in batches(scenes.items, 3) for item in batch]
@@ -98,13 +98,13 @@ def test_every_tensor_is_that_of_run_with_cache(tiny, scenes, tmp_path, rows):
     assert list(frame["n_tokens"]) == [len(found.input_ids(name)) for name in found]
     stored = pd.read_parquet(index) if index.suffix == ".parquet" else pd.read_csv(index)
     assert list(stored["id"]) == list(frame["id"])
-    about = estimate(tiny, scenes, wanted, 5)
+    about = estimate_size(tiny, scenes, wanted, 5)
     assert about == Captured(5, 1, about.n_bytes, 9)
     assert about.n_bytes == pytest.approx(n_bytes, rel=0.01)
 
 
 def test_a_run_goes_on_and_refuses_other_settings(tiny, scenes, tmp_path, monkeypatch):
-    wanted = Wanted(("hook_resid_post",))
+    wanted = CaptureRequest(("hook_resid_post",))
     capture(tiny, scenes, wanted, tmp_path, batch_size=2)
     paths = sorted(tmp_path.glob("shard-*"))
     before = {path.name: path.read_bytes() for path in paths}
@@ -134,7 +134,7 @@ def test_questions_that_cannot_be_asked_are_named_and_tried_again(tiny, scenes, 
         raise ValueError("no image yet")
 
     late = scenes.keep([replace(scenes.items[0], image="x", load=missing), *scenes.items[1:]])
-    wanted = Wanted(("hook_resid_post",), (2,))
+    wanted = CaptureRequest(("hook_resid_post",), (2,))
     capture(tiny, late, wanted, tmp_path)
     found = open_capture(tmp_path)
     assert len(list(found)) == 4
@@ -147,12 +147,14 @@ def test_questions_that_cannot_be_asked_are_named_and_tried_again(tiny, scenes, 
     assert len(list(open_capture(tmp_path))) == 5
     nothing = scenes.keep([replace(item, load=missing) for item in scenes.items])
     with pytest.raises(ValueError, match=r"none of the first 5 questions .* can be asked"):
-        estimate(tiny, nothing, wanted)
+        estimate_size(tiny, nothing, wanted)
 
 
 def test_precision(tiny, scenes, tmp_path):
-    capture(tiny, scenes, Wanted(("hook_resid_post",), (1,)), tmp_path / "auto")
-    capture(tiny, scenes, Wanted(("hook_resid_post",), (1,), dtype="float16"), tmp_path / "half")
+    capture(tiny, scenes, CaptureRequest(("hook_resid_post",), (1,)), tmp_path / "auto")
+    capture(
+        tiny, scenes, CaptureRequest(("hook_resid_post",), (1,), dtype="float16"), tmp_path / "half"
+    )
     whole, half = open_capture(tmp_path / "auto"), open_capture(tmp_path / "half")
     for name in whole:
         x, y = (one.tensor(name, "blocks.1.hook_resid_post") for one in (whole, half))
@@ -164,7 +166,7 @@ def test_precision(tiny, scenes, tmp_path):
 
 
 def test_reading_is_lazy(tiny, scenes, tmp_path, monkeypatch):
-    capture(tiny, scenes, Wanted(("hook_resid_*",)), tmp_path)
+    capture(tiny, scenes, CaptureRequest(("hook_resid_*",)), tmp_path)
     found, read = open_capture(tmp_path), []
 
     class Noted:
@@ -188,7 +190,7 @@ def test_reading_is_lazy(tiny, scenes, tmp_path, monkeypatch):
 
 def test_without_pyarrow_the_index_is_csv(tiny, scenes, tmp_path, monkeypatch):
     monkeypatch.setattr("rvelens.evaluate.capture.run.find_spec", lambda name: None)
-    index = capture(tiny, scenes, Wanted(("hook_embed",)), tmp_path)
+    index = capture(tiny, scenes, CaptureRequest(("hook_embed",)), tmp_path)
     assert index is not None
     assert list(pd.read_csv(index)["id"]) == list(open_capture(tmp_path))
 
@@ -200,27 +202,27 @@ def test_refusals(tiny, scenes, tmp_path):
         (("vision.blocks.0.hook_resid_post",), "has rows of images and not of questions"),
     ):
         with pytest.raises(ValueError, match=said):
-            capture(tiny, scenes, Wanted(points), tmp_path / "none")
+            capture(tiny, scenes, CaptureRequest(points), tmp_path / "none")
     for options, said in (
         ({"rows": "first"}, "rows='first': expected one of last, all"),
         ({"dtype": "int8"}, "dtype='int8': expected one of auto, float32"),
     ):
         with pytest.raises(ValueError, match=said):
-            Wanted(("hook_embed",), **options)
+            CaptureRequest(("hook_embed",), **options)
     with pytest.raises(ValueError, match=r"points 'a b': expected names of hook points"):
-        Wanted(("a b",))
+        CaptureRequest(("a b",))
     with (
         tiny.hooks([("blocks.0.hook_resid_post", lambda x, hook: x)]),
         pytest.raises(
             ValueError, match="hooks are on, and the manifest of a capture does not record them"
         ),
     ):
-        capture(tiny, scenes, Wanted(("hook_embed",)), tmp_path / "none")
+        capture(tiny, scenes, CaptureRequest(("hook_embed",)), tmp_path / "none")
     with pytest.raises(ValueError, match="no capture in"):
         open_capture(tmp_path / "none")
     with pytest.raises(ValueError, match=r"about 1e\+06 TB in 1 shards, and .* GB free"):
-        check_room(tmp_path, Captured(1, 1, 10**18, 1))
-    capture(tiny, scenes, Wanted(("hook_embed",)), tmp_path / "some")
+        check_disk_space(tmp_path, Captured(1, 1, 10**18, 1))
+    capture(tiny, scenes, CaptureRequest(("hook_embed",)), tmp_path / "some")
     found = open_capture(tmp_path / "some")
     with pytest.raises(ValueError, match=r"no point 'x' in .*: expected one of hook_embed"):
         found.tensor(next(iter(found)), "x")
@@ -279,7 +281,11 @@ def test_mistakes_are_one_sentence(folder, capsys, words, said):
 
 def test_two_processes_share_the_batches(tiny, scenes, tmp_path, monkeypatch):
     """The second one first, since they run here one after the other."""
-    wanted, together, written = Wanted(("hook_resid_post",), (1,)), tmp_path / "together", []
+    wanted, together, written = (
+        CaptureRequest(("hook_resid_post",), (1,)),
+        tmp_path / "together",
+        [],
+    )
     monkeypatch.setattr("rvelens.evaluate.capture.run.meet", lambda here: None)
     for rank in (1, 0):
         monkeypatch.setattr("rvelens.evaluate.capture.run.processes", partial(Processes, rank, 2))
@@ -298,5 +304,5 @@ def test_two_processes_share_the_batches(tiny, scenes, tmp_path, monkeypatch):
 
 def test_own_questions_go_in(tiny, folder):
     found = load_questions(folder / "my.csv")
-    capture(tiny, found, Wanted(("ln_final.hook_scale",)), folder / "kept")
+    capture(tiny, found, CaptureRequest(("ln_final.hook_scale",)), folder / "kept")
     assert len(open_capture(folder / "kept")) == 3

@@ -276,7 +276,7 @@ def test_bench_prints_ratios(run, monkeypatch):
                      "same_answers": True},
         "capture": [{"keys": 620, "forward": 3 * 2**30, "kept": 900, "last": 2048, "all": 2**22}],
     }  # fmt: skip
-    monkeypatch.setattr("rvelens.speed.run", lambda *args, **kwargs: result)
+    monkeypatch.setattr("rvelens.speed.run_bench", lambda *args, **kwargs: result)
     code, out, _ = run("bench")
     assert code == 0
     for piece in (

@@ -151,7 +151,7 @@ def run(folder, capsys, monkeypatch):
     monkeypatch.setattr(loading, "load_model", reached)
     monkeypatch.setattr(app_models, "load_model", reached)
     monkeypatch.setattr("rvelens.check.run.load_parts", reached)
-    monkeypatch.setattr("rvelens.speed.generation.build", reached)
+    monkeypatch.setattr("rvelens.speed.generation.build_random", reached)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def run(words):

@@ -7,21 +7,21 @@ import json
 import pytest
 
 from rvelens.cli import main
-from rvelens.cli.study import _pairs, options_of
+from rvelens.cli.study import _pairs, parse_study_options
 from rvelens.studies import find_study
 
 
 def test_options_are_json_but_for_those_that_are_texts():
     defaults = {"question": "", "layer": -1}
     given = ["question=7", "layer=7", "other=[1, 2]", "word=x"]
-    assert options_of(given, defaults) == {
+    assert parse_study_options(given, defaults) == {
         "question": "7",
         "layer": 7,
         "other": [1, 2],
         "word": "x",
     }
     with pytest.raises(ValueError, match="--option layer: expected NAME=VALUE"):
-        options_of(["layer"], defaults)
+        parse_study_options(["layer"], defaults)
 
 
 def test_a_limit_draws_pairs_too(tmp_path):
@@ -75,8 +75,8 @@ def test_a_model_of_ones_own_is_asked_the_pairs_of_action_scenes_it_is_measured_
         asked.append(given["pairs"])
         raise ValueError("far enough")
 
-    monkeypatch.setattr("rvelens.studies.kit.run.run", stop)
-    monkeypatch.setattr("rvelens.cli.study.load_model", lambda name, **_: None)
+    monkeypatch.setattr("rvelens.studies.kit.run.run_study", stop)
+    monkeypatch.setattr("rvelens.cli.study.open_model", lambda name, **_: None)
     monkeypatch.setattr("rvelens.cli.study.load_benchmark", lambda name, *_, **__: name)
     monkeypatch.setattr("rvelens.cli.study.check_images", lambda benchmarks: None)
     arguments = ["study", "head-scores", "--model", "mine", "--out", str(tmp_path)]

@@ -17,7 +17,7 @@ from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.answering import Decoding, answer_logits
 from rvelens.evaluate.intervention import Intervention
 from rvelens.evaluate.manifest import about_model
-from rvelens.evaluate.manifest import manifest as run_manifest
+from rvelens.evaluate.manifest import make_manifest as run_manifest
 from rvelens.interventions.methods import METHODS, make_method
 
 DECODING = Decoding(suffix="one word .", max_new_tokens=4)

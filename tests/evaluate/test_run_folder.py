@@ -141,7 +141,7 @@ def test_a_stray_file_of_answers_does_not_count(tiny, scenes, tmp_path):
 
 
 def test_more_processes_do_not_take_up_a_stray_file(tiny, scenes, tmp_path):
-    from rvelens.evaluate.manifest import settle
+    from rvelens.evaluate.manifest import check_manifest
 
     run(tiny, scenes, tmp_path, "vanilla")
     folder = tmp_path / "action-scenes" / "vanilla"
@@ -150,10 +150,12 @@ def test_more_processes_do_not_take_up_a_stray_file(tiny, scenes, tmp_path):
     assert names == ["answers.jsonl"]
     (folder / "answers-1.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"answers-1\.jsonl is there, and the run's manifest does"):
-        settle(folder, made_with, ["answers.jsonl", "answers-1.jsonl"])
+        check_manifest(folder, made_with, ["answers.jsonl", "answers-1.jsonl"])
     (folder / "answers-1.jsonl").unlink()
-    settle(folder, made_with, ["answers.jsonl", "answers-1.jsonl"])
-    settle(folder, made_with, ["answers.jsonl"])  # one process again: the second's answers count
+    check_manifest(folder, made_with, ["answers.jsonl", "answers-1.jsonl"])
+    check_manifest(
+        folder, made_with, ["answers.jsonl"]
+    )  # one process again: the second's answers count
     now = json.loads((folder / "manifest.json").read_text())
     assert now["answers"] == ["answers.jsonl", "answers-1.jsonl"]
 

@@ -12,7 +12,7 @@ from run_folders import name_answers
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate import Answer
-from rvelens.evaluate.store import answers_file, append, load_answers, read
+from rvelens.evaluate.store import answers_file, append, load_answers, stored_answers
 from rvelens.files.atomic import cut_torn_line
 
 ITEMS = [
@@ -31,12 +31,12 @@ def test_a_file_cut_at_any_byte_is_read_and_continued(tmp_path, cut):
     append(path, ITEMS, ANSWERS)
     data = path.read_bytes()
     path.write_bytes(data[: cut % (len(data) + 1)])
-    before = read(tmp_path, ITEMS)
+    before = stored_answers(tmp_path, ITEMS)
     assert list(before.values()) == ANSWERS[: len(before)]
     cut_torn_line(path)
-    assert read(tmp_path, ITEMS) == before
+    assert stored_answers(tmp_path, ITEMS) == before
     append(path, ITEMS[len(before) :], ANSWERS[len(before) :])
-    assert list(read(tmp_path, ITEMS).values()) == ANSWERS
+    assert list(stored_answers(tmp_path, ITEMS).values()) == ANSWERS
     assert path.read_bytes() == data
 
 
@@ -54,7 +54,7 @@ def test_files_of_several_processes_are_read_together(tmp_path):
     name_answers(tmp_path, "answers.jsonl", "answers-1.jsonl")
     append(answers_file(tmp_path, 0), ITEMS[:1], ANSWERS[:1])
     append(answers_file(tmp_path, 1), ITEMS[1:], ANSWERS[1:])
-    assert sorted(read(tmp_path, ITEMS)) == ["0", "1", "2"]
+    assert sorted(stored_answers(tmp_path, ITEMS)) == ["0", "1", "2"]
 
 
 def test_answers_of_a_run_by_name(tmp_path):
@@ -95,7 +95,7 @@ def test_a_whole_line_that_is_no_answer_is_named(tmp_path, line):
     name_answers(tmp_path)
     answers_file(tmp_path, 0).write_text(line + "\n")
     with pytest.raises(ValueError, match=r"answers\.jsonl line 1 is a malformed answer"):
-        read(tmp_path, ITEMS)
+        stored_answers(tmp_path, ITEMS)
 
 
 def test_what_was_asked_otherwise_or_not_at_all_is_left_aside(tmp_path):
@@ -103,7 +103,7 @@ def test_what_was_asked_otherwise_or_not_at_all_is_left_aside(tmp_path):
     path = answers_file(tmp_path, 0)
     append(path, ITEMS, ANSWERS)
     other = Item("0", "a.jpg", "a.jpg", "Other?", True, None, "", ITEMS[0].load)
-    assert sorted(read(tmp_path, [other, ITEMS[1]])) == ["1"]
+    assert sorted(stored_answers(tmp_path, [other, ITEMS[1]])) == ["1"]
 
 
 def test_an_answer_takes_the_place_of_an_error(tmp_path):
@@ -111,4 +111,4 @@ def test_an_answer_takes_the_place_of_an_error(tmp_path):
     path = answers_file(tmp_path, 0)
     for said in (Answer("2", error="torn"), Answer("2", "Yes"), Answer("2", "No")):
         append(path, ITEMS[2:], [said])
-    assert read(tmp_path, ITEMS) == {"2": Answer("2", "Yes")}
+    assert stored_answers(tmp_path, ITEMS) == {"2": Answer("2", "Yes")}

@@ -17,7 +17,7 @@ from rvelens import HookedLVLM
 from rvelens.families import FAMILIES, Family, family_of, register
 from rvelens.families.base import ALL_CHECKS
 from rvelens.model.prefix import can_share, prepare_shared
-from rvelens.model.prompts import render
+from rvelens.model.prompts import render_prompt
 
 BUILT_IN = ["llava", "llava_next", "sharegpt4v", "instructblip", "llava_onevision", "qwen2_5_vl"]
 BUILT_IN += ["qwen3_vl", "internvl", "gemma3", "idefics3", "paligemma"]
@@ -179,7 +179,7 @@ PRESETS = [(n, preset) for n in CASES for preset in family_of_case(n).prompts]
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_every_preset_makes_a_prompt(name, preset):
     model = hooked(name)
-    text = render(model.family, model.processor, "does a man hold a ball ?", preset)
+    text = render_prompt(model.family, model.processor, "does a man hold a ball ?", preset)
     assert "does a man hold a ball ?" in text
     assert "{" not in text
     inputs = model.prepare(IMAGES, QUESTIONS, prompt=preset)

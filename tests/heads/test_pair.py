@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair, check_pair, swapped_word
-from rvelens.pairs.file import read_rows
+from rvelens.pairs.file import read_pair_rows
 
 REFERENCE = os.environ.get("RVELENS_REFERENCE")
 
@@ -123,7 +123,7 @@ def test_pairs_of_action_scenes_pass():
 
 @pytest.mark.skipif(REFERENCE is None, reason="RVELENS_REFERENCE names no folder")
 def test_the_published_pairs_pass():
-    rows = read_rows(Path(str(REFERENCE)) / "ars_pairs_published_excerpt.jsonl")
+    rows = read_pair_rows(Path(str(REFERENCE)) / "ars_pairs_published_excerpt.jsonl")
     assert len(rows) == 40
     for _, row in rows:
         check_pair(ContrastivePair(row["image"], row["question"], row["contrastive"]))

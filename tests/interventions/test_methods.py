@@ -9,7 +9,7 @@ import torch
 from family_cases import generate, hooked, profile_of
 
 from rvelens import ARSProfile
-from rvelens.evaluate.manifest import settle
+from rvelens.evaluate.manifest import check_manifest
 from rvelens.hooks import rve_hooks
 from rvelens.interventions.icd import DISTURBANCE
 from rvelens.interventions.methods import METHODS, Contrast, make_method
@@ -94,10 +94,12 @@ def test_layers_that_depend_on_the_input_are_in_the_manifest_once_asked_for(
     )
     assert default.parameters == plain.parameters
     assert gated.parameters == {**plain.parameters, "max_entropy": 0.86}
-    settle(tmp_path, plain.parameters)
-    settle(tmp_path, default.parameters)  # a run made before there was a max_entropy goes on
+    check_manifest(tmp_path, plain.parameters)
+    check_manifest(
+        tmp_path, default.parameters
+    )  # a run made before there was a max_entropy goes on
     with pytest.raises(ValueError, match=r"max_entropy was null and is 0\.86"):
-        settle(tmp_path, gated.parameters)
+        check_manifest(tmp_path, gated.parameters)
     expected = rve_hooks(profile, layers_of(gated), k=4, max_entropy=0.86)
     logits = []
     for hooks in (gated.hooks, expected, plain.hooks):

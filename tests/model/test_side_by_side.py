@@ -14,7 +14,7 @@ from rvelens.model.replay import prefill
 from rvelens.model.side_by_side import SHARING
 from rvelens.speed import sharing
 from rvelens.speed.counts import count_arithmetic, count_operations
-from rvelens.speed.shapes import Shape, build
+from rvelens.speed.shapes import Shape, build_random
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +110,7 @@ def test_six_questions_take_three_forwards(model):
 
 
 def test_six_questions_take_a_fifth_of_the_arithmetic_of_one_at_a_time():
-    model = HookedLVLM(build(Shape(4, 128, 4, 344, 1, 64, torch.float32), "cpu"))
+    model = HookedLVLM(build_random(Shape(4, 128, 4, 344, 1, 64, torch.float32), "cpu"))
     result = sharing.sharing(model, 1, "cpu")
     assert result["same_answers"]
     assert result["arithmetic"] > 5.5

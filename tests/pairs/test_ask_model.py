@@ -22,7 +22,7 @@ from rvelens.pairs.ask_model import (
     schema,
 )
 from rvelens.pairs.find import NotMadeError
-from rvelens.pairs.generate import Question
+from rvelens.pairs.generate import ImageQuestion
 
 KEY = "sk-very-secret-0123456789"
 TEXT = "Is the man  holding a bat in the image ?"
@@ -38,7 +38,7 @@ def _environment(monkeypatch):
 @pytest.fixture
 def question(tmp_path):
     IMAGES[0].resize((2000, 1000)).save(tmp_path / "1.png")
-    return lambda text=TEXT: Question("q", "1.png", tmp_path / "1.png", text)
+    return lambda text=TEXT: ImageQuestion("q", "1.png", tmp_path / "1.png", text)
 
 
 def proposal(new, verb="holding"):

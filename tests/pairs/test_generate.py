@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvelens.pairs.find import NotMadeError, find_verb
-from rvelens.pairs.generate import Question, by_lexicon, finish, in_case_of, verify
+from rvelens.pairs.generate import ImageQuestion, by_lexicon, finish, in_case_of, verify
 from rvelens.pairs.lexicon import inflect, readings, table
 from rvelens.pairs.nouns import classes
 
@@ -19,7 +19,7 @@ REFERENCE = os.environ.get("RVELENS_REFERENCE")
 
 
 def question(text, name="q"):
-    return Question(name, "1.png", Path("1.png"), text)
+    return ImageQuestion(name, "1.png", Path("1.png"), text)
 
 
 def lemma(word, tag):

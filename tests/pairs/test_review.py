@@ -45,7 +45,7 @@ def test_a_decision_changes_its_line_alone(path):
 def test_what_waits(path):
     review.decide(path, "q0", "accept")
     review.decide(path, "q3", "reject")
-    rows = review.load(path)
+    rows = review.read_reviewed(path)
     assert [r["decision"] for r in rows] == ["accepted", None, None, "rejected"]
     assert [r["id"] for r in review.pending(rows)] == ["q1", "q2"]
 
@@ -53,12 +53,12 @@ def test_what_waits(path):
 def test_an_edit_keeps_what_was_proposed_first(path):
     for verb in ("see", "bite"):
         review.decide(path, "q1", "edit", QUESTION.replace("hold", verb))
-    decided = review.load(path)[1]
+    decided = review.read_reviewed(path)[1]
     assert decided["contrastive"] == QUESTION.replace("hold", "bite")
     assert decided["proposed"] == QUESTION.replace("hold", "kick")
     assert decided["decision"] == "edited"
     review.decide(path, "q1", "reject")
-    assert review.load(path)[1]["decision"] == "rejected"
+    assert review.read_reviewed(path)[1]["decision"] == "rejected"
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_line_stays_on_its_line_whatever_is_in_it(path):
     text = json.dumps(row(9, note="\u2028 \x85 \x0b"), ensure_ascii=False)
     path.write_text(path.read_text() + text + "\n", encoding="utf-8")
     review.decide(path, "q9", "accept")
-    assert len(review.load(path)) == 5
-    assert review.load(path)[4]["note"] == "\u2028 \x85 \x0b"
+    assert len(review.read_reviewed(path)) == 5
+    assert review.read_reviewed(path)[4]["note"] == "\u2028 \x85 \x0b"
 
 
 def test_two_at_once_lose_no_decision(path):
@@ -118,7 +118,7 @@ def test_two_at_once_lose_no_decision(path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert review.pending(review.load(path)) == []
+    assert review.pending(review.read_reviewed(path)) == []
 
 
 def test_where_the_verbs_are():

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rvelens.plots import ROLES, Series, lines, save_figure
-from rvelens.plots.style import COLUMN, new_figure, role, spread, ticks, wrapped
+from rvelens.plots.style import COLUMN, new_figure, place_labels, role, ticks, wrapped
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 VISION = {
@@ -114,7 +114,7 @@ def test_pyplot_is_never_imported():
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.12)), min_size=1, max_size=8))
 def test_spread_labels_do_not_overlap_keep_their_order_and_stay_inside(labels):
     wanted, heights = (np.array(column) for column in zip(*labels, strict=True))
-    placed = spread(wanted, heights)
+    placed = place_labels(wanted, heights)
     order = np.argsort(placed)
     gaps = np.diff(placed[order]) - (heights[order][1:] + heights[order][:-1]) / 2
     assert (gaps > -1e-9).all()
@@ -125,10 +125,10 @@ def test_spread_labels_do_not_overlap_keep_their_order_and_stay_inside(labels):
 
 def test_labels_with_room_stay_where_they_are_wanted():
     wanted = np.array([0.8, 0.2, 0.5])
-    np.testing.assert_allclose(spread(wanted, np.full(3, 0.1)), wanted)
+    np.testing.assert_allclose(place_labels(wanted, np.full(3, 0.1)), wanted)
     # Two that want one place move from it by as much.
-    np.testing.assert_allclose(spread(np.array([0.5, 0.5]), np.full(2, 0.1)), [0.45, 0.55])
-    assert spread(np.zeros(0), np.zeros(0)).shape == (0,)
+    np.testing.assert_allclose(place_labels(np.array([0.5, 0.5]), np.full(2, 0.1)), [0.45, 0.55])
+    assert place_labels(np.zeros(0), np.zeros(0)).shape == (0,)
 
 
 def test_titles_are_wrapped_and_no_formulas():

@@ -60,7 +60,7 @@ def test_what_cannot_be_compiled_is_missing_with_the_reason():
 
 
 def test_a_break_is_counted():
-    model = HookedLVLM(bench.build(MICRO, "cpu"))
+    model = HookedLVLM(bench.build_random(MICRO, "cpu"))
     inputs = prompt_of(model.hf_model, MICRO.text_tokens)
 
     def waits(scores, hook):
@@ -72,6 +72,6 @@ def test_a_break_is_counted():
 
 
 def test_nothing_compiled_is_not_taken_for_no_breaks():
-    model = bench.build(MICRO, "cpu")
+    model = bench.build_random(MICRO, "cpu")
     with torch.compiler.set_stance("force_eager"), pytest.raises(RuntimeError, match="nothing"):
         bench.count_graph_breaks(model, prompt_of(model, MICRO.text_tokens))

@@ -46,7 +46,7 @@ def test_counts_stand_beside_the_times(result):
     assert kernels[bench.UNHOOKED] == kernels[bench.PLAIN] < kernels[bench.RVE]
     assert set(result["graph_breaks"]) == {bench.PLAIN, bench.UNHOOKED, bench.RVE}
     assert list(result["uncounted"]) == [bench.BRIDGE]
-    assert set(result) == set(bench.Result.__annotations__)
+    assert set(result) == set(bench.BenchResult.__annotations__)
 
 
 def test_graph_breaks_that_cannot_be_counted_are_left_out_with_the_reason(monkeypatch):
@@ -54,7 +54,7 @@ def test_graph_breaks_that_cannot_be_counted_are_left_out_with_the_reason(monkey
         raise RuntimeError("no such\nPython")
 
     monkeypatch.setattr(generation, "count_graph_breaks", fails)
-    model = bench.build(MICRO, "cpu")
+    model = bench.build_random(MICRO, "cpu")
     inputs = generation.prompt_of(model, 24)
     setting = generation.Setting(model, model.generate)
     counts = generation._counts({bench.PLAIN: setting}, inputs, quiet)
@@ -94,7 +94,7 @@ def test_a_capture_grows_with_the_keys_and_not_with_their_square(result):
 
 
 def test_twins_share_their_weights_and_nothing_else():
-    model = bench.build(MICRO, "cpu")
+    model = bench.build_random(MICRO, "cpu")
     twin = generation.twin(model)
     assert twin.get_decoder() is not model.get_decoder()
     pairs = list(zip(model.parameters(), twin.parameters(), strict=True))

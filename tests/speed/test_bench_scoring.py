@@ -14,7 +14,7 @@ MICRO = bench.Shape(3, 64, 8, 64, 1, 64, torch.float32, text_tokens=24)
 
 @pytest.fixture(scope="module")
 def hooked():
-    return HookedLVLM(bench.build(MICRO, "cpu"))
+    return HookedLVLM(bench.build_random(MICRO, "cpu"))
 
 
 def test_both_ways_find_the_same(hooked):

@@ -7,12 +7,12 @@ import torch
 
 from rvelens import HookedLVLM
 from rvelens.speed import settings
-from rvelens.speed.shapes import Shape, build
+from rvelens.speed.shapes import Shape, build_random
 
 
 @pytest.fixture(scope="module")
 def hooked():
-    return HookedLVLM(build(Shape(2, 64, 4, 128, 1, 64, torch.float32), "cpu"))
+    return HookedLVLM(build_random(Shape(2, 64, 4, 128, 1, 64, torch.float32), "cpu"))
 
 
 def test_both_ways_are_timed_and_answers_agree(hooked, monkeypatch):

@@ -27,7 +27,7 @@ def inputs(settings):
 
 @pytest.fixture(scope="module")
 def settings():
-    model = bench.build(DEEP, "cpu")
+    model = bench.build_random(DEEP, "cpu")
     hooked = HookedLVLM(generation.twin(model))
     layers = parse_layers("preset", None, hooked.n_layers)
     assert len(layers) == 9

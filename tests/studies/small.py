@@ -9,7 +9,7 @@ from rvelens.benchmarks import load_benchmark
 from rvelens.interventions.methods import make_method
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
-from rvelens.studies.kit.run import run
+from rvelens.studies.kit.run import run_study
 
 
 @cache
@@ -23,7 +23,7 @@ def measured(name, out, n=24, methods=("rve",), **options):
     benchmark = load_benchmark("action-scenes", n=n)
     made = [make_method(one, model, profile) for one in methods]
     study = find_study(name)
-    setup, _, data = run(
+    setup, _, data = run_study(
         study,
         model,
         [benchmark],

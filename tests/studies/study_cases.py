@@ -14,7 +14,7 @@ from rvelens.benchmarks.rules import strict
 from rvelens.evaluate import Decoding
 from rvelens.interventions.methods import make_method
 from rvelens.studies import find_study
-from rvelens.studies.kit.run import run
+from rvelens.studies.kit.run import run_study
 
 SHORT = Decoding(max_new_tokens=3)
 
@@ -74,4 +74,6 @@ def measure(name, model, benchmarks, out, profile=None, methods=("vanilla",), **
     """Run a study with methods by name; returns setup, manifest, measured."""
     made = [make_method(m, model, profile if m == "rve" else None) for m in methods]
     settings = {"decoding": SHORT, "batch_size": 4, **options}
-    return run(find_study(name), model, benchmarks, out, profile=profile, methods=made, **settings)
+    return run_study(
+        find_study(name), model, benchmarks, out, profile=profile, methods=made, **settings
+    )

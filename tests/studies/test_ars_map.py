@@ -21,8 +21,8 @@ from rvelens.studies.ars_map import agreement
 from rvelens.studies.ars_map import study as ars_map
 from rvelens.studies.ars_map.study import thirds
 from rvelens.studies.kit import pairs as kit_pairs
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 
 STUDY = find_study("ars-map")
 PAIRS = tuple(
@@ -40,7 +40,7 @@ def _quick(monkeypatch):
 
 
 def measured(model, out, pairs=PAIRS, **options):
-    return run(STUDY, model, [questions()], out, pairs=pairs, options=options, batch_size=2)
+    return run_study(STUDY, model, [questions()], out, pairs=pairs, options=options, batch_size=2)
 
 
 def test_scores_layers_and_thirds_against_score_heads(model, tmp_path, monkeypatch):
@@ -66,14 +66,14 @@ def test_other_texts_are_taken_only_if_they_are_wanted(model, tmp_path):
     with pytest.raises(ValueError, match=r"^pair 'p7': .*any_text \(--any-text\)\.$"):
         measured(model, tmp_path, pairs)
     assert not list(tmp_path.iterdir())
-    _, _, data = run(STUDY, model, [questions()], tmp_path, pairs=pairs, any_text=True)
+    _, _, data = run_study(STUDY, model, [questions()], tmp_path, pairs=pairs, any_text=True)
     expected = score_heads(model, pairs, any_text=True).scores
     np.testing.assert_allclose(data["scores"], expected, atol=1e-4)
 
 
 def test_a_suffix_stands_behind_both_texts(model, tmp_path):
     decoding = Decoding(suffix="Please answer with one word.")
-    _, _, data = run(STUDY, model, [questions()], tmp_path, pairs=PAIRS, decoding=decoding)
+    _, _, data = run_study(STUDY, model, [questions()], tmp_path, pairs=PAIRS, decoding=decoding)
     longer = [
         ContrastivePair(p.image, *(f"{t} {decoding.suffix}" for t in (p.question, p.contrastive)))
         for p in PAIRS
@@ -208,6 +208,6 @@ def test_the_number_of_pairs_is_that_of_disjoint_samples():
 def test_end_to_end(tmp_path):
     model = HookedLVLM.from_pretrained(TINY)
     pairs = contrastive_pairs("validation", 4)
-    setup, made, data = run(STUDY, model, [scenes.load(n=1)], tmp_path, pairs=pairs)
-    files = write(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
+    setup, made, data = run_study(STUDY, model, [scenes.load_scenes(n=1)], tmp_path, pairs=pairs)
+    files = write_study(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
     assert {"ars-map.csv", "ars-map-stability.png", "ars-map-layers.svg"} <= {f.name for f in files}

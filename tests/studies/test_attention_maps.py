@@ -16,14 +16,16 @@ from rvelens.benchmarks import scenes
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies.kit import rows
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 
 STUDY = find_study("attention-maps")
 
 
 def measured(model, profile, out, benchmark=None, **options):
-    return run(STUDY, model, [benchmark or questions()], out, profile=profile, options=options)
+    return run_study(
+        STUDY, model, [benchmark or questions()], out, profile=profile, options=options
+    )
 
 
 def test_the_maps_are_those_of_the_ranked_heads(model, plain, profile, tmp_path):
@@ -126,9 +128,11 @@ def test_it_goes_on_after_an_interruption(model, profile, tmp_path):
 def test_end_to_end(tmp_path):
     model = HookedLVLM.from_pretrained(TINY)
     profile = ARSProfile.load(TINY / "profile.safetensors")
-    setup, made, data = measured(model, profile, tmp_path, scenes.load(n=2), question="test-1")
+    setup, made, data = measured(
+        model, profile, tmp_path, scenes.load_scenes(n=2), question="test-1"
+    )
     assert data["question"]["id"] == "test-1"
     assert all(0 <= one["auc"] <= 1 for one in data["heads"])
-    files = write(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
+    files = write_study(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
     names = {file.name for file in files}
     assert {"attention-maps.png", "attention-maps-sensitive.png"} <= names

@@ -20,13 +20,13 @@ from study_cases import StoppedError, count, hooked, measure, questions, stop_af
 
 from rvelens import ARSProfile
 from rvelens.benchmarks import load_benchmark
-from rvelens.evaluate.store import read
+from rvelens.evaluate.store import stored_answers
 from rvelens.hooks import mask_recording_hooks
 from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 from rvelens.studies import find_study
-from rvelens.studies.cases.pictures import n_layers, pictures, tinted
-from rvelens.studies.cases.study import choose, masks_of
-from rvelens.studies.kit.write import write
+from rvelens.studies.cases.pictures import draw_cases, n_layers, tinted
+from rvelens.studies.cases.study import choose_flips, masks_of
+from rvelens.studies.kit.write import write_study
 from rvelens.tokens.grid import single_tile
 
 METHODS = ("vanilla", "rve")
@@ -65,7 +65,7 @@ def shown(done):
 def test_flips_are_those_of_plain_loops(done, scenes):
     out, _, _, data = done
     folder = out / "parts/cases/rvelens--tiny/run/action-scenes"
-    said = {method: read(folder / method, scenes.items) for method in METHODS}
+    said = {method: stored_answers(folder / method, scenes.items) for method in METHODS}
     one = data["benchmarks"]["action-scenes"]
     expected, unchanged = {}, 0
     for item in scenes.items:
@@ -89,8 +89,8 @@ def test_flips_are_those_of_plain_loops(done, scenes):
 )
 def test_at_most_n_of_each_direction_are_chosen_the_same_each_time(directions, n, seed):
     flips = [{"id": str(k), "direction": d} for k, d in enumerate(directions)]
-    chosen = choose(flips, n, seed)
-    assert chosen == choose(flips, n, seed) == sorted(chosen, key=int)
+    chosen = choose_flips(flips, n, seed)
+    assert chosen == choose_flips(flips, n, seed) == sorted(chosen, key=int)
     for direction in ("gained", "lost"):
         among = [k for k in chosen if directions[int(k)] == direction]
         assert len(set(among)) == min(n, directions.count(direction))
@@ -98,7 +98,9 @@ def test_at_most_n_of_each_direction_are_chosen_the_same_each_time(directions, n
 
 def test_the_choice_is_random():
     flips = [{"id": str(k), "direction": "lost"} for k in range(9)]
-    assert {k for seed in range(60) for k in choose(flips, 1, seed)} == {str(k) for k in range(9)}
+    assert {k for seed in range(60) for k in choose_flips(flips, 1, seed)} == {
+        str(k) for k in range(9)
+    }
 
 
 def test_tokens_are_those_that_the_method_masks(done, tiny, scenes):
@@ -244,12 +246,12 @@ def test_marked_tokens_are_coloured_in_their_place_and_what_is_cropped_is_darker
 def test_pictures_are_small_and_whole(done, tiny, scenes):
     one = done[3]["benchmarks"]["action-scenes"]
     item = next(item for item in scenes.items if item.id in one["chosen"])
-    found = pictures(tiny, item, one["masks"][item.id])
+    found = draw_cases(tiny, item, one["masks"][item.id])
     for uri in (found.plain, *found.marked.values()):
         image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
         assert image.size == (448, 448)
         assert len(uri) < 60_000
-    gone = pictures(tiny, replace(item, load=unreadable), one["masks"][item.id])
+    gone = draw_cases(tiny, replace(item, load=unreadable), one["masks"][item.id])
     assert (gone.plain, gone.marked, gone.reason) == (None, {}, "no image here.")
     assert gone.layers == found.layers
 
@@ -260,7 +262,7 @@ def test_pictures_are_small_and_whole(done, tiny, scenes):
 def test_all_flips_are_in_a_csv(done, shown):
     out, _, made_with, data = done
     study = find_study("cases")
-    names = {path.name for path in write(out, study, [made_with], [data], shown)}
+    names = {path.name for path in write_study(out, study, [made_with], [data], shown)}
     assert names == {"cases.json", "cases.csv", "cases-flips.csv", "cases.html", "cases.md"}
     one = data["benchmarks"]["action-scenes"]
     with (out / "cases-flips.csv").open() as file:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rvelens import HookedLVLM
 from rvelens.studies import demo as report
 from rvelens.studies.demo.render import _claim
-from rvelens.studies.demo.settings import bands
+from rvelens.studies.demo.settings import layer_bands
 
 
 def test_bands_are_contiguous_and_inside():
     for n in (2, 6, 9):
-        assert all(b == list(range(b[0], b[-1] + 1)) and b[-1] < n for b in bands(n))
-        assert list(range(n)) in bands(n)
+        assert all(b == list(range(b[0], b[-1] + 1)) and b[-1] < n for b in layer_bands(n))
+        assert list(range(n)) in layer_bands(n)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def small_grid():
 
 @pytest.fixture(scope="module")
 def measured(tiny, small_grid):
-    return report.run(tiny, n_test=40, n_validation=16, n_pairs=8, batch_size=20)
+    return report.run_demo(tiny, n_test=40, n_validation=16, n_pairs=8, batch_size=20)
 
 
 def test_a_small_run_end_to_end(tiny, measured, tmp_path):
@@ -69,25 +69,26 @@ def test_a_small_run_end_to_end(tiny, measured, tmp_path):
     ]
     assert all("accuracy_gain" in row for name, row in rows.items() if name != "plain")
     console = Console(record=True, width=160, file=io.StringIO())
-    console.print(report.render(measured))
-    shown, markdown = console.export_text(), report.to_markdown(measured)
+    console.print(report.render_demo(measured))
+    shown, markdown = console.export_text(), report.demo_to_markdown(measured)
     for text in (shown, markdown):
         assert "Injected fault: image scores scaled by 0.35" in text
         assert "CP-no" in text
     narrow = Console(record=True, width=80, file=io.StringIO())
-    narrow.print(report.render(measured), report.examples_table(report.examples(tiny, measured, 4)))
+    examples = report.examples_table(report.examples(tiny, measured, 4))
+    narrow.print(report.render_demo(measured), examples)
     lines = narrow.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     for name in ("group", "accuracy", "yes-ratio", "setting", "RVE, tuned:", "oracle:", "question"):
         assert any(line.startswith(name) or f" {name}" in line for line in lines), name
-    report.pictures(tiny, measured, tmp_path)
+    report.draw_examples(tiny, measured, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"ars.png", "overlay.png"}
     assert len(report.examples(tiny, measured, 4)) == 4
     assert not tiny.list_hooks()
 
 
 def test_the_same_seed_gives_the_same_numbers(tiny, measured):
-    again = report.run(tiny, n_test=40, n_validation=16, n_pairs=8, batch_size=20)
+    again = report.run_demo(tiny, n_test=40, n_validation=16, n_pairs=8, batch_size=20)
     assert again.to_json() == measured.to_json()
 
 

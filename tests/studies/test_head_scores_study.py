@@ -21,8 +21,8 @@ from rvelens.model.yes_no import yes_margin
 from rvelens.studies import find_study
 from rvelens.studies.head_scores import finding, profiles, render
 from rvelens.studies.kit import pairs as kit_pairs
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 from rvelens.studies.tune import split
 
 STUDY = find_study("head-scores")
@@ -43,7 +43,7 @@ def scenes():
 
 
 def measured(out, benchmark, model=None, **options):
-    return run(
+    return run_study(
         STUDY, model or tiny()[0], [benchmark], out, pairs=PAIRS, options={**SOME, **options},
         batch_size=12,
     )  # fmt: skip
@@ -277,7 +277,7 @@ def test_what_is_shown(found, tmp_path):
     assert luck["RVE tuned"] is None
     assert "agreement" not in main.columns  # nothing was published for this model
     assert "Scores that make tuned RVE raise accuracy" in " ".join(shown.says)
-    files = {path.name for path in write(tmp_path, STUDY, [made], [data], shown)}
+    files = {path.name for path in write_study(tmp_path, STUDY, [made], [data], shown)}
     assert {"head-scores.png", "head-scores-controls.png", "head-scores.csv"} <= files
 
 

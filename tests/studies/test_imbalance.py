@@ -16,14 +16,14 @@ from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies.imbalance import _beside, _says
 from rvelens.studies.kit import rows
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 
 STUDY = find_study("imbalance")
 
 
 def measured(model, benchmark, out, **changes):
-    return run(STUDY, model, [benchmark], out, **{"batch_size": 2} | changes)
+    return run_study(STUDY, model, [benchmark], out, **{"batch_size": 2} | changes)
 
 
 def literal(plain, model, n, picture):
@@ -175,8 +175,8 @@ def test_layers_count_only_where_their_interval_says_so():
 
 def test_end_to_end(tmp_path):
     model = HookedLVLM.from_pretrained(TINY)
-    setup, made, data = measured(model, scenes.load(n=4), tmp_path)
-    files = write(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
+    setup, made, data = measured(model, scenes.load_scenes(n=4), tmp_path)
+    files = write_study(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
     assert {"imbalance.csv", "imbalance-paper.csv", "imbalance-positions.png"} <= {
         f.name for f in files
     }

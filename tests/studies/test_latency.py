@@ -16,8 +16,8 @@ from rvelens.interventions.methods import METHODS, make_method
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import Setup, find_study, latency
 from rvelens.studies.kit.parts import Parts
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 
 STUDY = find_study("latency")
 ITEMS = tuple(
@@ -42,7 +42,7 @@ def two_rounds(monkeypatch):
 
 def go(model, out, names, profile=None, benchmark=BENCHMARK, **options):
     methods = [make_method(name, model, profile) for name in names]
-    return run(
+    return run_study(
         STUDY, model, [benchmark], out, profile=profile, methods=methods,
         options=STUDY.settled(options),
     )  # fmt: skip
@@ -157,14 +157,14 @@ def test_files_and_the_paper_beside_its_models(model, tmp_path, two_rounds):
         "model": "liuhaotian/llava-v1.5-7b",
         "peak_bytes": dict.fromkeys(data["whole"], 2**21),
     }
-    shown = latency.show(setup, [data])
+    shown = latency._show(setup, [data])
     table = shown.tables["paper"]
     ratio = statistics.median(latency.over_vanilla(data["whole"])["vcd"])
     assert table.rows[0][3]["value"] == pytest.approx(ratio, abs=1e-6)
     assert "Brackets are quartiles over rounds." in table.notes
     assert shown.tables[""].columns[-1] == "peak MiB above weights"
     assert shown.tables[""].rows[0][-1] == 2.0
-    files = write(tmp_path, STUDY, [made_with], [data], shown)
+    files = write_study(tmp_path, STUDY, [made_with], [data], shown)
     assert {"latency.png", "latency.svg", "latency.csv", "latency-paper.csv"} <= {
         f.name for f in files
     }

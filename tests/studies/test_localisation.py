@@ -18,8 +18,8 @@ from rvelens.hooks import ars_caching_hooks
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study, localisation
 from rvelens.studies.kit import rows
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 from rvelens.studies.localisation import _correlation, _says
 
 STUDY = find_study("localisation")
@@ -33,11 +33,11 @@ def _quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def some():
-    return scenes.load(n=N)
+    return scenes.load_scenes(n=N)
 
 
 def measured(model, profile, benchmark, out, batch_size=4, **options):
-    return run(
+    return run_study(
         STUDY, model, [benchmark], out, profile=profile, options=options, batch_size=batch_size
     )
 
@@ -192,6 +192,6 @@ def test_end_to_end(some, tmp_path):
     model = HookedLVLM.from_pretrained(TINY)
     profile = ARSProfile.load(TINY / "profile.safetensors")
     setup, made, data = measured(model, profile, some, tmp_path)
-    files = write(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
+    files = write_study(tmp_path, STUDY, [made], [data], STUDY.show(setup, [data]))
     names = {file.name for file in files}
     assert {"localisation.png", "localisation-layers.png", "localisation-enrichment.csv"} <= names

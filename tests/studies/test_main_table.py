@@ -22,7 +22,7 @@ from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 from rvelens.studies import find_study
 from rvelens.studies.kit.base import Shown
 from rvelens.studies.kit.paper import lookup
-from rvelens.studies.kit.write import render, write
+from rvelens.studies.kit.write import render_study, write_study
 from rvelens.studies.main_table.study import confirmed_best, over_lists
 from rvelens.tables import Table
 
@@ -115,7 +115,7 @@ def test_files_are_written_and_the_papers_rows_stay_out_of_a_terminal(done):
     out, setup, made_with, data = done
     study = find_study("main-table")
     shown = study.show(setup, [data])
-    names = {path.name for path in write(out, study, [made_with], [data], shown)}
+    names = {path.name for path in write_study(out, study, [made_with], [data], shown)}
     assert {
         "main-table.json", "main-table.csv", "main-table-changes.csv", "main-table-more.csv",
         "main-table-table1.csv", "main-table-table3.csv", "main-table-table4.csv",
@@ -123,7 +123,7 @@ def test_files_are_written_and_the_papers_rows_stay_out_of_a_terminal(done):
     } == names  # fmt: skip
     assert len((out / "main-table-table1.csv").read_text().splitlines()) == 251
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(render(shown))
+    console.print(render_study(shown))
     said = console.export_text()
     assert "Table 1, action relations: 250 rows, in the files." in said
     assert "llava-next-7b" not in said
@@ -139,7 +139,7 @@ def test_no_number_is_cut_off_in_a_terminal(width, lines):
     table = Table("t", ("layer", *"abcdef"[: 6 if width > 70 else 3]), [["all", *[number] * 6]])
     rows = replace(table, rows=[row[: len(table.columns)] for row in table.rows])
     console = Console(width=width, file=io.StringIO())
-    console.print(render(Shown({"": rows})))
+    console.print(render_study(Shown({"": rows})))
     said = console.file.getvalue()
     n = len(rows.columns) - 1
     assert said.count("-0.250") == said.count("[-0.500, 0.125]") == n

@@ -19,8 +19,8 @@ from rvelens.model.hooked_lvlm import TINY
 from rvelens.model.yes_no import yes_margin
 from rvelens.studies import find_study
 from rvelens.studies.kit.margins import METRICS, draw_figures
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import to_markdown, write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import study_to_markdown, write_study
 from rvelens.studies.masking import masks
 from rvelens.studies.masking import study as masking
 from rvelens.studies.masking.masks import LEAST, RANDOM, SENSITIVE
@@ -38,7 +38,7 @@ BENCHMARK = Benchmark("few", tuple(item(n, n % 2 == 0) for n in range(5)), (), r
 
 
 def go(model, out, profile=None, benchmark=BENCHMARK, batch_size=2, **options):
-    return run(
+    return run_study(
         STUDY, model, [benchmark], out, profile=profile or profile_of(model),
         batch_size=batch_size, options=STUDY.settled(options),
     )  # fmt: skip
@@ -70,7 +70,7 @@ def test_every_mask_of_a_count_has_as_many_heads_in_each_layer(n_heads, layers, 
     scores = torch.rand(4, n_heads, generator=torch.Generator().manual_seed(seed))
     profile = ARSProfile.from_scores(scores)
     counts = list(range(n_heads + 1))
-    found = masks.choose(profile, layers, counts, 3, seed)
+    found = masks.choose_masks(profile, layers, counts, 3, seed)
     assert [len(found[who]) for who in (SENSITIVE, LEAST, RANDOM)] == [1, 1, 3]
     for one in (one for many in found.values() for one in many):
         for n, mask in zip(counts, one, strict=True):
@@ -83,12 +83,12 @@ def test_every_mask_of_a_count_has_as_many_heads_in_each_layer(n_heads, layers, 
     for n in range(1, n_heads):
         assert all(set(h) == set(profile.top(layer, n)) for layer, h in found[SENSITIVE][0][n])
         assert all(set(h) == set(profile.bottom(layer, n)) for layer, h in found[LEAST][0][n])
-    assert masks.choose(profile, layers, counts, 3, seed) == found
-    assert masks.choose(profile, layers, counts, 4, seed)[RANDOM][:3] == found[RANDOM]
+    assert masks.choose_masks(profile, layers, counts, 3, seed) == found
+    assert masks.choose_masks(profile, layers, counts, 4, seed)[RANDOM][:3] == found[RANDOM]
 
 
 def test_random_draws_differ(profile):
-    found = masks.choose(profile, [0, 1, 2], [4], 10, 0)[RANDOM]
+    found = masks.choose_masks(profile, [0, 1, 2], [4], 10, 0)[RANDOM]
     assert len({one[0] for one in found}) == 10
     assert len({heads for _, heads in found[0][0]}) == 3  # other heads in each layer
 
@@ -187,15 +187,15 @@ def test_on_the_embedded_model(tmp_path):
         model, tmp_path, ranked, benchmark, 4, counts=[6, 12], n_questions=4
     )
     assert (data["questions"], data["of_questions"], data["layers"]) == (4, 20, [3, 4, 5])
-    shown = masking.show(setup, [data])
-    files = write(tmp_path, STUDY, [made_with], [data], shown)
+    shown = masking._show(setup, [data])
+    files = write_study(tmp_path, STUDY, [made_with], [data], shown)
     assert {"masking.png", "masking-auc.svg", "masking.csv"} <= {f.name for f in files}
-    text = to_markdown(STUDY, shown)
+    text = study_to_markdown(STUDY, shown)
     assert "accuracy with heads masked in layers 3-5; 4 of 20 questions of action-scenes" in text
     assert "it prints no numbers, and does not say in which layers" in text
     only_yes = benchmark.keep([i for i in benchmark.items if i.truth])
     setup, _, data = go(model, tmp_path / "yes", ranked, only_yes, 4, counts=[12], n_questions=2)
-    shown = masking.show(setup, [data])
+    shown = masking._show(setup, [data])
     assert list(shown.figures) == [""]
     assert shown.says == ("2 photographs are too few to say anything.",)
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_masked_is_said_before_work(model, profile, tmp_path):
     with pytest.raises(ValueError, match="a profile of 2 layers x 8 heads for a model of 3 x 8"):
         go(model, tmp_path / "b", ARSProfile(profile.ranking[:2]))
     with pytest.raises(ValueError, match="without a head profile"):
-        run(STUDY, model, [BENCHMARK], tmp_path / "c", options=STUDY.settled({}))
+        run_study(STUDY, model, [BENCHMARK], tmp_path / "c", options=STUDY.settled({}))
 
     def torn():
         raise ValueError("no image")

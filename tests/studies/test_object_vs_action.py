@@ -18,8 +18,8 @@ from rvelens.interventions.methods import make_method
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
 from rvelens.studies import object_vs_action as study
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import to_markdown, write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import study_to_markdown, write_study
 
 STUDY = find_study("object-vs-action")
 DECODING = Decoding(max_new_tokens=2)
@@ -101,7 +101,7 @@ def test_photographs_are_drawn_whole():
 
 
 def go(model, benchmarks, out, names=("vanilla",), **options):
-    return run(
+    return run_study(
         STUDY, model, benchmarks, out, methods=[make_method(n, model) for n in names],
         decoding=DECODING, options=STUDY.settled(options),
     )  # fmt: skip
@@ -184,7 +184,7 @@ def test_killed_and_taken_up_again_on_the_embedded_model(tmp_path, monkeypatch):
     monkeypatch.setattr("rvelens.evaluate.run.answer_items", counted)
 
     def ask(out):
-        return run(
+        return run_study(
             STUDY, model, [benchmark], out, profile=ranked, decoding=DECODING, batch_size=4,
             methods=[make_method(name, model, ranked) for name in STUDY.methods],
             options=STUDY.settled({"n_photographs": 4}),
@@ -201,9 +201,9 @@ def test_killed_and_taken_up_again_on_the_embedded_model(tmp_path, monkeypatch):
     assert found["photographs"] == 4
     assert found["kinds"]["object"]["benchmark"] == "action-scenes-open"
     shown = study._show(setup, [found])
-    files = write(tmp_path, STUDY, [made_with], [found], shown)
+    files = write_study(tmp_path, STUDY, [made_with], [found], shown)
     assert {f.suffix for f in files} == {".json", ".csv", ".png", ".svg", ".md"}
-    text = to_markdown(STUDY, shown)
+    text = study_to_markdown(STUDY, shown)
     assert (
         "4 questions of action-scenes-open, open-ended; an answer is right if its first word"
         in text

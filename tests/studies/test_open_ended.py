@@ -13,7 +13,7 @@ from judge_server import completion, judge_server
 from study_cases import StoppedError, count, hooked, measure, questions, stop_after, unreadable
 
 from rvelens.benchmarks import load_benchmark
-from rvelens.evaluate.store import read
+from rvelens.evaluate.store import stored_answers
 from rvelens.heads.profile import ARSProfile
 from rvelens.model.hooked_lvlm import TINY, HookedLVLM
 from rvelens.studies import find_study
@@ -92,7 +92,7 @@ def test_shares_and_differences_are_those_of_plain_loops(done, scenes):
     right = {}
     for method in METHODS:
         folder = out / "parts/open-ended/rvelens--tiny/run/action-scenes-open" / method
-        said = read(folder, scenes.items)
+        said = stored_answers(folder, scenes.items)
         right[method] = [
             said[item.id].text.lower().rstrip(".").split()[:1] == [item.reference.lower()]
             for item in scenes.items
@@ -185,7 +185,7 @@ def test_a_judges_scores_are_kept_compared_and_put_beside_table_2(
     benchmark = open_questions("a man rides")
     scores = {}
     for method in METHODS:
-        said = read(setup.parts.folder / "run" / "mmrel-open" / method, benchmark.items)
+        said = stored_answers(setup.parts.folder / "run" / "mmrel-open" / method, benchmark.items)
         scores[method] = [len(said[item.id].text) % 11 for item in benchmark.items]
     groups = data["benchmarks"]["mmrel-open"]["groups"]
     for method in METHODS:

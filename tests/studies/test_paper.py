@@ -19,9 +19,9 @@ from rvelens.studies.kit.paper import (
     TABLES,
     Cell,
     compare,
-    load,
     lookup,
     model_key,
+    paper_cells,
     possible,
     possible_counts,
 )
@@ -44,7 +44,7 @@ def value(table: str, **keys) -> float:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_cell_is_there_once(table):
-    cells = load(table)
+    cells = paper_cells(table)
     assert len(cells) == CELLS[table]
     places = Counter((c.model, c.benchmark, c.relation, c.method, c.metric, *sorted(c.setting.items()))
                      for c in cells)  # fmt: skip
@@ -53,7 +53,7 @@ def test_every_cell_is_there_once(table):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_keys_are_those_of_the_package(table):
-    for cell in load(table):
+    for cell in paper_cells(table):
         assert cell.table == table
         assert cell.model is None or model_key(cell.model) == cell.model
         assert cell.benchmark in (*BENCHMARKS, "rbench-instance", None)
@@ -141,7 +141,7 @@ def test_global_beats_sensitive_only_and_denoising_helps_as_the_text_says():
 
 
 def test_exactly_the_impossible_pairs_are_noted():
-    noted = [c for table in TABLES for c in load(table) if "No yes/no answers" in c.note]
+    noted = [c for table in TABLES for c in paper_cells(table) if "No yes/no answers" in c.note]
     assert {(c.model, c.benchmark, c.method) for c in noted} == IMPOSSIBLE
     assert Counter(c.metric for c in noted) == {"accuracy": 5, "f1": 5}
     (cell,) = (c for c in noted if c.benchmark == "rbench-instance" and c.metric == "f1")
@@ -158,7 +158,7 @@ def test_exactly_the_impossible_pairs_are_noted():
 def test_what_the_paper_leaves_open_is_noted_where_it_is():
     assert all("VAE" in cell.note for cell in lookup("table4", method="vaf"))
     assert not any("VAE" in cell.note for cell in lookup("table4", method="rve"))
-    assert all("garbled" in cell.note for cell in load("table5"))
+    assert all("garbled" in cell.note for cell in paper_cells("table5"))
     assert all("with boxes" in cell.note for cell in lookup(benchmark="rbench-instance"))
     assert not any(cell.note for cell in lookup("table1", benchmark="mmrel-real"))
 
@@ -289,7 +289,7 @@ def test_what_are_no_counts(n, n_yes):
 
 
 def test_lookup_takes_any_keys():
-    assert lookup("table4") == load("table4")
+    assert lookup("table4") == paper_cells("table4")
     assert len(lookup(method="rve", metric="accuracy", relation="spatial")) == 16
     assert len(lookup("table5", scope="all")) == 8
     assert {cell.table for cell in lookup(benchmark="mmrel-real", metric="f1")} == {
@@ -305,7 +305,7 @@ def test_lookup_of_what_there_is_not():
     with pytest.raises(
         ValueError, match=r"^table 'table6': expected one of table1, .*; did you mean"
     ):
-        load("table6")
+        paper_cells("table6")
     with pytest.raises(ValueError, match=r"^key 'modle': expected one of .*; did you mean 'model'"):
         lookup(modle="llava-1.5-7b")
 
@@ -335,7 +335,7 @@ def test_compare_puts_paper_and_measurement_side_by_side():
 
 
 def test_compare_refuses_a_measurement_of_no_cell():
-    here, other = load("table4")[:2]
+    here, other = paper_cells("table4")[:2]
     match = r"table4, llava-1.5-7b, pope-random, all, vanilla, f1, 0.855, which is not among the 1 "
     with pytest.raises(ValueError, match=match):
         compare([here], {other: Estimate(0.5, 0.4, 0.6)})

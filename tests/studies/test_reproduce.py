@@ -23,7 +23,7 @@ from rvelens.studies.reproduce import report
 from rvelens.studies.reproduce import run as running
 from rvelens.studies.reproduce.pace import Pace, measure_pace
 from rvelens.studies.reproduce.plan import ONE_WORD, Request, make_rows
-from rvelens.studies.reproduce.targets import TARGETS, UNMEASURED, choose
+from rvelens.studies.reproduce.targets import TARGETS, UNMEASURED, choose_targets
 
 MODEL = "llava-hf/llava-1.5-7b-hf"
 LONG = {"sweep": {"alphas": [0.1], "betas": [1.0], "ks": [5], "band_step": 6}}
@@ -66,7 +66,7 @@ def test_every_table_and_figure_of_the_paper_is_measured_or_named():
 
 def test_every_number_of_the_paper_belongs_to_one_target():
     cells = [cell for target in TARGETS for cell in report.cells_of(target, MODEL)]
-    every = [cell for table in paper.TABLES for cell in paper.load(table)]
+    every = [cell for table in paper.TABLES for cell in paper.paper_cells(table)]
     assert set(cells) == {cell for cell in every if cell.model in (None, "llava-1.5-7b")}
     assert len(cells) == len(set(cells))
     assert not any(report.cells_of(target, "some/other") for target in TARGETS)
@@ -90,19 +90,19 @@ def test_every_published_benchmark_says_where_its_files_are():
     ],
 )
 def test_results_are_chosen_by_their_numbers(tables, figures, names):
-    assert [target.name for target in choose(tables, figures)] == names
+    assert [target.name for target in choose_targets(tables, figures)] == names
 
 
 def test_all_are_chosen_without_numbers_and_others_refused():
-    assert choose() == TARGETS
+    assert choose_targets() == TARGETS
     with pytest.raises(ValueError, match=r"table '8': expected one of 1, 2, 3, 4, 5, 7; pass one"):
-        choose(["8"])
+        choose_targets(["8"])
     with pytest.raises(ValueError, match=r"figure 4 is a drawing: expected one that is measured"):
-        choose([], ["4"])
+        choose_targets([], ["4"])
 
 
 def test_rows_are_those_that_the_files_allow(request_of):
-    rows = make_rows(choose(["1", "3", "4"]), request_of())
+    rows = make_rows(choose_targets(["1", "3", "4"]), request_of())
     able = [row for row in rows if not row.reason]
     assert named(able) == [
         ("table1", "mmrel-real"), ("table1", "amber-relation"), ("table4", "pope-random"),
@@ -122,12 +122,14 @@ def test_a_missing_image_is_a_reason_and_not_a_gap(request_of, tmp_path):
     data = write_scenes(tmp_path)
     for path in data.rglob("s0.png"):
         path.unlink()
-    (row,) = make_rows(choose(["5"]), request_of(data=str(data)))
+    (row,) = make_rows(choose_targets(["5"]), request_of(data=str(data)))
     assert row.reason.startswith("1 of 8 image files of mmrel-real are missing, such as s0.png")
 
 
 def test_what_lacks_besides_files_is_no_missing_file(request_of):
-    rows = make_rows(choose(["5"], ["5"]), request_of(profile=None, no_profile="no profile."))
+    rows = make_rows(
+        choose_targets(["5"], ["5"]), request_of(profile=None, no_profile="no profile.")
+    )
     assert rows[0].reason == "no profile."
     assert rows[1].reason.startswith("no contrastive pairs: expected --pairs FILE and --images DIR")
     assert not any(row.lacks_files for row in rows)
@@ -136,14 +138,14 @@ def test_what_lacks_besides_files_is_no_missing_file(request_of):
 
 def test_limits_and_options_reach_the_studies(request_of):
     request = request_of(limit=4, options={"masking": {"n_random": 20}})
-    (ablation,) = make_rows(choose(["5"]), request)
+    (ablation,) = make_rows(choose_targets(["5"]), request)
     assert len(ablation.benchmarks[0].items) == 4
-    (masking,) = make_rows(choose([], ["9a"]), request)
+    (masking,) = make_rows(choose_targets([], ["9a"]), request)
     assert len(masking.benchmarks[0].items) == 8
     assert masking.asked == 4
     options = request.options_of(masking.target)
     assert (options["n_questions"], options["n_random"]) == (4, 20)
-    (maps,) = choose([], ["6"])
+    (maps,) = choose_targets([], ["6"])
     assert request_of().options_of(maps)["layer"] == 14
     assert replace(request_of(), model="other").options_of(maps)["layer"] == -1
 
@@ -156,15 +158,15 @@ def test_all_questions_of_rbench_are_asked_on_demand(request_of, monkeypatch):
         raise ValueError("none")
 
     monkeypatch.setattr("rvelens.studies.reproduce.plan.load_benchmark", load)
-    make_rows(choose(["3"]), request_of(rbench="all"))
-    make_rows(choose(["3"]), request_of())
+    make_rows(choose_targets(["3"]), request_of(rbench="all"))
+    make_rows(choose_targets(["3"]), request_of())
     assert asked[0] == ("mmrel-real", {"relation": "spatial"})
     assert ("rbench-image", {}) in asked
     assert ("rbench-image", {"relation": "spatial"}) in asked
 
 
 def test_questions_are_asked_as_the_papers_code_asks(request_of, model):
-    of_table1, of_table2 = choose(["1", "2"])
+    of_table1, of_table2 = choose_targets(["1", "2"])
     request, family = request_of(prompt=None), model.family
     assert request.decoding(of_table1, family).prompt == "llava_v1"
     assert request.decoding(of_table1, family).suffix == ""
@@ -198,10 +200,12 @@ def test_counted_settings_and_masks_are_the_measured_ones(model, tmp_path):
         study = find_study(name)
         options = study.settled(LONG.get(name, {"n_questions": 4, "counts": [2]}))
         made = (make_method("rve", model, profile),)
-        questions = make_rows(choose(["5"]), Request(MODEL, str(write_scenes(tmp_path)), profile))
+        questions = make_rows(
+            choose_targets(["5"]), Request(MODEL, str(write_scenes(tmp_path)), profile)
+        )
         setup = Setup(
             model, profile, questions[0].benchmarks, (), made, Request(MODEL).decoding(
-                choose(["5"])[0], model.family), options, Parts(tmp_path),
+                choose_targets(["5"])[0], model.family), options, Parts(tmp_path),
         )  # fmt: skip
         work = study.work(setup)
         if name == "sweep":
@@ -216,7 +220,7 @@ def test_counted_settings_and_masks_are_the_measured_ones(model, tmp_path):
 
 
 def test_pace_is_measured_on_real_answers(request_of, model):
-    (row,) = make_rows(choose(["5"]), request_of())
+    (row,) = make_rows(choose_targets(["5"]), request_of())
     decoding = request_of().decoding(row.target, model.family)
     pace = measure_pace(model, row.benchmarks[0].items, decoding, batch_size=4)
     assert pace.prompt > 0
@@ -247,7 +251,7 @@ def done(data, papers_model, tmp_path_factory):
     model, profile = papers_model
     out = tmp_path_factory.mktemp("out")
     request = Request(MODEL, str(data), profile, prompt="chat")
-    rows = make_rows(choose(["5"], ["3"]), request)
+    rows = make_rows(choose_targets(["5"], ["3"]), request)
     ordered = [row for row, _ in running.by_cost(rows, model, request, out)]
     began = []
     results = list(running.reproduce(ordered, model, request, out, began=began.append))
@@ -278,7 +282,7 @@ def test_each_cell_stands_beside_the_papers_with_its_interval(done):
 
 def test_the_report_holds_cells_rows_and_what_is_open(done):
     request, _, results, _ = done
-    lacking = [row for row in make_rows(choose(["4"]), request) if row.reason]
+    lacking = [row for row in make_rows(choose_targets(["4"]), request) if row.reason]
     whole = report.to_json(results, lacking, MODEL)
     assert len(whole["cells"]) == 10 + 5
     assert all(cell["measured"] is not None for cell in whole["cells"])
@@ -286,7 +290,7 @@ def test_the_report_holds_cells_rows_and_what_is_open(done):
         "mmrel-real", "mmrel-real", "pope-popular", "pope-adversarial",
     ]  # fmt: skip
     assert any("--set rve.layers=9-20" in point for point in whole["open"])
-    text = report.to_markdown(results, lacking, MODEL)
+    text = report.reproduction_to_markdown(results, lacking, MODEL)
     assert "| llava-1.5-7b, mmrel-real, action, scope none, denoise false | accuracy |" in text
     assert "## Not run" in text
     assert "http://images.cocodataset.org/zips/val2014.zip" in text
@@ -296,7 +300,7 @@ def test_the_report_holds_cells_rows_and_what_is_open(done):
 def test_a_model_that_is_none_of_the_papers_gets_its_own_tables(data, tmp_path):
     model, profile = tiny()
     request = Request("rvelens/tiny", str(data), profile, prompt="chat")
-    rows = make_rows(choose(["5"]), request)
+    rows = make_rows(choose_targets(["5"]), request)
     results = list(running.reproduce(rows, model, request, tmp_path))
     (table,) = report.tables_of(results, "rvelens/tiny")
     assert table.title == "rvelens/tiny, mmrel-real, 8 questions: what is enhanced"
@@ -322,12 +326,12 @@ def test_a_run_that_was_stopped_goes_on(done, papers_model, tmp_path):
 def test_a_row_that_fails_says_why_and_the_next_one_runs(request_of, papers_model, tmp_path):
     model, profile = papers_model
     request = request_of(profile=profile)  # layer 14 of a model of six
-    rows = make_rows(choose([], ["6", "3"]), request)
+    rows = make_rows(choose_targets([], ["6", "3"]), request)
     results = {r.row.target.name: r for r in running.reproduce(rows, model, request, tmp_path)}
     assert results["figure6"].reason.startswith("layer=14 of a model of 6 layers")
     assert results["figure6"].shown is None
     assert results["figure2-3"].reason == ""
-    assert "failed: layer=14" in report.to_markdown(list(results.values()), [], MODEL)
+    assert "failed: layer=14" in report.reproduction_to_markdown(list(results.values()), [], MODEL)
 
 
 def test_the_plan_says_what_is_left(done, papers_model):

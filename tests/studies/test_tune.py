@@ -14,8 +14,8 @@ from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.tuned import Tuned
 from rvelens.interventions.methods import make_method
 from rvelens.studies import find_study
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
 from rvelens.studies.tune import split
 
 FEW = {"alphas": [0.05, 0.3], "betas": [1.0], "ks": [2], "rounds": 2}
@@ -27,7 +27,7 @@ OTHERS = replace(SCENES, items=tuple(replace(i, source=f"other-{i.source}") for 
 def tuned(tmp_path_factory):
     out = tmp_path_factory.mktemp("tune")
     study, setup, data = measured("tune", out, n=40, share=0.4, **FEW)
-    write(out, study, [{}], [data], study.show(setup, [data]))
+    write_study(out, study, [{}], [data], study.show(setup, [data]))
     return out, setup, data
 
 
@@ -99,7 +99,7 @@ def test_two_benchmarks_that_share_photographs(tmp_path):
     options = {**FEW, "rounds": 1}
 
     def go(second, out):
-        return run(
+        return run_study(
             find_study("tune"), model, [SCENES, second], out,
             profile=profile, methods=methods, options=options, batch_size=15,
         )  # fmt: skip
@@ -114,7 +114,7 @@ def test_two_benchmarks_that_share_photographs(tmp_path):
 def test_shared_photographs_are_refused_before_the_search(tmp_path):
     model, profile = tiny()
     with pytest.raises(ValueError, match="photographs that RVE was tuned on"):
-        run(
+        run_study(
             find_study("tune"), model, [SCENES, SCENES], tmp_path, profile=profile,
             methods=[make_method("rve", model, profile)], options=FEW,
         )  # fmt: skip
@@ -127,7 +127,7 @@ def test_questions_that_do_not_tell_what_is_asked(tmp_path):
     one = replace(SCENES, items=tuple(i for i in SCENES.items if i.truth)[:6])
 
     def go(benchmark, **options):
-        run(
+        run_study(
             find_study("tune"), model, [benchmark], tmp_path, profile=profile,
             methods=[make_method("rve", model, profile)], options=FEW | options,
         )  # fmt: skip
@@ -147,7 +147,7 @@ def test_open_ended_questions_are_refused(name, tmp_path):
     model, profile = tiny()
     scenes = load_benchmark("action-scenes-open", n=4)
     with pytest.raises(ValueError, match=f"study '{name}' on action-scenes-open, which has open"):
-        run(
+        run_study(
             find_study(name), model, [scenes], tmp_path, profile=profile,
             methods=[make_method("rve", model, profile)],
         )  # fmt: skip

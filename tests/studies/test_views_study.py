@@ -12,7 +12,7 @@ from rvelens import HookedLVLM
 from rvelens.benchmarks import scenes
 from rvelens.benchmarks.action_scenes import make_questions, patch_mask
 from rvelens.studies import Setup, find_study, views
-from rvelens.studies.kit.run import run
+from rvelens.studies.kit.run import run_study
 from rvelens.studies.views import _says
 from rvelens.views import VIEWS, view_images
 
@@ -26,7 +26,7 @@ def _quick(monkeypatch):
 
 
 def test_numbers_against_counting(model, tmp_path):
-    _, _, data = run(STUDY, model, [scenes.load(n=N)], tmp_path, batch_size=4)
+    _, _, data = run_study(STUDY, model, [scenes.load_scenes(n=N)], tmp_path, batch_size=4)
     assert data["questions"] == N
     auc = np.zeros((N, len(VIEWS)))
     mass = np.zeros((N, len(VIEWS)))
@@ -86,5 +86,5 @@ def test_a_model_without_a_grid_is_refused_before_the_work(tmp_path):
     hf_model, processor = build("instructblip")
     model = HookedLVLM.from_pretrained(hf_model, processor=processor)
     with pytest.raises(ValueError, match="have no position in the image: expected a model"):
-        run(STUDY, model, [scenes.load(n=2)], tmp_path)
+        run_study(STUDY, model, [scenes.load_scenes(n=2)], tmp_path)
     assert torch.is_grad_enabled()

@@ -24,7 +24,7 @@ from rvelens.heads.hub import TINY
 from rvelens.judge.endpoint import Reply, cached
 from rvelens.judge.open_ended import load_items
 from rvelens.model.loading import load_model
-from rvelens.pairs.file import read_rows
+from rvelens.pairs.file import read_pair_rows
 
 Area = Callable[[Path, random.Random], tuple[list[str], int]]
 
@@ -170,7 +170,7 @@ AREAS: list[tuple[str, Area]] = [
     ("report.json", reader("report.json", REPORT, read_report)),
     ("answers of a run", reader("pope/rve/answers.jsonl", ANSWER, answers, lines=True)),
     ("answers to judge", reader("a.jsonl", ANSWER, lambda at: load_items(at / "a.jsonl"), lines=True)),
-    ("pairs", reader("p.jsonl", PAIR, lambda at: read_rows(at / "p.jsonl"), lines=True)),
+    ("pairs", reader("p.jsonl", PAIR, lambda at: read_pair_rows(at / "p.jsonl"), lines=True)),
     ("cached replies", reader("reply.json", REPLY, kept_reply)),
     ("head profiles", profiles),
     ("config.json of a model", configurations),

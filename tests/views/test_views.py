@@ -7,7 +7,7 @@ import torch
 from family_cases import CASES, IMAGES, QUESTIONS, hooked
 
 from rvelens.views import VIEWS, find_view, view_images
-from rvelens.views.base import Asked
+from rvelens.views.base import ViewInput
 from rvelens.views.lens import by_layer
 
 TARGET = 7
@@ -136,7 +136,7 @@ def test_the_lens_against_loops(name):
                 vector = x[position] if last else norm(x[position][None, None])[0, 0]
                 logits = hf_model.get_output_embeddings()(vector)
                 expected[layer, n] = logits.softmax(dim=-1)[target]
-    close(by_layer(Asked(model, inputs))[:, 0], expected)
+    close(by_layer(ViewInput(model, inputs))[:, 0], expected)
     close(view_images(model, IMAGES[0], QUESTIONS[0], "logit-lens")[0], expected.amax(dim=0))
 
 

@@ -185,7 +185,7 @@ def _balanced(rng: np.random.Generator, group: str) -> tuple[tuple[Plan, Plan], 
     return (Plan(kinds[0], done, mine), Plan(kinds[1], other, theirs)), asked
 
 
-def ask(scene: Scene, verb: str) -> Question:
+def make_question(scene: Scene, verb: str) -> Question:
     """Whether the asked person does `verb` with their object."""
     person = scene.people[scene.asked]
     held = tuple(p.contact for p in scene.people if p.object == person.object)
@@ -227,7 +227,9 @@ def make_questions(split: str, n: int, seed: int = 0) -> list[Question]:
 
 def _question(scene: Scene) -> Question:
     """The scene's own question; in the train split, about what is done or a random other verb."""
-    return ask(scene, scene.verb or _train_verb(scene.seed, scene.people[scene.asked].verb))
+    return make_question(
+        scene, scene.verb or _train_verb(scene.seed, scene.people[scene.asked].verb)
+    )
 
 
 def _train_verb(seed: int, done: str) -> str:

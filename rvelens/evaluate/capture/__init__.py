@@ -9,6 +9,6 @@
 from __future__ import annotations
 
 from rvelens.evaluate.capture.read import Capture, open_capture
-from rvelens.evaluate.capture.run import Captured, Wanted, capture, estimate
+from rvelens.evaluate.capture.run import Captured, CaptureRequest, capture, estimate_size
 
-__all__ = ["Capture", "Captured", "Wanted", "capture", "estimate", "open_capture"]
+__all__ = ["Capture", "CaptureRequest", "Captured", "capture", "estimate_size", "open_capture"]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from safetensors import safe_open
 from torch import Tensor
 
-from rvelens.evaluate.capture.shards import Entry, key, read_entries
+from rvelens.evaluate.capture.shards import IndexRow, key, read_entries
 from rvelens.files.stored import MANIFEST, read_stored
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Capture:
 
     folder: Path
     made_with: Mapping[str, Any]
-    entries: Mapping[str, tuple[Path, Entry]]
+    entries: Mapping[str, tuple[Path, IndexRow]]
 
     @property
     def points(self) -> list[str]:
@@ -44,7 +44,7 @@ class Capture:
         import pandas as pd
 
         rows = [{"shard": path.name, **entry.model_dump()} for path, entry in self.entries.values()]
-        return pd.DataFrame(rows, columns=["shard", *Entry.model_fields])
+        return pd.DataFrame(rows, columns=["shard", *IndexRow.model_fields])
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -32,8 +32,14 @@ from rvelens.evaluate.capture.points import (
     token_tensors,
 )
 from rvelens.evaluate.capture.read import open_capture
-from rvelens.evaluate.capture.shards import Part, is_complete, shard_path, write_shard
-from rvelens.evaluate.manifest import about_model, about_questions, example, settle, versions
+from rvelens.evaluate.capture.shards import CapturedQuestion, is_complete, shard_path, write_shard
+from rvelens.evaluate.manifest import (
+    about_model,
+    about_questions,
+    check_manifest,
+    example,
+    versions,
+)
 from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
 from rvelens.files.atomic import locked, write_bytes
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -42,7 +48,7 @@ FORMAT = "rvelens-capture-1"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CaptureRequest:
     """What is captured of each question.
 
     Attributes:
@@ -103,8 +109,8 @@ class Captured:
         )
 
 
-def estimate(
-    model: HookedLVLM, benchmark: Benchmark, wanted: Wanted, batch_size: int = 8
+def estimate_size(
+    model: HookedLVLM, benchmark: Benchmark, wanted: CaptureRequest, batch_size: int = 8
 ) -> Captured:
     """The size of a capture, from the first batch of questions, of which nothing is written.
 
@@ -128,7 +134,7 @@ def estimate(
 def capture(
     model: HookedLVLM,
     benchmark: Benchmark,
-    wanted: Wanted,
+    wanted: CaptureRequest,
     out: str | Path,
     *,
     batch_size: int = 8,
@@ -174,7 +180,7 @@ def capture(
     }
     with at_work(out, here):
         if here.is_first:
-            settle(out, made_with)
+            check_manifest(out, made_with)
         meet(here)
         mine, size = every[here.rank :: here.count], batch_size
         with locked(out / f"capture-{here.rank}.lock", out):
@@ -188,7 +194,7 @@ def capture(
     return _write_index(out)
 
 
-def check_room(folder: Path, size: Captured) -> None:
+def check_disk_space(folder: Path, size: Captured) -> None:
     """Raise ValueError where the disk of a folder has too little room for a capture."""
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(place).free
@@ -199,7 +205,7 @@ def check_room(folder: Path, size: Captured) -> None:
         )
 
 
-def _n_bytes(part: Part) -> int:
+def _n_bytes(part: CapturedQuestion) -> int:
     return sum(x.numel() * x.element_size() for x in part.tensors.values())
 
 
@@ -213,12 +219,12 @@ def _write_index(out: Path) -> Path:
 
 @torch.no_grad()
 def _parts(
-    model: HookedLVLM, names: Sequence[str], wanted: Wanted, items: Sequence[Item]
-) -> list[Part]:
+    model: HookedLVLM, names: Sequence[str], wanted: CaptureRequest, items: Sequence[Item]
+) -> list[CapturedQuestion]:
     """What is captured of each item; of what cannot be asked, the reason."""
     images, errors = load_pictures(items)
     asked = [item for item in items if item.image in images]
-    found: dict[str, Part] = {}
+    found: dict[str, CapturedQuestion] = {}
     if asked:
         pictures = [images[item.image] for item in asked]
         texts = [f"{item.text} {wanted.suffix}".strip() for item in asked]
@@ -231,16 +237,16 @@ def _parts(
             if len(items) > 1:  # one question that cannot be asked must not lose the others
                 return [part for item in items for part in _parts(model, names, wanted, [item])]
             errors[items[0].image] = reason_of(error)
-    return [found.get(item.id) or Part({}, errors[item.image]) for item in items]
+    return [found.get(item.id) or CapturedQuestion({}, errors[item.image]) for item in items]
 
 
 def _of_batch(
     model: HookedLVLM,
     names: Sequence[str],
-    wanted: Wanted,
+    wanted: CaptureRequest,
     images: list[Image.Image],
     texts: list[str],
-) -> list[Part]:
+) -> list[CapturedQuestion]:
     inputs = model.prepare(images, texts, wanted.prompt)
     with query_rows(model, wanted.rows):  # type: ignore[arg-type]  # `check` has seen it
         _, cache = model.run_with_cache(
@@ -248,7 +254,7 @@ def _of_batch(
         )
     tokens, dtype = model.token_map(inputs), DTYPES[wanted.dtype]
     return [
-        Part(
+        CapturedQuestion(
             token_tensors(inputs["input_ids"], tokens, n)
             | {
                 name: rounded(

@@ -18,7 +18,7 @@ from rvelens.files.atomic import write_bytes
 from rvelens.files.stored import Stored
 
 
-class Entry(Stored):
+class IndexRow(Stored):
     """A question of a shard, as the index has it.
 
     Attributes:
@@ -38,11 +38,11 @@ class Entry(Stored):
     error: str
 
 
-_ENTRIES = TypeAdapter(list[Entry])
+_ENTRIES = TypeAdapter(list[IndexRow])
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class CapturedQuestion:
     """What was captured of one question.
 
     Attributes:
@@ -64,11 +64,11 @@ def key(row: int, name: str) -> str:
     return f"{row}/{name}"
 
 
-def write_shard(path: Path, items: Sequence[Item], parts: Sequence[Part]) -> None:
+def write_shard(path: Path, items: Sequence[Item], parts: Sequence[CapturedQuestion]) -> None:
     """Write the tensors of a batch, whole or not at all."""
     tensors = {key(n, name): x for n, part in enumerate(parts) for name, x in part.tensors.items()}
     entries = [
-        Entry(
+        IndexRow(
             id=item.id,
             image=item.image,
             question=item.text,
@@ -83,7 +83,7 @@ def write_shard(path: Path, items: Sequence[Item], parts: Sequence[Part]) -> Non
     write_bytes(path, save(tensors, {"questions": json.dumps(entries)}))
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(path: Path) -> list[IndexRow]:
     """The questions of a shard, from its header.
 
     Raises:

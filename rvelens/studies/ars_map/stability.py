@@ -36,8 +36,8 @@ def stability(
     for n in sizes:
         draws = [rng.permutation(n_pairs) for _ in range(n_draws)]
         first = [_top_of(per_pair, draw[:n], k) for draw in draws]
-        whole.append(spread([overlap(one, all_pairs, k) for one in first]))
-        halves.append(spread(common(per_pair, draws, n, k)) if 2 * n <= n_pairs else None)
+        whole.append(middle_of_draws([overlap(one, all_pairs, k) for one in first]))
+        halves.append(middle_of_draws(common(per_pair, draws, n, k)) if 2 * n <= n_pairs else None)
     return {
         "n": sizes,
         "n_draws": n_draws,
@@ -86,7 +86,7 @@ def _top_of(
     return top_heads(per_pair[drawn].mean(axis=0), k)
 
 
-def spread(overlaps: list[float]) -> dict[str, float]:
+def middle_of_draws(overlaps: list[float]) -> dict[str, float]:
     """Mean, and the middle 95% of the draws."""
     low, high = np.percentile(overlaps, [2.5, 97.5])
     numbers = {"value": np.mean(overlaps), "low": low, "high": high}

@@ -30,7 +30,7 @@ from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """ARS of every head, estimates over the pairs, agreement with another ranking, stability."""
     model, options = setup.model, setup.options
     if options["k"] < 1 or options["n_draws"] < 50:
@@ -57,7 +57,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def work(setup: Setup) -> Work:
+def _work(setup: Setup) -> Work:
     """Both texts of every pair; a number for each head is stored."""
     heads = setup.model.n_layers * setup.model.n_heads
     return replace(work_of_prompts(len(setup.pairs), heads), prompts=2 * len(setup.pairs))
@@ -96,7 +96,7 @@ def thirds(n_layers: int) -> tuple[list[int], list[int]]:
     return middle, [layer for layer in range(n_layers) if layer not in middle]
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The map of heads, layers, agreement, and how many pairs a ranking takes."""
     (data,) = measured
     profile = ARSProfile.from_scores(torch.tensor(data["scores"]))
@@ -235,9 +235,9 @@ STUDY = Study(
     "ars-map",
     "Figure 5",
     "ARS of every layer and head, its spread, agreement with a ranking, and stability",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"pairs"}),
     options={"k": 5, "n_draws": 50, "against": ""},
-    work=work,
+    work=_work,
 )

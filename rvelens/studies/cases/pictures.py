@@ -14,9 +14,18 @@ from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.grid import ImageGrid
-from rvelens.tokens.heat import embedded, mixed, small
+from rvelens.tokens.heat import mixed, small, to_data_uri
 
-__all__ = ["Layers", "Pictures", "colour", "embedded", "n_layers", "pictures", "small", "tinted"]
+__all__ = [
+    "Layers",
+    "Pictures",
+    "colour",
+    "draw_cases",
+    "n_layers",
+    "small",
+    "tinted",
+    "to_data_uri",
+]
 
 # By layer, numbers of image tokens: {"14": {"enhanced": [...], "removed": [...]}}.
 Layers = Mapping[str, Mapping[str, list[int]]]
@@ -40,7 +49,7 @@ class Pictures:
     reason: str
 
 
-def pictures(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
+def draw_cases(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
     """The pictures of a question; `layers` is None where the method enhances no tokens."""
     counts = {layer: {k: len(v) for k, v in each.items()} for layer, each in (layers or {}).items()}
     try:
@@ -49,15 +58,15 @@ def pictures(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
         return Pictures(None, {}, counts, one_line(error))
     picture, grid = small(image), model.image_grid(image)
     if not layers:
-        return Pictures(embedded(picture), {}, counts, "")
+        return Pictures(to_data_uri(picture), {}, counts, "")
     if grid is None:
         why = f"The image tokens of {model.family.name} have no place in the picture."
-        return Pictures(embedded(picture), {}, counts, why)
+        return Pictures(to_data_uri(picture), {}, counts, why)
     marked = {
-        name: embedded(tinted(picture, n_layers(layers, name, grid.n_tokens), grid, len(layers)))
+        name: to_data_uri(tinted(picture, n_layers(layers, name, grid.n_tokens), grid, len(layers)))
         for name in ("enhanced", "removed")
     }
-    return Pictures(embedded(picture), marked, counts, "")
+    return Pictures(to_data_uri(picture), marked, counts, "")
 
 
 def n_layers(layers: Layers, name: str, n_tokens: int) -> Float[np.ndarray, " image"]:

@@ -17,8 +17,8 @@ from rvelens.hooks import mask_recording_hooks
 from rvelens.hooks.enhanced import Masks, rve_of
 from rvelens.interventions.methods import Method
 from rvelens.studies.cases.page import page
-from rvelens.studies.cases.pictures import pictures
-from rvelens.studies.kit.asking import answers, ask, asked, labels, need_labels
+from rvelens.studies.cases.pictures import draw_cases
+from rvelens.studies.kit.asking import answers, asked, evaluate_methods, labels, need_labels
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Cell, Table
@@ -27,7 +27,7 @@ Data = Mapping[str, Any]
 DIRECTIONS = ("gained", "lost")
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """All flips with both answers, a random choice of them, and the tokens enhanced in these.
 
     Raises:
@@ -35,7 +35,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     """
     need_labels("cases", setup.benchmarks)
     before, after = _two(setup)
-    report = ask(setup, [before, after])
+    report = evaluate_methods(setup, [before, after])
     return {
         "model": setup.model.name,
         "before": before.name,
@@ -77,7 +77,7 @@ def _of_benchmark(
         for item, wrong, right in zip(items, ~was, now, strict=True)
         if wrong == right
     ]
-    chosen = choose(flips, setup.options["n_cases"], setup.seed)
+    chosen = choose_flips(flips, setup.options["n_cases"], setup.seed)
     scored = report["benchmarks"][benchmark.name]
     pairs = scored["rules"]["official"]["pairs"] if scored["rules"] else [{}]
     return {
@@ -114,7 +114,7 @@ def _p_yes(margin: float | None) -> float | None:
     return round(1 / (1 + math.exp(-min(max(margin, -50.0), 50.0))), 6)
 
 
-def choose(flips: Sequence[Data], n: int, seed: int) -> list[str]:
+def choose_flips(flips: Sequence[Data], n: int, seed: int) -> list[str]:
     """Ids of at most `n` random flips of each direction, in the order of the flips."""
     chosen: set[str] = set()
     for number, direction in enumerate(DIRECTIONS):
@@ -156,13 +156,15 @@ def masks_of(
     return setup.each(f"masks-{benchmark.name}", items, compute)
 
 
-def show(setup: Setup, measured: Sequence[Data]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     """Counts, all flips as a file, and the page with the chosen ones."""
     (data,) = measured
     (name,) = labels([data["model"]])
     shown = {
         one.name: {
-            item.id: pictures(setup.model, item, data["benchmarks"][one.name]["masks"].get(item.id))
+            item.id: draw_cases(
+                setup.model, item, data["benchmarks"][one.name]["masks"].get(item.id)
+            )
             for item in one.items
             if item.id in set(data["benchmarks"][one.name]["chosen"])
         }
@@ -235,8 +237,8 @@ STUDY = Study(
     "cases",
     "Figures 13-17",
     "questions whose answer a method flips, both ways, with pictures on one page",
-    measure,
-    show,
+    _measure,
+    _show,
     methods=("vanilla", "rve"),
     options={"against": "rve", "n_cases": 12},
     work=work_of_all_questions,

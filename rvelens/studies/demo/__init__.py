@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from rvelens.studies.demo.build import Report, run
-from rvelens.studies.demo.examples import Example, examples, examples_table, pictures
-from rvelens.studies.demo.render import render, to_markdown
+from rvelens.studies.demo.build import DemoReport, run_demo
+from rvelens.studies.demo.examples import Example, draw_examples, examples, examples_table
+from rvelens.studies.demo.render import demo_to_markdown, render_demo
 
 __all__ = [
+    "DemoReport",
     "Example",
-    "Report",
+    "demo_to_markdown",
+    "draw_examples",
     "examples",
     "examples_table",
-    "pictures",
-    "render",
-    "run",
-    "to_markdown",
+    "render_demo",
+    "run_demo",
 ]

@@ -30,14 +30,14 @@ from rvelens.stats import (
     yes_ratio,
 )
 from rvelens.studies.demo.questions import Progress, QuestionSet, prefill_questions
-from rvelens.studies.demo.settings import CONTROL_TUNED, TUNED, Hooks, K, choose
+from rvelens.studies.demo.settings import CONTROL_TUNED, TUNED, Hooks, K, choose_settings
 
 # The injected faults, in every layer, last token's row: image scores scaled, or lowered.
 DILUTIONS = {"scaled by 0.35": (0.35, 0.0), "lowered by 9": (1.0, -9.0)}
 
 
 @dataclass(frozen=True)
-class Report:
+class DemoReport:
     """All measurements, as plain numbers: `data` is what `to_json` returns."""
 
     data: dict[str, Any]
@@ -48,7 +48,7 @@ class Report:
         return self.data
 
 
-def run(
+def run_demo(
     model: HookedLVLM,
     n_test: int = 1000,
     n_validation: int = 400,
@@ -56,7 +56,7 @@ def run(
     seed: int = 55,
     batch_size: int = 50,
     progress: Progress = iter,
-) -> Report:
+) -> DemoReport:
     """Measure a model on action scenes; numbers with 95% bootstrap intervals over scenes.
 
     Args:
@@ -92,7 +92,7 @@ def run(
             for name, fault in faults.items()
         },
     }
-    return Report(data, profile)
+    return DemoReport(data, profile)
 
 
 def _by_group(
@@ -172,7 +172,7 @@ def steering(
 ) -> dict[str, Any]:
     """RVE, controls and oracle against the plain model, all under the same fault."""
     before = test.margins(lambda region: fault)
-    settings = choose(profile, validation, fault, progress)
+    settings = choose_settings(profile, validation, fault, progress)
     margins = {name: test.margins(setting.hooks) for name, setting in settings.items()}
     rows = {"plain": {"setting": "", **_row(test, before, seed)}}
     for name, after in margins.items():

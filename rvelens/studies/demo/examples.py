@@ -14,7 +14,7 @@ from rvelens.hooks.enhanced import Masks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.yes_no import yes_no_probabilities
 from rvelens.plots import ars_heatmap, overlay_enhanced, save_figure
-from rvelens.studies.demo.build import Report
+from rvelens.studies.demo.build import DemoReport
 from rvelens.studies.demo.settings import ALPHA, BETA, K
 from rvelens.tables import Table
 
@@ -30,7 +30,7 @@ class Example:
     p_steered: float
 
 
-def examples(model: HookedLVLM, report: Report, n: int = 8) -> list[Example]:
+def examples(model: HookedLVLM, report: DemoReport, n: int = 8) -> list[Example]:
     """The first `n` test questions, two of each group, answered with the paper's defaults."""
     questions = make_questions("test", n, report.data["seed"])
     images, texts = [q.image for q in questions], [q.text for q in questions]
@@ -43,7 +43,7 @@ def examples(model: HookedLVLM, report: Report, n: int = 8) -> list[Example]:
     ]
 
 
-def default_hooks(model: HookedLVLM, report: Report) -> list:
+def default_hooks(model: HookedLVLM, report: DemoReport) -> list:
     """RVE with the paper's defaults in the preset layers."""
     layers = parse_layers("preset", report.profile, model.n_layers)
     return rve_hooks(report.profile, layers, min(K, model.n_heads // 2), ALPHA, BETA)
@@ -68,7 +68,7 @@ def examples_table(rows: list[Example]) -> Table:
     return Table(title, columns, cells, notes=("",))
 
 
-def pictures(model: HookedLVLM, report: Report, folder: Path) -> None:
+def draw_examples(model: HookedLVLM, report: DemoReport, folder: Path) -> None:
     """Write `ars.png`, the ARS map, and `overlay.png`, what RVE enhanced for one question."""
     save_figure(ars_heatmap(report.profile), folder / "ars.png")
     question = make_questions("test", 1, report.data["seed"])[0]

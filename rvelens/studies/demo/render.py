@@ -10,14 +10,14 @@ from rich.console import Group
 from rich.text import Text
 
 from rvelens.stats import format_change
-from rvelens.studies.demo.build import Report
+from rvelens.studies.demo.build import DemoReport
 from rvelens.studies.demo.settings import DEFAULT, ORACLE, TUNED
 from rvelens.tables import Table, markdown_text
 
 Number = Mapping[str, float]
 
 
-def _tables(report: Report) -> list[Table]:
+def _tables(report: DemoReport) -> list[Table]:
     """The report's tables."""
     data = report.data
     found = [
@@ -32,12 +32,12 @@ def _tables(report: Report) -> list[Table]:
     return found
 
 
-def render(report: Report) -> Group:
+def render_demo(report: DemoReport) -> Group:
     """For a rich console."""
     return Group(*(part for table in _tables(report) for part in (table, Text())))
 
 
-def to_markdown(report: Report) -> str:
+def demo_to_markdown(report: DemoReport) -> str:
     """For a model card."""
     lines: list[str] = []
     for table in _tables(report):

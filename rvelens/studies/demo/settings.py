@@ -31,7 +31,7 @@ class DemoSetting:
     hooks: HooksOf
 
 
-def choose(
+def choose_settings(
     profile: ARSProfile, validation: QuestionSet, fault: Hooks, progress: Progress
 ) -> dict[str, DemoSetting]:
     """RVE and its control at the paper's defaults and tuned, and the oracle tuned.
@@ -66,8 +66,8 @@ def choose(
         )
 
     preset = parse_layers("preset", profile, n_layers)
-    grid = [(band, a, b) for band in bands(n_layers) for a in ALPHAS for b in BETAS]
-    strengths = [(band, b) for band in bands(n_layers) for b in BETAS]
+    grid = [(band, a, b) for band in layer_bands(n_layers) for a in ALPHAS for b in BETAS]
+    strengths = [(band, b) for band in layer_bands(n_layers) for b in BETAS]
     return {
         DEFAULT: rve(preset, ALPHA, BETA),
         TUNED: _best(validation, [rve(*x) for x in grid], progress),
@@ -77,7 +77,7 @@ def choose(
     }
 
 
-def bands(n_layers: int) -> list[list[int]]:
+def layer_bands(n_layers: int) -> list[list[int]]:
     """Contiguous bands of layers that are tried: singles, pairs, triples, halves, and all."""
     widths = sorted({w for w in (1, 2, 3, n_layers // 2, n_layers) if 0 < w <= n_layers})
     return [

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from rvelens.heads.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
-from rvelens.studies.masking.masks import RANDOM, SENSITIVE, choose, settled_counts
+from rvelens.studies.masking.masks import RANDOM, SENSITIVE, choose_masks, settled_counts
 from rvelens.studies.masking.study import figures_of, margins_under
 
 MIN_DRAWS = 20
@@ -30,11 +30,11 @@ def costs(
     n_heads, n_random = setup.model.n_heads, setup.options["n_random"]
     counts = settled_counts(setup.options["counts"], n_heads)
     by_score = {
-        name: choose(profile, layers, counts, 0, setup.seed)[SENSITIVE][0]
+        name: choose_masks(profile, layers, counts, 0, setup.seed)[SENSITIVE][0]
         for name, profile in profiles.items()
     }
     any_profile = next(iter(profiles.values()))
-    by_draw = choose(any_profile, layers, counts, n_random, setup.seed)[RANDOM]
+    by_draw = choose_masks(any_profile, layers, counts, n_random, setup.seed)[RANDOM]
     every = [*by_score.values(), *by_draw]
     distinct = list(dict.fromkeys(mask for one in every for mask in one))
     asked = setup.benchmark.sample(setup.options["n_questions"]).items

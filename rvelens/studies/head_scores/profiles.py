@@ -9,7 +9,7 @@ import torch
 
 from rvelens.heads.profile import ARSProfile
 from rvelens.scores import COMPARED, find_score
-from rvelens.studies.ars_map.stability import common, spread
+from rvelens.studies.ars_map.stability import common, middle_of_draws
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.pairs import by_pair
 
@@ -42,7 +42,7 @@ def halves_agree(profile: ARSProfile, k: int, n_draws: int, seed: int) -> dict[s
     per_pair, rng = profile.per_pair.double().numpy(), np.random.default_rng(seed)
     draws = [rng.permutation(len(per_pair)) for _ in range(n_draws)]
     half = len(per_pair) // 2
-    return spread(common(per_pair, draws, half, k)) if half else None
+    return middle_of_draws(common(per_pair, draws, half, k)) if half else None
 
 
 def rankings(profiles: Mapping[str, ARSProfile]) -> dict[str, list[list[int]]]:

@@ -15,7 +15,7 @@ from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
 from rvelens.studies.head_scores.ways import ALL_HEADS, ORACLE, SWAPPED
 from rvelens.studies.kit.base import Setup, Shown
-from rvelens.studies.kit.settings import describe, pair, value
+from rvelens.studies.kit.settings import describe_setting, pair, value
 from rvelens.tables import Table
 
 CONTROL = "random"  # The score that ranks heads by chance.
@@ -80,7 +80,7 @@ def _gain(data: Estimates, setting: str) -> Mapping[str, float] | None:
     return found and found["change"]["accuracy"]
 
 
-def show(setup: Setup, measured: Sequence[Estimates]) -> Shown:
+def show_scores(setup: Setup, measured: Sequence[Estimates]) -> Shown:
     """One table and one figure, a row a score; what RVE was tuned to, and definitions."""
     (data,) = measured
     rows = {name: estimates(data, name) for name in data["definitions"]}
@@ -156,7 +156,7 @@ def _tuned(data: Estimates) -> Table:
             rows.append(
                 (
                     full,
-                    describe(setting) if how == "tuned" else "",
+                    describe_setting(setting) if how == "tuned" else "",
                     found.get("accuracy"),
                     change,
                     found.get("auc"),

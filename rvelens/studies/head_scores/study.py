@@ -14,14 +14,14 @@ from rvelens.studies.head_scores.finding import findings
 from rvelens.studies.head_scores.gains import gains
 from rvelens.studies.head_scores.masking import MIN_DRAWS, costs
 from rvelens.studies.head_scores.profiles import chosen_scores, halves_agree, profile_by, rankings
-from rvelens.studies.head_scores.render import show
+from rvelens.studies.head_scores.render import show_scores
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Study
 from rvelens.studies.masking.masks import settled_counts
 from rvelens.studies.tune import split
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Everything about every score, on the same pairs, questions and draws."""
     names = chosen_scores(setup)
     _check(setup)
@@ -91,8 +91,8 @@ STUDY = Study(
     "head-scores",
     "",
     "seven scores of heads: do they find the region, what does masking cost, what does RVE gain",
-    measure,
-    show,
+    _measure,
+    show_scores,
     needs=frozenset({"pairs"}),
     options={
         "scores": [],

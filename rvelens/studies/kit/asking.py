@@ -10,13 +10,13 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.reports import FILE
 from rvelens.evaluate.run import evaluate
-from rvelens.evaluate.store import read
+from rvelens.evaluate.store import stored_answers
 from rvelens.files.atomic import read_json
 from rvelens.interventions.methods import Method
 from rvelens.studies.kit.base import Setup
 
 
-def ask(setup: Setup, methods: Sequence[Method]) -> dict[str, Any]:
+def evaluate_methods(setup: Setup, methods: Sequence[Method]) -> dict[str, Any]:
     """The report of `evaluate` for all benchmarks; its answers are kept below the study's parts."""
     report = evaluate(
         setup.model,
@@ -35,7 +35,7 @@ def ask(setup: Setup, methods: Sequence[Method]) -> dict[str, Any]:
 
 def answers(setup: Setup, benchmark: Benchmark, method: str) -> dict[str, Answer]:
     """What was answered to a benchmark's questions under one of the methods that were asked."""
-    return read(_folder(setup) / benchmark.name / method, benchmark.items)
+    return stored_answers(_folder(setup) / benchmark.name / method, benchmark.items)
 
 
 def asked(benchmark: Benchmark, said: Mapping[str, Mapping[str, Answer]]) -> list[int]:

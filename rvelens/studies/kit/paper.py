@@ -77,7 +77,7 @@ _FIELDS = tuple(f.name for f in fields(Cell) if f.name != "setting")
 
 
 @cache
-def load(table: str) -> tuple[Cell, ...]:
+def paper_cells(table: str) -> tuple[Cell, ...]:
     """All cells of a table, in the order of its rows.
 
     Args:
@@ -111,14 +111,14 @@ def lookup(table: str | None = None, **keys: str | bool | None) -> tuple[Cell, .
     Raises:
         ValueError: no such table, or no cell of any table has such a key.
     """
-    every = [cell for name in TABLES for cell in load(name)]
+    every = [cell for name in TABLES for cell in paper_cells(name)]
     known = {"model", "benchmark", "relation", "method", "metric"}.union(
         *(c.setting for c in every)
     )
     for key in keys:
         if key not in known:
             raise ValueError(_unknown("key", key, sorted(known)))
-    among = every if table is None else load(table)
+    among = every if table is None else paper_cells(table)
     return tuple(c for c in among if all(c.get(key) == value for key, value in keys.items()))
 
 
@@ -126,7 +126,7 @@ def compare(cells: Iterable[Cell], measured: Mapping[Cell, Estimate]) -> list[di
     """Paper and measurement side by side, one flat row a cell, in the order of the cells.
 
     Args:
-        cells: from `load` or `lookup`.
+        cells: from `paper_cells` or `lookup`.
         measured: what was measured of them, in the cell's unit, with its 95% interval.
 
     Returns:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Item
-from rvelens.evaluate.manifest import settle
+from rvelens.evaluate.manifest import check_manifest
 from rvelens.evaluate.processes import (
     Processes,
     Sign,
@@ -79,7 +79,7 @@ class Parts:
         there = folder / "manifest.json"
         if there.exists() and [there] == list(folder.iterdir()):
             there.unlink()  # a mistake that the study refused must not take the folder
-        settle(folder, made_with)
+        check_manifest(folder, made_with)
         return cls(folder)
 
     def below(self, name: str) -> Parts:

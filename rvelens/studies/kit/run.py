@@ -22,7 +22,7 @@ from rvelens.studies.kit.pairs import digest_of_pairs
 from rvelens.studies.kit.parts import shared_parts
 
 
-def run(
+def run_study(
     study: Study,
     model: HookedLVLM,
     benchmarks: Sequence[Benchmark],
@@ -57,8 +57,8 @@ def run(
 
     Returns:
         the setup, what it was made with (a manifest), and what was measured; `study.show` and
-        `rvelens.studies.kit.write.write` make tables, figures and files of them. None in all but the
-        first of several processes.
+        `rvelens.studies.kit.write.write_study` make tables, figures and files of them. None in all
+        but the first of several processes.
 
     Raises:
         ValueError: something that the study needs is missing, a pair that `check_pair` refuses, an

@@ -29,7 +29,7 @@ def of_rve(setup: Setup) -> dict[str, Any]:
     return {**known, "layers": layers}
 
 
-def describe(setting: Mapping[str, Any]) -> str:
+def describe_setting(setting: Mapping[str, Any]) -> str:
     """ "layers 3-5, K 5, alpha 0.05, beta 1": a setting of RVE, or of a control of it, in words."""
     names = {"k": "K", "alpha": "alpha", "beta": "beta"}
     rest = (f"{said} {setting[name]:g}" for name, said in names.items() if name in setting)

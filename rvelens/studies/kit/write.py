@@ -15,7 +15,7 @@ from rvelens.studies.kit.base import Shown, Study
 from rvelens.tables import markdown_text
 
 
-def write(
+def write_study(
     out: Path,
     study: Study,
     made_with: Sequence[Mapping[str, Any]],
@@ -49,7 +49,7 @@ def write(
         files.append(out / f"{_stem(study, name)}.html")
         write_text(files[-1], page)
     files.append(out / f"{study.name}.md")
-    write_text(files[-1], to_markdown(study, shown))
+    write_text(files[-1], study_to_markdown(study, shown))
     return files
 
 
@@ -57,13 +57,13 @@ def _stem(study: Study, name: str) -> str:
     return f"{study.name}-{name}" if name else study.name
 
 
-def render(shown: Shown) -> Group:
+def render_study(shown: Shown) -> Group:
     """For a rich console."""
     parts = [part for table in shown.tables.values() for part in (table, Text())]
     return Group(*parts, *(Text(f"- {line}") for line in shown.says))
 
 
-def to_markdown(study: Study, shown: Shown) -> str:
+def study_to_markdown(study: Study, shown: Shown) -> str:
     """Tables, sentences, and how to get them again."""
     title = f"{study.name}: {study.about}" + (f" ({study.paper})" if study.paper else "")
     lines = [f"# {title}", ""]

@@ -8,7 +8,7 @@ from typing import Any
 
 from rvelens.stats import Estimate
 from rvelens.studies.kit.beside import beside, without_number
-from rvelens.studies.kit.paper import COUNTED, Cell, load, model_key
+from rvelens.studies.kit.paper import COUNTED, Cell, model_key, paper_cells
 from rvelens.tables import Cell as Value
 from rvelens.tables import Table
 
@@ -25,10 +25,10 @@ _OF_RELATIONS = ("mmrel", "rbench")
 
 def beside_tables(measured: Sequence[Data]) -> dict[str, Table]:
     """The paper's three tables with what was measured of them, and R-Bench (Instance) apart."""
-    notes, numbers = tuple(_notes(measured)), measured_cells(measured)
+    notes, numbers = tuple(_notes(measured)), main_table_cells(measured)
     tables = {}
     for name, title in ABOUT.items():
-        cells = load(name)
+        cells = paper_cells(name)
         found = {cell: number for cell, number in numbers.items() if cell.table == name}
         # Without a measurement it is the paper's alone, which nobody wants in a terminal.
         table = beside(cells, found, f"Paper and measurement: {title}")
@@ -36,13 +36,13 @@ def beside_tables(measured: Sequence[Data]) -> dict[str, Table]:
     return tables | _instance(measured)
 
 
-def measured_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
+def main_table_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
     """The measured values of the cells of the three tables."""
     return {
         cell: Estimate(**number)
         for table in ABOUT
         for data in measured
-        for cell in load(table)
+        for cell in paper_cells(table)
         if cell.model == model_key(data["model"])
         and (number := compared(data, cell, cell.benchmark)) is not None
     }
@@ -66,7 +66,7 @@ def compared(data: Data, cell: Cell, benchmark: str | None) -> dict[str, float] 
 def paper_value(data: Data, benchmark: str, method: str) -> float:
     """The paper's accuracy of what was measured; NaN where it has none."""
     for table in ABOUT:
-        for cell in load(table):
+        for cell in paper_cells(table):
             if (cell.benchmark, cell.method, cell.metric) == (benchmark, method, "accuracy") and (
                 cell.model == model_key(data["model"])
                 and cell.relation == data["relations"][benchmark]
@@ -79,7 +79,7 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
     """R-Bench with marked things: both ways of marking, since the paper does not say which is its."""
     rows: list[list[Value]] = []
     for data in measured:
-        for cell in (*load("table1"), *load("table3")):
+        for cell in (*paper_cells("table1"), *paper_cells("table3")):
             if cell.benchmark == INSTANCE and cell.model == model_key(data["model"]):
                 both = [compared(data, cell, f"{INSTANCE}-{mark}") for mark in ("box", "mask")]
                 if any(both):
@@ -101,7 +101,7 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
 
 def _notes(measured: Sequence[Data]) -> Iterator[str]:
     """Why a measured number has no cell of the paper, and which number is in a cell."""
-    paper = {str(cell.benchmark) for table in ABOUT for cell in load(table)}
+    paper = {str(cell.benchmark) for table in ABOUT for cell in paper_cells(table)}
     yield from without_number(data["model"] for data in measured)
     yield from _fewer(measured)
     for name, relation in measured[0]["relations"].items():

@@ -14,12 +14,19 @@ from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
 from rvelens.files.paths import slug
 from rvelens.interventions.methods import METHODS
-from rvelens.plots import Row, dots
+from rvelens.plots import ScoreRow, dots
 from rvelens.stats import Estimate, draw_counts
-from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels, need_truths
+from rvelens.studies.kit.asking import (
+    answers,
+    asked,
+    baseline_first,
+    evaluate_methods,
+    labels,
+    need_truths,
+)
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
-from rvelens.studies.main_table.paper import beside_tables, measured_cells, paper_value
+from rvelens.studies.main_table.paper import beside_tables, main_table_cells, paper_value
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
@@ -33,7 +40,7 @@ MORE = {
 }
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Every benchmark asked under every method, scored, with the pairs of methods compared.
 
     Raises:
@@ -41,7 +48,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     """
     need_truths("main-table", setup.benchmarks)
     methods = baseline_first(setup.methods)
-    report = ask(setup, methods)
+    report = evaluate_methods(setup, methods)
     names = [method.name for method in methods]
     means = {
         one.name: over_lists(one, {m: answers(setup, one, m) for m in names}, setup.seed)
@@ -102,7 +109,7 @@ def _mean_over_lists(
     return Estimate.from_draws(value, mean(metric(totals))).to_json_or_none()
 
 
-def show(setup: Setup, measured: Sequence[Data]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     """Accuracy and F1, changes against the baseline, other metrics; and the paper's numbers."""
     names = labels([data["model"] for data in measured])
     tables = {
@@ -116,7 +123,7 @@ def show(setup: Setup, measured: Sequence[Data]) -> Shown:
         for data, name in zip(measured, names, strict=True)
         if any(True for _ in _results(data))
     }
-    return Shown(tables, figures, {}, tuple(_says(measured, names)), measured_cells(measured))
+    return Shown(tables, figures, {}, tuple(_says(measured, names)), main_table_cells(measured))
 
 
 def _results(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -260,7 +267,7 @@ def _figure(data: Data, name: str) -> Figure:
             accuracy = data["over_lists"][benchmark].get(method, figures)["accuracy"]
             look = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
             paper = paper_value(data, benchmark, method)
-            rows.append(Row(method, **accuracy, group=benchmark, paper=paper, role=look))
+            rows.append(ScoreRow(method, **accuracy, group=benchmark, paper=paper, role=look))
     return dots(rows, x_label="accuracy", baseline=data["methods"][0], title=name)
 
 
@@ -292,8 +299,8 @@ STUDY = Study(
     "main-table",
     "Tables 1, 3, 4",
     "accuracy and F1 of methods on benchmarks, for one model or several",
-    measure,
-    show,
+    _measure,
+    _show,
     methods=tuple(METHODS),
     several=True,
     work=work_of_all_questions,

@@ -32,7 +32,7 @@ def settled_counts(given: Sequence[Any], n_heads: int) -> list[int]:
     return sorted({0, *given})  # what none loses is what everything is compared with
 
 
-def choose(
+def choose_masks(
     profile: ARSProfile, layers: Sequence[int], counts: Sequence[int], n_random: int, seed: int
 ) -> dict[str, list[list[Mask]]]:
     """Masks by way of choosing, then by draw (one but for random), then by count.
@@ -64,7 +64,7 @@ def choose(
 
 
 def distinct(masks: Mapping[str, Sequence[Sequence[Mask]]]) -> list[Mask]:
-    """Every mask of `choose`, each once."""
+    """Every mask of `choose_masks`, each once."""
     return list(dict.fromkeys(mask for many in masks.values() for one in many for mask in one))
 
 

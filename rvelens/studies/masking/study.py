@@ -24,7 +24,7 @@ from rvelens.studies.masking.masks import (
     RANDOM,
     SENSITIVE,
     Mask,
-    choose,
+    choose_masks,
     distinct,
     settled_counts,
     summary,
@@ -41,7 +41,7 @@ _NOTES = (
 )
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Figures by number of masked heads, for each way to choose them, and paired differences.
 
     A masked head gives nothing at any position, so the rows of the image change too: masks share no
@@ -78,7 +78,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     }
 
 
-def work(setup: Setup) -> Work:
+def _work(setup: Setup) -> Work:
     """Every question under every mask, each a whole forward."""
     n = min(setup.options["n_questions"], len(setup.benchmark.items))
     masks = len(distinct(_masks(setup)))
@@ -97,7 +97,7 @@ def _counts(setup: Setup) -> list[int]:
 
 def _masks(setup: Setup) -> dict[str, list[list[Mask]]]:
     n = setup.options["n_random"]
-    return choose(setup.ranking, _layers(setup), _counts(setup), n, setup.seed)
+    return choose_masks(setup.ranking, _layers(setup), _counts(setup), n, setup.seed)
 
 
 def _check(setup: Setup) -> None:
@@ -154,7 +154,7 @@ def figures_of(
     return draw_figures(truth, margin, cluster, seed=seed)
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """Curves, every figure by count, and what the differences confirm."""
     (data,) = measured
     tables = {
@@ -283,9 +283,9 @@ STUDY = Study(
     "masking",
     "Figure 9a",
     "accuracy as sensitive, least sensitive and random heads are masked",
-    measure,
-    show,
+    _measure,
+    _show,
     needs=frozenset({"profile"}),
     options={"n_random": 10, "counts": [], "layers": "preset", "n_questions": 96},
-    work=work,
+    work=_work,
 )

@@ -8,14 +8,14 @@ from typing import Any
 
 from rvelens.stats import Estimate
 from rvelens.studies.kit.beside import beside, without_number
-from rvelens.studies.kit.paper import Cell, load, model_key
+from rvelens.studies.kit.paper import Cell, model_key, paper_cells
 from rvelens.tables import Table
 
 Data = Mapping[str, Any]
 _DOMAINS = {"real-action": "real", "dalle-action": "dalle"}
 
 
-def groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def scored_groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Benchmark, group and figures, wherever something was scored."""
     for benchmark, result in data["benchmarks"].items():
         for group, figures in result["groups"].items():
@@ -25,20 +25,20 @@ def groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 def paper_cell(data: Data, benchmark: str, group: str, method: str) -> Cell | None:
     """The paper's cell of what was measured, None where it has none."""
-    for cell in load("table2"):
+    for cell in paper_cells("table2"):
         place = (cell.model, cell.benchmark, cell.setting["domain"], cell.method)
         if place == (model_key(data["model"]), benchmark, _DOMAINS.get(group), method):
             return cell
     return None
 
 
-def measured_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
+def open_ended_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
     """What a judge gave, by the paper's cell."""
     return {
         cell: Estimate(**mean)
         for data in measured
         if data["judge"]
-        for benchmark, group, figures in groups(data)
+        for benchmark, group, figures in scored_groups(data)
         for method, mean in figures["mean"].items()
         if (cell := paper_cell(data, benchmark, group, method)) is not None
     }
@@ -46,8 +46,8 @@ def measured_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
 
 def beside_table(measured: Sequence[Data]) -> Table:
     """Table 2 with what was measured of it."""
-    found = measured_cells(measured)
-    table = beside(load("table2"), found, "Paper and measurement: Table 2, judge scores")
+    found = open_ended_cells(measured)
+    table = beside(paper_cells("table2"), found, "Paper and measurement: Table 2, judge scores")
     notes = [
         "The wording of the judge's prompt is this project's own, on the paper's criteria: these means "
         "are not to be compared with the paper's as if one judge had given both.",

@@ -15,13 +15,18 @@ from rvelens.evaluate.answering import Answer
 from rvelens.files.paths import slug
 from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.judge.open_ended import PROMPT_VERSION, judge
-from rvelens.judge.open_ended import Item as Judged
-from rvelens.plots import Row, dots
+from rvelens.judge.open_ended import JudgedItem as Judged
+from rvelens.plots import ScoreRow, dots
 from rvelens.stats import bootstrap
-from rvelens.studies.kit.asking import answers, ask, asked, baseline_first, labels
+from rvelens.studies.kit.asking import answers, asked, baseline_first, evaluate_methods, labels
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.work import work_of_all_questions
-from rvelens.studies.open_ended.paper import beside_table, groups, measured_cells, paper_cell
+from rvelens.studies.open_ended.paper import (
+    beside_table,
+    open_ended_cells,
+    paper_cell,
+    scored_groups,
+)
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
@@ -31,7 +36,7 @@ EXACT = "exact match, no judge"
 _ROLES = {"vanilla": "plain", "rve": "rve"}
 
 
-def measure(setup: Setup) -> dict[str, Any]:
+def _measure(setup: Setup) -> dict[str, Any]:
     """Answers under every method, scored, and paired differences from the first.
 
     Raises:
@@ -41,7 +46,7 @@ def measure(setup: Setup) -> dict[str, Any]:
     name = setup.options["judge_model"]
     _check(setup.benchmarks, name)
     methods = baseline_first(setup.methods)
-    report = ask(setup, methods)
+    report = evaluate_methods(setup, methods)
     if setup.options["judge_model"]:
         setup.leave_to_first()  # that asks the judge
     return {
@@ -175,7 +180,7 @@ def _figures(scores: Mapping[str, Scores], source: np.ndarray, seed: int) -> dic
     }
 
 
-def show(setup: Setup, measured: Sequence[Data]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     """Scores by model, benchmark, group and method; beside Table 2 where a judge gave them."""
     names = labels([data["model"] for data in measured])
     tables = {"": _scores_table(measured, names)}
@@ -186,7 +191,7 @@ def show(setup: Setup, measured: Sequence[Data]) -> Shown:
         for data, name in zip(measured, names, strict=True)
         if (rows := list(_rows(data)))
     }
-    return Shown(tables, figures, {}, tuple(_says(measured, names)), measured_cells(measured))
+    return Shown(tables, figures, {}, tuple(_says(measured, names)), open_ended_cells(measured))
 
 
 def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
@@ -195,7 +200,7 @@ def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
     rows: list[list[Cell]] = [
         [name, benchmark, group, method, figures["n"], mean, figures["difference"].get(method)]
         for data, name in zip(measured, names, strict=True)
-        for benchmark, group, figures in groups(data)
+        for benchmark, group, figures in scored_groups(data)
         for method, mean in figures["mean"].items()
     ]
     columns = ("model", "benchmark", "group", "method", "answers", "score", change)
@@ -224,17 +229,17 @@ def _notes(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
         yield from data["notes"]
 
 
-def _rows(data: Data) -> Iterator[Row]:
-    for benchmark, group, figures in groups(data):
+def _rows(data: Data) -> Iterator[ScoreRow]:
+    for benchmark, group, figures in scored_groups(data):
         for method, mean in figures["mean"].items():
             cell = paper_cell(data, benchmark, group, method) if data["judge"] else None
-            yield Row(
+            yield ScoreRow(
                 method, **mean, group=f"{benchmark}: {group}", role=_ROLES.get(method, "control"),
                 paper=float("nan") if cell is None else cell.value,
             )  # fmt: skip
 
 
-def _figure(data: Data, name: str, rows: Sequence[Row]) -> Figure:
+def _figure(data: Data, name: str, rows: Sequence[ScoreRow]) -> Figure:
     label = "judge's mean score, 0 to 10" if data["judge"] else f"share right ({EXACT})"
     return dots(rows, x_label=label, baseline=data["methods"][0], title=name)
 
@@ -242,7 +247,7 @@ def _figure(data: Data, name: str, rows: Sequence[Row]) -> Figure:
 def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
     for data, name in zip(measured, names, strict=True):
         first, by = data["methods"][0], data["scored_by"]
-        for benchmark, group, figures in groups(data):
+        for benchmark, group, figures in scored_groups(data):
             for method, change in figures["difference"].items():
                 said = "no change that these questions confirm"
                 if figures["photographs"] < 20:
@@ -257,8 +262,8 @@ STUDY = Study(
     "open-ended",
     "Table 2",
     "open-ended answers, scored by a judge, or by exact match with one-word references",
-    measure,
-    show,
+    _measure,
+    _show,
     benchmarks=("action-scenes-open",),
     methods=("vanilla", "rve"),
     options={"judge_model": "", "judge_concurrency": 8},

@@ -93,7 +93,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class PlannedRun:
     """One run of a study.
 
     Attributes:
@@ -131,7 +131,7 @@ class Row:
         return (self.folder(out) / f"{self.target.study}.json").is_file()
 
 
-def make_rows(targets: Sequence[Target], request: Request) -> list[Row]:
+def make_rows(targets: Sequence[Target], request: Request) -> list[PlannedRun]:
     """Every run of some targets, in their order.
 
     What lacks is no error: the row says it.
@@ -152,20 +152,20 @@ def _row(
     names: tuple[str, ...],
     request: Request,
     load: Callable[[str, str], Benchmark],
-) -> Row:
+) -> PlannedRun:
     try:
         whole = [load(name, _relation(target, name, request)) for name in names]
         benchmarks = tuple(_limited(target, one, request.limit) for one in whole)
         for one in benchmarks:
             _refuse_missing_images(one)
     except ValueError as error:
-        return Row(target, names, reason=one_line(error), lacks_files=True)
+        return PlannedRun(target, names, reason=one_line(error), lacks_files=True)
     if lack := _lack(target, benchmarks, request):
-        return Row(target, names, benchmarks, reason=lack)
+        return PlannedRun(target, names, benchmarks, reason=lack)
     asked = sum(len(one.items) for one in benchmarks) if names else len(request.pairs)
     if target.limit_option == "n_questions":
         asked = min(asked, request.options_of(target)["n_questions"])
-    return Row(target, names, benchmarks, asked)
+    return PlannedRun(target, names, benchmarks, asked)
 
 
 def _relation(target: Target, name: str, request: Request) -> str:

@@ -10,10 +10,10 @@ from rvelens.benchmarks.published import sources
 from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Work
 from rvelens.studies.kit.beside import beside
-from rvelens.studies.kit.paper import Cell, compare, load, lookup, model_key
+from rvelens.studies.kit.paper import Cell, compare, lookup, model_key, paper_cells
 from rvelens.studies.reproduce.pace import Pace
-from rvelens.studies.reproduce.plan import Row
-from rvelens.studies.reproduce.run import Result
+from rvelens.studies.reproduce.plan import PlannedRun
+from rvelens.studies.reproduce.run import RunResult
 from rvelens.studies.reproduce.targets import TARGETS, Target
 from rvelens.tables import Table, markdown_text
 
@@ -25,7 +25,7 @@ def cells_of(target: Target, model: str) -> list[Cell]:
     found: list[Cell] = []
     for name in target.results:
         if name.startswith("table"):
-            found += load(name)
+            found += paper_cells(name)
         else:
             for figure in _FIGURES.get(name, (name.removeprefix("figure"),)):
                 found += lookup("figures", figure=figure)
@@ -33,14 +33,14 @@ def cells_of(target: Target, model: str) -> list[Cell]:
     return [cell for cell in found if key is not None and cell.model in (None, key)]
 
 
-def _targets(rows: Iterable[Row]) -> list[Target]:
+def _targets(rows: Iterable[PlannedRun]) -> list[Target]:
     """The targets that rows are of, in the paper's order."""
     some = {row.target for row in rows}
     return [target for target in TARGETS if target in some]
 
 
 def plan_table(
-    rows: Iterable[tuple[Row, Work]], pace: Pace, done: Mapping[Row, bool]
+    rows: Iterable[tuple[PlannedRun, Work]], pace: Pace, done: Mapping[PlannedRun, bool]
 ) -> tuple[Table, float]:
     """Cost of each row, and hours of those that are not done."""
     lines: list[list[Any]] = []
@@ -66,7 +66,7 @@ def plan_table(
     return Table("Plan, the cheapest first", columns, lines, notes=notes), left
 
 
-def lacks(rows: Sequence[Row]) -> list[str]:
+def lacks(rows: Sequence[PlannedRun]) -> list[str]:
     """A line for each reason why rows cannot be run, and for each place where their files are."""
     of_reason: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -80,7 +80,7 @@ def lacks(rows: Sequence[Row]) -> list[str]:
     return [*lines, *(f"published: {source}" for source in places)]
 
 
-def open_points(rows: Iterable[Row]) -> list[str]:
+def open_points(rows: Iterable[PlannedRun]) -> list[str]:
     """What the paper leaves open, each with the results that it is open for."""
     by_point: dict[str, list[str]] = {}
     for target in _targets(rows):
@@ -89,14 +89,14 @@ def open_points(rows: Iterable[Row]) -> list[str]:
     return [f"{', '.join(names)}: {point}" for point, names in by_point.items()]
 
 
-def tables_of(results: Sequence[Result], model: str) -> Iterator[Table]:
+def tables_of(results: Sequence[RunResult], model: str) -> Iterator[Table]:
     """For each target its cells beside the paper's; where the paper has none, what was measured."""
     for target in _targets(result.row for result in results):
         of_target = [result for result in results if result.row.target == target]
         yield from _tables_of_target(target, of_target, model)
 
 
-def _tables_of_target(target: Target, results: Sequence[Result], model: str) -> Iterator[Table]:
+def _tables_of_target(target: Target, results: Sequence[RunResult], model: str) -> Iterator[Table]:
     cells, measured = cells_of(target, model), _measured(results)
     if measured:
         title = f"Paper and measurement: {', '.join(target.results)}"
@@ -111,7 +111,7 @@ def _tables_of_target(target: Target, results: Sequence[Result], model: str) -> 
             yield result.shown.tables[""]
 
 
-def _notes(results: Sequence[Result]) -> Iterator[str]:
+def _notes(results: Sequence[RunResult]) -> Iterator[str]:
     """How many questions were asked, and what the studies say of what they measured."""
     notes = [f"{result.row.label}: {result.row.asked} were asked." for result in results]
     for result in results:
@@ -121,7 +121,7 @@ def _notes(results: Sequence[Result]) -> Iterator[str]:
     yield from dict.fromkeys(note for note in notes if not note.startswith(("[", "best:")))
 
 
-def _measured(results: Iterable[Result]) -> dict[Cell, Estimate]:
+def _measured(results: Iterable[RunResult]) -> dict[Cell, Estimate]:
     return {
         cell: number
         for result in results
@@ -130,7 +130,9 @@ def _measured(results: Iterable[Result]) -> dict[Cell, Estimate]:
     }
 
 
-def to_json(results: Sequence[Result], lacking: Sequence[Row], model: str) -> dict[str, Any]:
+def to_json(
+    results: Sequence[RunResult], lacking: Sequence[PlannedRun], model: str
+) -> dict[str, Any]:
     """Every cell with its measurement, and every row with its state."""
     targets = _targets(result.row for result in results)
     cells = [cell for target in targets for cell in cells_of(target, model)]
@@ -140,13 +142,15 @@ def to_json(results: Sequence[Result], lacking: Sequence[Row], model: str) -> di
         "cells": compare(cells, measured),
         "rows": [
             {"result": one.row.target.name, "of": one.row.label, "reason": one.reason}
-            for one in (*results, *(Result(row, reason=row.reason) for row in lacking))
+            for one in (*results, *(RunResult(row, reason=row.reason) for row in lacking))
         ],
         "open": open_points(result.row for result in results),
     }
 
 
-def to_markdown(results: Sequence[Result], lacking: Sequence[Row], model: str) -> str:
+def reproduction_to_markdown(
+    results: Sequence[RunResult], lacking: Sequence[PlannedRun], model: str
+) -> str:
     """The tables, what was not run, and what the paper leaves open."""
     lines = [f"# The paper's tables on {markdown_text(model)}", ""]
     for table in tables_of(results, model):

@@ -14,13 +14,13 @@ from rvelens.interventions.methods import make_method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.studies.kit.base import Setup, Shown, Work
 from rvelens.studies.kit.parts import Parts
-from rvelens.studies.kit.run import run
-from rvelens.studies.kit.write import write
-from rvelens.studies.reproduce.plan import Request, Row
+from rvelens.studies.kit.run import run_study
+from rvelens.studies.kit.write import write_study
+from rvelens.studies.reproduce.plan import PlannedRun, Request
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class RunResult:
     """A row that was run, or that could not be.
 
     Attributes:
@@ -29,12 +29,12 @@ class Result:
         reason: why not.
     """
 
-    row: Row
+    row: PlannedRun
     shown: Shown | None = None
     reason: str = ""
 
 
-def count(row: Row, model: HookedLVLM, request: Request, out: Path) -> Work:
+def count(row: PlannedRun, model: HookedLVLM, request: Request, out: Path) -> Work:
     """What a row will run and store."""
     work = row.study.work
     assert work is not None  # every study of a target counts
@@ -47,22 +47,22 @@ def count(row: Row, model: HookedLVLM, request: Request, out: Path) -> Work:
 
 
 def by_cost(
-    rows: Sequence[Row], model: HookedLVLM, request: Request, out: Path
-) -> list[tuple[Row, Work]]:
+    rows: Sequence[PlannedRun], model: HookedLVLM, request: Request, out: Path
+) -> list[tuple[PlannedRun, Work]]:
     """Rows with their work, the cheapest first; an answer counts as a tenth of a prompt."""
     counted = [(row, count(row, model, request, out)) for row in rows]
     return sorted(counted, key=lambda one: one[1].prompts + one[1].answers / 10)
 
 
 def reproduce(
-    rows: Sequence[Row],
+    rows: Sequence[PlannedRun],
     model: HookedLVLM,
     request: Request,
     out: str | Path,
     *,
     progress: Progress = lambda items, label: items,
-    began: Callable[[Row], None] = lambda row: None,
-) -> Iterator[Result]:
+    began: Callable[[PlannedRun], None] = lambda row: None,
+) -> Iterator[RunResult]:
     """Measure rows in the order given, each in a folder of its own below `out`.
 
     An interrupted row is resumed. A row that fails says why, and the next one runs; in several
@@ -80,24 +80,24 @@ def reproduce(
         began(row)
         folder = row.folder(Path(out))
         try:
-            done = run(
+            done = run_study(
                 row.study, model, row.benchmarks, folder, any_text=request.any_text,
                 progress=progress, **_made_with(row, model, request),
             )  # fmt: skip
         except ValueError as error:
             if processes().count > 1:  # the others have not failed, and are no longer in step
                 raise
-            yield Result(row, reason=one_line(error))
+            yield RunResult(row, reason=one_line(error))
             continue
         if done is None:
             continue
         setup, made, data = done
         shown = row.study.show(setup, [data])
-        write(folder, row.study, [made], [data], shown)
-        yield Result(row, shown)
+        write_study(folder, row.study, [made], [data], shown)
+        yield RunResult(row, shown)
 
 
-def _made_with(row: Row, model: HookedLVLM, request: Request) -> dict[str, Any]:
+def _made_with(row: PlannedRun, model: HookedLVLM, request: Request) -> dict[str, Any]:
     """What a study of the row is made with, beside its model, questions and folder."""
     target = row.target
     names = target.methods or row.study.methods

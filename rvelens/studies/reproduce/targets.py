@@ -153,7 +153,7 @@ UNMEASURED: Mapping[str, str] = {
 }
 
 
-def choose(tables: Sequence[str] = (), figures: Sequence[str] = ()) -> tuple[Target, ...]:
+def choose_targets(tables: Sequence[str] = (), figures: Sequence[str] = ()) -> tuple[Target, ...]:
     """The targets of tables and figures by their numbers, "1" or "9a"; all of them without any.
 
     Raises:

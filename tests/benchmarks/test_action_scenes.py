@@ -16,9 +16,9 @@ from rvelens.benchmarks.action_scenes import (
     SPLITS,
     Look,
     Question,
-    ask,
     contrastive_pairs,
     draw_scene,
+    make_question,
     make_questions,
     patch_mask,
     sentence,
@@ -114,7 +114,7 @@ def test_training_leans_on_the_prior() -> None:
 @given(seed=SEEDS, verb=st.sampled_from(VERBS))
 def test_regions_lie_in_the_image_and_hold_the_right_thing(seed: int, verb: str) -> None:
     scene = draw_scene(seed)
-    question, person = ask(scene, verb), scene.people[scene.asked]
+    question, person = make_question(scene, verb), scene.people[scene.asked]
     assert set(question.regions) == {"person", "verb", "object"}
     for boxes in question.regions.values():
         for x0, y0, x1, y1 in boxes:

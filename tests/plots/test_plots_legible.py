@@ -11,7 +11,7 @@ from PIL import Image
 from rvelens import ARSProfile
 from rvelens.plots import (
     PAGE,
-    Row,
+    ScoreRow,
     Series,
     ars_heatmap,
     attention_strip,
@@ -79,7 +79,7 @@ def some_shares(n_layers, *kinds):
 
 def some_dots(names, groups, **more):
     rows = [
-        Row(name, float(v), v - 0.02, v + 0.02, group, paper=v + 0.01)
+        ScoreRow(name, float(v), v - 0.02, v + 0.02, group, paper=v + 0.01)
         for group in groups
         for name, v in zip(names, RNG.random(len(names)), strict=True)
     ]
@@ -137,8 +137,8 @@ CASES = {
     "shares: one": lambda: some_shares(1, "image"),
     "dots": lambda: some_dots(["vanilla", "VCD", "RVE"], ["POPE", "AMBER"], baseline="vanilla"),
     "dots: long": lambda: some_dots([LONG, "b", LONG + "!"], [LONG[:40], "B"], title=TITLE),
-    "dots: one": lambda: dots([Row("RVE", 0.5)], x_label="accuracy"),
-    "dots: nothing": lambda: dots([Row("RVE", NAN)], x_label="accuracy"),
+    "dots: one": lambda: dots([ScoreRow("RVE", 0.5)], x_label="accuracy"),
+    "dots: nothing": lambda: dots([ScoreRow("RVE", NAN)], x_label="accuracy"),
     "timing": lambda: timing_bars(["vanilla", LONG, "c"], np.ones(3), np.array([1.0, 2.0, NAN])),
     "timing: one": lambda: timing_bars(["vanilla"], np.ones(1), np.zeros(1), title=TITLE),
     "timing: nothing": lambda: timing_bars(["vanilla"], np.full(1, NAN), np.full(1, NAN)),

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from figure_checks import label
 
-from rvelens.plots import Row, dots, timing_bars
+from rvelens.plots import ScoreRow, dots, timing_bars
 
 NAN = float("nan")
 ROWS = [
-    Row("vanilla", 0.70, 0.68, 0.72, "POPE", paper=0.81),
-    Row("RVE", 0.75, 0.73, 0.77, "POPE", paper=0.85, role="rve"),
-    Row("vanilla", 0.60, 0.58, 0.62, "AMBER"),
-    Row("VCD", NAN, group="AMBER"),
+    ScoreRow("vanilla", 0.70, 0.68, 0.72, "POPE", paper=0.81),
+    ScoreRow("RVE", 0.75, 0.73, 0.77, "POPE", paper=0.85, role="rve"),
+    ScoreRow("vanilla", 0.60, 0.58, 0.62, "AMBER"),
+    ScoreRow("VCD", NAN, group="AMBER"),
 ]
 
 
@@ -60,7 +60,7 @@ def test_what_dots_refuses():
     with pytest.raises(ValueError, match="rows of one group are apart: expected adjacent rows"):
         dots([ROWS[0], ROWS[2], ROWS[1]], x_label="")
     with pytest.raises(ValueError, match="role 'best': expected one of"):
-        dots([Row("a", 0.5, role="best")], x_label="")
+        dots([ScoreRow("a", 0.5, role="best")], x_label="")
 
 
 FIRST, REST = np.array([2.0, 3.0, 0.5]), np.array([1.0, 3.0, np.nan])

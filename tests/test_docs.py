@@ -91,7 +91,7 @@ def test_with_data_a_study_gets_as_far_as_its_model(tmp_path, monkeypatch, comma
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "load_benchmark", found)
-    monkeypatch.setattr(module, "load_model", stop)
+    monkeypatch.setattr(module, "open_model", stop)
     monkeypatch.setattr(module, "load_pairs", lambda *_, **__: [])
     measured = [p for p in values(command, "--profile") if p.endswith(".safetensors")]
     made = [p for c in COMMANDS if c[0] == "scan" for p in values(c, "-o")]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rvelens import ARSProfile
 from rvelens.benchmarks.action_scenes import make_questions
 from rvelens.cli import bench, families, judge, scan
-from rvelens.evaluate import render as render_run
+from rvelens.evaluate import render_report
 from rvelens.evaluate.render import tables as tables_of_run
 from rvelens.speed import read_result
 from rvelens.studies import NAMES, Setup, find_study
@@ -65,7 +65,7 @@ def test_tables_of_an_evaluation_fit_80_columns():
     assert len(tables_of_run(report)) > 1
     for table in tables_of_run(report):
         check(table)
-    assert max(map(len, shown(render_run(report)).splitlines())) <= 80
+    assert max(map(len, shown(render_report(report)).splitlines())) <= 80
 
 
 def test_tables_of_the_commands_fit_80_columns(capsys, monkeypatch):

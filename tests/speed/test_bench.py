@@ -76,7 +76,7 @@ def test_a_gpu_compiles_unless_told_otherwise_and_a_cpu_when_it_is_told(
 ):
     given = []
     monkeypatch.setattr(generation, "run_shape", lambda *args: given.append(args[-1]) or {})
-    bench.run("llava-1.5-7b", device=device, compiled=compiled)
+    bench.run_bench("llava-1.5-7b", device=device, compiled=compiled)
     assert getattr(given[0], "backend", None) == backend
     assert getattr(given[0], "_compile_all_devices", None) == (
         True if backend and device == "cpu" else None
@@ -153,7 +153,7 @@ def test_query_rows_is_restored(model, inputs):
 )
 def test_mistakes(arguments, says):
     with pytest.raises(ValueError, match=says):
-        bench.run(**arguments)
+        bench.run_bench(**arguments)
 
 
 def test_too_little_memory_is_refused_before_anything_is_built():
@@ -163,4 +163,4 @@ def test_too_little_memory_is_refused_before_anything_is_built():
         check_room(999_999.0, "cpu")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="without a GPU"):
-            bench.run("llava-1.5-7b", device="cuda")
+            bench.run_bench("llava-1.5-7b", device="cuda")

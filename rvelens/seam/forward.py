@@ -39,6 +39,7 @@ class Forward:
         row: index of the last real token on the query axis; None where it is the final row for all.
         least_row: the smallest of these numbers, negative where a sample's rows are padding alone.
         fired: layers whose hook points have run, and points that are read at modules.
+        skipped: layers whose attention runs without its hooks.
     """
 
     n_query: int = 1
@@ -47,6 +48,7 @@ class Forward:
     row: Int[Tensor, " batch"] | None = None
     least_row: int = 0
     fired: set[Any] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
 
 
 class ThreadState(threading.local):

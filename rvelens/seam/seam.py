@@ -394,6 +394,8 @@ class Begin(_Follower):
         hooked = bool(self.seam.stream.on or names)
         if hooked and torch.is_grad_enabled():
             self._refuse_checkpointing(module)
+        if x.shape[1] > 1:  # not at every step: nobody exchanges modules during a generation
+            self.seam.stream.renew()
         self.seam.check_attention(module, names)
         self.run.in_step = False
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked, module)

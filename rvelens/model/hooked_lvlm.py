@@ -406,7 +406,8 @@ class HookedLVLM(LensModel):
         if n_past < ids.shape[1] - 1 and not own:
             return None
         image = whole.image[:, n_past:] & has_visual_inputs(inputs)
-        return past.append(TokenMap.from_masks(image, whole.real[:, n_past:]))
+        new = TokenMap.from_masks(image, whole.real[:, n_past:])
+        return past.append(new, whole.real[:, past.n_known : n_past])
 
     def ask(
         self,

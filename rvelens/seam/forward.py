@@ -204,12 +204,19 @@ class Run:
             self._claim(decoder)
         forward = Forward(n_query, None, hooked)
         here.forwards.append(forward)
-        self.latest = forward.tokens = tokens = self._map(new, batch, n_query, cache)
-        if tokens is not None and n_query > 1:
+        n_past = int(cache.get_seq_length()) if cache is not None else 0
+        self.latest = forward.tokens = tokens = self._map(new, batch, n_past, n_query, cache)
+        if n_query == 1:
+            return
+        if tokens is not None:
             row = tokens.last - (tokens.n_keys - n_query)
-            least = int(row.min())  # waits for the device here, and not in every hooked layer
-            if least < n_query - 1:
-                forward.row, forward.least_row = row, least
+        else:  # the mask tells padding all the same
+            row = new.last_rows(batch, n_past, n_query)
+        if row is None:
+            return
+        least = int(row.min())  # waits for the device here, and not in every hooked layer
+        if least < n_query - 1:
+            forward.row, forward.least_row = row, least
 
     def _claim(self, decoder: nn.Module) -> None:
         """Let this thread's hooks run, and no other's: hook points are shared by all threads."""
@@ -237,8 +244,9 @@ class Run:
         self.latest = self.step.tokens = tokens
         self.in_step = True
 
-    def _map(self, new: NewTokens, batch: int, n_query: int, cache: Any) -> TokenMap | None:
-        n_past = int(cache.get_seq_length()) if cache is not None else 0
+    def _map(
+        self, new: NewTokens, batch: int, n_past: int, n_query: int, cache: Any
+    ) -> TokenMap | None:
         past, given = map_behind(cache, n_past, batch), None
         if self.here.given is not None:
             given = self._given_map(self.here.given, batch, n_past + n_query)
@@ -258,7 +266,9 @@ class Run:
         roles = new.roles(batch, n_past, n_query)
         if n_past == 0 or roles is None:
             return roles
-        return None if past is None else past.append(roles)
+        if past is None:
+            return None
+        return past.append(roles, new.generated_before(past.n_known, n_past, n_query))
 
     def _given_map(self, given: TokenMap, batch: int, n_keys: int) -> TokenMap:
         if n_keys > given.n_keys or batch % given.batch:
@@ -309,7 +319,7 @@ class Run:
         earlier = forward.n_query - n_rows
         if forward.least_row < earlier:
             raise NotImplementedError(
-                f"{point} computes the newest {n_rows} of {forward.tokens.n_keys} rows, and some "  # type: ignore[union-attr]
+                f"{point} computes the newest {n_rows} of {forward.n_query} rows, and some "
                 "prompts have only padding there: expected a real token of every prompt among them; "
                 "make left-padded prompts with model.prepare, and run them in one forward."
             )

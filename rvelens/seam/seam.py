@@ -270,9 +270,11 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     guard_generate(hf_model, lambda: seam.in_use)
     marking = marks.watch(hf_model, run)
     ids = None if marking else marks.visual_ids(hf_model.config)
+    # Adapters that learn prompts give the model below other inputs than they get.
+    wholes = {hf_model, getattr(hf_model, "get_base_model", lambda: hf_model)()}
     seam.handles = [
-        *(m.register_forward_pre_hook(ForgetMarks(run)) for m in marking if m is not hf_model),
-        hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True),
+        *(m.register_forward_pre_hook(ForgetMarks(run)) for m in marking if m not in wholes),
+        *(m.register_forward_pre_hook(Announce(run, ids), with_kwargs=True) for m in wholes),
         hf_model.register_forward_hook(Forget(run), with_kwargs=True, always_call=True),
         decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True),
         decoder.register_forward_hook(_End(seam), with_kwargs=True, always_call=True),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from family_cases import CASES, batch, hooked
+from tiny_models import build
 from transformers import DynamicCache
 
+from rvelens import HookedLVLM
 from rvelens.tokens.masks import padding_seen_by_itself
 
 PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -83,3 +85,24 @@ def test_padding_between_generated_tokens_is_padding_behind_the_next_piece(model
         position_ids = (mask.cumsum(dim=1) - 1)[:, -n:]
         model(input_ids=ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache)
     assert torch.equal(model.tokens.real, mask.bool())
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
+@pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl", "idefics3"])
+@torch.no_grad()
+def test_learned_prompts_stand_before_the_tokens_of_the_map(name):
+    """Prompt tuning puts embeddings before those of the ids that the wrapper gets."""
+    peft = pytest.importorskip("peft")
+    hf_model, processor = build(name)
+    config = peft.PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=4, num_layers=3, token_dim=64,
+        num_attention_heads=8,
+    )  # fmt: skip
+    model = HookedLVLM(peft.get_peft_model(hf_model, config).eval(), processor)
+    inputs = right_padded(batch(model))
+    plain = HookedLVLM(build(name)[0]).token_map(inputs)
+    model(**inputs)
+    assert torch.equal(model.tokens.image[:, 4:], plain.image)
+    assert torch.equal(model.tokens.real[:, 4:], plain.real)
+    assert model.tokens.real[:, :4].all()
+    assert torch.equal(model.tokens.last, plain.last + 4)

@@ -80,6 +80,17 @@ def _is_inside(thread: threading.Thread | None, module: nn.Module) -> bool:
     return False
 
 
+def refuse_checkpointing(hooked: nn.Module) -> None:
+    """Raise NotImplementedError if backward would run layers of a hooked decoder or tower again."""
+    if torch.is_grad_enabled() and any(
+        m.training and getattr(m, "gradient_checkpointing", False) for m in hooked.modules()
+    ):
+        raise NotImplementedError(
+            "hooks and gradient checkpointing are both on, and checkpointing runs layers again "
+            "in backward: expected only one of them; turn checkpointing off."
+        )
+
+
 @dataclass(eq=False)
 class Run:
     """What the layers of one model share.

@@ -20,7 +20,7 @@ from rvelens.seam.arguments import name_arguments
 from rvelens.seam.attention import AttentionHooks
 from rvelens.seam.blocks import SourceOrReason
 from rvelens.seam.device import execution_device
-from rvelens.seam.forward import Forward, Run
+from rvelens.seam.forward import Forward, Run, refuse_checkpointing
 from rvelens.seam.generation import guard_generate
 from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
@@ -394,22 +394,13 @@ class Begin(_Follower):
             coming.attention_mask = kwargs.get("attention_mask")
         names = tuple(str(point.name) for _, point in self.seam.points_in_use())
         hooked = bool(self.seam.stream.on or names)
-        if hooked and torch.is_grad_enabled():
-            self._refuse_checkpointing(module)
+        if hooked:
+            refuse_checkpointing(module)
         if x.shape[1] > 1:  # not at every step: nobody exchanges modules during a generation
             self.seam.stream.renew()
         self.seam.check_attention(module, names)
         self.run.in_step = False
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked, module)
-
-    def _refuse_checkpointing(self, decoder: nn.Module) -> None:
-        if any(
-            m.training and getattr(m, "gradient_checkpointing", False) for m in decoder.modules()
-        ):
-            raise NotImplementedError(
-                "hooks and gradient checkpointing are both on, and checkpointing runs layers again "
-                "in backward: expected only one of them; turn checkpointing off."
-            )
 
 
 class _End(_Follower):

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from rvelens.seam import look_up
-from rvelens.seam.forward import Run
+from rvelens.seam.forward import Run, refuse_checkpointing
 from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
 from rvelens.seam.places import locate_in_tower
@@ -98,9 +98,11 @@ class Tower:
         """Locate the points, and put the torch hooks on.
 
         Raises:
+            NotImplementedError: backward would run the tower's layers again.
             ValueError: a point in use cannot be shown exactly.
         """
         stream, tower = self.stream, self.stack.whole
+        refuse_checkpointing(tower)
         stream.renew()
         used = {point: key for point, key in self.points().items() if point.in_use}
         sizes = [_numbers(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]

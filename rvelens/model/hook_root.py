@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -185,7 +185,10 @@ class HookRoot(HookedRootModule):
             raise ValueError(
                 f"remove_batch_dim=True for {batch} samples: expected one sample; leave it out."
             )
-        with self._leaving_out(names if callable(names_filter) else ()) as optional:
+        of_tower = [name for name in names if name.startswith("vision.")]
+        optional = [n for n in of_tower if callable(names_filter) and not self.hook_dict[n].in_use]
+        tower = self._seam.tower
+        with tower.caching(optional) if tower is not None and of_tower else nullcontext():
             output, cache = super().run_with_cache(
                 *model_args,
                 names_filter=names,
@@ -205,20 +208,6 @@ class HookRoot(HookedRootModule):
         from transformer_lens import ActivationCache
 
         return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
-
-    @contextmanager
-    def _leaving_out(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """Let the tower's points among these names stay away where they cannot be shown exactly."""
-        tower: Any = self._seam.tower
-        optional = [n for n in names if n.startswith("vision.") and not self.hook_dict[n].in_use]
-        if not optional:
-            yield optional
-            return
-        tower.optional = frozenset(optional)
-        try:
-            yield optional
-        finally:
-            tower.optional = frozenset()
 
     def _cached_names(self, names_filter: Any, sliced: bool) -> list[str]:
         """The hook points that a filter of run_with_cache names.

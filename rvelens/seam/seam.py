@@ -396,7 +396,9 @@ class Begin(_Follower):
         hooked = bool(self.seam.stream.on or names)
         if hooked:
             refuse_checkpointing(module)
-        if x.shape[1] > 1:  # not at every step: nobody exchanges modules during a generation
+        if (
+            hooked and x.shape[1] > 1
+        ):  # not at every step: nobody exchanges modules during a generation
             self.seam.stream.renew()
         self.seam.check_attention(module, names)
         self.run.in_step = False

@@ -8,7 +8,8 @@ inside it are located again for other sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,7 @@ class Tower:
         handles: of the torch hooks on the tower, which are on while a point is in use.
         optional: names of points that are only to be cached, and left out where they are not exact.
         sizes: whole numbers among the tower's inputs when it was located, such as sizes of images.
+        n_calls: calls of the tower since `caching` began.
     """
 
     stack: Stack
@@ -49,6 +51,7 @@ class Tower:
     handles: list[Any] = field(default_factory=list)
     optional: frozenset[str] = frozenset()
     sizes: list[Any] = field(default_factory=list)
+    n_calls: int = 0
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.run, type(self.stack.whole).__name__, None, self.stack)
@@ -94,6 +97,28 @@ class Tower:
         same = hf_model.get_encoder(modality="image") is self.stack.whole
         return same and modules.issuperset(self.stack.attentions.values())
 
+    @contextmanager
+    def caching(self, optional: Iterable[str]) -> Iterator[None]:
+        """A context for one forward whose tensors of the tower are cached.
+
+        Args:
+            optional: points to leave out where they cannot be shown exactly.
+
+        Raises:
+            ValueError: the tower ran more than once, and a cache holds the last call alone.
+        """
+        self.optional, self.n_calls = frozenset(optional), 0
+        try:
+            yield
+        finally:
+            self.optional = frozenset()
+        if self.n_calls > 1:
+            raise ValueError(
+                f"{type(self.stack.whole).__name__} ran {self.n_calls} times in a forward, and a cache "
+                "holds its last call alone: expected one call; run images and videos one by one, or "
+                "store its tensors in hooks of your own."
+            )
+
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Locate the points, and put the torch hooks on.
 
@@ -101,6 +126,7 @@ class Tower:
             NotImplementedError: backward would run the tower's layers again.
             ValueError: a point in use cannot be shown exactly.
         """
+        self.n_calls += 1
         stream, tower = self.stream, self.stack.whole
         refuse_checkpointing(tower)
         stream.renew()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -97,6 +97,15 @@ class HookRoot(HookedRootModule):
                 f"the attention modules of {type(decoder).__name__} are not those that were wrapped: "
                 "expected no layer to be replaced or removed; wrap the model again."
             )
+        self._seam.stream.renew()
+        tower = self._seam.tower
+        if tower is not None and any(name.startswith("vision.") for name in names):
+            if not tower.is_whole(self.hf_model):
+                raise ValueError(
+                    f"the vision tower {type(tower.stack.whole).__name__} is not the one that was "
+                    "wrapped: expected no part of it to be replaced or removed; wrap the model again."
+                )
+            tower.stream.renew()
         self._seam.check_points(decoder, names)
         run = self._seam.run
         run.hooking = threading.current_thread()
@@ -144,7 +153,7 @@ class HookRoot(HookedRootModule):
 
         Without `names_filter`, all points of the language model that can be hooked exactly are kept,
         `hook_result` under `cfg.use_attn_result` only. Points of the vision tower are kept where a
-        filter names them.
+        filter names them; where a filter function matches them, those that can be shown exactly.
 
         Args:
             model_args, kwargs: of the forward, and TransformerLens' own.
@@ -162,7 +171,8 @@ class HookRoot(HookedRootModule):
                 'incl_bwd=True needs a loss, and the output is none: expected return_type="loss"; '
                 "pass it, or use model.hooks(bwd_hooks=...) and call backward on your own loss."
             )
-        names = self._cached_names(kwargs.pop("names_filter", None), pos_slice is not None)
+        names_filter = kwargs.pop("names_filter", None)
+        names = self._cached_names(names_filter, pos_slice is not None)
         rows = [name for name in names if name.endswith(KEYED)]
         if pos_slice is not None and self.query_rows == "last" and rows:
             raise ValueError(
@@ -175,14 +185,24 @@ class HookRoot(HookedRootModule):
             raise ValueError(
                 f"remove_batch_dim=True for {batch} samples: expected one sample; leave it out."
             )
-        output, cache = super().run_with_cache(
-            *model_args,
-            names_filter=names,
-            pos_slice=pos_slice,
-            remove_batch_dim=remove_batch_dim,
-            incl_bwd=incl_bwd,
-            **kwargs,
-        )
+        of_tower = [name for name in names if name.startswith("vision.")]
+        optional = [n for n in of_tower if callable(names_filter) and not self.hook_dict[n].in_use]
+        tower = self._seam.tower
+        with tower.caching(optional) if tower is not None and of_tower else nullcontext():
+            output, cache = super().run_with_cache(
+                *model_args,
+                names_filter=names,
+                pos_slice=pos_slice,
+                remove_batch_dim=remove_batch_dim,
+                incl_bwd=incl_bwd,
+                **kwargs,
+            )
+        if optional and not cache:
+            raise ValueError(
+                f"names_filter matches {optional[0]} and others of the vision tower, none of which can "
+                "be shown exactly for these images: expected a point that can; name the point to see "
+                "the reason."
+            )
         if not return_cache_object:
             return output, cache
         from transformer_lens import ActivationCache
@@ -196,6 +216,7 @@ class HookRoot(HookedRootModule):
             ValueError: an unknown name, or a slice of positions of a point whose axes differ.
         """
         names = self._checked_filter(names_filter)
+        self._seam.stream.renew()
         if names is None:
             return [
                 n for n in self.hook_dict if self._is_cached(n) and not (sliced and _unsliced(n))
@@ -206,7 +227,16 @@ class HookRoot(HookedRootModule):
                     f"pos_slice of {name}, whose positions TransformerLens takes for another axis: "
                     "expected None; slice the cached tensor instead."
                 )
-        return names
+        if not callable(names_filter):
+            return names
+        return [n for n in names if not (n.startswith("vision.") and self._is_refused_in_tower(n))]
+
+    def _is_refused_in_tower(self, name: str) -> bool:
+        """Whether an earlier forward refused a point of the tower that is read at a module."""
+        point, tower = self.hook_dict[name], self._seam.tower
+        if tower is None or not isinstance(point, TapPoint):
+            return False
+        return tower.stream.reason(str(point.key)) is not None
 
     def _is_cached(self, name: str) -> bool:
         """Whether run_with_cache caches a point without a filter."""
@@ -216,12 +246,20 @@ class HookRoot(HookedRootModule):
         return not name.endswith("hook_result") or bool(self.cfg.use_attn_result)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens; raises ValueError where the filter names nothing."""
-        return super().get_caching_hooks(self._checked_filter(names_filter), *args, **kwargs)
+        """As in TransformerLens; without a filter, for the points that `run_with_cache` keeps.
+
+        Raises:
+            ValueError: the filter names nothing.
+        """
+        return super().get_caching_hooks(self._cached_names(names_filter, False), *args, **kwargs)
 
     def add_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens; raises ValueError where the filter names nothing."""
-        return super().add_caching_hooks(self._checked_filter(names_filter), *args, **kwargs)
+        """As in TransformerLens; without a filter, for the points that `run_with_cache` keeps.
+
+        Raises:
+            ValueError: the filter names nothing.
+        """
+        return super().add_caching_hooks(self._cached_names(names_filter, False), *args, **kwargs)
 
     def _checked_filter(self, names_filter: Any) -> list[str] | None:
         """The hook points that a filter of any kind matches; None for all."""

@@ -57,6 +57,7 @@ class HookedLVLM(LensModel):
         self_check: bool = True,
     ) -> None:
         super().__init__()
+        check_has_logits(hf_model)
         self.family = family or family_of(hf_model.config)
         self.family.refuse_if_inexact(hf_model.config)
         self.processor = processor
@@ -405,7 +406,8 @@ class HookedLVLM(LensModel):
         if n_past < ids.shape[1] - 1 and not own:
             return None
         image = whole.image[:, n_past:] & has_visual_inputs(inputs)
-        return past.append(TokenMap.from_masks(image, whole.real[:, n_past:]))
+        new = TokenMap.from_masks(image, whole.real[:, n_past:])
+        return past.append(new, whole.real[:, past.n_known : n_past])
 
     def ask(
         self,
@@ -549,6 +551,15 @@ def parts_of_checkpoint(
             name, trust_remote_code=trust_remote_code, **hub
         )
     return hf_model, processor
+
+
+def check_has_logits(hf_model: Any) -> None:
+    """Raise ValueError for a part of a model that makes no logits."""
+    if not hasattr(hf_model, "generate"):
+        raise ValueError(
+            f"a {type(hf_model).__name__} is wrapped, which makes no logits: expected the whole model, "
+            "as AutoModelForImageTextToText loads it; wrap that."
+        )
 
 
 def check_loaded(model: Any, options: dict[str, Any]) -> None:

@@ -72,7 +72,6 @@ def config_of(name: str, n_layers: int, hf_model: Any, device: torch.device) -> 
     if d_head is None and "head_dim" not in varying:
         d_head = d_model // n_heads
     activation = first("hidden_activation", "hidden_act", "activation_function")
-    head = hf_model.get_output_embeddings()
     return LensConfig(
         model_name=name,
         n_layers=n_layers,
@@ -80,7 +79,7 @@ def config_of(name: str, n_layers: int, hf_model: Any, device: torch.device) -> 
         n_key_value_heads=n_key_value_heads,
         d_head=d_head,
         d_model=d_model,
-        d_vocab=int(first("vocab_size") if head is None else head.weight.shape[0]),
+        d_vocab=d_vocab_of(hf_model),
         d_mlp=first("intermediate_size", "ffn_dim"),
         n_ctx=first("max_position_embeddings"),
         act_fn=None if activation is None else str(activation),
@@ -89,3 +88,10 @@ def config_of(name: str, n_layers: int, hf_model: Any, device: torch.device) -> 
         device=device,
         dtype=hf_model.dtype,
     )
+
+
+def d_vocab_of(hf_model: Any) -> int:
+    """Width of the logits now; embeddings can be resized."""
+    head = hf_model.get_output_embeddings()
+    config = hf_model.config.get_text_config(decoder=True)
+    return int(config.vocab_size if head is None else head.weight.shape[0])

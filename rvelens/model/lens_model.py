@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rvelens.heads.layers import format_layers
 from rvelens.model.hook_root import HookRoot
-from rvelens.model.lens_config import LensConfig, config_of
+from rvelens.model.lens_config import LensConfig, config_of, d_vocab_of
 from rvelens.model.lens_texts import LensTexts
 from rvelens.seam.lens_attention import bias_of
 from rvelens.seam.linear import weight_of
@@ -46,6 +46,7 @@ class LensModel(LensTexts, HookRoot):
         if isinstance(norm, Scale):
             config.normalization_type = "LN" if norm.centred else "RMS"
         config.device, config.dtype = self.device, self.hf_model.dtype
+        config.d_vocab = d_vocab_of(self.hf_model)
         return config
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:

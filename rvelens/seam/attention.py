@@ -92,7 +92,7 @@ class AttentionHooks(nn.Module):
 
     def _attend(self, call: Call) -> tuple[Tensor, Tensor | None]:
         forward = self.run.forward_at(self.hook_z.name)
-        if not forward.hooked:
+        if not forward.hooked or self.layer in forward.skipped:
             return call.original()
         if not is_compiling():
             self._check(call, forward)
@@ -110,8 +110,9 @@ class AttentionHooks(nn.Module):
         """Raise RuntimeError for a layer that runs again, or otherwise than the self-check saw it."""
         if self.layer in forward.fired:
             raise RuntimeError(
-                f"{self.hook_z.name} runs twice in a forward: expected one attention module for "
-                "each layer; wrap the model again after its layers were changed."
+                f"{self.hook_z.name} runs twice in a forward: expected one call of one attention "
+                "module for each layer; give one image at a time if it is a vision tower's, or wrap "
+                "the model again after its layers were changed."
             )
         forward.fired.add(self.layer)
         if self.checked is not None and code_of(call.function) is not self.checked:

@@ -206,7 +206,9 @@ def norm_of(call: ModuleCall) -> SourceOrReason:
     if call.x is None or call.y is None or call.x.shape != call.y.shape or eps is None:
         return "no norm with a scale is there"
     bias = getattr(call.module, "bias", None)
-    y = widen(call.y) if bias is None else widen(call.y) - widen(bias)
+    # Norms of transformers compute in float32, in models of float64 too.
+    whole = call.y.float() if call.y.dtype == torch.float64 else call.y
+    y = widen(whole) if bias is None else widen(whole) - widen(bias)
     for centred in (False, True):
         scale = Scale(call.module, centred, float(eps))
         x = widen(call.x)
@@ -217,7 +219,7 @@ def norm_of(call: ModuleCall) -> SourceOrReason:
         terms = [x * weight, shift.expand_as(x)]
         if centred:  # the rounding of the mean is that of the whole row
             terms.append(x.abs().amax(dim=-1, keepdim=True) * weight)
-        if close(hat * weight + shift, call.y.flatten(0, -2), *terms, times=8):
+        if close(hat * weight + shift, whole.flatten(0, -2), *terms, times=8):
             return scale
     return "its norm does not divide by one scale"
 

@@ -23,18 +23,27 @@ def check_returned(point: Any, hook: Any, y: Any, x: Tensor) -> Tensor:
         x: what was given.
 
     Raises:
-        ValueError: another shape or dtype, or no tensor.
+        ValueError: another shape, dtype, device or layout, or no tensor.
     """
     if y is None:
         return x
-    if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
-        got = f"{tuple(y.shape)} {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+    if not isinstance(y, Tensor) or _form(y) != _form(x):
+        got = _shown(y) if isinstance(y, Tensor) else type(y).__name__
         name = hook_names(point) if hook is None else name_of(hook)
         raise ValueError(
-            f"a hook on {point.name} ({name}) returned {got}: expected "
-            f"{tuple(x.shape)} {x.dtype}; return a tensor like the one given, or None."
+            f"a hook on {point.name} ({name}) returned {got}: expected {_shown(x)}; return a tensor "
+            "like the one given, or None."
         )
     return y
+
+
+def _form(x: Tensor) -> tuple[object, ...]:
+    return x.shape, x.dtype, x.device, x.layout
+
+
+def _shown(x: Tensor) -> str:
+    layout = "" if x.layout is torch.strided else f" {x.layout}"
+    return f"{tuple(x.shape)} {x.dtype} on {x.device}{layout}"
 
 
 def fire(

@@ -39,6 +39,7 @@ class Forward:
         row: index of the last real token on the query axis; None where it is the final row for all.
         least_row: the smallest of these numbers, negative where a sample's rows are padding alone.
         fired: layers whose hook points have run, and points that are read at modules.
+        skipped: layers whose attention runs without its hooks.
     """
 
     n_query: int = 1
@@ -47,6 +48,7 @@ class Forward:
     row: Int[Tensor, " batch"] | None = None
     least_row: int = 0
     fired: set[Any] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
 
 
 class ThreadState(threading.local):
@@ -76,6 +78,17 @@ def _is_inside(thread: threading.Thread | None, module: nn.Module) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def refuse_checkpointing(hooked: nn.Module) -> None:
+    """Raise NotImplementedError if backward would run layers of a hooked decoder or tower again."""
+    if torch.is_grad_enabled() and any(
+        m.training and getattr(m, "gradient_checkpointing", False) for m in hooked.modules()
+    ):
+        raise NotImplementedError(
+            "hooks and gradient checkpointing are both on, and checkpointing runs layers again "
+            "in backward: expected only one of them; turn checkpointing off."
+        )
 
 
 @dataclass(eq=False)
@@ -202,12 +215,19 @@ class Run:
             self._claim(decoder)
         forward = Forward(n_query, None, hooked)
         here.forwards.append(forward)
-        self.latest = forward.tokens = tokens = self._map(new, batch, n_query, cache)
-        if tokens is not None and n_query > 1:
+        n_past = int(cache.get_seq_length()) if cache is not None else 0
+        self.latest = forward.tokens = tokens = self._map(new, batch, n_past, n_query, cache)
+        if n_query == 1:
+            return
+        if tokens is not None:
             row = tokens.last - (tokens.n_keys - n_query)
-            least = int(row.min())  # waits for the device here, and not in every hooked layer
-            if least < n_query - 1:
-                forward.row, forward.least_row = row, least
+        else:  # the mask tells padding all the same
+            row = new.last_rows(batch, n_past, n_query)
+        if row is None:
+            return
+        least = int(row.min())  # waits for the device here, and not in every hooked layer
+        if least < n_query - 1:
+            forward.row, forward.least_row = row, least
 
     def _claim(self, decoder: nn.Module) -> None:
         """Let this thread's hooks run, and no other's: hook points are shared by all threads."""
@@ -235,8 +255,9 @@ class Run:
         self.latest = self.step.tokens = tokens
         self.in_step = True
 
-    def _map(self, new: NewTokens, batch: int, n_query: int, cache: Any) -> TokenMap | None:
-        n_past = int(cache.get_seq_length()) if cache is not None else 0
+    def _map(
+        self, new: NewTokens, batch: int, n_past: int, n_query: int, cache: Any
+    ) -> TokenMap | None:
         past, given = map_behind(cache, n_past, batch), None
         if self.here.given is not None:
             given = self._given_map(self.here.given, batch, n_past + n_query)
@@ -256,7 +277,9 @@ class Run:
         roles = new.roles(batch, n_past, n_query)
         if n_past == 0 or roles is None:
             return roles
-        return None if past is None else past.append(roles)
+        if past is None:
+            return None
+        return past.append(roles, new.generated_before(past.n_known, n_past, n_query))
 
     def _given_map(self, given: TokenMap, batch: int, n_keys: int) -> TokenMap:
         if n_keys > given.n_keys or batch % given.batch:
@@ -307,7 +330,7 @@ class Run:
         earlier = forward.n_query - n_rows
         if forward.least_row < earlier:
             raise NotImplementedError(
-                f"{point} computes the newest {n_rows} of {forward.tokens.n_keys} rows, and some "  # type: ignore[union-attr]
+                f"{point} computes the newest {n_rows} of {forward.n_query} rows, and some "
                 "prompts have only padding there: expected a real token of every prompt among them; "
                 "make left-padded prompts with model.prepare, and run them in one forward."
             )

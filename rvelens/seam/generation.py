@@ -13,7 +13,13 @@ from rvelens.seam.arguments import name_arguments
 from rvelens.seam.wrapping import has_method, wrap_method
 
 # Options of generate under which a step has more rows than the one that hooks see.
-_SEVERAL_ROWS = ("assistant_model", "prompt_lookup_num_tokens", "prefill_chunk_size")
+_SEVERAL_ROWS = (
+    "assistant_model",
+    "assistant_early_exit",
+    "use_mtp",
+    "prompt_lookup_num_tokens",
+    "prefill_chunk_size",
+)
 
 
 def check_prompt(hf_model: transformers.PreTrainedModel, inputs: Mapping[str, Any]) -> None:
@@ -64,7 +70,8 @@ class GuardedGenerate:
 
 def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
     options = _options(hf_model, inputs)
-    several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in options)]
+    asked = [(n, x.get(n)) for n in _SEVERAL_ROWS for x in options]
+    several = [n for n, value in asked if value is not None and value is not False]
     several += ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
     if several:
         raise ValueError(

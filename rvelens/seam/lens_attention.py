@@ -85,6 +85,7 @@ class LensAttention(AttentionHooks):
         return bias_of(self._result.module)
 
     def _source(self, name: str) -> Any:
+        self._stream.renew()
         return self._stream.find(f"{self.layer}.attn.hook_{name}")
 
     @property

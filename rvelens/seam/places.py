@@ -73,8 +73,18 @@ def locate_in_tower(
     """The same for a vision tower, by one forward on its own inputs.
 
     Queries and keys with normed heads are refused: without edits, nothing tells the heads apart.
+
+    Raises:
+        ValueError: hidden states of zeros alone, or NaN, which tell no module from another.
     """
     records, outer = watch(stack, forward)
+    states = [x for r in records for x in (r.whole and r.whole.x, r.query, r.key, r.value, r.z)]
+    if any(x is not None and not 0 < float(x.abs().max()) < torch.inf for x in states):
+        raise ValueError(
+            f"hidden states of {type(stack.whole).__name__} are zero or not finite for these images, "
+            "which tells no module from another: expected images with some contrast; give such "
+            "images in the first forward with hooks on the vision tower."
+        )
     sources, unsure = _locate(stack, run, records, outer)
     reason = "its heads are normed, so that a forward alone does not tell which are which"
     for n, record in enumerate(records):

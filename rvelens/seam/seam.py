@@ -20,7 +20,7 @@ from rvelens.seam.arguments import name_arguments
 from rvelens.seam.attention import AttentionHooks
 from rvelens.seam.blocks import SourceOrReason
 from rvelens.seam.device import execution_device
-from rvelens.seam.forward import Forward, Run
+from rvelens.seam.forward import Forward, Run, refuse_checkpointing
 from rvelens.seam.generation import guard_generate
 from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
@@ -270,9 +270,11 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     guard_generate(hf_model, lambda: seam.in_use)
     marking = marks.watch(hf_model, run)
     ids = None if marking else marks.visual_ids(hf_model.config)
+    # Adapters that learn prompts give the model below other inputs than they get.
+    wholes = {hf_model, getattr(hf_model, "get_base_model", lambda: hf_model)()}
     seam.handles = [
-        *(m.register_forward_pre_hook(ForgetMarks(run)) for m in marking if m is not hf_model),
-        hf_model.register_forward_pre_hook(Announce(run, ids), with_kwargs=True),
+        *(m.register_forward_pre_hook(ForgetMarks(run)) for m in marking if m not in wholes),
+        *(m.register_forward_pre_hook(Announce(run, ids), with_kwargs=True) for m in wholes),
         hf_model.register_forward_hook(Forget(run), with_kwargs=True, always_call=True),
         decoder.register_forward_pre_hook(Begin(seam), with_kwargs=True),
         decoder.register_forward_hook(_End(seam), with_kwargs=True, always_call=True),
@@ -392,20 +394,15 @@ class Begin(_Follower):
             coming.attention_mask = kwargs.get("attention_mask")
         names = tuple(str(point.name) for _, point in self.seam.points_in_use())
         hooked = bool(self.seam.stream.on or names)
-        if hooked and torch.is_grad_enabled():
-            self._refuse_checkpointing(module)
+        if hooked:
+            refuse_checkpointing(module)
+        if (
+            hooked and x.shape[1] > 1
+        ):  # not at every step: nobody exchanges modules during a generation
+            self.seam.stream.renew()
         self.seam.check_attention(module, names)
         self.run.in_step = False
         self.run.begin(x.shape[0], x.shape[1], kwargs.get("past_key_values"), hooked, module)
-
-    def _refuse_checkpointing(self, decoder: nn.Module) -> None:
-        if any(
-            m.training and getattr(m, "gradient_checkpointing", False) for m in decoder.modules()
-        ):
-            raise NotImplementedError(
-                "hooks and gradient checkpointing are both on, and checkpointing runs layers again "
-                "in backward: expected only one of them; turn checkpointing off."
-            )
 
 
 class _End(_Follower):

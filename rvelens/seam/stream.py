@@ -28,6 +28,7 @@ class Stream:
         search: locates all sources by one short forward. An error in it is raised at the first hook.
         stack: the model's own blocks; None where no list holds them.
         sources: the result of the search; None before it ran.
+        modules: all modules of the decoder or tower at the search; with others, sources are of no use.
         points: by key, such as "3.hook_resid_mid".
         on: keys of the points in use, joined. A compiled graph is compiled again when they change.
     """
@@ -37,6 +38,7 @@ class Stream:
     search: Callable[[], Mapping[str, SourceOrReason]] | None
     stack: Stack | None = None
     sources: Mapping[str, SourceOrReason] | None = None
+    modules: tuple[nn.Module, ...] = ()
     points: dict[str, TapPoint] = field(default_factory=dict)
     on: str = ""
 
@@ -53,8 +55,35 @@ class Stream:
     def locate(self) -> Mapping[str, SourceOrReason] | None:
         """All sources, from one search; None in a tower before its first hooked forward."""
         if self.sources is None and self.search is not None:
+            self.renew()
             self.sources = self.search()
         return self.sources
+
+    def renew(self) -> None:
+        """Forget the sources if modules were exchanged since, such as by adapters.
+
+        Raises:
+            ValueError: a point in use cannot be shown exactly any more.
+        """
+        modules = () if self.stack is None else tuple(self.stack.whole.modules())
+        stale, self.modules = modules != self.modules, modules
+        if stale and self.sources is not None:
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget the sources; those of points in use are searched again.
+
+        Points on modules that are gone stay there: a check behind the forward names them.
+
+        Raises:
+            ValueError: a point in use cannot be shown exactly.
+        """
+        self.sources = None
+        for point in self.points.values():
+            if point.handle is not None and point.source.module in self.modules:
+                point.handle.remove()
+                point.handle = None
+                point.refresh()
 
     def find(self, key: str) -> Source | None:
         """The source of a point; None in a tower before its first hooked forward.
@@ -114,6 +143,7 @@ class FinalNorm(Norm):
         Raises:
             ValueError: no norm follows the last block.
         """
+        self._stream.renew()
         source: Any = self._stream.find(self.hook_scale.key)
         return source
 

@@ -29,9 +29,11 @@ class TapPoint(Point):
 
     Attributes:
         key: of this point among those of the model, such as "3.hook_resid_mid".
+        source: where the torch hook is, whose handle is `handle`; None while no hook is on.
     """
 
     handle: Any = None
+    source: Any = None
 
     def __init__(self, run: Run, key: str, find: Callable[[str], Any]) -> None:
         super().__init__()
@@ -42,11 +44,11 @@ class TapPoint(Point):
     def refresh(self) -> None:
         """Read off what is on, and put the torch hook on the source or take it off."""
         if self.in_use and self.handle is None:
-            source = self.find(self.key)
-            self.handle = None if source is None else source.hook(self.show)
+            self.source = self.find(self.key)
+            self.handle = None if self.source is None else self.source.hook(self.show)
         elif self.handle is not None and not self.in_use:
             self.handle.remove()
-            self.handle = None
+            self.handle = self.source = None
         super().refresh()
 
     def add_hook(self, *args: Any, **kwargs: Any) -> Any:

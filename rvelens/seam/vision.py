@@ -2,19 +2,23 @@
 
 The tower runs before the decoder. Its points show every row, and its own masks hold. Its modules are
 located in the first hooked forward, on the inputs of that forward. A decoder needs only made-up ids; a
-tower needs real inputs.
+tower needs real inputs. How often attention is called may depend on the sizes of the images, so points
+inside it are located again for other sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
 
 from rvelens.seam import look_up
-from rvelens.seam.forward import Run
+from rvelens.seam.forward import Run, refuse_checkpointing
 from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
 from rvelens.seam.places import locate_in_tower
@@ -37,11 +41,17 @@ class Tower:
 
     Attributes:
         handles: of the torch hooks on the tower, which are on while a point is in use.
+        optional: names of points that are only to be cached, and left out where they are not exact.
+        sizes: whole numbers among the tower's inputs when it was located, such as sizes of images.
+        n_calls: calls of the tower since `caching` began.
     """
 
     stack: Stack
     run: Run = field(default_factory=lambda: Run(query_rows="all"))
     handles: list[Any] = field(default_factory=list)
+    optional: frozenset[str] = frozenset()
+    sizes: list[Any] = field(default_factory=list)
+    n_calls: int = 0
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.run, type(self.stack.whole).__name__, None, self.stack)
@@ -81,22 +91,68 @@ class Tower:
                 handle.remove()
             self.handles = []
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Locate the points at the first call, and put the torch hooks on.
+    def is_whole(self, hf_model: Any) -> bool:
+        """Whether the tower and its attention modules are still those that carry the hook points."""
+        modules = set(self.stack.whole.modules())
+        same = hf_model.get_encoder(modality="image") is self.stack.whole
+        return same and modules.issuperset(self.stack.attentions.values())
+
+    @contextmanager
+    def caching(self, optional: Iterable[str]) -> Iterator[None]:
+        """A context for one forward whose tensors of the tower are cached.
+
+        Args:
+            optional: points to leave out where they cannot be shown exactly.
 
         Raises:
+            ValueError: the tower ran more than once, and a cache holds the last call alone.
+        """
+        self.optional, self.n_calls = frozenset(optional), 0
+        try:
+            yield
+        finally:
+            self.optional = frozenset()
+        if self.n_calls > 1:
+            raise ValueError(
+                f"{type(self.stack.whole).__name__} ran {self.n_calls} times in a forward, and a cache "
+                "holds its last call alone: expected one call; run images and videos one by one, or "
+                "store its tensors in hooks of your own."
+            )
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Locate the points, and put the torch hooks on.
+
+        Raises:
+            NotImplementedError: backward would run the tower's layers again.
             ValueError: a point in use cannot be shown exactly.
         """
-        if self.stream.sources is None:
-            tower = self.stack.whole
+        self.n_calls += 1
+        stream, tower = self.stream, self.stack.whole
+        refuse_checkpointing(tower)
+        stream.renew()
+        used = {point: key for point, key in self.points().items() if point.in_use}
+        sizes = [_numbers(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        inside = any(not isinstance(point, TapPoint) for point in used)
+        if stream.sources is None or (inside and sizes != self.sizes):
+            self.sizes = sizes
+            stream.forget()
             forward = lambda: tower.forward(*args, **kwargs)  # noqa: E731
-            self.stream.sources = locate_in_tower(self.stack, self.run, forward)
-        for point, key in self.points().items():
-            if point.in_use:
-                if key in self.stream.sources:
-                    self.stream.refuse(key, str(point.name))
+            stream.sources = locate_in_tower(self.stack, self.run, forward)
+        skipped = []
+        for point, key in used.items():
+            if not self._is_refused(key):
                 point.refresh()
-        self.run.begin(1, 2, None, True, self.stack.whole)
+            elif str(point.name) in self.optional:
+                skipped.append(point)
+            else:
+                stream.refuse(key, str(point.name))
+        self.run.begin(1, 2, None, True, tower)
+        begun = self.run.here.forwards[-1]
+        begun.fired |= {point for point in skipped if isinstance(point, TapPoint)}
+        begun.skipped |= {point.layer() for point in skipped if not isinstance(point, TapPoint)}
+
+    def _is_refused(self, key: str) -> bool:
+        return isinstance((self.stream.sources or {}).get(key), str)
 
     def end(self, failed: bool) -> None:
         """Check that every hooked point ran, and that its numbers are finite.
@@ -112,7 +168,11 @@ class Tower:
         try:
             if failed:
                 return
+            ran = forward.fired | forward.skipped
             missed = self.stream.missed(forward)
+            missed += [
+                str(h.hook_z.name) for n, h in self.layers.items() if h.in_use and n not in ran
+            ]
             if missed:
                 raise RuntimeError(
                     f"hooks on {', '.join(missed)} did not run: expected every hooked layer to run; "
@@ -122,6 +182,10 @@ class Tower:
         finally:
             run.unchecked = []
             run.leave()
+
+
+def _numbers(x: Shaped[Tensor, "*any"]) -> list[Any] | None:
+    return None if x.is_floating_point() or x.dtype == torch.bool else x.tolist()
 
 
 class _Begin:

@@ -50,3 +50,30 @@ def real_tokens(mask: Any, n_past: int, n_query: int) -> Bool[Tensor, "batch key
         return None
     seen = ~hidden_by(mask[..., n_past:n_keys])
     return seen.flatten(1, 2).any(dim=1)  # a key that no row sees is padding
+
+
+def padding_seen_by_itself(
+    mask: Any, n_past: int, n_query: int
+) -> Bool[Tensor, "batch key"] | None:
+    """New tokens that are padding though they see themselves, so that no row is empty.
+
+    Masks by row and key are often made so. A token that sees and is seen by itself alone is padding,
+    and so are two or more at the end that no other row sees.
+
+    Args:
+        mask, n_past, n_query: as in `real_tokens`.
+
+    Returns:
+        none in samples that would have no other token; None for other kinds of masks.
+    """
+    square = isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[-2] == n_query
+    if not square or n_query == 1 or mask.shape[-1] < n_past + n_query:
+        return None
+    seen = ~hidden_by(mask[..., : n_past + n_query]).all(dim=1)
+    new = seen[..., n_past:]
+    others = new & ~torch.eye(n_query, dtype=torch.bool, device=new.device)
+    alone = new.any(dim=1) & ~others.any(dim=1)
+    isolated = alone & (seen.sum(dim=2) == 1)
+    at_end = alone.flip(1).long().cumprod(dim=1).flip(1).bool() & ~isolated
+    padding = isolated | at_end & (at_end.sum(dim=1, keepdim=True) > 1)
+    return padding & (new.any(dim=1) & ~padding).any(dim=1, keepdim=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from rvelens.tokens.masks import real_tokens
+from rvelens.tokens.masks import padding_seen_by_itself, real_tokens
 from rvelens.tokens.token_map import TokenMap
 
 
@@ -37,7 +37,7 @@ class NewTokens:
         visual = self._visual(n_past, n_query)
         if visual is None:
             return None
-        real = real_tokens(self.attention_mask, n_past, n_query)
+        real = self._real(n_past, n_query)
         real = torch.ones_like(visual) if real is None else real.to(visual.device)
         n_rows = max(len(real), len(visual))  # beams: one of the two was repeated already
         if not (n_rows % len(real) == n_rows % len(visual) == batch % n_rows == 0):
@@ -45,6 +45,32 @@ class NewTokens:
         real = real.repeat_interleave(n_rows // len(real), dim=0)
         visual = visual.repeat_interleave(n_rows // len(visual), dim=0)
         return TokenMap.from_masks(visual & real, real).expand(batch)
+
+    def last_rows(self, batch: int, n_past: int, n_query: int) -> Int[Tensor, " batch"] | None:
+        """Row of the last new token of each sample that is no padding; None if nothing tells.
+
+        It is -1 where all new tokens are padding.
+        """
+        real = self._real(n_past, n_query)
+        if real is None or batch % len(real):
+            return None
+        rows = torch.arange(real.shape[1], device=real.device)
+        last = torch.where(real, rows, -1).amax(dim=1)
+        return last.repeat_interleave(batch // len(real))
+
+    def _real(self, n_past: int, n_query: int) -> Bool[Tensor, "batch key"] | None:
+        """Which of the new tokens are no padding; None if the mask does not tell."""
+        real = real_tokens(self.attention_mask, n_past, n_query)
+        padding = padding_seen_by_itself(self.attention_mask, n_past, n_query)
+        return real if real is None or padding is None else real & ~padding
+
+    def generated_before(
+        self, n_known: int, n_past: int, n_query: int
+    ) -> Bool[Tensor, "batch between"] | None:
+        """Which keys between a prompt and the new tokens are no padding; None if nothing tells."""
+        mask = self.attention_mask
+        whole = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] == n_past + n_query
+        return mask[:, n_known:n_past].bool() if whole else None
 
     def _visual(self, n_past: int, n_query: int) -> Bool[Tensor, "batch key"] | None:
         """Which of the new tokens are visual; None if nothing tells."""

@@ -251,13 +251,22 @@ class TokenMap:
         n_keys = self.n_keys + n_new
         return TokenMap(self.image, self.real, n_keys, self.n_image, self._buffers, self.blank)
 
-    def append(self, new: TokenMap) -> TokenMap:
-        """The map after a further piece of prompt, which may hold images of its own."""
+    def append(
+        self, new: TokenMap, between: Bool[Tensor, "batch between"] | None = None
+    ) -> TokenMap:
+        """The map after a further piece of prompt, which may hold images of its own.
+
+        Args:
+            new: of the piece.
+            between: keys generated since the last prompt that are no padding; None for all.
+        """
         grown = torch.nn.functional.pad
         gap = (0, self.n_keys - self.n_known)
         image = torch.cat([grown(self.image, gap), new.image], dim=1)
-        real = torch.cat([grown(self.real, gap, value=True), new.real], dim=1)
-        return TokenMap.from_masks(image, real)
+        real = grown(self.real, gap, value=True)
+        if between is not None and between.shape == (self.batch, gap[1]):
+            real[:, self.n_known :] = between.to(real.device)
+        return TokenMap.from_masks(image, torch.cat([real, new.real], dim=1))
 
     def crop(self, n_keys: int) -> TokenMap:
         """The map of the first `n_keys` keys, after a cache was cut back to them."""

@@ -102,6 +102,8 @@ def test_layers_out_of_place_are_refused(name, how):
 OPTIONS: dict[str, dict[str, Any]] = {
     "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 2},
     "prefill_chunk_size": {"prefill_chunk_size": 4},
+    "assistant_early_exit": {"assistant_early_exit": 1},
+    "use_mtp": {"use_mtp": True},
     "use_cache": {"use_cache": False},
 }
 

@@ -210,6 +210,25 @@ def test_gradient_checkpointing_is_refused_under_hooks(name, reentrant):
             assert torch.isfinite(model(**inputs, use_cache=False)).all()
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_checkpointing_of_a_hooked_tower_is_refused(name):
+    model = hooked(name)
+    inputs = batch(model)
+    model.hf_model.train()
+    model.hf_model.get_encoder(modality="image").gradient_checkpointing_enable()
+    hooks = [("vision.blocks.0.attn.hook_v", lambda x, hook: 3 * x)]
+    with (
+        pytest.raises(NotImplementedError, match="gradient checkpointing are both on"),
+        model.hooks(hooks),
+    ):
+        model(**inputs)
+    with torch.no_grad(), model.hooks(hooks):
+        assert torch.isfinite(model(**inputs)).all()
+    with model.hooks(rve(model)):  # hooks on the decoder alone, whose layers run once
+        model(**inputs)[:, -1].sum().backward()
+
+
 def test_a_layer_that_runs_again_in_backward_is_refused(model, inputs):
     """Checkpointing of a user's own, around one layer."""
     from torch.utils.checkpoint import checkpoint

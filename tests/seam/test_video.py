@@ -9,6 +9,7 @@ import pytest
 import torch
 from family_cases import hooked, profile_of, reference_forward
 from reference import RVE
+from tiny_models import IMAGES, QUESTIONS
 
 from rvelens import TokenMap
 from rvelens.hooks import rve_hooks
@@ -130,3 +131,27 @@ def test_a_frame_that_changes_moves_attention_at_its_place(name):
 def test_a_map_of_images_and_frames_counts_both():
     ids = torch.tensor([[5, 7, 7, 9, 8, 8, 8]])
     assert TokenMap.from_inputs(ids, (7, 8)).n_image == (5,)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_a_tower_that_runs_for_images_and_for_videos_is_not_cached(name):
+    """A cache would hold what the tower saw of the video alone."""
+    model = hooked(name)
+    image, video = model.prepare(IMAGES[0], QUESTIONS[0]), video_inputs(name, model)
+    both = {**image, **video}
+    for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        if key in video:
+            both[key] = torch.cat([image[key], video[key]], dim=1)
+    calls = []
+    with model.hooks([("vision.blocks.0.hook_resid_post", lambda x, hook: calls.append(x.shape))]):
+        model(**both)
+    assert len(calls) == 2
+    for names in ("vision.blocks.0.hook_resid_post", lambda n: n.endswith("hook_resid_post")):
+        with pytest.raises(
+            ValueError, match="ran 2 times in a forward, and a cache holds its last"
+        ):
+            model.run_with_cache(**both, names_filter=names)
+    _, cache = model.run_with_cache(**both, names_filter=lambda n: n.startswith("blocks.1."))
+    assert "blocks.1.hook_resid_post" in cache
+    model.run_with_cache(**image, names_filter="vision.blocks.0.hook_resid_post")

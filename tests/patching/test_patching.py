@@ -9,6 +9,7 @@ import pytest
 import torch
 from family_cases import CASES, IMAGES, QUESTIONS, hooked, profile_of
 from PIL import Image, ImageOps
+from transformer_lens import patching
 
 from rvelens.hooks import head_mask_hooks, rve_hooks
 from rvelens.patching import (
@@ -236,6 +237,17 @@ def test_outputs_of_attention_and_mlp_add_up_to_the_stream():
 
     with literal.model.hooks([(point, patch) for point in points]):
         close(every["hook_resid_post"][1, -1], torch.tensor(literal.effect()))
+
+
+def test_the_helpers_of_transformer_lens_give_the_same():
+    literal = Literal("llava")
+    runs, ids = literal.runs(), literal.corrupted["input_ids"]
+    with torch.no_grad(), literal.model.default_inputs(literal.corrupted):
+        _, cache = literal.model.run_with_cache(**literal.clean)
+        stream = patching.get_act_patch_resid_pre(
+            literal.model, ids, cache, lambda logits: runs.effect(logits[:, -1])[0]
+        )
+    close(patch_positions(runs).values, stream)
 
 
 @pytest.mark.parametrize(

@@ -63,14 +63,26 @@ class GuardedGenerate:
 
 
 def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
-    options = _options(hf_model, inputs)
-    several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in options)]
-    several += ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
+    several = several_rows(hf_model, inputs)
     if several:
         raise ValueError(
             f"{several[0]} runs several rows in a step, and hooks see only the last one: expected "
             "one token per step; leave it out, or turn the hooks off."
         )
+
+
+def several_rows(hf_model: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """Options of a generation under which a step has several rows.
+
+    Args:
+        hf_model: the model; its own generation configuration counts too.
+        inputs: arguments of generate.
+    """
+    options = _options(hf_model, inputs)
+    several = [n for n in _SEVERAL_ROWS if any(x.get(n) is not None for x in options)]
+    return several + (
+        ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
+    )
 
 
 def check_behind_cache(n_past: int, n_new: int, n_mask: int) -> None:

@@ -45,7 +45,7 @@ docs: .venv/installed
 
 # Everything that docs/studies holds; parts that are there already are not computed again.
 STUDIES := imbalance ars-map attention-maps main-table open-ended ablation sweep masking latency \
-	object-vs-action cases localisation head-scores views tune
+	object-vs-action cases localisation head-scores views patching tune
 
 studies: .venv/installed
 	for name in $(STUDIES); do \

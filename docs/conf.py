@@ -24,6 +24,7 @@ extensions = [
     "fill",
     "docstrings",
     "mathml",
+    "notebooks",
 ]
 exclude_patterns = ["_build", "errors_explained.md"]  # the latter is part of errors.md
 

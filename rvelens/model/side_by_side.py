@@ -23,14 +23,12 @@ from rvelens.hooks.declared import is_row_local
 from rvelens.hooks.rows import MASK_ENFORCED, MASKED
 from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.seam.arguments import SHARING
 from rvelens.seam.firing import check_returned
 from rvelens.tokens.token_map import tokens_of
 
-# Decoders whose layers take their rows from hidden states, mask and positions, given by these names.
-# Settings share rows in them alone; the tests compare them with each setting alone.
 # Points whose hooks of several settings run side by side, each on its row.
 _POINTS = ("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z")
-SHARING = frozenset({"LlamaModel", "MistralModel", "Qwen2Model"})
 
 
 def edits_last_row(model: HookedLVLM, hooks: Hooks) -> bool:

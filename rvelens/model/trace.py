@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from rvelens.model.frames import frames_library
 from rvelens.tokens.grid import ImageGrid
 
 # Pixels of the longer edge of a picture of `_repr_html_`, and tokens that it shows of an answer.
@@ -101,13 +102,7 @@ class Trace:
         Raises:
             ValueError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ValueError(
-                "a frame needs pandas, which is not installed: expected the extra [frames]; "
-                "pip install 'rvelens[frames]'."
-            ) from error
+        pandas = frames_library()
         return pandas.concat(
             [pandas.DataFrame(_columns(answer)) for answer in self.answers], ignore_index=True
         )

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from rvelens.hooks.record import ars_caching_hooks
 from rvelens.model.hook_root import Hooks
+from rvelens.model.last_patterns import LastCall, deferrable_layers, patterns_of, watching
 from rvelens.model.limits import check_length
 from rvelens.model.prompts import ImageLike, load_image
 from rvelens.model.trace import Trace, TracedAnswer
+from rvelens.seam.call import Call
 
 
 class _Steps(LogitsProcessor):
-    """Stores what hooks recorded in the forward of each step; runs before other processors.
+    """Stores what hooks and watches recorded in the forward of each step; runs before other processors.
 
     Contrastive decoding runs the forward of its second branch later; that record is overwritten.
     """
 
     def __init__(self) -> None:
         self.recorded: dict[int, Tensor] = {}  # by layer, of the forward in progress
+        self.watched: Mapping[int, LastCall] = {}
         self.steps: list[dict[int, Tensor]] = []
+        self.queries: list[dict[int, Tensor]] = []
+        self.calls: dict[int, Call] = {}
 
     def __call__(
         self, input_ids: Int[Tensor, "1 key"], scores: Float[Tensor, "1 vocab"]
     ) -> Float[Tensor, "1 vocab"]:
         self.steps.append(dict(self.recorded))
         self.recorded.clear()
+        self.queries.append(
+            {n: one.query for n, one in self.watched.items() if one.query is not None}
+        )
+        self.calls = {n: one.call for n, one in self.watched.items() if one.call is not None}
         return scores
 
 
@@ -134,7 +144,12 @@ def traced_answer(
         )
     check_length(model.hf_model.config, inputs, max_new_tokens)
     steps, log_probs = _Steps(), _LogProbs()
-    with model.hooks(ars_caching_hooks(model.attention_layers, steps.recorded)):
+    later = deferrable_layers(model)
+    recorders = ars_caching_hooks(
+        [n for n in model.attention_layers if n not in later], steps.recorded
+    )
+    recording = model.hooks(recorders) if recorders else nullcontext()
+    with recording, watching(model, later) as steps.watched:
         output = model.generate(
             **inputs,
             do_sample=False,
@@ -152,18 +167,20 @@ def traced_answer(
         ids.cpu(),
         pieces_of(model.processor, ids),
         torch.stack(log_probs.taken).cpu(),
-        _by_step(model, steps.steps),
+        _by_step(model, steps, model.token_map(inputs).image[0]),
     )
 
 
 def _by_step(
-    model: Any, steps: Sequence[Mapping[int, Tensor]]
+    model: Any, steps: _Steps, image: Bool[Tensor, " prompt"]
 ) -> Float[Tensor, "token layer head image"]:
     """What was recorded, in one tensor; a layer's steps move off its device together."""
-    _, n_heads, n_image = next(iter(steps[0].values())).shape
-    every = torch.zeros(len(steps), model.n_layers, n_heads, n_image)
-    for layer in model.attention_layers:
-        every[:, layer] = torch.cat([step[layer] for step in steps]).cpu()
+    found = patterns_of(steps.calls, steps.queries, image)
+    for layer in steps.steps[0]:
+        found[layer] = torch.cat([step[layer] for step in steps.steps]).cpu()
+    every = torch.zeros(len(steps.steps), model.n_layers, *next(iter(found.values())).shape[1:])
+    for layer, rows in found.items():
+        every[:, layer] = rows
     return every
 
 

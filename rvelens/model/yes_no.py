@@ -31,6 +31,24 @@ def yes_no_ids(processor: Any) -> tuple[list[int], list[int]]:
     return ids["yes"], ids["no"]
 
 
+def yes_and_no(processor: Any) -> tuple[int, int]:
+    """One token that says yes and one that says no, in the same spelling.
+
+    Raises:
+        ValueError: no spelling has a single token for both.
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    yes, no = yes_no_ids(processor)
+    for both in zip(*_SPELLINGS.values(), strict=True):
+        first, second = (tokenizer.encode(text, add_special_tokens=False)[0] for text in both)
+        if first in yes and second in no:
+            return first, second
+    raise ValueError(
+        "the tokenizer has no spelling with a single token for both yes and no: expected one, such as "
+        "'Yes' and 'No'; name two tokens yourself."
+    )
+
+
 def yes_no_probabilities(
     logits: Float[Tensor, "batch vocab"], processor: Any
 ) -> Float[Tensor, "batch 2"]:

@@ -5,9 +5,9 @@ Both are of the margin, the log-odds of yes over no at the next token (`answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -15,11 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rvelens.heads.pair import ContrastivePair
+from rvelens.hooks.patch import HeadPatch, LastRowRecorder
 from rvelens.hooks.rows import image_part, last_row, scores_of
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.model.prefix import can_share, prepare_shared
-from rvelens.model.prompts import Images
-from rvelens.model.replay import ROWS, Hooks, prefill
+from rvelens.model.last_row import logits_under
 from rvelens.model.yes_no import yes_margin
 from rvelens.scores.inputs import both_texts
 from rvelens.scores.maps import by_decoder_layer
@@ -63,74 +62,26 @@ def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     return by_decoder_layer(model, (per_text[: len(pairs)] + per_text[len(pairs) :]) / 2)
 
 
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """Puts another run's output of one head in the place of the last token's."""
-
-    row_local: ClassVar[bool] = True
-
-    head: int
-    z: Float[Tensor, "batch d_head"] = field(repr=False)
-
-    def __call__(
-        self, z: Float[Tensor, "batch query head d_head"], hook: Any
-    ) -> Float[Tensor, "batch query head d_head"]:
-        """The heads' outputs, before `o_proj`, with the patched one."""
-        z = z.clone()
-        z[:, -1, self.head] = self.z
-        return z
-
-
-@dataclass(frozen=True, eq=False)
-class Keep:
-    """Keeps the heads' outputs of the last token."""
-
-    row_local: ClassVar[bool] = True
-    point: str
-    outputs: dict[str, Float[Tensor, "batch head d_head"]] = field(repr=False)
-
-    def __call__(self, z: Float[Tensor, "batch query head d_head"], hook: Any) -> None:
-        """Store the last row."""
-        self.outputs[self.point] = z[:, -1]
-
-
 @torch.no_grad()
 def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> PerHead:
     """|change of the margin| as the head's output under the contrastive text takes its own's place.
 
     Activation patching of `hook_z` at the last token of the question, one head at a time; layers
-    behind it run on. Heads run side by side behind one prefill where `replay.prefill` can
-    (`Family.replays`), else each in a whole forward.
+    behind it run on, see `rvelens.model.last_row`.
     """
     images = [pair.image for pair in pairs]
     points = [f"blocks.{layer}.attn.hook_z" for layer in model.attention_layers]
     seen: dict[str, Tensor] = {}
-    keep = [(point, Keep(point, seen)) for point in points]
-    list(_logits_under([keep], model, images, [pair.contrastive for pair in pairs], prompt))
+    keep = [(point, LastRowRecorder(point, seen)) for point in points]
+    list(logits_under(model, images, [pair.contrastive for pair in pairs], [keep], prompt))
     settings = [
-        [(point, Patch(head, seen[point][:, head]))]
+        [(point, HeadPatch((head,), seen[point][:, [head]]))]
         for point in points
         for head in range(model.n_heads)
     ]
     texts = [pair.question for pair in pairs]
-    under = _logits_under([[], *settings], model, images, texts, prompt)
+    under = logits_under(model, images, texts, [[], *settings], prompt)
     plain, *patched = (yes_margin(logits, model.processor) for logits in under)
     effects = (torch.stack(patched) - plain).abs().cpu()
     effects = rearrange(effects, "(layer head) pair -> pair layer head", layer=len(points))
     return by_decoder_layer(model, effects)
-
-
-def _logits_under(
-    settings: Sequence[Hooks], model: HookedLVLM, images: Images, texts: list[str], prompt: str
-) -> Iterator[Float[Tensor, "batch vocab"]]:
-    """Logits of the next token under each setting, which edits the last row alone."""
-    if not model.family.replays or model.list_hooks():
-        inputs = model.prepare(images, texts, prompt)
-        for hooks in settings:
-            with model.hooks(hooks):
-                yield model(**inputs, logits_to_keep=1)[:, -1]
-        return
-    prepare = prepare_shared if can_share(model, prompt) else HookedLVLM.prepare
-    prefix = prefill(model, prepare(model, images, texts, prompt))
-    for start in range(0, len(settings), ROWS):
-        yield from prefix.replay_each(settings[start : start + ROWS]).unbind(dim=1)

@@ -17,6 +17,11 @@ _NOT_HERE = {
     "output_hidden_states": "a HookedLVLM returns logits; call model.hf_model for hidden states",
 }
 
+# Decoders whose layers take their rows from hidden states, mask and positions, given by these names.
+# Settings share rows in them alone, and patterns are computed behind a generation in them alone; the
+# tests compare both with each forward alone.
+SHARING = frozenset({"LlamaModel", "MistralModel", "Qwen2Model"})
+
 
 def check_arguments(known: frozenset[str], model: str, kwargs: Mapping[str, Any]) -> None:
     """Raise TypeError for keyword arguments of a forward that would have no effect.

@@ -48,6 +48,8 @@ class AttentionHooks(nn.Module):
         self.run: Run = run
         self.on = False
         self.on_change: Callable[[Point], None] | None = None
+        # What looks at each call and edits nothing, where no hook is needed.
+        self.watch: Callable[[Call], None] | None = None
         first = self.hook_rot_q, self.hook_rot_k
         # A plain attribute, which is read in every forward: modules look theirs up slowly.
         self.points: tuple[Point, ...] = (
@@ -65,8 +67,8 @@ class AttentionHooks(nn.Module):
 
     @property
     def in_use(self) -> bool:
-        """Whether any hook is on in the attention function's place."""
-        return self.on
+        """Whether any hook is on in the attention function's place, or something watches its calls."""
+        return self.on or self.watch is not None
 
     def _note(self, point: Point) -> None:
         self.on = any(point.on for point in self.points)
@@ -91,6 +93,10 @@ class AttentionHooks(nn.Module):
         return self._attend(call)
 
     def _attend(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        if self.watch is not None:
+            self.watch(call)
+            if not self.on:
+                return call.original()
         forward = self.run.forward_at(self.hook_z.name)
         if not forward.hooked or self.layer in forward.skipped:
             return call.original()

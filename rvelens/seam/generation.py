@@ -69,15 +69,27 @@ class GuardedGenerate:
 
 
 def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
-    options = _options(hf_model, inputs)
-    asked = [(n, x.get(n)) for n in _SEVERAL_ROWS for x in options]
-    several = [n for n, value in asked if value is not None and value is not False]
-    several += ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
+    several = several_rows(hf_model, inputs)
     if several:
         raise ValueError(
             f"{several[0]} runs several rows in a step, and hooks see only the last one: expected "
             "one token per step; leave it out, or turn the hooks off."
         )
+
+
+def several_rows(hf_model: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """Options of a generation under which a step has several rows.
+
+    Args:
+        hf_model: the model; its own generation configuration counts too.
+        inputs: arguments of generate.
+    """
+    options = _options(hf_model, inputs)
+    values = [(n, x.get(n)) for n in _SEVERAL_ROWS for x in options]
+    several = [n for n, value in values if value is not None and value is not False]
+    return several + (
+        ["use_cache=False"] if any(x.get("use_cache") is False for x in options) else []
+    )
 
 
 def check_behind_cache(n_past: int, n_new: int, n_mask: int) -> None:

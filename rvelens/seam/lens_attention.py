@@ -37,11 +37,11 @@ class LensAttention(AttentionHooks):
 
     @property
     def in_use(self) -> bool:
-        """Whether any hook in the attention function's place is on."""
+        """Whether any hook in the attention function's place is on, or something watches its calls."""
         # A guard: torch's hooks on modules have none in a compiled graph, and every graph comes here.
         if is_compiling() and self._stream.on:
             return self.on
-        return self.on
+        return self.on or self.watch is not None
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:  # noqa: N802

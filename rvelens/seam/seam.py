@@ -131,7 +131,7 @@ class Seam:
         return [
             (layer, point)
             for layer, hooks in self.layers.items()
-            if hooks.in_use
+            if hooks.on
             for point in hooks.points
             if point.in_use
         ]

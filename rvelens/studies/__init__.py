@@ -25,6 +25,7 @@ NAMES = (
     "localisation",
     "head-scores",
     "views",
+    "patching",
     "tune",
 )
 

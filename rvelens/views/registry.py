@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import Images
+from rvelens.model.token_ids import token_ids
 from rvelens.views import lens, maps
 from rvelens.views.base import View, ViewInput
 
@@ -108,11 +109,4 @@ def _ids_of(
             f"{given} for {n_questions} questions: expected a list with one token for each "
             "question; pass one."
         )
-    ids = [model.to_single_token(one) if isinstance(one, str) else int(one) for one in targets]
-    n_vocab = model.W_U.shape[1]
-    wrong = next((one for one in ids if not 0 <= one < n_vocab), None)
-    if wrong is not None:
-        raise ValueError(
-            f"target {wrong}: expected the id of a token, from 0 to {n_vocab - 1}; correct it."
-        )
-    return torch.tensor(ids)
+    return torch.tensor(token_ids(model, targets, "target"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from tiny_inputs import SPECIAL_IDS
 
 from rvelens.hooks import rve_hooks
 from rvelens.interventions.methods import make_method
+from rvelens.model.last_patterns import deferrable_layers, watching
 from rvelens.model.trace import Trace, TracedAnswer
-from rvelens.model.tracing import check_traced, pieces_of
+from rvelens.model.tracing import check_traced, pieces_of, traced_answer
+from rvelens.speed.counts import count_operations
 from rvelens.tokens.grid import ImageGrid, single_tile
 
 pytestmark = pytest.mark.slow
@@ -135,6 +138,66 @@ def test_hooks_after_which_all_rows_are_shown_give_the_same():
     model.query_rows = "all"
     (every,) = model.trace(IMAGES[0], QUESTIONS[0], max_new_tokens=3).answers
     close(every.attention, last.attention)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "instructblip"])
+def test_layers_without_hooks_are_computed_behind_the_generation(name):
+    """The same as hooks on the pattern record, which layers with hooks of their own go on using."""
+    model = hooked(name)
+    assert deferrable_layers(model) == [0, 1, 2]
+    (plain,) = model.trace(IMAGES[0], QUESTIONS[0], max_new_tokens=N).answers
+    looks = [(f"blocks.{layer}.attn.hook_pattern", lambda x, hook: None) for layer in (0, 2)]
+    with model.hooks(looks):
+        assert deferrable_layers(model) == [1]
+        (mixed,) = model.trace(IMAGES[0], QUESTIONS[0], max_new_tokens=N).answers
+    close(plain.attention, mixed.attention)
+    with model.hooks([("blocks.1.attn.hook_q", lambda x, hook: x * 2)]):
+        assert deferrable_layers(model) == [0, 1, 2]
+        (edited,) = model.trace(IMAGES[0], QUESTIONS[0], max_new_tokens=1).answers
+        inputs = model.prepare(IMAGES[0], QUESTIONS[0])
+        _, cache = model.run_with_cache(**inputs, names_filter="blocks.1.attn.hook_pattern")
+    row = cache["blocks.1.attn.hook_pattern"][0, :, 0]
+    close(edited.attention[0, 1], row[:, model.token_map(inputs).image[0]])
+
+
+def test_what_is_not_computed_behind_the_generation():
+    assert deferrable_layers(hooked("gemma3")) == []  # layers with a sliding window
+    assert deferrable_layers(hooked("paligemma")) == []
+    model = hooked("llava")
+    config = model.hf_model.generation_config
+    config.cache_implementation = "static"
+    assert deferrable_layers(model) == []
+    config.cache_implementation = None
+    config.prompt_lookup_num_tokens = 2
+    assert deferrable_layers(model) == []
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens runs several rows in a step"):
+        model.trace(IMAGES[0], QUESTIONS[0], max_new_tokens=2)
+
+
+def test_watches_are_of_one_thread_and_end_with_the_block():
+    model = hooked("llava")
+    inputs = model.prepare(IMAGES[0], QUESTIONS[0])
+    with watching(model, [1]) as calls, torch.no_grad():
+        other = threading.Thread(target=lambda: model(**inputs))
+        other.start()
+        other.join()
+        assert calls[1].call is None
+        model(**inputs)
+        assert calls[1].query.shape == (1, model.n_heads, 1, 8)
+    assert model.blocks[1].attn.watch is None
+    assert not model.blocks[1].attn.in_use
+
+
+def test_a_record_of_a_token_takes_few_operations():
+    """Of the model's own, of which each token takes about 20 in a layer."""
+    model = hooked("llava")
+    inputs = model.prepare(IMAGES[0], QUESTIONS[0])
+    options = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
+    model.hf_model.generation_config.min_new_tokens = 12
+    traced_answer(model, inputs, "plain", 12)  # with the self-check
+    plain = count_operations(lambda: model.generate(**inputs, **options))
+    traced = count_operations(lambda: traced_answer(model, inputs, "plain", 12))
+    assert plain < traced < 1.06 * plain
 
 
 MISTAKES = {

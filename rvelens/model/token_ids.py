@@ -1,0 +1,28 @@
+"""Tokens as their users name them: by a text or by an id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rvelens.model.hooked_lvlm import HookedLVLM
+
+
+def token_ids(model: HookedLVLM, tokens: Sequence[str | int], what: str) -> list[int]:
+    """The ids of tokens that are given by their text or by their id.
+
+    Args:
+        model: the hooked model, whose vocabulary counts.
+        tokens: texts of one token each, or ids.
+        what: the noun for one of them in the message.
+
+    Raises:
+        ValueError: a text that is not one token, or an id that the model does not have.
+    """
+    ids = [model.to_single_token(one) if isinstance(one, str) else int(one) for one in tokens]
+    n_vocab = model.W_U.shape[1]
+    wrong = next((one for one in ids if not 0 <= one < n_vocab), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{what} {wrong}: expected the id of a token, from 0 to {n_vocab - 1}; correct it."
+        )
+    return ids

@@ -1,0 +1,223 @@
+"""Two runs of one model, whose answers differ: where patches come from, and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rvelens.model.hook_root import Hooks
+from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import ImageLike
+from rvelens.model.token_ids import token_ids
+from rvelens.tokens.token_map import TokenMap
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a run is made of.
+
+    Attributes:
+        image: as `model.prepare` takes it.
+        question: one question.
+        hooks: those that are on during the run; [] for the plain model.
+    """
+
+    image: ImageLike
+    question: str
+    hooks: Hooks = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RunPair:
+    """A clean and a corrupted run, and the two answers by which patches are measured.
+
+    Attributes:
+        model: the hooked model.
+        clean: the run that activations are taken from.
+        corrupted: the run that they are put into.
+        prompt: the preset or template around both questions.
+        answers: token ids; the measure is the logit of the first minus the logit of the second.
+        clean_difference, corrupted_difference: the measure of both runs, in logits.
+        tokens: where the image is, the same in both prompts.
+    """
+
+    model: HookedLVLM = field(repr=False)
+    clean: Condition
+    corrupted: Condition
+    prompt: str
+    answers: tuple[int, int]
+    clean_difference: float
+    corrupted_difference: float
+    tokens: TokenMap = field(repr=False)
+
+    def inputs(self, side: Literal["clean", "corrupted"], copies: int = 1) -> Any:
+        """Prepared inputs of one side, so many times."""
+        one: Condition = getattr(self, side)
+        return self.model.prepare([one.image] * copies, [one.question] * copies, self.prompt)
+
+    @torch.no_grad()
+    def cache(self, side: Literal["clean", "corrupted"], points: Sequence[str]) -> Any:
+        """What hook points see in one of the runs, under the hooks of that run."""
+        with self.model.hooks(getattr(self, side).hooks):
+            inputs = self.inputs(side)
+            return self.model.run_with_cache(**inputs, names_filter=list(points), logits_to_keep=1)[
+                1
+            ]
+
+    def effect(self, logits: Float[Tensor, "setting vocab"]) -> Float[Tensor, " setting"]:
+        """Where logits of the next token lie between the corrupted run, 0, and the clean run, 1."""
+        difference = _difference(logits, self.answers).double().cpu()
+        whole = self.clean_difference - self.corrupted_difference
+        return ((difference - self.corrupted_difference) / whole).float()
+
+    def image_positions(
+        self, region: Bool[Tensor, " image"] | None = None
+    ) -> Bool[Tensor, " position"]:
+        """Positions of the image tokens of the prompt, or of those in a region of the image.
+
+        Args:
+            region: which image tokens, as `model.image_grid(image).tokens_in` gives them; None for all.
+
+        Raises:
+            ValueError: a region of another length.
+        """
+        positions = self.tokens.image[0].cpu().clone()
+        n_image = int(positions.sum())
+        if region is None:
+            return positions
+        if len(region) != n_image:
+            raise ValueError(
+                f"a region of {len(region)} tokens for an image of {n_image}: expected one entry for "
+                "each image token; make it with model.image_grid(image).tokens_in."
+            )
+        positions[positions.clone()] = region.cpu()
+        return positions
+
+
+def pair_runs(
+    model: HookedLVLM,
+    clean: Condition | tuple[ImageLike, str],
+    corrupted: Condition | tuple[ImageLike, str],
+    answers: Sequence[str | int] | None = None,
+    *,
+    prompt: str = "chat",
+) -> RunPair:
+    """Run a clean and a corrupted prompt, to patch activations of the first into the second.
+
+    Two images with one question, two questions about one image, or one prompt plain and under hooks.
+    The clean run may be the steered one, or the corrupted one.
+
+    Args:
+        model: the hooked model, without hooks that are on.
+        clean, corrupted: (image, question), or a `Condition` with hooks.
+        answers: two tokens, as texts or ids, such as `("Yes", "No")`. A patch is measured by the
+            difference of their logits. None for the likeliest next token of each run.
+        prompt: as in `model.prepare`.
+
+    Raises:
+        ValueError: hooks that are on; prompts of unequal length; image tokens at other positions or in
+            another grid; answers that are not two different tokens; or a difference of the answers'
+            logits that is the same in both runs, so that no effect can be measured.
+    """
+    if model.list_hooks():
+        raise ValueError(
+            "hooks are on, and each run has its own: expected none; put them into a Condition."
+        )
+    clean, corrupted = _condition(clean), _condition(corrupted)
+    sides = (clean, corrupted)
+    tokens = _check_layout(model, sides, prompt)
+    logits = torch.cat([_logits(model, one, prompt) for one in sides])
+    ids = _answer_ids(model, answers, logits)
+    first, second = _difference(logits, ids).tolist()
+    _check_difference(first, second, logits)
+    return RunPair(model, clean, corrupted, prompt, ids, first, second, tokens)
+
+
+def _condition(given: Condition | tuple[ImageLike, str]) -> Condition:
+    return given if isinstance(given, Condition) else Condition(*given)
+
+
+@torch.no_grad()
+def _logits(model: HookedLVLM, one: Condition, prompt: str) -> Float[Tensor, "1 vocab"]:
+    with model.hooks(one.hooks):
+        inputs = model.prepare(one.image, one.question, prompt)
+        return model(**inputs, logits_to_keep=1)[:, -1]
+
+
+def _difference(
+    logits: Float[Tensor, "setting vocab"], answers: tuple[int, int]
+) -> Float[Tensor, " setting"]:
+    first, second = answers
+    return logits[:, first].float() - logits[:, second].float()
+
+
+def _check_layout(model: HookedLVLM, sides: Sequence[Condition], prompt: str) -> TokenMap:
+    """The token map of both prompts; raises ValueError where a position means another thing in each."""
+    maps = [model.token_map(model.prepare(one.image, one.question, prompt)) for one in sides]
+    clean, corrupted = maps
+    if clean.n_keys != corrupted.n_keys:
+        raise ValueError(
+            f"a clean prompt of {clean.n_keys} tokens and a corrupted one of {corrupted.n_keys}: "
+            "expected prompts of one length, so that each position has its counterpart; take "
+            "questions with as many tokens, and images of one size."
+        )
+    if not torch.equal(clean.image, corrupted.image):
+        first = int((clean.image != corrupted.image)[0].int().argmax())
+        raise ValueError(
+            f"position {first} is an image token in one prompt alone: expected image tokens at the "
+            "same positions in both; take a prompt with the image before the question, and images "
+            "of one size."
+        )
+    if sides[0].image is not sides[1].image:
+        layouts = [_layout(model, one.image) for one in sides]
+        if layouts[0] != layouts[1]:
+            raise ValueError(
+                "the tokens of the clean and the corrupted image lie in other rows and columns: "
+                "expected images of one grid; scale them to one size."
+            )
+    return clean
+
+
+def _layout(model: HookedLVLM, image: ImageLike) -> list[tuple[int, ...]]:
+    grid = model.image_grid(image)
+    tiles = () if grid is None else grid.tiles
+    return [(tile.start, tile.rows, tile.columns, tile.stride) for tile in tiles]
+
+
+def _answer_ids(
+    model: HookedLVLM,
+    answers: Sequence[str | int] | None,
+    logits: Float[Tensor, "run vocab"],
+) -> tuple[int, int]:
+    if answers is None:
+        ids = logits.argmax(dim=-1).tolist()
+    elif len(answers) == 2 and not isinstance(answers, str):
+        ids = token_ids(model, answers, "answer")
+    else:
+        raise ValueError(
+            f"{len(answers)} answers: expected two tokens, that of the clean run first; pass a pair."
+        )
+    first, second = ids
+    if first == second:
+        given = "both runs" if answers is None else "both answers"
+        raise ValueError(
+            f"{given} give the token {model.to_single_str_token(first)!r}: expected two different "
+            "answers; pass answers=, such as ('Yes', 'No')."
+        )
+    return first, second
+
+
+def _check_difference(clean: float, corrupted: float, logits: Float[Tensor, "run vocab"]) -> None:
+    """Raise ValueError where the runs differ by no more than rounding does."""
+    rounding = 4 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
+    if not abs(clean - corrupted) > max(1e-3, rounding):  # NaN is refused too
+        raise ValueError(
+            f"the answers' logits differ by {clean:.4f} in the clean run and by {corrupted:.4f} in the "
+            "corrupted one: expected another difference in each, by which effects are divided; take "
+            "runs or answers that differ."
+        )

@@ -1,0 +1,146 @@
+"""The study of patching for readers: maps of heads, the region by layer, and what is confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rvelens.plots import Series, lines, surface
+from rvelens.stats import FEW, above, format_change
+from rvelens.studies.kit.base import Setup, Shown
+from rvelens.tables import Table
+
+KINDS = {"images": "two images, one question", "texts": "one image, the verb swapped"}
+SETS = {"region": "true region", "others": "as many others", "whole": "all image tokens"}
+
+
+def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+    """Maps of the heads, the region by layer, and what is confirmed."""
+    (data,) = measured
+    return Shown(
+        {"": _region_table(data), "attention": _attention_table(data), "heads": _head_table(data)},
+        {"": _map(data, "images"), "texts": _map(data, "texts"), "region": _lines(data)},
+        says=tuple(_says(data)),
+    )
+
+
+def _title(data: Mapping[str, Any], what: str) -> str:
+    return f"{what}, {data['model']}, {data['questions']} questions of {data['benchmark']}"
+
+
+def _region_table(data: Mapping[str, Any]) -> Table:
+    of = data["images"]
+    rows = [[str(n), *(of[name][n] for name in SETS)] for n in range(len(data["rank"]))]
+    notes = [
+        "The residual stream before each layer, of these image tokens together: from the run on the "
+        "question's own image into the run on the next photograph. 0 is the answer for the other "
+        "image, 1 the answer for its own.",
+        "As many others: image tokens outside the region by lot. Brackets: 95% bootstrap intervals "
+        "over scenes. Each pair of runs counts by the distance of its two answers in logits.",
+    ]
+    if data["left_out"]["images"]:
+        notes.append(
+            f"{data['left_out']['images']} questions are left out: their runs cannot be compared, or "
+            "their pictures could not be read."
+        )
+    return Table(
+        _title(data, "Effect of image tokens by layer"), ("layer", *SETS.values()), rows,
+        frozenset(SETS.values()), tuple(notes),
+    )  # fmt: skip
+
+
+def _attention_table(data: Mapping[str, Any]) -> Table:
+    rows = [
+        [str(n), *(data[kind]["attention"][n] for kind in KINDS)] for n in range(len(data["rank"]))
+    ]
+    notes = [f"All heads of the layer together, in the last row. Texts: {data['pairs']} pairs."]
+    if data["left_out"]["texts"]:
+        notes.append(f"{data['left_out']['texts']} pairs of texts cannot be compared.")
+    return Table(
+        _title(data, "Effect of each layer's attention"), ("layer", *KINDS.values()), rows,
+        frozenset(KINDS.values()), tuple(notes),
+    )  # fmt: skip
+
+
+def _head_table(data: Mapping[str, Any]) -> Table:
+    """The heads with the largest effects between images."""
+    n_heads = len(data["rank"][0])
+    of = {kind: data[kind]["heads"] for kind in KINDS}
+    known = [n for n, one in enumerate(of["images"]) if one]
+    first = sorted(known, key=lambda n: -abs(of["images"][n]["value"]))[:10]
+    rows = [
+        [f"{n // n_heads}.{n % n_heads}", *(of[kind][n] for kind in KINDS),
+         data["rank"][n // n_heads][n % n_heads]]
+        for n in first
+    ]  # fmt: skip
+    return Table(
+        _title(data, "Heads with the largest effects"), ("head", *KINDS.values(), "by ARS"), rows,
+        frozenset(KINDS.values()),
+        ("Head: layer and number. The output of the head in the last row is patched. By ARS: its place "
+         "among the heads of its layer, 1 is the most sensitive.",),
+    )  # fmt: skip
+
+
+def _map(data: Mapping[str, Any], kind: str) -> Figure:
+    rank = data["rank"]
+    values = [np.nan if one is None else one["value"] for one in data[kind]["heads"]]
+    z = np.array(values).reshape(len(rank), -1)
+    return surface(
+        np.arange(z.shape[1]), np.arange(z.shape[0]), z, x_label="head", y_label="layer",
+        z_label="effect of the head", centre=0.0, digits=2, title=KINDS[kind],
+    )  # fmt: skip
+
+
+def _lines(data: Mapping[str, Any]) -> Figure:
+    roles = {"region": "oracle", "others": "random", "whole": "plain"}
+    return lines(
+        {
+            SETS[name]: Series.from_estimates(None, data["images"][name], role)
+            for name, role in roles.items()
+        },
+        x_label="layer",
+        y_label="effect",
+        reference=("own image", 1.0),
+    )
+
+
+def _says(data: Mapping[str, Any]) -> list[str]:
+    if data["photographs"] < FEW:
+        return [f"{data['photographs']} photographs are too few to say anything."]
+    of = data["images"]
+    better = [str(n) for n, one in enumerate(of["gain"]) if one and above(one)]
+    says = [
+        "The true region carries more of the answer than as many other image tokens before layers "
+        f"{', '.join(better)}." if better else
+        "The true region is not shown to carry more of the answer than as many other image tokens.",
+        f"Before layer 0, the effect of the true region is {format_change(of['region'][0])}, that of "
+        f"all image tokens {format_change(of['whole'][0])}.",
+    ]  # fmt: skip
+    says += [_ranks(data[kind], about) for kind, about in KINDS.items()]
+    return [
+        *says,
+        "Intervals are over scenes, for this model and this ranking of heads. The pairs of texts may "
+        "be those that ARS was measured on.",
+    ]
+
+
+def _ranks(of: Mapping[str, Any], about: str) -> str:
+    """Whether ARS ranks heads as their effects do: beyond chance of scenes, and of orders of heads."""
+    found, (low, high) = of["correlation"], of["luck"]
+    beyond = above(found)
+    if beyond is not None and low <= found["value"] <= high:
+        beyond = None
+    claim = {
+        True: "ARS ranks heads as their effects do",
+        False: "ARS ranks heads against their effects",
+        None: "ARS is not shown to rank heads as their effects do",
+    }[beyond]
+    return (
+        f"{about[0].upper()}{about[1:]}: {claim}: rank correlation within layers "
+        f"{format_change(found)}; "
+        f"95% of random orders lie from {low:+.3f} to {high:+.3f}. Mean effect of the {of['k']} most "
+        f"sensitive heads of a layer minus that of all its heads: {format_change(of['top'])}."
+    )

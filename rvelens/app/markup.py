@@ -37,11 +37,15 @@ def note(text: str) -> str:
 
 def answer(label: str, said: Said, role: str) -> str:
     """An answer as a card, with the first token's probabilities as bars."""
-    bars = "".join(_bar(name, share) for name, share in (("yes", said.yes), ("no", said.no)))
     return (
         f'<div class="rv-answer rv-{role}"><h3>{escape(label)}</h3>'
-        f'<q dir="auto">{escape(said.text) or "(nothing)"}</q>{bars}</div>'
+        f'<q dir="auto">{escape(said.text) or "(nothing)"}</q>{bars(said)}</div>'
     )
+
+
+def bars(said: Said) -> str:
+    """The first token's probabilities of yes and no as bars."""
+    return "".join(_bar(name, share) for name, share in (("yes", said.yes), ("no", said.no)))
 
 
 def _bar(name: str, share: float | None) -> str:

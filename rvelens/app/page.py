@@ -19,7 +19,7 @@ from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
-from rvelens.app.shared import KEPT, PATH, told
+from rvelens.app.shared import KEPT, PATH, script, told
 from rvelens.app.theme import css, theme
 from rvelens.app.uploads import upload_folder
 
@@ -43,7 +43,7 @@ def _build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
         model.change(lambda choice: note(models.loaded(choice).says()), model, about)
         tabs(["ask", "heads", "pairs", "runs"])
         with panel("ask"):
-            tab_ask.build(models, model, webcam)
+            on_load = tab_ask.build(models, start, model, webcam)
         with panel("heads"):
             tab_heads.build(models, start, model, webcam)
         with panel("pairs"):
@@ -51,7 +51,7 @@ def _build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
         with panel("runs"):
             tab_runs.build(models, model)
         # Load events come after Gradio has put its initial values in: only then is the page shown.
-        page.load(None, js="() => { document.documentElement.dataset.rvReady = '' }")
+        on_load(page, "() => { document.documentElement.dataset.rvReady = '' }")
     return page
 
 
@@ -139,6 +139,7 @@ def served(
                 max_file_size="200mb",
                 theme=theme(),
                 css=css(),
+                head=f"<script>{script('explorer.js')}</script>",
             )
             address = f"{address}?token={token}"
             if browser:

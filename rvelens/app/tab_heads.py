@@ -108,7 +108,9 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
         return ("".join(cards),)
 
     def remeasure(choice: Choice) -> Sequence[Any]:
-        return (models.measure(choice, contrastive_pairs("validation", N_MEASURED)),)
+        code = f'contrastive_pairs("validation", {N_MEASURED})'
+        pairs = contrastive_pairs("validation", N_MEASURED)
+        return (models.measure(choice, pairs, code),)
 
     def show_map(choice: Choice, found: Seen | None, by: str) -> Sequence[Any]:
         return (_map(models.loaded(choice), found, by),)

@@ -123,6 +123,7 @@ def arrive(page, address):
     page.goto(address)
     page.locator("html[data-rv-ready]").wait_for()
     page.locator(".rv-map button").first.wait_for(state="attached")  # the load events' work
+    expect(page.locator("#ask-answers .rv-answer, #ask-problem .rv-message").first).to_be_attached()
     expect(page.locator("#about")).to_contain_text("layers")
 
 
@@ -175,17 +176,129 @@ def test_nothing_typed_is_lost(browser, address):
 
 
 def test_ask(page):
-    scene(page, 2, "ask-question", scenes()[2].text)
+    scene(page, 4, "ask-question", scenes()[4].text)
+    expect(page.locator("#ask-answers .rv-answer")).to_have_count(0)
     ask(page)
     answers = page.locator("#ask-answers .rv-answer")
-    expect(answers).to_have_count(2)
+    expect(answers).to_have_count(3)
     expect(answers.nth(1)).to_contain_text("rve")
-    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    expect(answers.nth(2)).to_contain_text("vaf")
+    expect(page.locator("#ask-answers")).to_contain_text("the truth: yes")
+    expect(page.locator("#ask-pictures figure")).to_have_count(3)
     expect(page.locator("#ask-pictures")).to_contain_text("in 1 to 3 layers (3-5)")
-    page.get_by_label("Layer", exact=True).click()
-    page.get_by_role("option", name="4", exact=True).click()
+    slide(page, "layer", 4)
     expect(page.locator("#ask-pictures")).to_contain_text("in layer 4")
-    expect(page.locator("#ask-pictures")).to_contain_text("mean over the heads of layer 4")
+    expect(page.locator("#ask-answers")).to_contain_text("mean over the heads of layer 4")
+    page.get_by_role("button", name="change", exact=True).click()
+    expect(page.locator("#ask-answers")).to_contain_text("change against plain")
+    assert "layer=4" in page.url
+    assert "show=change" in page.url
+
+
+def slide(page, name, value):
+    """Move a slider as a finger would, with both of its events."""
+    page.locator(f'[data-slide="{name}"]').evaluate(
+        """(slider, value) => { slider.value = value;
+        for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind, {bubbles: true}));
+        }""",
+        str(value),
+    )
+
+
+def shown_steps(page):
+    figures = page.locator(".rv-columns figure:visible")
+    return [figures.nth(n).get_attribute("data-step") for n in range(figures.count())]
+
+
+def test_a_word_shows_where_it_looked(page):
+    """By mouse, keyboard, finger and slider."""
+    words = page.locator(".rv-answer").first.locator(".rv-words button")
+    assert shown_steps(page) == ["0"] * 3
+    words.nth(1).hover()
+    expect(words.nth(1)).to_have_class("on rv-end")
+    assert shown_steps(page) == ["1"] * 3
+    assert "step=1" in page.url
+    words.nth(0).focus()
+    assert shown_steps(page) == ["0"] * 3
+    page.keyboard.press("ArrowRight")
+    assert shown_steps(page) == ["1"] * 3
+    expect(page.locator(".rv-controls")).to_contain_text("2 of 2")
+    words.nth(0).dispatch_event("click")
+    assert shown_steps(page) == ["0"] * 3
+    slide(page, "step", 1)
+    assert shown_steps(page) == ["1"] * 3
+    slide(page, "layer", 2)  # the token stays on show
+    expect(page.locator("#ask-answers")).to_contain_text("mean over the heads of layer 2")
+    assert shown_steps(page) == ["1"] * 3
+
+
+def test_an_address_reproduces_the_page(page, browser, address):
+    scene(page, 6, "ask-question", scenes()[6].text)
+    put(page, "ask-question", "Is it a cake & <b>?")
+    page.get_by_role("button", name="Settings").click()
+    field(page, "settings-rve").fill("2-3")
+    ask(page)
+    expect(page.locator("#ask-answers")).to_contain_text("rve: layers 2-3")
+    slide(page, "layer", 3)
+    expect(page.locator("#ask-answers")).to_contain_text("heads of layer 3")
+    slide(page, "step", 1)
+    link = page.url.partition("?")[2]
+    assert "token" not in link
+    other = browser.new_context().new_page()
+    arrive(other, f"{address}&{link}")
+    expect(field(other, "ask-question")).to_have_value("Is it a cake & <b>?")
+    expect(other.locator("#ask-answers")).to_contain_text("heads of layer 3")
+    assert other.url.partition("?")[2] == link
+    answers = [one.locator("#ask-answers").inner_text() for one in (page, other)]
+    assert answers[0] == answers[1]
+    other.context.close()
+
+
+def test_an_address_with_mistakes_says_so(browser, address):
+    page = browser.new_context().new_page()
+    arrive(page, f"{address}&scene=99")
+    expect(page.locator("#ask-answers .rv-answer")).to_have_count(3)
+    page.context.close()
+
+
+def saved(page, button):
+    with page.expect_download() as wait:
+        page.get_by_role("button", name=button).click()
+    return wait.value.suggested_filename, Path(wait.value.path()).read_bytes()
+
+
+def test_what_is_on_the_page_can_be_taken_away(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as Python").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    code = page.evaluate("navigator.clipboard.readText()")
+    assert "trace_methods(model, methods, image, question, decoding" in code
+    compile(code, "page", "exec")
+    name, manifest = saved(page, "Save manifest")
+    assert name == "manifest.json"
+    assert json.loads(manifest)["question"] == scenes()[2].text
+    assert saved(page, "Figure as PDF")[1].startswith(b"%PDF")
+    assert saved(page, "Figure as PNG")[1].startswith(b"\x89PNG")
+
+
+def test_a_region_is_drawn_on_a_picture(page):
+    page.get_by_role("button", name="Draw a region").click()
+    shot = page.locator(".rv-columns figure:visible .rv-shot").first
+    box = shot.bounding_box()
+    at = [
+        (box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        for x, y in ((0.5, 0.7), (0.75, 0.9))
+    ]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1])
+    page.mouse.up()
+    expect(page.locator("#ask-answers")).to_contain_text(
+        "region: layers 2-5, beta 1.0, region [48.0, 67.0, 72.0, 86.0]"
+    )
+    expect(page.locator(".rv-answer").nth(2)).to_contain_text("region")
+    expect(page.locator(".rv-shot .rv-region").first).to_be_attached()
+    assert "region.box=48%2C67%2C72%2C86" in page.url
 
 
 def test_settings_reach_the_method(page):
@@ -201,6 +314,8 @@ def test_settings_reach_the_method(page):
     page.get_by_role("option", name="vcd").click()
     ask(page)
     expect(page.locator("#ask-answers")).to_contain_text("vcd: alpha 1.0, beta 0.1, step 500")
+    expect(page.locator("#settings-vcd")).to_be_visible()
+    expect(page.locator("#settings-rve")).to_be_hidden()
     expect(page.locator("#ask-problem .rv-message")).to_have_count(0)
 
 
@@ -227,7 +342,7 @@ def test_mistakes_are_told_and_the_page_goes_on(page, folder):
     expect(problem).to_contain_text("expected a sentence")
     put(page, "ask-question", "<img src=x onerror=alert(1)> ${1+1} {{value}}?")
     ask(page)
-    expect(page.locator("#ask-answers .rv-answer")).to_have_count(2)
+    expect(page.locator("#ask-answers .rv-answer")).to_have_count(3)
     expect(problem.locator(".rv-message")).to_have_count(0)
 
 
@@ -244,8 +359,7 @@ def test_a_model_that_fails_to_load_leaves_the_old_one(page, folder):
 
 
 def test_another_model_leaves_nothing_of_the_old_one(page):
-    ask(page)
-    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    expect(page.locator("#ask-pictures figure")).to_have_count(3)
     panel(page, "Heads")
     page.locator('[data-head="3.5"]').click()
     expect(field(page, "chosen")).to_have_value("3.5")
@@ -367,7 +481,7 @@ def test_people_wait_for_one_another(page, browser, address, models):
     let_go.set()
     holder.join()
     for one in (page, other):
-        expect(one.locator("#ask-answers .rv-answer")).to_have_count(2)
+        expect(one.locator("#ask-answers .rv-answer")).to_have_count(3)
         expect(one.locator("#ask-problem .rv-message")).to_have_count(0)
     texts = {one.locator("#ask-answers").inner_text() for one in (page, other)}
     assert len(texts) == 1
@@ -379,8 +493,7 @@ def test_nothing_sticks_out(browser, address, scheme):
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     arrive(page, address)
-    ask(page)
-    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    expect(page.locator("#ask-pictures figure")).to_have_count(3)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 24)"}[scheme]
     for width in (1280, 390):

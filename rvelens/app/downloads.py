@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -18,11 +19,15 @@ _MEDIA = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
-# A link that appears is followed once: that saves the file.
-_SAVE = """new MutationObserver(() => {
+# A link that appears is followed once: that saves the file. Gradio may put a new link's attributes on
+# the element of the last one, so each link has a number.
+_SAVE = """let last = null;
+new MutationObserver(() => {
   const link = element.querySelector('a[download]');
-  if (link && !link.dataset.saved) { link.dataset.saved = ''; link.click(); }
-}).observe(element, {subtree: true, childList: true});"""
+  if (!link || link.dataset.number === last) return;
+  last = link.dataset.number;
+  link.click();
+}).observe(element, {subtree: true, childList: true, attributeFilter: ['data-number']});"""
 
 
 def downloads(elem_id: str) -> gr.HTML:
@@ -33,7 +38,10 @@ def downloads(elem_id: str) -> gr.HTML:
 def file_link(name: str, content: bytes) -> str:
     """A file as a link that holds it."""
     media, data = _MEDIA[Path(name).suffix], base64.b64encode(content).decode("ascii")
-    return f'<a download="{escape(name)}" href="data:{media};base64,{data}">{escape(name)}</a>'
+    return (
+        f'<a download="{escape(name)}" data-number="{secrets.token_hex(4)}" '
+        f'href="data:{media};base64,{data}">{escape(name)}</a>'
+    )
 
 
 def figure_link(name: str, figure: Figure) -> str:

@@ -12,10 +12,10 @@ from rvelens.app.asking import Asked, ask, read_picture
 from rvelens.app.code import manifest_of, python_of
 from rvelens.app.downloads import downloads, figure_link, file_link
 from rvelens.app.enhanced import enhanced
-from rvelens.app.layout import folded
+from rvelens.app.fields import NONE, fields_of, method_fields, slot, wanted_of
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models
-from rvelens.app.settings import CHOICES, REGION, Setting, given, settings_of
+from rvelens.app.settings import CHOICES, REGION
 from rvelens.app.shared import (
     FIRST_SCENE,
     KEPT,
@@ -29,14 +29,6 @@ from rvelens.app.shared import (
 from rvelens.app.viewer import View, checked_view, viewer
 from rvelens.plots import token_overlays
 
-NONE = "none"
-_NAMES = {"k": "K", "max_entropy": "max entropy", "box": "box (x0,y0,x1,y1 in pixels)"}
-_HINTS = {
-    "layers": "'3-5', '0,2', auto or preset",
-    "k": "5",
-    "alpha": "family's",
-    "box": "draw it on a picture",
-}
 _WAITING = note("Ask, and the answers appear here.")
 
 
@@ -68,7 +60,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
                     min_width=120,
                     elem_id="second",
                 )
-            fields = _settings(method, second, chosen)
+            fields = method_fields(method, second, chosen)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
         with gr.Column(scale=5, min_width=300):
             problem = gr.HTML(elem_id="ask-problem", elem_classes="rv-problem")
@@ -134,7 +126,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
     question.submit(**asking)
     shown = [view, answers, pictures, tools, problem]
     answers.select(told(look, (KEPT, "", "", "")), [model, asked], shown)
-    box = fields[_slot(REGION).start]
+    box = fields[slot(REGION).start]
     answers.edit(told(steer, (KEPT,) * 2), [asked, method], [second, box, problem]).then(**asking)
     tools.select(told(save, ("",)), [model, asked, view], [saved, problem], concurrency_id="model")
     # What was answered about another picture, by another model or profile does not stay.
@@ -157,34 +149,11 @@ def first_methods(start: Choice) -> tuple[str, str]:
     return ("rve", "vaf") if start.profile is not None else ("vaf", NONE)
 
 
-def wanted_of(first: str, second: str, values: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """The parameters of the chosen methods.
-
-    Raises:
-        ValueError: the same method twice, or what should be a number is none.
-    """
-    if first == second:
-        raise ValueError(
-            f"both methods are {first}: expected two different ones; choose another beside it."
-        )
-    names = [name for name in (first, second) if name != NONE]
-    return {name: given(settings_of(name), values[_slot(name)]) for name in names}
-
-
 def box_text(box: Sequence[float], size: tuple[int, int]) -> str:
     """A box in fractions of a picture as whole pixels, at least one wide and high."""
     x0, y0, x1, y1 = (round(float(at) * size[n % 2]) for n, at in enumerate(box))
     x0, y0 = min(x0, size[0] - 1), min(y0, size[1] - 1)
     return f"{x0},{y0},{max(x1, x0 + 1)},{max(y1, y0 + 1)}"
-
-
-def fields_of(place: Place) -> list[Any]:
-    """The values of all settings' fields that an address gives; the others stay."""
-    return [
-        place.settings.get(name, {}).get(setting.name, KEPT)
-        for name in CHOICES
-        for setting in settings_of(name)
-    ]
 
 
 def restored(place: Place, start: Choice, fields: Sequence[Any]) -> Sequence[Any]:
@@ -220,45 +189,6 @@ def _take(event: gr.EventData) -> tuple[Any, str]:
     """The scene that was clicked on."""
     scene = scenes()[int(event.value)]
     return scene.image, scene.text
-
-
-def _settings(method: gr.Dropdown, second: gr.Dropdown, chosen: tuple[str, str]) -> list[Any]:
-    """The fields of all methods, in the order of `CHOICES`, those of the chosen two on show."""
-    fields: list[Any] = []
-    with folded("Settings"):
-        shown = gr.HTML(_alone(*chosen))
-        for name in CHOICES:
-            with gr.Column(elem_id=f"settings-{name}", elem_classes="rv-settings"):
-                gr.HTML(f"<h3>{escape(name)}</h3>")
-                with gr.Row():
-                    fields += [_field(setting) for setting in settings_of(name)]
-    gr.on([method.change, second.change], _alone, [method, second], shown, queue=False)
-    return fields
-
-
-def _alone(*methods: str) -> str:
-    """A style sheet that hides the settings of other methods; what was written there stays."""
-    others = "".join(f":not(#settings-{name})" for name in methods)
-    return f"<style>.rv-settings{others}{{display:none}}</style>"
-
-
-def _slot(method: str) -> slice:
-    """Where a method's fields stand among those of all methods."""
-    counts = [len(settings_of(name)) for name in CHOICES]
-    start = sum(counts[: CHOICES.index(method)])
-    return slice(start, start + len(settings_of(method)))
-
-
-def _field(setting: Setting) -> Any:
-    label, hint = _NAMES.get(setting.name, setting.name), _HINTS.get(setting.name)
-    more: Any = {"label": label, "value": setting.default, "min_width": 110}
-    if setting.kind == "choice":
-        return gr.Radio(["all", "sensitive"], **more)
-    if setting.kind == "switch":
-        return gr.Checkbox(**more)
-    if setting.kind == "text" or setting.default is None:  # a number field would show 0 for none
-        return gr.Textbox(**more, max_lines=1, placeholder=hint)
-    return gr.Number(**more, precision=0 if setting.kind == "whole" else None)
 
 
 def conditions(asked: Asked, source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,8 @@ def viewer(asked: Asked, view: View, link: str) -> str:
         _column(asked, column, view, truth, painted[n]) for n, column in enumerate(asked.columns)
     )
     return (
-        f'<div class="rv-trace" data-step="{view.step}" data-link="{escape(link)}">'
+        f'<div class="rv-trace" data-step="{view.step}" data-link="{escape(link)}" '
+        f'data-number="{secrets.token_hex(4)}">'
         f"{_asked(asked, truth)}{_controls(asked, view)}"
         f'<div class="rv-columns n{len(asked.columns)}">{columns}</div>'
         f"{_legend(asked, view, truth)}</div>"

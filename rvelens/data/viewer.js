@@ -79,8 +79,14 @@ element.addEventListener('pointermove', event => {
   else trigger('edit', {box: [x0, y0, x1, y1]});
   drawn = null;
 }));
-// The address follows what the server shows.
+// The address follows what the server shows. Gradio may put new attributes on the elements of the last
+// answers, so each has a number, and what a person did to them is taken back.
+let last = null;
 new MutationObserver(() => {
-  const link = root()?.dataset.link;
-  if (link !== undefined) window.rvAddress(Object.fromEntries(new URLSearchParams(link)), 'ask');
-}).observe(element, {subtree: true, childList: true});
+  const trace = root();
+  if (!trace || trace.dataset.number === last) return;
+  last = trace.dataset.number;
+  window.rvAddress(Object.fromEntries(new URLSearchParams(trace.dataset.link)), 'ask');
+  trace.removeAttribute('data-drawing');
+  for (const slider of element.querySelectorAll('[data-slide]')) slider.value = slider.defaultValue;
+}).observe(element, {subtree: true, childList: true, attributeFilter: ['data-number']});

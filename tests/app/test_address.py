@@ -12,10 +12,11 @@ from PIL import Image
 
 from rvelens.app.address import Place, link_to, read_link
 from rvelens.app.asking import ask
+from rvelens.app.fields import fields_of
 from rvelens.app.models import Models
 from rvelens.app.settings import settings_of
 from rvelens.app.shared import KEPT, scenes
-from rvelens.app.tab_ask import fields_of, restored
+from rvelens.app.tab_ask import restored
 from rvelens.app.viewer import View
 
 

@@ -9,10 +9,11 @@ from PIL import Image
 
 from rvelens.app.asking import MOST_PIXELS, ask, read_picture
 from rvelens.app.enhanced import enhanced
+from rvelens.app.fields import wanted_of
 from rvelens.app.models import Loaded, Models
 from rvelens.app.settings import CHOICES, REGION, Setting, given, settings_of
 from rvelens.app.shared import scenes
-from rvelens.app.tab_ask import box_text, wanted_of
+from rvelens.app.tab_ask import box_text
 from rvelens.app.viewer import View, viewer
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.answering import answer

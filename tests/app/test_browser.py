@@ -1,40 +1,19 @@
-"""The explorer in a real Chromium: each tab's main path, mistakes, and nothing fetched elsewhere.
-
-`RVELENS_SCREENSHOTS` names a folder that screenshots are kept in; `RVELENS_CHROMIUM` a browser.
-"""
+"""The explorer in a real Chromium: each tab's main path, mistakes, and nothing fetched elsewhere."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from browsing import MARKS, arrive, ask, field, keep, panel, put, scene
+from playwright.sync_api import expect
 
 import rvelens
-from rvelens.app.page import served
 from rvelens.app.shared import scene_pairs, scenes
-from rvelens.benchmarks import load_benchmark
-from rvelens.evaluate import evaluate
-from rvelens.interventions.methods import make_method
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = os.environ.get("RVELENS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-PATIENCE = 60_000
-expect.set_options(timeout=PATIENCE)
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no Chromium on this machine: install one (apt-get install chromium) or name it in "
-        "RVELENS_CHROMIUM",
-    ),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = MARKS
 STICKING_OUT = """e => [...e.querySelectorAll('.rv-answer, figure, .rv-map, button, .block')]
   .filter(x => x.getBoundingClientRect().right > innerWidth + 1).map(x => x.className)"""
 # Types into each field the moment a person could, and opens whatever hides the next one.
@@ -58,108 +37,6 @@ const all = {subtree: true, childList: true,
 const watch = new MutationObserver(() => fields.length ? step(false) : watch.disconnect());
 watch.observe(document, all);
 const tick = setInterval(() => fields.length ? step(true) : clearInterval(tick), 50);"""
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def folder(models, tmp_path_factory):
-    """A run, a file of pairs with pictures, and files that are no images."""
-    folder = tmp_path_factory.mktemp("browser")
-    loaded = models.get("rvelens/tiny")
-    made = [make_method(name, loaded.model, loaded.profile) for name in ("vanilla", "rve")]
-    benchmark = load_benchmark("action-scenes", n=40)
-    evaluate(loaded.model, [benchmark], made, folder / "run", batch_size=20)
-    rows = []
-    for n, pair in enumerate(scene_pairs()[:3]):
-        pair.image.save(folder / f"{n}.png")
-        texts = {"question": pair.question, "contrastive": pair.contrastive}
-        rows.append({"id": f"pair-{n}", "image": f"{n}.png", **texts})
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "text.png").write_text("no image")
-    Image.fromarray(np.zeros((7500, 8000), dtype=np.uint8)).save(folder / "large.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(models):
-    with served(models, models.choose("rvelens/tiny")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, address, request):
-    """A fresh page; a request to anywhere else, or an error of the page's own, fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    elsewhere, errors = [], []
-    page.on(
-        "request",
-        lambda r: (
-            None
-            if r.url.startswith((address.partition("?")[0], "data:", "blob:"))
-            else elsewhere.append(r.url)
-        ),
-    )
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    arrive(page, address)
-    yield page
-    keep(page, request.node.name)
-    context.close()
-    assert elsewhere == []
-    assert errors == []
-
-
-def arrive(page, address):
-    """Open the page and wait until nothing is under way on it."""
-    page.set_default_timeout(PATIENCE)
-    page.goto(address)
-    page.locator("html[data-rv-ready]").wait_for()
-    page.locator(".rv-map button").first.wait_for(state="attached")  # the load events' work
-    expect(page.locator("#ask-answers .rv-answer, #ask-problem .rv-message").first).to_be_attached()
-    expect(page.locator("#about")).to_contain_text("layers")
-
-
-def keep(page, name):
-    """A screenshot, where some are wanted."""
-    folder = os.environ.get("RVELENS_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-def field(page, name):
-    return page.locator(f"#{name} :is(textarea, input)").first
-
-
-def put(page, name, text):
-    """Type into a field, once it has no other work to show."""
-    field(page, name).fill(text)
-    expect(field(page, name)).to_have_value(text)
-
-
-def panel(page, name):
-    page.get_by_role("tab", name=name).click()
-    expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
-    return page.locator("[role=tabpanel]:visible")
-
-
-def scene(page, n, name, text):
-    """Choose a scene, and wait until its question and its picture are there."""
-    page.locator(f'[role=tabpanel]:visible [data-scene="{n}"]').click()
-    expect(field(page, name)).to_have_value(text)
-    expect(page.locator("[role=tabpanel]:visible .rv-picture img").first).to_be_visible()
-
-
-def ask(page):
-    page.locator("#ask").click()
 
 
 def test_nothing_typed_is_lost(browser, address):
@@ -173,132 +50,6 @@ def test_nothing_typed_is_lost(browser, address):
         expect(field(page, name)).to_have_value("in haste")
     expect(field(page, "run-folder")).to_have_value("in haste")
     page.context.close()
-
-
-def test_ask(page):
-    scene(page, 4, "ask-question", scenes()[4].text)
-    expect(page.locator("#ask-answers .rv-answer")).to_have_count(0)
-    ask(page)
-    answers = page.locator("#ask-answers .rv-answer")
-    expect(answers).to_have_count(3)
-    expect(answers.nth(1)).to_contain_text("rve")
-    expect(answers.nth(2)).to_contain_text("vaf")
-    expect(page.locator("#ask-answers")).to_contain_text("the truth: yes")
-    expect(page.locator("#ask-pictures figure")).to_have_count(3)
-    expect(page.locator("#ask-pictures")).to_contain_text("in 1 to 3 layers (3-5)")
-    slide(page, "layer", 4)
-    expect(page.locator("#ask-pictures")).to_contain_text("in layer 4")
-    expect(page.locator("#ask-answers")).to_contain_text("mean over the heads of layer 4")
-    page.get_by_role("button", name="change", exact=True).click()
-    expect(page.locator("#ask-answers")).to_contain_text("change against plain")
-    assert "layer=4" in page.url
-    assert "show=change" in page.url
-
-
-def slide(page, name, value):
-    """Move a slider as a finger would, with both of its events."""
-    page.locator(f'[data-slide="{name}"]').evaluate(
-        """(slider, value) => { slider.value = value;
-        for (const kind of ['input', 'change']) slider.dispatchEvent(new Event(kind, {bubbles: true}));
-        }""",
-        str(value),
-    )
-
-
-def shown_steps(page):
-    figures = page.locator(".rv-columns figure:visible")
-    return [figures.nth(n).get_attribute("data-step") for n in range(figures.count())]
-
-
-def test_a_word_shows_where_it_looked(page):
-    """By mouse, keyboard, finger and slider."""
-    words = page.locator(".rv-answer").first.locator(".rv-words button")
-    assert shown_steps(page) == ["0"] * 3
-    words.nth(1).hover()
-    expect(words.nth(1)).to_have_class("on rv-end")
-    assert shown_steps(page) == ["1"] * 3
-    assert "step=1" in page.url
-    words.nth(0).focus()
-    assert shown_steps(page) == ["0"] * 3
-    page.keyboard.press("ArrowRight")
-    assert shown_steps(page) == ["1"] * 3
-    expect(page.locator(".rv-controls")).to_contain_text("2 of 2")
-    words.nth(0).dispatch_event("click")
-    assert shown_steps(page) == ["0"] * 3
-    slide(page, "step", 1)
-    assert shown_steps(page) == ["1"] * 3
-    slide(page, "layer", 2)  # the token stays on show
-    expect(page.locator("#ask-answers")).to_contain_text("mean over the heads of layer 2")
-    assert shown_steps(page) == ["1"] * 3
-
-
-def test_an_address_reproduces_the_page(page, browser, address):
-    scene(page, 6, "ask-question", scenes()[6].text)
-    put(page, "ask-question", "Is it a cake & <b>?")
-    page.get_by_role("button", name="Settings").click()
-    field(page, "settings-rve").fill("2-3")
-    ask(page)
-    expect(page.locator("#ask-answers")).to_contain_text("rve: layers 2-3")
-    slide(page, "layer", 3)
-    expect(page.locator("#ask-answers")).to_contain_text("heads of layer 3")
-    slide(page, "step", 1)
-    link = page.url.partition("?")[2]
-    assert "token" not in link
-    other = browser.new_context().new_page()
-    arrive(other, f"{address}&{link}")
-    expect(field(other, "ask-question")).to_have_value("Is it a cake & <b>?")
-    expect(other.locator("#ask-answers")).to_contain_text("heads of layer 3")
-    assert other.url.partition("?")[2] == link
-    answers = [one.locator("#ask-answers").inner_text() for one in (page, other)]
-    assert answers[0] == answers[1]
-    other.context.close()
-
-
-def test_an_address_with_mistakes_says_so(browser, address):
-    page = browser.new_context().new_page()
-    arrive(page, f"{address}&scene=99")
-    expect(page.locator("#ask-answers .rv-answer")).to_have_count(3)
-    page.context.close()
-
-
-def saved(page, button):
-    with page.expect_download() as wait:
-        page.get_by_role("button", name=button).click()
-    return wait.value.suggested_filename, Path(wait.value.path()).read_bytes()
-
-
-def test_what_is_on_the_page_can_be_taken_away(page):
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy as Python").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    code = page.evaluate("navigator.clipboard.readText()")
-    assert "trace_methods(model, methods, image, question, decoding" in code
-    compile(code, "page", "exec")
-    name, manifest = saved(page, "Save manifest")
-    assert name == "manifest.json"
-    assert json.loads(manifest)["question"] == scenes()[2].text
-    assert saved(page, "Figure as PDF")[1].startswith(b"%PDF")
-    assert saved(page, "Figure as PNG")[1].startswith(b"\x89PNG")
-
-
-def test_a_region_is_drawn_on_a_picture(page):
-    page.get_by_role("button", name="Draw a region").click()
-    shot = page.locator(".rv-columns figure:visible .rv-shot").first
-    box = shot.bounding_box()
-    at = [
-        (box["x"] + box["width"] * x, box["y"] + box["height"] * y)
-        for x, y in ((0.5, 0.7), (0.75, 0.9))
-    ]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    page.mouse.move(*at[1])
-    page.mouse.up()
-    expect(page.locator("#ask-answers")).to_contain_text(
-        "region: layers 2-5, beta 1.0, region [48.0, 67.0, 72.0, 86.0]"
-    )
-    expect(page.locator(".rv-answer").nth(2)).to_contain_text("region")
-    expect(page.locator(".rv-shot .rv-region").first).to_be_attached()
-    assert "region.box=48%2C67%2C72%2C86" in page.url
 
 
 def test_settings_reach_the_method(page):

@@ -6,3 +6,9 @@ window.rvAddress = (state, tab) => {
   Object.entries(state).forEach(([key, value]) => parts.set(key, value));
   history.replaceState(history.state, '', '?' + parts);
 };
+// The fields are filled: show the page, at the tab that the address names.
+window.rvReady = () => {
+  const wanted = 'tab-' + new URLSearchParams(location.search).get('tab');
+  document.documentElement.dataset.rvReady = '';
+  [...document.querySelectorAll('[role=tab]')].find(tab => tab.id === wanted)?.click();
+};

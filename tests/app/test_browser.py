@@ -182,6 +182,27 @@ def test_pairs(page, folder):
     assert decisions(file) == ["accepted", "rejected", None]
 
 
+def test_pairs_and_runs_open_with_examples_and_remember(page, folder):
+    panel(page, "Pairs")
+    expect(page.locator("#pairs-card")).to_contain_text("scene 0 · undecided")
+    page.locator("#pairs-accept").click()
+    expect(page.locator("#pairs-card")).to_contain_text("1 of 8")
+    panel(page, "Runs")
+    expect(page.locator("#run-cases article").first).to_be_visible()
+    assert "tab=runs" in page.url
+    put(page, "run-folder", str(folder / "run"))
+    page.locator("#run-open").click()
+    expect(page.locator("#run-recent button")).to_have_count(2)
+    page.reload()  # at the tab of the address, with what the browser remembers
+    page.locator("html[data-rv-ready]").wait_for()
+    expect(page.get_by_role("tabpanel", name="Runs")).to_be_visible()
+    expect(page.locator("#run-cases article").first).to_be_visible()
+    page.locator("#run-recent button").nth(1).click()
+    expect(field(page, "run-folder")).to_have_value(str(folder / "run"))
+    expect(page.locator("#run-chart circle")).to_have_count(2)
+    expect(page.locator("#ask-answers .rv-answer").first).to_be_attached()
+
+
 def decisions(file):
     return [json.loads(line).get("decision") for line in file.read_text().splitlines()]
 

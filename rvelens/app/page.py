@@ -47,7 +47,7 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
         with panel("ask"):
             on_load = tab_ask.build(models, start, model, webcam)
         with panel("heads"):
-            tab_heads.build(models, start, model, webcam)
+            tab_heads.build(models, start, model, webcam, opened)
         with panel("pairs"):
             tab_pairs.build(page, opened, examples)
         with panel("runs"):

@@ -112,7 +112,7 @@ def test_a_model_that_fails_to_load_leaves_the_old_one(page, folder):
 def test_another_model_leaves_nothing_of_the_old_one(page):
     expect(page.locator("#ask-pictures figure")).to_have_count(3)
     panel(page, "Heads")
-    page.locator('[data-head="3.5"]').click()
+    page.locator('.rv-map [data-head="3.5"]').click()
     expect(field(page, "chosen")).to_have_value("3.5")
     page.locator("#without").click()
     expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
@@ -120,7 +120,11 @@ def test_another_model_leaves_nothing_of_the_old_one(page):
     put(page, "model", str(Path(rvelens.__file__).parent / "assets/tiny"))
     page.locator("#load").click()
     expect(page.locator("#about")).to_contain_text("no head profile yet")
-    for gone in ("#heads-answers .rv-answer", "#head-maps figure", ".rv-map button"):
+    for gone in (
+        "#heads-answers .rv-answer",
+        "#head-maps figure",
+        ".rv-map button, .rv-list button",
+    ):
         expect(page.locator(gone)).to_have_count(0)
     expect(field(page, "chosen")).to_have_value("")
     panel(page, "Ask")
@@ -132,21 +136,32 @@ def test_another_model_leaves_nothing_of_the_old_one(page):
 def test_heads(page):
     panel(page, "Heads")
     expect(page.locator(".rv-map button")).to_have_count(6 * 12)
+    expect(page.locator("#head-maps figure")).to_have_count(3)  # the most sensitive head
     scene(page, 1, "pair-question", scene_pairs()[1].question)
     expect(field(page, "pair-contrastive")).to_have_value(scene_pairs()[1].contrastive)
-    page.locator('[data-head="3.5"]').click()
+    page.locator('.rv-map [data-head="3.5"]').click()
     maps = page.locator("#head-maps")
     expect(maps).to_contain_text("Head 5 of layer 3")
     expect(maps.locator("figure")).to_have_count(3)
-    page.locator('[data-head="4.1"]').click()
+    page.locator('.rv-list [data-head="4.1"]').click()
     expect(field(page, "chosen")).to_have_value("3.5, 4.1")
+    page.locator("#clear").click()
+    expect(field(page, "chosen")).to_have_value("")
+    page.locator('.rv-map [data-head="2.0"]').hover()
+    page.mouse.down()
+    page.locator('.rv-map [data-head="3.2"]').hover()
+    expect(page.locator(".rv-map .brushed")).to_have_count(6)
+    page.mouse.up()
+    expect(field(page, "chosen")).to_have_value("2.0, 2.1, 2.2, 3.0, 3.1, 3.2")
+    page.get_by_label("layer", exact=True).click()
+    expect(page.locator(".rv-list button").first).to_contain_text("0.")
     page.locator("#without").click()
     expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
     put(page, "chosen", "3.5, 9.9")
     page.locator("#without").click()
     expect(page.locator("#heads-problem")).to_contain_text("head 9.9 of a model of 6 layers")
     page.get_by_label("this pair").click()
-    expect(page.locator('[data-head="3.5"]')).to_be_visible()
+    expect(page.locator('.rv-map [data-head="3.5"]')).to_be_visible()
     put(page, "pair-contrastive", scene_pairs()[1].question)
     page.locator("#look").click()
     expect(page.locator("#heads-problem")).to_contain_text("expected texts that differ")

@@ -27,7 +27,7 @@ def method_fields(method: gr.Dropdown, second: gr.Dropdown, chosen: tuple[str, s
     """The fields of all methods, in the order of `CHOICES`, those of the chosen two on show."""
     fields: list[Any] = []
     with folded("Settings"):
-        shown = gr.HTML(_alone(*chosen))
+        shown = gr.HTML(_alone(*chosen), elem_classes="rv-style")
         for name in CHOICES:
             with gr.Column(elem_id=f"settings-{name}", elem_classes="rv-settings"):
                 gr.HTML(f"<h3>{escape(name)}</h3>")
@@ -53,10 +53,11 @@ def slot(method: str) -> slice:
 def _field(setting: Setting) -> Any:
     label, hint = _NAMES.get(setting.name, setting.name), _HINTS.get(setting.name)
     more: Any = {"label": label, "value": setting.default, "min_width": 110}
+    wide = more | {"min_width": 150}  # narrower, a switch has no room for its label
     if setting.kind == "choice":
-        return gr.Radio(["all", "sensitive"], **more)
+        return gr.Radio(["all", "sensitive"], **wide)
     if setting.kind == "switch":
-        return gr.Checkbox(**more)
+        return gr.Checkbox(**wide)
     if setting.kind == "text" or setting.default is None:  # a number field would show 0 for none
         return gr.Textbox(**more, max_lines=1, placeholder=hint)
     return gr.Number(**more, precision=0 if setting.kind == "whole" else None)

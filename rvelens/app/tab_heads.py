@@ -79,7 +79,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr
                 elem_id="heads-map",
                 js_on_load=script("heads.js"),
             )
-            marks = gr.HTML()
+            marks = gr.HTML(elem_classes="rv-style")
             head = gr.Textbox(
                 label="Head on show (layer.head); a click on the map shows it", elem_id="head"
             )

@@ -203,7 +203,7 @@ class _Painter:
             if change is None:
                 return self.picture, f"{word}: the answers differ before this token"
             shown = changed(self.picture, change, self.grid, self.most)
-            return shown, f"{word}: {change.sum():+.1%} on the image"
+            return shown, f"{word}: {100 * change.sum():+.1f} points on the image"
         values = map_of(column, step, self.view.layer)
         shown = heated(self.picture, values, self.grid, self.top)
         return shown, f"{word}: {values.sum():.1%} on the image"

@@ -14,8 +14,21 @@ import rvelens
 from rvelens.app.shared import scene_pairs, scenes
 
 pytestmark = MARKS
+# What each tab shows without a click.
+FILLED = {
+    "Ask": "#ask-pictures figure",
+    "Heads": "#head-maps figure",
+    "Pairs": "#pairs-card img",
+    "Runs": "#run-cases img",
+}
 STICKING_OUT = """e => [...e.querySelectorAll('.rv-answer, figure, .rv-map, button, .block')]
   .filter(x => x.getBoundingClientRect().right > innerWidth + 1).map(x => x.className)"""
+# Checkboxes whose label is cut off, and rows of pictures of which some are wider than others.
+UNLABELLED = """[...document.querySelectorAll('label:has(> [type=checkbox]) > span')]
+  .filter(x => x.checkVisibility() && x.clientWidth < 20).map(x => x.textContent)"""
+UNEQUAL = """[...document.querySelectorAll('.rv-figures, .pictures')]
+  .map(row => [...row.children].map(x => Math.round(x.getBoundingClientRect().width)))
+  .filter(widths => new Set(widths).size > 1)"""
 # Types into each field the moment a person could, and opens whatever hides the next one.
 HASTY = """const fields = ['ask-question', 'model', 'settings-rve', 'pair-contrastive',
   'pairs-file', 'run-folder'];
@@ -281,15 +294,18 @@ def test_nothing_sticks_out(browser, address, scheme):
     page = context.new_page()
     arrive(page, address)
     expect(page.locator("#ask-pictures figure")).to_have_count(3)
+    page.get_by_role("button", name="Settings").click()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 24)"}[scheme]
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        for name in ("Ask", "Heads", "Pairs", "Runs"):
+        for name, filled in FILLED.items():
             shown = panel(page, name)
-            expect(shown).to_be_visible()
+            expect(page.locator(filled).first).to_be_visible()
             assert shown.evaluate(STICKING_OUT) == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(UNLABELLED) == []
+            assert page.evaluate(UNEQUAL) == []
             keep(page, f"{name}-{scheme}-{width}")
     assert page.locator("footer:visible").count() == 0
     context.close()

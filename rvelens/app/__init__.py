@@ -5,7 +5,10 @@ Needs Gradio: `pip install 'rvelens[app]'`.
 - `page.py`: all tabs, and the server on 127.0.0.1.
 - `tab_ask.py`, `tab_heads.py`, `tab_pairs.py`, `tab_runs.py`: one tab each, fields and events.
 - `models.py`: models that are loaded, and the lock round them.
-- `asking.py`, `heads.py`, `runs.py`: what the tabs compute, without Gradio.
+- `asking.py`, `settings.py`, `truth.py`, `heads.py`, `runs.py`: what the tabs compute, without Gradio.
+- `viewer.py`, `enhanced.py`: answers token by token as HTML.
+- `address.py`, `code.py`, `downloads.py`: the page as an address, as Python, as files.
 - `markup.py`, `chart.py`, `pictures.py`: results as HTML, SVG and pictures, without Gradio.
-- `shared.py`, `theme.py`: fields that tabs share, messages, the look.
+- `examples.py`, `recent.py`: what tabs open with, and what they remember.
+- `shared.py`, `fields.py`, `theme.py`: fields that tabs share, messages, the look.
 """

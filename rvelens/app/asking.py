@@ -1,10 +1,8 @@
-"""One question, answered plainly and under a method, and what the method did to the attention."""
+"""One question, answered plainly and under methods, token by token."""
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,21 +13,29 @@ from PIL import Image
 from torch import Tensor
 
 from rvelens.app.models import Loaded
+from rvelens.app.settings import REGION
 from rvelens.evaluate.answering import Decoding, answer_logits
+from rvelens.evaluate.tracing import trace_methods
 from rvelens.hooks import ars_caching_hooks, mask_recording_hooks
 from rvelens.hooks.enhanced import Masks
-from rvelens.interventions.methods import METHODS, Method, make_method
+from rvelens.interventions.methods import Method, make_method
+from rvelens.interventions.region import parse_region, region_method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import image_formats, load_image
 from rvelens.model.query_rows import query_rows
+from rvelens.model.trace import Trace, TracedAnswer
 from rvelens.model.yes_no import yes_no_probabilities
 from rvelens.scores.maps import by_decoder_layer
 from rvelens.studies.cases.pictures import Layers
-from rvelens.tokens.grid import ImageGrid
 
 MOST_PIXELS = 40_000_000
 MAX_NEW_TOKENS = 32
-_NUMBERS: Mapping[str, Callable[[Any], float | int]] = {"real": float, "whole": int}
+PLAIN = "plain"
+# VCD's noise follows from the name of the picture: the same for every file of the same pixels.
+IMAGE_NAME = "picture"
+
+# What a person wants beside the plain answer: the parameters of each method, by its name.
+Wanted = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -46,84 +52,39 @@ class Said:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """Both answers to one question, and the attention of the prompt's last token.
+class Column:
+    """One answer.
 
     Attributes:
-        grid: where the image tokens lie; None in families without a patch grid.
-        masks: what RVE enhanced and denoising removed, by layer; {} for other methods.
-        before, after: post-softmax attention of the last token to each image token, over all keys
-            of the prompt (not renormalised over the image), without and with the method's hooks.
-    """
-
-    question: str
-    image: Image.Image
-    grid: ImageGrid | None
-    method: Method
-    plain: Said
-    steered: Said
-    masks: Layers
-    before: Float[Tensor, "layer head image"] = field(repr=False)
-    after: Float[Tensor, "layer head image"] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A parameter of a method, as a form shows it.
-
-    Attributes:
-        kind: "text", "switch", "real" or "whole" number, or "choice".
-        default: None where the model or its family decides.
+        traced: the answer token by token.
+        masks: what RVE enhanced and denoising removed at the first token, by layer; {} for other
+            methods.
     """
 
     name: str
-    kind: str
-    default: Any
+    method: Method
+    said: Said
+    traced: TracedAnswer = field(repr=False)
+    masks: Layers = field(repr=False)
 
 
-def settings_of(method: str) -> list[Setting]:
-    """The parameters of a method, in their order."""
-    hints = typing.get_type_hints(METHODS[method])
-    return [
-        Setting(name, _kind(name, hints[name]), parameter.default)
-        for name, parameter in inspect.signature(METHODS[method]).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The answers to one question, the plain model's first.
 
-
-def _kind(name: str, hint: Any) -> str:
-    kinds = set(typing.get_args(hint)) or {hint}
-    if name == "scope":
-        return "choice"
-    if str in kinds:
-        return "text"
-    if bool in kinds:
-        return "switch"
-    return "whole" if int in kinds else "real"
-
-
-def given(settings: Sequence[Setting], values: Sequence[Any]) -> dict[str, Any]:
-    """A form's values as a method's parameters; empty fields are left to their defaults.
-
-    Raises:
-        ValueError: what should be a number is none.
+    Attributes:
+        wanted: the parameters that each method was asked for with.
     """
-    found: dict[str, Any] = {}
-    for setting, value in zip(settings, values, strict=True):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            continue
-        found[setting.name] = _number(setting, value) if setting.kind in _NUMBERS else value
-    return found
 
+    question: str
+    trace: Trace
+    columns: tuple[Column, ...]
+    wanted: Wanted
 
-def _number(setting: Setting, value: Any) -> float | int:
-    try:
-        return _NUMBERS[setting.kind](value)
-    except ValueError as error:
-        raise ValueError(
-            f"{setting.name}={value!r}: expected a {setting.kind} number; correct it, or "
-            "leave it empty."
-        ) from error
+    @property
+    def image(self) -> Image.Image:
+        """The picture, in RGB."""
+        return self.trace.image
 
 
 def read_picture(path: str | Path | None) -> Image.Image:
@@ -151,26 +112,57 @@ def ask(
     loaded: Loaded,
     image: Image.Image,
     question: str,
-    method: str,
-    parameters: Mapping[str, Any],
+    wanted: Wanted,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Asked:
-    """Ask without and with a method; the caller holds the lock.
+    """Ask without and with methods; the caller holds the lock.
 
     Raises:
-        ValueError: an empty question, or a setting that the method refuses.
+        ValueError: an empty question, or a setting that a method refuses.
     """
-    made = make_method(method, loaded.model, loaded.profile, **parameters)
-    plain = make_method("vanilla", loaded.model)
-    (said,), (steered,) = (
-        answered(loaded.model, m, [image], [question], max_new_tokens) for m in (plain, made)
-    )
-    before, _ = look(loaded.model, plain, [image], [question])
-    after, masks = look(loaded.model, made, [image], [question])
-    grid = loaded.model.image_grid(image)
-    return Asked(
-        question, image, grid, made, said, steered, tokens_by_layer(masks), before[0], after[0]
-    )
+    question = question.strip()
+    methods = {PLAIN: make_method("vanilla", loaded.model)}
+    for name, parameters in wanted.items():
+        methods[name] = _made(loaded, image, name, parameters)
+    decoding = Decoding(max_new_tokens=max_new_tokens)
+    trace = trace_methods(loaded.model, methods, image, question, decoding, IMAGE_NAME)
+    columns = []
+    for name, method in methods.items():
+        (first,) = answered(loaded.model, method, [image], [question], 1)
+        said = Said(trace[name].text, first.yes, first.no)
+        masks = _masks(loaded.model, method, image, question)
+        columns.append(Column(name, method, said, trace[name], masks))
+    return Asked(question, trace, tuple(columns), wanted)
+
+
+def _made(loaded: Loaded, image: Image.Image, name: str, parameters: Mapping[str, Any]) -> Method:
+    """A method for one picture.
+
+    Raises:
+        ValueError: a setting that the method refuses, or a region without a box or a patch grid.
+    """
+    if name != REGION:
+        return make_method(name, loaded.model, loaded.profile, **parameters)
+    settings = dict(parameters)
+    box, grid = settings.pop("box", ""), loaded.model.image_grid(image)
+    if not box:
+        raise ValueError(
+            "no box is given for the region: expected x0,y0,x1,y1 in pixels; draw one on a picture of "
+            "an answer, or write it under Settings."
+        )
+    if grid is None:
+        raise ValueError(
+            f"the image tokens of {loaded.model.family.name} have no place in the picture: expected "
+            "a model with a patch grid; choose another method."
+        )
+    return region_method(loaded.model, grid, parse_region(box, image.size), image.size, **settings)
+
+
+def _masks(model: HookedLVLM, method: Method, image: Image.Image, question: str) -> Layers:
+    """What RVE enhanced at the first token; other methods need no forward."""
+    if method.name != "rve":
+        return {}
+    return tokens_by_layer(look(model, method, [image], [question])[1])
 
 
 def answered(
@@ -182,7 +174,7 @@ def answered(
 ) -> list[Said]:
     """Greedy answers under a method."""
     decoding = Decoding(max_new_tokens=max_new_tokens)
-    names = ["picture"] * len(questions)  # VCD's noise follows from it
+    names = [IMAGE_NAME] * len(questions)
     texts, first = answer_logits(model, method, images, questions, names, decoding)
     try:
         shares: list[list[Any]] = yes_no_probabilities(first, model.processor).tolist()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -70,7 +70,9 @@ class Guard:
         """The page without the token in its address, which a screenshot would show."""
         if "token" not in connection.query_params or connection.scope.get("method") != "GET":
             return None
-        reply = RedirectResponse(connection.url.path, status_code=303)
+        others = [(k, v) for k, v in connection.query_params.multi_items() if k != "token"]
+        state = f"?{urlencode(others)}" if others else ""
+        reply = RedirectResponse(connection.url.path + state, status_code=303)
         reply.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
         return reply
 

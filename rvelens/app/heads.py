@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -21,6 +22,9 @@ from rvelens.scores.maps import ars
 from rvelens.tokens.grid import ImageGrid
 
 _HEAD = re.compile(r"(\d+)\.(\d+)")
+
+# What `sorted_heads` sorts by.
+ORDERS = ("score", "layer", "name")
 
 Heads = Mapping[int, Sequence[int]]
 
@@ -97,6 +101,44 @@ def toggled(text: str, head: str, n_layers: int, n_heads: int) -> str:
     ((layer, (one,)),) = parse_heads(head, n_layers, n_heads).items()
     there = set(heads.get(layer, []))
     return format_heads(heads | {layer: sorted(there ^ {one})})
+
+
+def brushed(text: str, first: str, last: str, n_layers: int, n_heads: int) -> str:
+    """The list with a rectangle of the map added, or without it where all of it is there already.
+
+    Args:
+        text: the list, as `parse_heads` reads it.
+        first, last: heads at two opposite corners, "layer.head".
+
+    Raises:
+        ValueError: as `parse_heads` raises.
+    """
+    heads = parse_heads(text, n_layers, n_heads)
+    corners = [parse_heads(one, n_layers, n_heads) for one in (first, last)]
+    layers = [layer for one in corners for layer in one]
+    columns = [some[0] for one in corners for some in one.values()]
+    rectangle = {
+        (layer, head)
+        for layer in range(min(layers), max(layers) + 1)
+        for head in range(min(columns), max(columns) + 1)
+    }
+    there = {(layer, head) for layer, some in heads.items() for head in some}
+    new = there - rectangle if rectangle <= there else there | rectangle
+    return ", ".join(f"{layer}.{head}" for layer, head in sorted(new))
+
+
+def sorted_heads(scores: Float[np.ndarray, "layer head"], by: str) -> list[tuple[int, int]]:
+    """All heads in an order of `ORDERS`.
+
+    By score: the highest first. By layer: layers upwards, in each the highest score first. By name:
+    layers upwards, in each by number.
+    """
+    heads = [(int(layer), int(head)) for layer, head in np.ndindex(*scores.shape)]
+    if by == "name":
+        return heads
+    if by == "layer":
+        return sorted(heads, key=lambda at: (at[0], -scores[at]))
+    return sorted(heads, key=lambda at: -scores[at])
 
 
 def ask_without(

@@ -19,6 +19,12 @@ const choose = one => tabs.forEach(tab => {
   tab.setAttribute('aria-selected', tab === one);
   tab.tabIndex = tab === one ? 0 : -1;
 });
+const open = one => {
+  choose(one);
+  const name = one.id.slice('tab-'.length);
+  window.rvAddress({tab: name});
+  trigger('select', {value: name});
+};
 const named = () => tabs.filter(tab => {
   const panel = document.getElementById(tab.getAttribute('aria-controls'));
   panel?.setAttribute('role', 'tabpanel');
@@ -28,7 +34,7 @@ const named = () => tabs.filter(tab => {
 named();
 element.addEventListener('click', event => {
   const hit = event.target.closest('[role=tab]');
-  if (hit) choose(hit);
+  if (hit) open(hit);
 });
 element.addEventListener('keydown', event => {
   const at = tabs.indexOf(event.target), last = tabs.length - 1;
@@ -36,7 +42,7 @@ element.addEventListener('keydown', event => {
   const to = {ArrowRight: right, ArrowLeft: left, Home: 0, End: last}[event.key];
   if (at < 0 || to === undefined) return;
   event.preventDefault();
-  choose(tabs[to]);
+  open(tabs[to]);
   tabs[to].focus();
 });"""
 
@@ -46,14 +52,17 @@ _FOLD = """element.addEventListener('click', event => {
 });"""
 
 
-def tabs(names: list[str]) -> None:
-    """The row of tabs, the first one open; the panels must be its later siblings."""
+def tabs(names: list[str]) -> gr.HTML:
+    """The row of tabs, the first one open; the panels must be its later siblings.
+
+    Its event `select` has the name of the tab that a person opens.
+    """
     each = [
         f'<button type="button" role="tab" id="tab-{name}" aria-controls="panel-{name}" '
         f'aria-selected="{str(n == 0).lower()}" tabindex="{-min(n, 1)}">{name.title()}</button>'
         for n, name in enumerate(names)
     ]
-    gr.HTML(
+    return gr.HTML(
         f'<div role="tablist" aria-label="explorer">{"".join(each)}</div>',
         elem_classes="rv-tabs",
         js_on_load=_TABS,

@@ -37,11 +37,15 @@ def note(text: str) -> str:
 
 def answer(label: str, said: Said, role: str) -> str:
     """An answer as a card, with the first token's probabilities as bars."""
-    bars = "".join(_bar(name, share) for name, share in (("yes", said.yes), ("no", said.no)))
     return (
         f'<div class="rv-answer rv-{role}"><h3>{escape(label)}</h3>'
-        f'<q dir="auto">{escape(said.text) or "(nothing)"}</q>{bars}</div>'
+        f'<q dir="auto">{escape(said.text) or "(nothing)"}</q>{bars(said)}</div>'
     )
+
+
+def bars(said: Said) -> str:
+    """The first token's probabilities of yes and no as bars."""
+    return "".join(_bar(name, share) for name, share in (("yes", said.yes), ("no", said.no)))
 
 
 def _bar(name: str, share: float | None) -> str:
@@ -112,10 +116,22 @@ def _hex(colour: Float[np.ndarray, " 4"]) -> str:
     return "#" + "".join(f"{round(255 * x):02x}" for x in colour[:3])
 
 
+def head_list(scores: Float[np.ndarray, "layer head"], heads: Iterable[tuple[int, int]]) -> str:
+    """A button for each head in the given order, with its ARS as a bar."""
+    top = float(scores.max()) or 1.0
+    each = [
+        f'<button type="button" data-head="{layer}.{head}"><span>{layer}.{head}</span>'
+        f'<i><b style="width:{100 * max(float(scores[layer, head]), 0.0) / top:.1f}%"></b></i>'
+        f"<span>{scores[layer, head]:.3f}</span></button>"
+        for layer, head in heads
+    ]
+    return f'<div class="rv-list">{"".join(each)}</div>'
+
+
 def head_marks(shown: str, chosen: Iterable[str]) -> str:
     """A style sheet that outlines the head on show and the chosen ones on the map."""
     each = "".join(
-        f'.rv-map [data-head="{head}"]{{outline:2px solid var(--rv-ink);z-index:1}}'
+        f'#panel-heads [data-head="{head}"]{{outline:2px solid var(--rv-ink);z-index:1}}'
         for head in chosen
     )
     return f'<style>{each}.rv-map [data-head="{shown}"]{{box-shadow:inset 0 0 0 2px #fff}}</style>'

@@ -48,11 +48,13 @@ class Choice:
         name: of the model.
         profile: its head profile; None where none is known.
         source: where the profile is from, in words.
+        code: Python that gives the profile, of a model called `model`; "" without one.
     """
 
     name: str
     profile: ARSProfile | None
     source: str
+    code: str = ""
 
 
 @dataclass(eq=False)
@@ -89,14 +91,20 @@ class Models:
             )
         check_profile_of(model, found)
         source = f"head profile {profile}" if profile else "its shipped head profile"
-        return Choice(name, found, source)
+        return Choice(name, found, source, f"find_profile({profile or None!r}, {name!r})")
 
-    def measure(self, choice: Choice, pairs: list[ContrastivePair]) -> Choice:
-        """The same model with a head profile measured on contrastive pairs."""
+    def measure(self, choice: Choice, pairs: list[ContrastivePair], code: str = "pairs") -> Choice:
+        """The same model with a head profile measured on contrastive pairs; `code` gives the pairs."""
         model = self._model(choice.name)
         with self.lock:
             found = score_heads(model, pairs)
-        return Choice(choice.name, found, f"head profile measured on {len(pairs)} pairs, not saved")
+        source = f"head profile measured on {len(pairs)} pairs, not saved"
+        return Choice(choice.name, found, source, f"score_heads(model, {code})")
+
+    def options(self) -> dict[str, str]:
+        """How models are loaded, where that is not the default of `load_model`."""
+        given = {"family": self.family, "dtype": self.dtype, "device_map": self.device_map}
+        return {k: v for k, v in given.items() if v is not None and (k, v) != ("dtype", "auto")}
 
     def loaded(self, choice: Choice) -> Loaded:
         """The model of a choice, with the choice's profile."""
@@ -137,4 +145,5 @@ def save_profile(choice: Choice, path: str) -> Choice:
     if target.exists():
         raise ValueError(f"{target} exists already: expected a new file; choose another name.")
     choice.profile.save(target)
-    return Choice(choice.name, choice.profile, f"head profile {target}")
+    code = f"ARSProfile.load({str(target)!r})"
+    return Choice(choice.name, choice.profile, f"head profile {target}", code)

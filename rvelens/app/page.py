@@ -8,6 +8,7 @@ import socket
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,19 +20,20 @@ from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
-from rvelens.app.shared import KEPT, PATH, told
+from rvelens.app.shared import KEPT, PATH, script, told
 from rvelens.app.theme import css, theme
 from rvelens.app.uploads import upload_folder
 
 HOST = "127.0.0.1"
 
 
-def _build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
+def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = False) -> gr.Blocks:
     """The page.
 
     Args:
         models: where models are loaded.
         start: the model and the head profile that each window opens with.
+        examples: the folder that examples are made in.
         webcam: offer the webcam as a source of pictures.
     """
     with gr.Blocks(title="rvelens explorer", analytics_enabled=False, fill_width=True) as page:
@@ -41,17 +43,17 @@ def _build(models: Models, start: Choice, *, webcam: bool = False) -> gr.Blocks:
         _choosing(models, start, model)
         # The one place that writes this line: it cannot name another profile than the window's.
         model.change(lambda choice: note(models.loaded(choice).says()), model, about)
-        tabs(["ask", "heads", "pairs", "runs"])
+        opened = tabs(["ask", "heads", "pairs", "runs"])
         with panel("ask"):
-            tab_ask.build(models, model, webcam)
+            on_load = tab_ask.build(models, start, model, webcam)
         with panel("heads"):
-            tab_heads.build(models, start, model, webcam)
+            tab_heads.build(models, start, model, webcam, opened)
         with panel("pairs"):
-            tab_pairs.build()
+            tab_pairs.build(page, opened, examples)
         with panel("runs"):
-            tab_runs.build(models, model)
+            tab_runs.build(models, model, page, opened, examples)
         # Load events come after Gradio has put its initial values in: only then is the page shown.
-        page.load(None, js="() => { document.documentElement.dataset.rvReady = '' }")
+        on_load(page, "() => window.rvReady()")
     return page
 
 
@@ -120,7 +122,7 @@ def served(
     port, token = port or free_port(), secrets.token_urlsafe(24)
     guard = Middleware(Guard, token=token, cookie=f"rvelens-{port}")
     with upload_folder() as uploads, _environment(_gradio(str(uploads))):
-        page = _build(models, start, webcam=webcam)
+        page = _build(models, start, uploads.parent / "examples", webcam=webcam)
         try:
             _, address, _ = page.queue(default_concurrency_limit=4).launch(
                 server_name=HOST,
@@ -139,6 +141,7 @@ def served(
                 max_file_size="200mb",
                 theme=theme(),
                 css=css(),
+                head=f"<script>{script('explorer.js')}</script>",
             )
             address = f"{address}?token={token}"
             if browser:

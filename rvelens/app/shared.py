@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
+from importlib import resources
 from typing import Any
 
 import gradio as gr
@@ -15,6 +16,8 @@ from rvelens.heads.pair import ContrastivePair
 from rvelens.studies.cases.pictures import small, to_data_uri
 
 N_SCENES = 8
+# The scene of a fresh page: rve changes its answer.
+FIRST_SCENE = 2
 # A field for a path: one line that scrolls, and a row of its own where the page is narrow.
 PATH: Any = {"max_lines": 1, "min_width": 240}
 # One handler for clicks on whatever carries the attribute, also after the content has changed.
@@ -22,6 +25,11 @@ _CLICKS = """element.addEventListener('click', event => {
   const hit = event.target.closest('[data-%s]');
   if (hit) trigger('select', {value: hit.dataset.%s});
 });"""
+
+
+def script(name: str) -> str:
+    """A script of the page, from `rvelens/data`."""
+    return resources.files("rvelens").joinpath(f"data/{name}").read_text(encoding="utf-8")
 
 
 def picture(label: str, value: Any, webcam: bool = False) -> gr.Image:

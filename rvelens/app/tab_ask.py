@@ -1,80 +1,188 @@
-"""The tab Ask: one question, plainly and under a method, and what the method did."""
+"""The tab Ask: one question, plainly and under two methods, token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from rvelens.app.asking import Asked, Setting, ask, given, read_picture, settings_of
-from rvelens.app.layout import folded
-from rvelens.app.markup import answer, figures, note, scale, side_by_side, swatches
+from rvelens.app.address import Place, link_to, read_link
+from rvelens.app.asking import Asked, ask, read_picture
+from rvelens.app.code import manifest_of, python_of
+from rvelens.app.downloads import downloads, figure_link, file_link
+from rvelens.app.enhanced import enhanced
+from rvelens.app.fields import NONE, fields_of, method_fields, slot, wanted_of
+from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models
-from rvelens.app.pictures import CHANGE, HEAT, changed, heated
-from rvelens.app.shared import clickable, picture, scenes, thumbnails, told
-from rvelens.heads.layers import format_layers
-from rvelens.interventions.methods import METHODS
-from rvelens.studies.cases.pictures import colour, n_layers, small, tinted
-from rvelens.tokens.grid import ImageGrid
+from rvelens.app.settings import CHOICES, REGION
+from rvelens.app.shared import (
+    FIRST_SCENE,
+    KEPT,
+    clickable,
+    picture,
+    scenes,
+    script,
+    thumbnails,
+    told,
+)
+from rvelens.app.viewer import View, checked_view, viewer
+from rvelens.plots import token_overlays
 
-ALL_LAYERS = "all layers"
-_NAMES = {"k": "K", "max_entropy": "max entropy"}
-_HINTS = {
-    "layers": "'3-5', '0,2', auto or preset",
-    "k": "5",
-    "alpha": "family's",
-}
+_WAITING = note("Ask, and the answers appear here.")
 
 
-def build(models: Models, model: gr.State, webcam: bool) -> None:
-    """The tab's fields and what they do."""
+def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
+    """The tab's fields and what they do.
+
+    Returns:
+        a function that takes the page's own `load` event and restores what the address says.
+    """
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             offered = scenes()
-            image = picture("Picture", offered[0].image, webcam)
+            image = picture("Picture", offered[FIRST_SCENE].image, webcam)
             gallery = clickable(
                 "scene", thumbnails(*zip(*((s.image, s.text) for s in offered), strict=True))
             )
-            question = gr.Textbox(label="Question", value=offered[0].text, elem_id="ask-question")
-            method = gr.Dropdown(list(METHODS)[1:], value="rve", label="Method")
-            fields = _settings(method)
+            question = gr.Textbox(
+                label="Question", value=offered[FIRST_SCENE].text, elem_id="ask-question"
+            )
+            chosen = first_methods(start)
+            with gr.Row():
+                method = gr.Dropdown(
+                    list(CHOICES), value=chosen[0], label="Method", min_width=120, elem_id="method"
+                )
+                second = gr.Dropdown(
+                    [NONE, *CHOICES],
+                    value=chosen[1],
+                    label="And beside it",
+                    min_width=120,
+                    elem_id="second",
+                )
+            fields = method_fields(method, second, chosen)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column(scale=5, min_width=300):
             problem = gr.HTML(elem_id="ask-problem", elem_classes="rv-problem")
-            answers = gr.HTML(note("Ask, and the answers appear here."), elem_id="ask-answers")
-            layer = gr.Dropdown([ALL_LAYERS], value=ALL_LAYERS, label="Layer", visible=False)
+            answers = gr.HTML(_WAITING, elem_id="ask-answers", js_on_load=script("viewer.js"))
             pictures = gr.HTML(elem_id="ask-pictures")
-    asked = gr.State(None)
+            tools = gr.HTML(elem_id="ask-tools", js_on_load=script("tools.js"))
+            saved = downloads("ask-download")
+    asked, view = gr.State(None), gr.State(View())
+    address = gr.Textbox(visible="hidden")  # a State gets nothing from a script
 
-    def run(choice: Choice, path: str | None, text: str, by: str, *values: Any) -> Sequence[Any]:
+    def show(choice: Choice, found: Asked, at: View) -> tuple[str, str, str]:
+        return (
+            viewer(found, at, link_to(found, at)) + conditions(found, choice.source),
+            enhanced(found, at),
+            tools_html(python_of(found, at, models, choice)),
+        )
+
+    def run(
+        choice: Choice, path: str | None, text: str, by: str, other: str, at: View, *values: Any
+    ) -> Sequence[Any]:
         loaded, shown = models.loaded(choice), read_picture(path)
-        wanted = given(settings_of(by), values[_slot(by)])
+        wanted = wanted_of(by, other, values)
         with models.lock:
-            found = ask(loaded, shown, text, by, wanted)
-        choices = [ALL_LAYERS, *map(str, range(loaded.model.n_layers))]
-        layers = gr.Dropdown(choices, value=ALL_LAYERS, visible=True)
-        return found, said(found, choice.source), layers, views(found, ALL_LAYERS)
+            found = ask(loaded, shown, text, wanted)
+        return found, *show(choice, found, at)
 
+    def look(choice: Choice, found: Asked | None, event: gr.EventData) -> Sequence[Any]:
+        at = View(None if event.layer < 0 else int(event.layer), int(event.step), str(event.show))
+        if found is None:
+            return at, "", "", ""
+        return at, *show(choice, found, checked_view(at, found))
+
+    def steer(found: Asked | None, by: str, event: gr.EventData) -> Sequence[Any]:
+        """The fields of a region that was drawn, in pixels."""
+        if found is None:
+            return KEPT, KEPT
+        text = box_text(event.box, found.image.size)
+        return KEPT if by == REGION else REGION, text
+
+    def save(choice: Choice, found: Asked | None, at: View, event: gr.EventData) -> Sequence[Any]:
+        if found is None:
+            raise ValueError("nothing is answered yet: expected answers to save; ask first.")
+        with models.lock:
+            return (_file(models, choice, found, at, str(event.kind)),)
+
+    # The picture is set anew: Gradio builds a field that is left alone anew, without its `preprocess`.
+    fresh = (scenes()[FIRST_SCENE].image, *[KEPT] * (4 + len(fields)))
+
+    def restore(query: str) -> Sequence[Any]:
+        if not query:
+            return fresh
+        place = read_link(query)
+        return restored(place, start, fields_of(place))
+
+    results = [asked, answers, pictures, tools, problem]
     asking = {
-        "fn": told(run, (None, "", gr.Dropdown(visible=False), "")),
-        "inputs": [model, image, question, method, *fields],
-        "outputs": [asked, answers, layer, pictures, problem],
+        "fn": told(run, (None, "", "", "")),
+        "inputs": [model, image, question, method, second, view, *fields],
+        "outputs": results,
         "concurrency_id": "model",
     }
     button.click(**asking)
     question.submit(**asking)
-    layer.input(views, [asked, layer], pictures)
-    # What was answered about another scene, by another model or another profile does not stay.
-    results = [asked, answers, layer, pictures, problem]
+    shown = [view, answers, pictures, tools, problem]
+    answers.select(told(look, (KEPT, "", "", "")), [model, asked], shown)
+    box = fields[slot(REGION).start]
+    answers.edit(told(steer, (KEPT,) * 2), [asked, method], [second, box, problem]).then(**asking)
+    tools.select(told(save, ("",)), [model, asked, view], [saved, problem], concurrency_id="model")
+    # What was answered about another picture, by another model or profile does not stay.
     gallery.select(_take, None, [image, question]).then(_nothing, None, results)
+    gr.on([image.upload, image.clear], _nothing, None, results)
     model.change(_nothing, None, results)
+
+    def on_load(page: gr.Blocks, ready: str) -> None:
+        """Restore, show the page, then answer."""
+        page.load(
+            told(restore, fresh), address, [image, question, method, second, view, *fields, problem],
+            js="() => [location.search]",
+        ).then(None, js=ready).then(**asking)  # fmt: skip
+
+    return on_load
+
+
+def first_methods(start: Choice) -> tuple[str, str]:
+    """What a fresh page asks with: rve where there is a head profile for it."""
+    return ("rve", "vaf") if start.profile is not None else ("vaf", NONE)
+
+
+def box_text(box: Sequence[float], size: tuple[int, int]) -> str:
+    """A box in fractions of a picture as whole pixels, at least one wide and high."""
+    x0, y0, x1, y1 = (round(float(at) * size[n % 2]) for n, at in enumerate(box))
+    x0, y0 = min(x0, size[0] - 1), min(y0, size[1] - 1)
+    return f"{x0},{y0},{max(x1, x0 + 1)},{max(y1, y0 + 1)}"
+
+
+def restored(place: Place, start: Choice, fields: Sequence[Any]) -> Sequence[Any]:
+    """What the tab's fields become at an address.
+
+    Raises:
+        ValueError: the address is of another model, or of a picture that it does not carry.
+    """
+    if place.model and place.model != start.name:
+        raise ValueError(
+            f"the address is of the model {place.model}, and this page opened with {start.name}: "
+            "expected the same; start the explorer with that model, or load it above and ask again."
+        )
+    if place.scene is None:
+        raise ValueError(
+            "the address is of an uploaded picture, which no address carries: expected the picture; "
+            "drop it again and ask."
+        )
+    scene = scenes()[place.scene]
+    first, second = place.methods or first_methods(start), NONE
+    if len(first) == 2:
+        first, second = first[:1], first[1]
+    question = scene.text if place.question is None else place.question
+    return (scene.image, question, first[0] if first else KEPT, second, place.view, *fields)
 
 
 def _nothing() -> tuple[Any, ...]:
     """The results before the first question."""
-    return None, note("Ask, and the answers appear here."), gr.Dropdown(visible=False), "", ""
+    return None, _WAITING, "", "", ""
 
 
 def _take(event: gr.EventData) -> tuple[Any, str]:
@@ -83,126 +191,42 @@ def _take(event: gr.EventData) -> tuple[Any, str]:
     return scene.image, scene.text
 
 
-def _settings(method: gr.Dropdown) -> list[Any]:
-    """The fields of all methods, in the order of `METHODS`, the chosen one's on show."""
-    fields: list[Any] = []
-    with folded("Settings"):
-        shown = gr.HTML(_alone("rve"))
-        for name in list(METHODS)[1:]:
-            with gr.Row(elem_id=f"settings-{name}", elem_classes="rv-settings"):
-                fields += [_field(setting) for setting in settings_of(name)]
-    method.change(_alone, method, shown, queue=False)
-    return fields
-
-
-def _alone(method: str) -> str:
-    """A style sheet that hides the settings of other methods; what was written there stays."""
-    return f"<style>.rv-settings:not(#settings-{method}){{display:none}}</style>"
-
-
-def _slot(method: str) -> slice:
-    """Where a method's fields stand among those of all methods."""
-    counts = [len(settings_of(name)) for name in METHODS]  # vanilla has none
-    start = sum(counts[: list(METHODS).index(method)])
-    return slice(start, start + len(settings_of(method)))
-
-
-def _field(setting: Setting) -> Any:
-    label, hint = _NAMES.get(setting.name, setting.name), _HINTS.get(setting.name)
-    more: Any = {"label": label, "value": setting.default, "min_width": 110}
-    if setting.kind == "choice":
-        return gr.Radio(["all", "sensitive"], **more)
-    if setting.kind == "switch":
-        return gr.Checkbox(**more)
-    if setting.kind == "text" or setting.default is None:  # a number field would show 0 for none
-        return gr.Textbox(**more, max_lines=1, placeholder=hint)
-    return gr.Number(**more, precision=0 if setting.kind == "whole" else None)
-
-
-def said(asked: Asked, source: str) -> str:
-    """Both answers, to which question, and under which settings and profile."""
-    settings = ", ".join(f"{k} {v}" for k, v in asked.method.parameters.items() if k != "profile")
-    cards = (
-        answer("plain", asked.plain, "plain"),
-        answer(asked.method.name, asked.steered, "steered"),
-    )
-    profile = f", {source}" if "profile" in asked.method.parameters else ""
-    conditions = (
-        f"{asked.method.name}: {settings}{profile}. Greedy; probabilities of the first token."
-    )
-    return note(asked.question) + side_by_side(cards) + note(conditions)
-
-
-def views(asked: Asked | None, layer: str) -> str:
-    """What was enhanced and removed, and attention before and after, in one layer or in all."""
-    if asked is None:
-        return ""
-    if asked.grid is None:
-        return note(
-            "The image tokens of this family have no place in the picture: nothing to show."
+def conditions(asked: Asked, source: str) -> str:
+    """Under which settings and profile the answers were given."""
+    return note(
+        " ".join(
+            [*(_settled(column.name, column.method.parameters, source) for column in asked.columns[1:]),
+             "All answers are greedy."]
         )
-    return _enhanced(asked, asked.grid, layer) + _attention(asked, asked.grid, layer)
+    )  # fmt: skip
 
 
-def _enhanced(asked: Asked, grid: ImageGrid, layer: str) -> str:
-    if not asked.masks:
-        return ""
-    chosen = (
-        asked.masks if layer == ALL_LAYERS else {k: v for k, v in asked.masks.items() if k == layer}
+def _settled(name: str, parameters: Mapping[str, Any], source: str) -> str:
+    settings = ", ".join(f"{k} {v}" for k, v in parameters.items() if k != "profile")
+    return f"{name}: {settings}{f', {source}' if 'profile' in parameters else ''}."
+
+
+def tools_html(python: str) -> str:
+    """What can be taken away from the page."""
+    tools = (
+        ("python", "Copy as Python"),
+        ("manifest", "Save manifest"),
+        ("pdf", "Figure as PDF"),
+        ("png", "Figure as PNG"),
     )
-    if not chosen:
-        layers = format_layers(map(int, asked.masks))
-        return "<h3>Enhanced tokens</h3>" + note(
-            f"Layer {layer} is not enhanced; layers {layers} are."
-        )
-    picture, n = small(asked.image), len(chosen)
-    counts = {name: n_layers(chosen, name, grid.n_tokens) for name in ("enhanced", "removed")}
-    shown = [
-        (tinted(picture, count, grid, n), f"{name}: {_tokens(count)}")
-        for name, count in counts.items()
-    ]
-    key = (
-        f"in 1 to {n} layers ({format_layers(map(int, chosen))})"
-        if n > 1
-        else f"in layer {next(iter(chosen))}"
+    buttons = "".join(
+        f'<button type="button" data-tool="{kind}">{words}</button>' for kind, words in tools
     )
     return (
-        "<h3>Enhanced tokens</h3>"
-        + figures(
-            [(picture, "picture"), shown[0], (shown[1][0], f"{shown[1][1]}, by the denoising mask")]
-        )
-        + swatches([colour(k, n) for k in range(1, n + 1)], key)
+        f'<div class="rv-tools">{buttons}</div><details class="rv-code"><summary>The same in Python'
+        f'</summary><pre dir="ltr">{escape(python)}</pre></details>'
     )
 
 
-def _tokens(counts: np.ndarray) -> str:
-    n = int((counts > 0).sum())
-    return f"{n} token" if n == 1 else f"{n} tokens"
-
-
-def _attention(asked: Asked, grid: ImageGrid, layer: str) -> str:
-    picture = small(asked.image)
-    before, after = (
-        (x if layer == ALL_LAYERS else x[int(layer)][None]).double().mean(dim=(0, 1)).numpy()
-        for x in (asked.before, asked.after)
-    )
-    top, change = max(before.max(), after.max()), after - before
-    most = float(np.abs(change).max())
-    shown = [
-        (heated(picture, before, grid, top), f"before: {before.sum():.1%} of the attention"),
-        (heated(picture, after, grid, top), f"after: {after.sum():.1%} of the attention"),
-        (changed(picture, change, grid, most), "change"),
-    ]
-    if not most:
-        shown[2] = (picture, f"no change: {asked.method.name} edits none of this attention")
-    where = "all layers" if layer == ALL_LAYERS else f"layer {layer}"
-    return (
-        "<h3>Attention</h3>"
-        + figures(shown)
-        + scale(HEAT, "0", f"{top:.2g}", "attention to a token")
-        + (scale(CHANGE, f"−{most:.2g}", f"+{most:.2g}", "change") if most else "")
-        + note(
-            "Attention of the prompt's last token to each image token, after softmax, mean over the "
-            f"heads of {where}; not renormalised over the image: its sum is what the image gets."
-        )
-    )
+def _file(models: Models, choice: Choice, found: Asked, at: View, kind: str) -> str:
+    """A file of what is on the page, as a link that holds it."""
+    if kind == "manifest":
+        return file_link("manifest.json", manifest_of(found, models, choice).encode())
+    layers = None if at.layer is None else [at.layer]
+    figure = token_overlays(found.trace, layers=layers, title=found.question)
+    return figure_link("answers.pdf" if kind == "pdf" else "answers.png", figure)

@@ -7,13 +7,26 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from rvelens.app.asking import read_picture
-from rvelens.app.heads import Seen, ask_without, format_heads, parse_heads, see, toggled
+from rvelens.app.heads import (
+    ORDERS,
+    Seen,
+    ask_without,
+    brushed,
+    format_heads,
+    parse_heads,
+    see,
+    sorted_heads,
+    toggled,
+)
 from rvelens.app.markup import (
     answer,
     escape,
     figures,
+    head_list,
     head_map,
     head_marks,
     note,
@@ -22,7 +35,16 @@ from rvelens.app.markup import (
 )
 from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
-from rvelens.app.shared import KEPT, clickable, picture, scene_pairs, thumbnails, told
+from rvelens.app.shared import (
+    KEPT,
+    PATH,
+    clickable,
+    picture,
+    scene_pairs,
+    script,
+    thumbnails,
+    told,
+)
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair
 from rvelens.studies.cases.pictures import small
@@ -31,7 +53,7 @@ PROFILE, PAIR = "the profile", "this pair"
 N_MEASURED = 64
 
 
-def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
+def build(models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr.HTML) -> None:
     """The tab's fields and what they do; `model` is this window's choice, `start` its first one."""
     seen = gr.State(None)
     pairs = scene_pairs()
@@ -51,24 +73,30 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
             problem = gr.HTML(elem_id="heads-problem", elem_classes="rv-problem")
             with gr.Row(equal_height=True):
                 source = gr.Radio([PROFILE, PAIR], value=PROFILE, label="ARS of", min_width=180)
-                measure = gr.Button(
-                    f"Measure a profile on {N_MEASURED} scenes", size="sm", min_width=180
-                )
-            chart = clickable(
-                "head", lambda: _map(models.loaded(start), None, PROFILE), elem_id="heads-map"
+                order = gr.Radio(ORDERS, value="score", label="List by", min_width=180)
+            chart = gr.HTML(
+                lambda: _map(models.loaded(start), None, PROFILE, "score"),
+                elem_id="heads-map",
+                js_on_load=script("heads.js"),
             )
-            marks = gr.HTML()
+            marks = gr.HTML(elem_classes="rv-style")
             head = gr.Textbox(
                 label="Head on show (layer.head); a click on the map shows it", elem_id="head"
             )
             maps = gr.HTML(elem_id="head-maps")
             with gr.Row(equal_height=True):
                 chosen = gr.Textbox(
-                    label="Heads to leave out", placeholder="3.5, 4.1", elem_id="chosen", scale=2
+                    label="Heads to leave out: click them, or drag over the map",
+                    placeholder="3.5, 4.1",
+                    elem_id="chosen",
+                    scale=3,
+                    **PATH,
                 )
-                adds = gr.Checkbox(label="a click adds or removes", value=True, min_width=220)
-            without = gr.Button("Ask without these heads", elem_id="without")
+                clear = gr.Button("Clear", elem_id="clear", scale=1, min_width=90)
+            adds = gr.Checkbox(label="A click on a head adds or removes it", value=True)
+            without = gr.Button("Ask without these heads", elem_id="without", variant="primary")
             answers = gr.HTML(elem_id="heads-answers")
+            measure = gr.Button(f"Measure a profile on {N_MEASURED} scenes", size="sm")
 
     def look(choice: Choice, path: str | None, text: str, other: str, shown: str) -> Sequence[Any]:
         found = _see(models, choice, path, text, other)
@@ -78,7 +106,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
         choice: Choice, found: Seen | None, path: str | None, text: str, other: str, listed: str,
         add: bool, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
-        if found is None:
+        if found is None or found.texts != (text, other):
             found = _see(models, choice, path, text, other)
         shape = found.scores.shape
         listed = toggled(listed, event.value, *shape) if add else listed
@@ -89,6 +117,25 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
             head_maps(found, event.value),
             _marks(event.value, listed, shape),
         )
+
+    def brush(choice: Choice, listed: str, shown: str, event: gr.EventData) -> Sequence[Any]:
+        m = models.loaded(choice).model
+        shape = (m.n_layers, m.n_heads)
+        listed = brushed(listed, str(event.first), str(event.last), *shape)
+        return listed, _marks(shown, listed, shape)
+
+    def first_look(
+        choice: Choice, found: Seen | None, path: str | None, text: str, other: str, listed: str,
+        event: gr.EventData,
+    ) -> Sequence[Any]:  # fmt: skip
+        """The most sensitive head, where a person comes to the tab and looked at none."""
+        profile = choice.profile
+        if event.value != "heads" or found is not None or profile is None or profile.mean is None:
+            return (KEPT,) * 4
+        found = _see(models, choice, path, text, other)
+        ((layer, head), *_) = sorted_heads(_numbers(profile.mean), "score")
+        shown = f"{layer}.{head}"
+        return found, shown, head_maps(found, shown), _marks(shown, listed, found.scores.shape)
 
     def mask(choice: Choice, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
         loaded, shown = models.loaded(choice), read_picture(path)
@@ -108,23 +155,44 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
         return ("".join(cards),)
 
     def remeasure(choice: Choice) -> Sequence[Any]:
-        return (models.measure(choice, contrastive_pairs("validation", N_MEASURED)),)
+        code = f'contrastive_pairs("validation", {N_MEASURED})'
+        pairs = contrastive_pairs("validation", N_MEASURED)
+        return (models.measure(choice, pairs, code),)
 
-    def show_map(choice: Choice, found: Seen | None, by: str) -> Sequence[Any]:
-        return (_map(models.loaded(choice), found, by),)
+    def show_map(choice: Choice, found: Seen | None, by: str, listed: str) -> Sequence[Any]:
+        return (_map(models.loaded(choice), found, by, listed),)
 
     def show_marks(choice: Choice, shown: str, listed: str) -> Sequence[Any]:
         m = models.loaded(choice).model
         return (_marks(shown, listed, (m.n_layers, m.n_heads)),)
 
+    def renewed(choice: Choice) -> Sequence[Any]:
+        """The tab as it is at another model or profile."""
+        chart_html = _map(models.loaded(choice), None, PROFILE, ORDERS[0])
+        return (None, chart_html, PROFILE, ORDERS[0], *[""] * 5)
+
     pair = [model, image, question, contrastive]
     queue: Any = {"concurrency_id": "model"}
-    drawn = {"inputs": [model, seen, source], "outputs": [chart, problem]}
+    drawn = {"inputs": [model, seen, source, order], "outputs": [chart, problem]}
     button.click(told(look, (None, "")), [*pair, head], [seen, maps, problem], **queue)
     chart.select(
         told(click, (None, KEPT, KEPT, "", KEPT)), [model, seen, *pair[1:], chosen, adds],
         [seen, head, chosen, maps, marks, problem], **queue,
     )  # fmt: skip
+    chart.edit(told(brush, (KEPT, KEPT)), [model, chosen, head], [chosen, marks, problem], **queue)
+    clear.click(told(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
+    clear.click(lambda: ("", ""), None, [chosen, answers])
+    tabs.select(
+        told(first_look, (KEPT,) * 4), [model, seen, *pair[1:], chosen],
+        [seen, head, maps, marks, problem], **queue,
+    )  # fmt: skip
+    order.input(told(show_map, ("",)), **drawn)
+    gr.on(
+        [image.upload, image.clear],
+        lambda: (None, "", "", ""),
+        None,
+        [seen, maps, answers, problem],
+    )
     seen.change(show_map, drawn["inputs"], chart)
     head.submit(told(lambda s, h: (head_maps(s, h),), ("",)), [seen, head], [maps, problem])
     chosen.blur(told(show_marks, ("",)), [model, head, chosen], [marks, problem])
@@ -133,8 +201,8 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> None:
     measure.click(told(remeasure, (KEPT,)), model, [model, problem], **queue)
     gallery.select(_take, None, [image, question, contrastive, seen, maps, answers, problem])
     model.change(
-        told(lambda c: (None, _map(models.loaded(c), None, PROFILE), PROFILE, *[""] * 5), (KEPT,) * 8),
-        model, [seen, chart, source, maps, chosen, head, marks, answers, problem], **queue,
+        told(renewed, (KEPT,) * 9),
+        model, [seen, chart, source, order, maps, chosen, head, marks, answers, problem], **queue,
     )  # fmt: skip
 
 
@@ -158,18 +226,26 @@ def _marks(shown: str, listed: str, shape: Sequence[int]) -> str:
     )
 
 
-def _map(loaded: Loaded, seen: Seen | None, by: str) -> str:
-    """The map of the profile's ARS or of this pair's."""
+def _numbers(scores: Float[Tensor, "layer head"]) -> Float[np.ndarray, "layer head"]:
+    return scores.float().cpu().numpy()
+
+
+def _map(loaded: Loaded, seen: Seen | None, by: str, order: str) -> str:
+    """The map and the list of the profile's ARS or of this pair's."""
     if by == PAIR:
         if seen is None:
             return note("Look at the pair first: its ARS is then shown here.")
-        return head_map(seen.scores.numpy())
+        return _drawn(_numbers(seen.scores), order)
     if loaded.profile is None or loaded.profile.mean is None:
         why = "no head profile" if loaded.profile is None else "a ranking without scores"
         return note(
             f"{loaded.model.name} has {why}: measure one here, or look at a pair and show its ARS."
         )
-    return head_map(loaded.profile.mean.float().cpu().numpy())
+    return _drawn(_numbers(loaded.profile.mean), order)
+
+
+def _drawn(scores: Float[np.ndarray, "layer head"], order: str) -> str:
+    return head_map(scores) + head_list(scores, sorted_heads(scores, order))
 
 
 def head_maps(seen: Seen | None, head: str) -> str:

@@ -10,20 +10,34 @@ from typing import Any
 import gradio as gr
 
 from rvelens.app.asking import read_picture
+from rvelens.app.examples import example_pairs
 from rvelens.app.markup import escape, note
-from rvelens.app.shared import KEPT, PATH, told
+from rvelens.app.recent import (
+    EXAMPLE,
+    Paths,
+    chosen_paths,
+    recent_html,
+    remember,
+    remembered_by_browser,
+)
+from rvelens.app.shared import KEPT, PATH, clickable, told
 from rvelens.files.atomic import one_line
 from rvelens.files.paths import below
 from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewed
 from rvelens.studies.cases.pictures import small, to_data_uri
 
 
-def build() -> None:
-    """The tab's fields and what they do."""
-    at = gr.State("")
+def build(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
+    """The tab's fields and what they do; it opens with an example, made in the folder `examples`."""
+    at, own, kept = gr.State(""), gr.State(None), remembered_by_browser("pairs")
+    offered = clickable("recent", recent_html([]), elem_id="pairs-recent")
     with gr.Row(equal_height=True):
         path = gr.Textbox(
-            label="File of pairs (rvelens pairs make -o)", elem_id="pairs-file", scale=3, **PATH
+            EXAMPLE,
+            label="File of pairs (rvelens pairs make -o)",
+            elem_id="pairs-file",
+            scale=3,
+            **PATH,
         )
         images = gr.Textbox(
             label="Folder of their pictures", elem_id="pairs-images", scale=3, **PATH
@@ -42,14 +56,31 @@ def build() -> None:
             forth = gr.Button("Next", size="sm", elem_id="pairs-next", min_width=90)
             open_one = gr.Button("Next undecided", size="sm", min_width=90)
 
-    def start(file: str, folder: str) -> Sequence[Any]:
-        rows = _rows(file)
-        _folder(folder)
-        waiting = pending(rows)
-        return (*_show(rows, folder, (waiting or rows)[0]), gr.Column(visible=True))
+    def start(file: str, folder: str, last: Any) -> Sequence[Any]:
+        is_example = file.strip() == EXAMPLE
+        real = example_pairs(examples) if is_example else Path(file.strip()).expanduser()
+        pictures = str(real.parent) if is_example else folder
+        rows = _rows("" if not file.strip() else str(real))
+        _folder(pictures)
+        waiting, paths = pending(rows), remember(last, file, folder)
+        return (
+            *_show(rows, pictures, (waiting or rows)[0]), gr.Column(visible=True),
+            (str(real), pictures), paths, recent_html(paths),
+        )  # fmt: skip
+
+    def first_look(file: str, folder: str, last: Any, shown: str, event: gr.EventData) -> Any:
+        """The example, where a person comes to the tab and nothing is open."""
+        if event.value != "pairs" or shown or file.strip() != EXAMPLE:
+            return (KEPT,) * 7
+        return start(file, folder, last)
+
+    def take(last: Any, event: gr.EventData) -> Sequence[Any]:
+        file, folder = chosen_paths(event.value)
+        return (file, folder, *start(file, folder, last))
 
     def deciding(decision: str) -> Callable[..., Sequence[Any]]:
-        def on_click(file: str, folder: str, here: str, words: str) -> Sequence[Any]:
+        def on_click(paths: Paths | None, here: str, words: str) -> Sequence[Any]:
+            file, folder = paths or ("", "")
             decide(file.strip(), here, decision, words.strip() if decision == "edit" else None)
             rows = _rows(file)
             return _show(rows, folder, next_undecided(rows, here))
@@ -57,29 +88,28 @@ def build() -> None:
         return on_click
 
     def moving(step: Callable[[list[Row], str], Row]) -> Callable[..., Sequence[Any]]:
-        def on_click(file: str, folder: str, here: str) -> Sequence[Any]:
+        def on_click(paths: Paths | None, here: str) -> Sequence[Any]:
+            file, folder = paths or ("", "")
             rows = _rows(file)
             return _show(rows, folder, step(rows, here))
 
         return on_click
 
     shown = [at, card, text]
-    gr.on(
-        [button.click, images.submit],
-        told(start, ("", "", "", gr.Column(visible=False))),
-        [path, images],
-        [*shown, opened, problem],
-    )
+    closed = ("", "", "", gr.update(visible=False), None, KEPT, KEPT)
+    everything = [*shown, opened, own, kept, offered, problem]
+    gr.on([button.click, images.submit], told(start, closed), [path, images, kept], everything)
+    tabs.select(told(first_look, closed), [path, images, kept, at], everything)
+    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [path, images, *everything])
+    page.load(recent_html, kept, offered)
     for one, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
-        one.click(
-            told(deciding(decision), (KEPT,) * 3), [path, images, at, text], [*shown, problem]
-        )
+        one.click(told(deciding(decision), (KEPT,) * 3), [own, at, text], [*shown, problem])
     for one, step in (
         (back, lambda rows, here: neighbour(rows, here, -1)),
         (forth, lambda rows, here: neighbour(rows, here, 1)),
         (open_one, next_undecided),
     ):
-        one.click(told(moving(step), (KEPT,) * 3), [path, images, at], [*shown, problem])
+        one.click(told(moving(step), (KEPT,) * 3), [own, at], [*shown, problem])
 
 
 def _rows(file: str) -> list[Row]:

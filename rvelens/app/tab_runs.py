@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from rvelens.app.asking import look, tokens_by_layer
 from rvelens.app.chart import chart
+from rvelens.app.examples import example_run
 from rvelens.app.markup import note, report_tables, swatches
 from rvelens.app.models import Choice, Loaded, Models
+from rvelens.app.recent import (
+    EXAMPLE,
+    chosen_paths,
+    nearby_runs,
+    recent_html,
+    remember,
+    remembered_by_browser,
+)
 from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
-from rvelens.app.shared import KEPT, PATH, told
+from rvelens.app.shared import KEPT, PATH, clickable, told
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
@@ -22,11 +32,13 @@ from rvelens.studies.cases.pictures import Pictures, colour, draw_cases, small, 
 PAGE = 6
 
 
-def build(models: Models, model: gr.State) -> None:
-    """The tab's fields and what they do."""
-    run, shown = gr.State(None), gr.State(PAGE)
+def build(models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
+    """The tab's fields and what they do; it opens with an example, made in the folder `examples`."""
+    run, shown, kept = gr.State(None), gr.State(PAGE), remembered_by_browser("runs")
+    offered = clickable("recent", recent_html([]), elem_id="run-recent")
     with gr.Row(equal_height=True):
         folder = gr.Textbox(
+            EXAMPLE,
             label="Folder of the run (--out of rvelens eval)",
             elem_id="run-folder",
             scale=3,
@@ -58,14 +70,29 @@ def build(models: Models, model: gr.State) -> None:
         cases = gr.HTML(elem_id="run-cases")
         more = gr.Button("Show more", size="sm", visible=False, elem_id="run-more")
 
-    def open_(path: str, files: str) -> Sequence[Any]:
-        found = open_run(path, files)
+    def open_(path: str, files: str, last: Any) -> Sequence[Any]:
+        is_example = path.strip() == EXAMPLE
+        found = open_run(str(example_run(models, examples)) if is_example else path, files)
+        paths = remember(last, path, files)
         names, others = found.benchmarks, found.methods[1:]
         first = names[0] if names else None
         return (
             found, gr.Column(visible=True), gr.Dropdown(names, value=first),
             gr.Dropdown(others, value=others[0] if others else None),
+            paths, recent_html(paths, nearby_runs()),
         )  # fmt: skip
+
+    def first_look(
+        path: str, files: str, last: Any, found: Run | None, event: gr.EventData
+    ) -> Sequence[Any]:
+        """The example, where a person comes to the tab and nothing is open."""
+        if event.value != "runs" or found is not None or path.strip() != EXAMPLE:
+            return (KEPT,) * 6
+        return open_(path, files, last)
+
+    def take(last: Any, event: gr.EventData) -> Sequence[Any]:
+        path, files = chosen_paths(event.value)
+        return (path, files, *open_(path, files, last))
 
     def figures(found: Run | None, name: str | None) -> tuple[str, str]:
         if found is None or name is None:
@@ -109,12 +136,15 @@ def build(models: Models, model: gr.State) -> None:
     wanted = [model, run, benchmark, method, direction, group, search]
     listed = [shown, cases, more, group, problem]
     queue: Any = {"concurrency_id": "model"}
-    none = (PAGE, "", gr.Button(visible=False), KEPT)
-    gr.on(
-        [button.click, folder.submit],
-        told(open_, (None, gr.Column(visible=False), gr.Dropdown([]), gr.Dropdown([]))),
-        [folder, data], [run, opened, benchmark, method, problem],
-    )  # fmt: skip
+    none = (PAGE, "", gr.update(visible=False), KEPT)
+    # Updates, not components: these would be built here, at the foot of the page.
+    empty = gr.update(choices=[], value=None)
+    closed = (None, gr.update(visible=False), empty, empty, KEPT, KEPT)
+    everything = [run, opened, benchmark, method, kept, offered, problem]
+    gr.on([button.click, folder.submit], told(open_, closed), [folder, data, kept], everything)
+    tabs.select(told(first_look, closed), [folder, data, kept, run], everything)
+    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [folder, data, *everything])
+    page.load(lambda last: recent_html(last, nearby_runs()), kept, offered)
     gr.on(
         [run.change, benchmark.input],
         told(figures, ("", "")), [run, benchmark], [plot, tables, problem],

@@ -135,16 +135,11 @@ def ask_command(
             f"a question is {question!r}: expected a sentence; pass a non-empty string."
         )
     # Below what is refused at once, since they bring along what only answering needs.
-    from rvelens.cli.steering import (
-        answer_question,
-        draw,
-        parse_region,
-        region_method,
-        same_wording,
-    )
+    from rvelens.cli.steering import answer_question, draw, same_wording
     from rvelens.evaluate.answering import Decoding
     from rvelens.evaluate.intervention import Intervention
     from rvelens.interventions.methods import check_parameters, make_method
+    from rvelens.interventions.region import parse_region, region_method
 
     box = None if region is None else parse_region(region, size)
     steer = ranking = None

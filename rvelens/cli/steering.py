@@ -1,4 +1,4 @@
-"""What `rvelens ask` does with a method: a region as one, answers under it, a picture of it."""
+"""What `rvelens ask` does with a method: answers under it, and a picture of it."""
 
 from __future__ import annotations
 
@@ -10,63 +10,13 @@ from typing import Any
 import torch
 
 from rvelens.evaluate.answering import Decoding, answer_logits
-from rvelens.heads.layers import format_layers, parse_layers
-from rvelens.hooks import mask_recording_hooks, region_hooks
+from rvelens.heads.layers import parse_layers
+from rvelens.hooks import mask_recording_hooks
 from rvelens.hooks.enhanced import Masks
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.yes_no import yes_no_probabilities
-from rvelens.tokens.grid import Box, ImageGrid
-
-
-def parse_region(text: str, size: tuple[int, int]) -> Box:
-    """A rectangle in an image of that width and height, from "x0,y0,x1,y1" in pixels.
-
-    Raises:
-        ValueError: not four numbers, an empty rectangle, or one that is not within the image.
-    """
-    try:
-        x0, y0, x1, y1 = (float(number) for number in text.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"region {text!r}: expected four numbers, X0,Y0,X1,Y1 in pixels of the image; correct it."
-        ) from error
-    if not (0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]):
-        raise ValueError(
-            f"region {text!r} in an image of {size[0]} x {size[1]} pixels: expected 0 <= X0 < X1 "
-            f"<= {size[0]} and 0 <= Y0 < Y1 <= {size[1]}; correct it."
-        )
-    return x0, y0, x1, y1
-
-
-def region_method(
-    model: HookedLVLM,
-    grid: ImageGrid,
-    box: Box,
-    size: tuple[int, int],
-    layers: str = "preset",
-    beta: float = 1.0,
-) -> Method:
-    """The oracle: every head's scores of the tokens in a rectangle raised, as RVE would.
-
-    Raises:
-        ValueError: a rectangle that no image token sees, or settings outside their range.
-    """
-    chosen = parse_layers(layers, None, model.n_layers)
-    inside = torch.from_numpy(grid.tokens_in([box], size))[None]
-    if not bool(inside.any()):
-        raise ValueError(
-            f"no image token sees the region {','.join(f'{x:g}' for x in box)}, which the "
-            "processor crops away: expected a region within the crop; choose one nearer to the "
-            "middle."
-        )
-    parameters = {
-        "layers": format_layers(chosen),
-        "beta": beta,
-        "region": list(box),
-        "tokens": int(inside.sum()),
-    }
-    return Method("region", parameters, tuple(region_hooks(inside, chosen, beta)))
+from rvelens.tokens.grid import ImageGrid
 
 
 def same_wording(decoding: Decoding, asked: Mapping[str, Any]) -> Decoding:

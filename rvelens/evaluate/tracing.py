@@ -19,6 +19,7 @@ def trace_methods(
     image: ImageLike,
     question: str,
     decoding: Decoding | None = None,
+    image_name: str | None = None,
 ) -> Trace:
     """The answers under several methods token by token, as `HookedLVLM.trace` gives them for hooks.
 
@@ -30,6 +31,8 @@ def trace_methods(
         image: a path or PIL image.
         question: one question.
         decoding: prompt, suffix, length (32 tokens where it says nothing) and seed.
+        image_name: name of the image, from which VCD's noise follows; by default a digest of its
+            pixels.
 
     Raises:
         ValueError: no methods, hooks that are on, or as `HookedLVLM.prepare` raises.
@@ -41,9 +44,10 @@ def trace_methods(
     loaded = load_image(image)
     asked = f"{question} {decoding.suffix}".strip()
     inputs = model.prepare(loaded, asked, decoding.prompt)
+    names = None if image_name is None else [image_name]
     answers = []
     for name, method in methods.items():
-        contrast = contrast_of(model, method, [loaded], [asked], None, decoding, inputs)
+        contrast = contrast_of(model, method, [loaded], [asked], names, decoding, inputs)
         processors = [] if contrast is None else [contrast]
         with query_rows(model, method.query_rows), model.hooks(method.hooks):
             length = decoding.max_new_tokens or 32

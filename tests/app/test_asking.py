@@ -7,10 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from rvelens.app.asking import MOST_PIXELS, Setting, ask, given, read_picture, settings_of
+from rvelens.app.asking import MOST_PIXELS, ask, read_picture
+from rvelens.app.enhanced import enhanced
+from rvelens.app.fields import wanted_of
 from rvelens.app.models import Loaded, Models
+from rvelens.app.settings import CHOICES, REGION, Setting, given, settings_of
 from rvelens.app.shared import scenes
-from rvelens.app.tab_ask import ALL_LAYERS, views
+from rvelens.app.tab_ask import box_text
+from rvelens.app.viewer import View, viewer
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.answering import answer
 from rvelens.hooks import ars_caching_hooks
@@ -22,48 +26,93 @@ def loaded():
     return Models().get("rvelens/tiny")
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(METHODS)[1:])
 def test_answers_are_those_of_the_evaluation(loaded, method):
     scene = scenes()[2]
-    found = ask(loaded, scene.image, scene.text, method, {})
-    for name, said in (("vanilla", found.plain), (method, found.steered)):
+    found = ask(loaded, scene.image, scene.text, {method: {}})
+    assert [column.name for column in found.columns] == ["plain", method]
+    for name, column in zip(("vanilla", method), found.columns, strict=True):
         made = make_method(name, loaded.model, loaded.profile)
         ((text, margin),) = answer(loaded.model, made, [scene.image], [scene.text], ["picture"])
-        assert said.text == text
-        assert margin == pytest.approx(np.log(said.yes / said.no), abs=1e-4)
-    assert 0 < found.plain.yes + found.plain.no <= 1 + 1e-6
+        assert column.said.text == column.traced.text == text
+        assert margin == pytest.approx(np.log(column.said.yes / column.said.no), abs=1e-4)
+    assert 0 < found.columns[0].said.yes + found.columns[0].said.no <= 1 + 1e-6
 
 
-def test_attention_before_and_after_is_of_the_last_token(loaded):
+def test_attention_of_the_first_token_is_of_the_prompts_last_row(loaded):
     scene, model = scenes()[2], loaded.model
-    found = ask(loaded, scene.image, scene.text, "rve", {"layers": "4", "beta": 2.0})
+    found = ask(loaded, scene.image, scene.text, {"rve": {"layers": "4", "beta": 2.0}})
+    before, after = (column.traced.attention[0] for column in found.columns)
     cache = {}
     with torch.no_grad(), model.hooks(ars_caching_hooks(range(model.n_layers), cache)):
         model(**model.prepare(scene.image, scene.text))
     plain = torch.stack([cache[n][0] for n in range(model.n_layers)])
-    assert torch.allclose(found.before, plain, atol=1e-6)
-    changed = (found.after - found.before).abs().amax(dim=(1, 2)) > 1e-6
+    assert torch.allclose(before, plain, atol=1e-6)
+    changed = (after - before).abs().amax(dim=(1, 2)) > 1e-6
     assert changed.tolist() == [False] * 4 + [True] * 2  # layer 5 sees what layer 4 made
-    assert list(found.masks) == ["4"]
-    enhanced, removed = (set(found.masks["4"][name]) for name in ("enhanced", "removed"))
-    assert enhanced
-    assert not enhanced & removed
+    masks = found.columns[1].masks
+    assert list(masks) == ["4"]
+    marked, removed = (set(masks["4"][name]) for name in ("enhanced", "removed"))
+    assert marked
+    assert not marked & removed
 
 
-def test_methods_without_masks_have_none(loaded):
+def test_two_methods_stand_beside_the_plain_model(loaded):
     scene = scenes()[0]
-    assert ask(loaded, scene.image, scene.text, "vaf", {}).masks == {}
+    found = ask(loaded, scene.image, scene.text, {"vaf": {}, "rve": {}})
+    assert [column.name for column in found.columns] == ["plain", "vaf", "rve"]
+    assert [bool(column.masks) for column in found.columns] == [False, False, True]
+    with pytest.raises(ValueError, match=r"both methods are rve: expected two different ones"):
+        wanted_of("rve", "rve", [])
+
+
+def test_a_region_raises_the_scores_of_its_tokens(loaded):
+    """A literal reference: the tokens whose patch of 12 pixels has its middle in the box."""
+    scene = scenes()[2]
+    wanted = {REGION: {"box": "48,72,72,96", "layers": "3", "beta": 2.0}}
+    found = ask(loaded, scene.image, scene.text, wanted)
+    cache = {}
+    with (
+        torch.no_grad(),
+        loaded.model.hooks(
+            [("blocks.3.attn.hook_attn_scores", lambda x, hook: cache.update(x=x.clone()))]
+        ),
+    ):
+        loaded.model(**loaded.model.prepare(scene.image, scene.text))
+    ((_, tokens),) = [(0, loaded.model.token_map(loaded.model.prepare(scene.image, scene.text)))]
+    scores = cache["x"][0, :, -1]
+    keys = tokens.image_keys(scores.shape[-1], scores.device)[0].nonzero().flatten()
+    for row in (6, 7):
+        for column in (4, 5):
+            key = keys[8 * row + column]
+            scores[:, key] += 2.0 * scores[:, key].abs()
+    steered = found.columns[1].traced.attention[0, 3]
+    assert torch.allclose(steered, scores.softmax(-1)[:, keys], atol=1e-5)
+    assert found.columns[1].method.parameters["tokens"] == 4
+
+
+def test_a_region_without_a_box_is_refused(loaded):
+    scene = scenes()[0]
+    with pytest.raises(ValueError, match=r"no box is given for the region: expected x0,y0,x1,y1"):
+        ask(loaded, scene.image, scene.text, {REGION: {}})
+    with pytest.raises(ValueError, match=r"region '5,5,2,9' in an image of 96 x 96 pixels"):
+        ask(loaded, scene.image, scene.text, {REGION: {"box": "5,5,2,9"}})
+
+
+def test_a_drawn_box_is_whole_pixels_inside_the_picture():
+    assert box_text([0.25, 0.5, 0.5, 1.0], (96, 40)) == "24,20,48,40"
+    assert box_text([0.999, 0.0, 1.0, 0.001], (10, 10)) == "9,0,10,1"
 
 
 def test_mistakes_are_told_in_the_librarys_own_words(loaded):
     scene = scenes()[0]
-    with pytest.raises(ValueError, match=r"a question is '  ': expected a sentence"):
-        ask(loaded, scene.image, "  ", "rve", {})
+    with pytest.raises(ValueError, match=r"a question is '': expected a sentence"):
+        ask(loaded, scene.image, "  ", {"rve": {}})
     with pytest.raises(ValueError, match=r"layers '3-99': expected layers from 0 to 5"):
-        ask(loaded, scene.image, scene.text, "rve", {"layers": "3-99"})
+        ask(loaded, scene.image, scene.text, {"rve": {"layers": "3-99"}})
     bare = Loaded(loaded.model, None, "")
     with pytest.raises(ValueError, match=r"method 'rve' without a head profile"):
-        ask(bare, scene.image, scene.text, "rve", {})
+        ask(bare, scene.image, scene.text, {"rve": {}})
 
 
 def test_a_forms_values_become_parameters():
@@ -79,6 +128,8 @@ def test_a_forms_values_become_parameters():
     }  # fmt: skip
     assert given([Setting("layers", "text", "preset")], ["  "]) == {}
     assert settings_of("vanilla") == []
+    assert [s.name for s in settings_of(REGION)] == ["box", "layers", "beta"]
+    assert [len(settings_of(name)) > 0 for name in CHOICES] == [True] * len(CHOICES)
     with pytest.raises(ValueError, match=r"k='2.5': expected a whole number"):
         given(settings, ["", "2.5", *values[2:]])
 
@@ -118,8 +169,9 @@ def test_pictures_of_every_kind_are_asked_about(loaded, size, tmp_path):
     for name in ("deep.png", "moving.gif", "clear.png"):
         shown = read_picture(tmp_path / name)
         assert shown.mode == "RGB"
-        found = ask(loaded, shown, scenes()[0].text, "rve", {}, max_new_tokens=1)
-        assert views(found, ALL_LAYERS).count("<img") == 6
+        found = ask(loaded, shown, scenes()[0].text, {"rve": {}}, max_new_tokens=1)
+        assert viewer(found, View(), "").count("<img") == 2
+        assert enhanced(found, View()).count("<img") == 3
     assert read_picture(tmp_path / "deep.png").getpixel((0, 0)) == (156, 156, 156)
 
 

@@ -1,42 +1,34 @@
-"""The explorer in a real Chromium: each tab's main path, mistakes, and nothing fetched elsewhere.
-
-`RVELENS_SCREENSHOTS` names a folder that screenshots are kept in; `RVELENS_CHROMIUM` a browser.
-"""
+"""The explorer in a real Chromium: each tab's main path, mistakes, and nothing fetched elsewhere."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from browsing import MARKS, arrive, ask, field, keep, panel, put, scene
+from playwright.sync_api import expect
 
 import rvelens
-from rvelens.app.page import served
 from rvelens.app.shared import scene_pairs, scenes
-from rvelens.benchmarks import load_benchmark
-from rvelens.evaluate import evaluate
-from rvelens.interventions.methods import make_method
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = os.environ.get("RVELENS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-PATIENCE = 60_000
-expect.set_options(timeout=PATIENCE)
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no Chromium on this machine: install one (apt-get install chromium) or name it in "
-        "RVELENS_CHROMIUM",
-    ),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = MARKS
+# What each tab shows without a click.
+FILLED = {
+    "Ask": "#ask-pictures figure",
+    "Heads": "#head-maps figure",
+    "Pairs": "#pairs-card img",
+    "Runs": "#run-cases img",
+}
 STICKING_OUT = """e => [...e.querySelectorAll('.rv-answer, figure, .rv-map, button, .block')]
   .filter(x => x.getBoundingClientRect().right > innerWidth + 1).map(x => x.className)"""
+# Checkboxes whose label is cut off, and rows of pictures of which some are wider than others.
+UNLABELLED = """[...document.querySelectorAll('label:has(> [type=checkbox]) > span')]
+  .filter(x => x.checkVisibility() && x.clientWidth < 20).map(x => x.textContent)"""
+UNEQUAL = """[...document.querySelectorAll('.rv-figures, .pictures')]
+  .map(row => [...row.children].map(x => Math.round(x.getBoundingClientRect().width)))
+  .filter(widths => new Set(widths).size > 1)"""
 # Types into each field the moment a person could, and opens whatever hides the next one.
 HASTY = """const fields = ['ask-question', 'model', 'settings-rve', 'pair-contrastive',
   'pairs-file', 'run-folder'];
@@ -58,107 +50,6 @@ const all = {subtree: true, childList: true,
 const watch = new MutationObserver(() => fields.length ? step(false) : watch.disconnect());
 watch.observe(document, all);
 const tick = setInterval(() => fields.length ? step(true) : clearInterval(tick), 50);"""
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def folder(models, tmp_path_factory):
-    """A run, a file of pairs with pictures, and files that are no images."""
-    folder = tmp_path_factory.mktemp("browser")
-    loaded = models.get("rvelens/tiny")
-    made = [make_method(name, loaded.model, loaded.profile) for name in ("vanilla", "rve")]
-    benchmark = load_benchmark("action-scenes", n=40)
-    evaluate(loaded.model, [benchmark], made, folder / "run", batch_size=20)
-    rows = []
-    for n, pair in enumerate(scene_pairs()[:3]):
-        pair.image.save(folder / f"{n}.png")
-        texts = {"question": pair.question, "contrastive": pair.contrastive}
-        rows.append({"id": f"pair-{n}", "image": f"{n}.png", **texts})
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "text.png").write_text("no image")
-    Image.fromarray(np.zeros((7500, 8000), dtype=np.uint8)).save(folder / "large.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(models):
-    with served(models, models.choose("rvelens/tiny")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, address, request):
-    """A fresh page; a request to anywhere else, or an error of the page's own, fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    elsewhere, errors = [], []
-    page.on(
-        "request",
-        lambda r: (
-            None
-            if r.url.startswith((address.partition("?")[0], "data:", "blob:"))
-            else elsewhere.append(r.url)
-        ),
-    )
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    arrive(page, address)
-    yield page
-    keep(page, request.node.name)
-    context.close()
-    assert elsewhere == []
-    assert errors == []
-
-
-def arrive(page, address):
-    """Open the page and wait until nothing is under way on it."""
-    page.set_default_timeout(PATIENCE)
-    page.goto(address)
-    page.locator("html[data-rv-ready]").wait_for()
-    page.locator(".rv-map button").first.wait_for(state="attached")  # the load events' work
-    expect(page.locator("#about")).to_contain_text("layers")
-
-
-def keep(page, name):
-    """A screenshot, where some are wanted."""
-    folder = os.environ.get("RVELENS_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-def field(page, name):
-    return page.locator(f"#{name} :is(textarea, input)").first
-
-
-def put(page, name, text):
-    """Type into a field, once it has no other work to show."""
-    field(page, name).fill(text)
-    expect(field(page, name)).to_have_value(text)
-
-
-def panel(page, name):
-    page.get_by_role("tab", name=name).click()
-    expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
-    return page.locator("[role=tabpanel]:visible")
-
-
-def scene(page, n, name, text):
-    """Choose a scene, and wait until its question and its picture are there."""
-    page.locator(f'[role=tabpanel]:visible [data-scene="{n}"]').click()
-    expect(field(page, name)).to_have_value(text)
-    expect(page.locator("[role=tabpanel]:visible .rv-picture img").first).to_be_visible()
-
-
-def ask(page):
-    page.locator("#ask").click()
 
 
 def test_nothing_typed_is_lost(browser, address):
@@ -174,20 +65,6 @@ def test_nothing_typed_is_lost(browser, address):
     page.context.close()
 
 
-def test_ask(page):
-    scene(page, 2, "ask-question", scenes()[2].text)
-    ask(page)
-    answers = page.locator("#ask-answers .rv-answer")
-    expect(answers).to_have_count(2)
-    expect(answers.nth(1)).to_contain_text("rve")
-    expect(page.locator("#ask-pictures figure")).to_have_count(6)
-    expect(page.locator("#ask-pictures")).to_contain_text("in 1 to 3 layers (3-5)")
-    page.get_by_label("Layer", exact=True).click()
-    page.get_by_role("option", name="4", exact=True).click()
-    expect(page.locator("#ask-pictures")).to_contain_text("in layer 4")
-    expect(page.locator("#ask-pictures")).to_contain_text("mean over the heads of layer 4")
-
-
 def test_settings_reach_the_method(page):
     scene(page, 0, "ask-question", scenes()[0].text)
     page.get_by_role("button", name="Settings").click()
@@ -201,6 +78,8 @@ def test_settings_reach_the_method(page):
     page.get_by_role("option", name="vcd").click()
     ask(page)
     expect(page.locator("#ask-answers")).to_contain_text("vcd: alpha 1.0, beta 0.1, step 500")
+    expect(page.locator("#settings-vcd")).to_be_visible()
+    expect(page.locator("#settings-rve")).to_be_hidden()
     expect(page.locator("#ask-problem .rv-message")).to_have_count(0)
 
 
@@ -227,7 +106,7 @@ def test_mistakes_are_told_and_the_page_goes_on(page, folder):
     expect(problem).to_contain_text("expected a sentence")
     put(page, "ask-question", "<img src=x onerror=alert(1)> ${1+1} {{value}}?")
     ask(page)
-    expect(page.locator("#ask-answers .rv-answer")).to_have_count(2)
+    expect(page.locator("#ask-answers .rv-answer")).to_have_count(3)
     expect(problem.locator(".rv-message")).to_have_count(0)
 
 
@@ -244,10 +123,9 @@ def test_a_model_that_fails_to_load_leaves_the_old_one(page, folder):
 
 
 def test_another_model_leaves_nothing_of_the_old_one(page):
-    ask(page)
-    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    expect(page.locator("#ask-pictures figure")).to_have_count(3)
     panel(page, "Heads")
-    page.locator('[data-head="3.5"]').click()
+    page.locator('.rv-map [data-head="3.5"]').click()
     expect(field(page, "chosen")).to_have_value("3.5")
     page.locator("#without").click()
     expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
@@ -255,7 +133,11 @@ def test_another_model_leaves_nothing_of_the_old_one(page):
     put(page, "model", str(Path(rvelens.__file__).parent / "assets/tiny"))
     page.locator("#load").click()
     expect(page.locator("#about")).to_contain_text("no head profile yet")
-    for gone in ("#heads-answers .rv-answer", "#head-maps figure", ".rv-map button"):
+    for gone in (
+        "#heads-answers .rv-answer",
+        "#head-maps figure",
+        ".rv-map button, .rv-list button",
+    ):
         expect(page.locator(gone)).to_have_count(0)
     expect(field(page, "chosen")).to_have_value("")
     panel(page, "Ask")
@@ -267,21 +149,32 @@ def test_another_model_leaves_nothing_of_the_old_one(page):
 def test_heads(page):
     panel(page, "Heads")
     expect(page.locator(".rv-map button")).to_have_count(6 * 12)
+    expect(page.locator("#head-maps figure")).to_have_count(3)  # the most sensitive head
     scene(page, 1, "pair-question", scene_pairs()[1].question)
     expect(field(page, "pair-contrastive")).to_have_value(scene_pairs()[1].contrastive)
-    page.locator('[data-head="3.5"]').click()
+    page.locator('.rv-map [data-head="3.5"]').click()
     maps = page.locator("#head-maps")
     expect(maps).to_contain_text("Head 5 of layer 3")
     expect(maps.locator("figure")).to_have_count(3)
-    page.locator('[data-head="4.1"]').click()
+    page.locator('.rv-list [data-head="4.1"]').click()
     expect(field(page, "chosen")).to_have_value("3.5, 4.1")
+    page.locator("#clear").click()
+    expect(field(page, "chosen")).to_have_value("")
+    page.locator('.rv-map [data-head="2.0"]').hover()
+    page.mouse.down()
+    page.locator('.rv-map [data-head="3.2"]').hover()
+    expect(page.locator(".rv-map .brushed")).to_have_count(6)
+    page.mouse.up()
+    expect(field(page, "chosen")).to_have_value("2.0, 2.1, 2.2, 3.0, 3.1, 3.2")
+    page.get_by_label("layer", exact=True).click()
+    expect(page.locator(".rv-list button").first).to_contain_text("0.")
     page.locator("#without").click()
     expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
     put(page, "chosen", "3.5, 9.9")
     page.locator("#without").click()
     expect(page.locator("#heads-problem")).to_contain_text("head 9.9 of a model of 6 layers")
     page.get_by_label("this pair").click()
-    expect(page.locator('[data-head="3.5"]')).to_be_visible()
+    expect(page.locator('.rv-map [data-head="3.5"]')).to_be_visible()
     put(page, "pair-contrastive", scene_pairs()[1].question)
     page.locator("#look").click()
     expect(page.locator("#heads-problem")).to_contain_text("expected texts that differ")
@@ -315,6 +208,27 @@ def test_pairs(page, folder):
     expect(card).to_contain_text("pair-1 · rejected")
     expect(card).to_contain_text("2 of 3")
     assert decisions(file) == ["accepted", "rejected", None]
+
+
+def test_pairs_and_runs_open_with_examples_and_remember(page, folder):
+    panel(page, "Pairs")
+    expect(page.locator("#pairs-card")).to_contain_text("scene 0 · undecided")
+    page.locator("#pairs-accept").click()
+    expect(page.locator("#pairs-card")).to_contain_text("1 of 8")
+    panel(page, "Runs")
+    expect(page.locator("#run-cases article").first).to_be_visible()
+    assert "tab=runs" in page.url
+    put(page, "run-folder", str(folder / "run"))
+    page.locator("#run-open").click()
+    expect(page.locator("#run-recent button")).to_have_count(2)
+    page.reload()  # at the tab of the address, with what the browser remembers
+    page.locator("html[data-rv-ready]").wait_for()
+    expect(page.get_by_role("tabpanel", name="Runs")).to_be_visible()
+    expect(page.locator("#run-cases article").first).to_be_visible()
+    page.locator("#run-recent button").nth(1).click()
+    expect(field(page, "run-folder")).to_have_value(str(folder / "run"))
+    expect(page.locator("#run-chart circle")).to_have_count(2)
+    expect(page.locator("#ask-answers .rv-answer").first).to_be_attached()
 
 
 def decisions(file):
@@ -367,7 +281,7 @@ def test_people_wait_for_one_another(page, browser, address, models):
     let_go.set()
     holder.join()
     for one in (page, other):
-        expect(one.locator("#ask-answers .rv-answer")).to_have_count(2)
+        expect(one.locator("#ask-answers .rv-answer")).to_have_count(3)
         expect(one.locator("#ask-problem .rv-message")).to_have_count(0)
     texts = {one.locator("#ask-answers").inner_text() for one in (page, other)}
     assert len(texts) == 1
@@ -379,17 +293,19 @@ def test_nothing_sticks_out(browser, address, scheme):
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     arrive(page, address)
-    ask(page)
-    expect(page.locator("#ask-pictures figure")).to_have_count(6)
+    expect(page.locator("#ask-pictures figure")).to_have_count(3)
+    page.get_by_role("button", name="Settings").click()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 24)"}[scheme]
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        for name in ("Ask", "Heads", "Pairs", "Runs"):
+        for name, filled in FILLED.items():
             shown = panel(page, name)
-            expect(shown).to_be_visible()
+            expect(page.locator(filled).first).to_be_visible()
             assert shown.evaluate(STICKING_OUT) == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(UNLABELLED) == []
+            assert page.evaluate(UNEQUAL) == []
             keep(page, f"{name}-{scheme}-{width}")
     assert page.locator("footer:visible").count() == 0
     context.close()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rvelens.app.heads import ask_without, format_heads, parse_heads, see, toggled
+from rvelens.app.heads import (
+    ask_without,
+    brushed,
+    format_heads,
+    parse_heads,
+    see,
+    sorted_heads,
+    toggled,
+)
+from rvelens.app.markup import head_list
 from rvelens.app.models import Models
 from rvelens.app.shared import scene_pairs
 from rvelens.heads.pair import ContrastivePair
@@ -81,6 +92,24 @@ def test_a_click_adds_and_removes():
     assert toggled("4.1", "3.5", 6, 12) == "3.5, 4.1"
     assert toggled("3.5, 4.1", "3.5", 6, 12) == "4.1"
     assert toggled("3.5", "3.5", 6, 12) == ""
+
+
+def test_a_drag_over_the_map_adds_a_rectangle_or_removes_it():
+    assert brushed("0.0", "2.3", "1.1", 6, 12) == "0.0, 1.1, 1.2, 1.3, 2.1, 2.2, 2.3"
+    assert brushed("0.0, 1.1, 1.2", "1.1", "1.2", 6, 12) == "0.0"
+    assert brushed("1.1", "1.1", "1.2", 6, 12) == "1.1, 1.2"
+    with pytest.raises(ValueError, match=r"head 6.0 of a model of 6 layers"):
+        brushed("", "6.0", "1.1", 6, 12)
+
+
+def test_heads_are_sorted_by_score_layer_and_name():
+    scores = np.array([[0.1, 0.9], [0.5, 0.2]])
+    assert sorted_heads(scores, "score") == [(0, 1), (1, 0), (1, 1), (0, 0)]
+    assert sorted_heads(scores, "layer") == [(0, 1), (0, 0), (1, 0), (1, 1)]
+    assert sorted_heads(scores, "name") == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    html = head_list(scores, sorted_heads(scores, "score"))
+    assert re.findall(r'data-head="([\d.]+)"', html) == ["0.1", "1.0", "1.1", "0.0"]
+    assert 'width:100.0%"' in html
 
 
 def test_answers_without_heads(loaded):

@@ -17,7 +17,7 @@ from rvelens.app.recent import (
     remember,
 )
 from rvelens.app.runs import open_run
-from rvelens.pairs.review import decide, load
+from rvelens.pairs.review import decide, read_reviewed
 
 
 def test_the_latest_folder_is_in_front_and_once(tmp_path):
@@ -65,5 +65,8 @@ def test_the_example_is_a_run_that_is_made_once(models, tmp_path):
 def test_each_window_has_example_pairs_of_its_own(tmp_path):
     first, second = example_pairs(tmp_path / "new"), example_pairs(tmp_path / "new")
     decide(str(first), "scene 0", "accept", None)
-    assert [load(str(file))[0]["decision"] for file in (first, second)] == ["accepted", None]
-    assert (first.parent / load(str(first))[0]["image"]).is_file()
+    assert [read_reviewed(str(file))[0]["decision"] for file in (first, second)] == [
+        "accepted",
+        None,
+    ]
+    assert (first.parent / read_reviewed(str(first))[0]["image"]).is_file()

@@ -12,7 +12,7 @@ from rvelens.benchmarks.action_scenes import contrastive_pairs, make_questions, 
 from rvelens.model.yes_no import yes_and_no
 from rvelens.patching import pair_runs, patch_attention, patch_heads, patch_tokens
 from rvelens.studies import Setup, find_study
-from rvelens.studies.kit.run import run
+from rvelens.studies.kit.run import run_study
 from rvelens.studies.patching import study
 from rvelens.studies.patching.render import SETS, _ranks, _says
 
@@ -39,7 +39,7 @@ def test_numbers_against_loops(model, profile, tmp_path):
     pairs = contrastive_pairs("validation", 2)
     options = {"n": N, "k": 2}
     benchmark = scenes.load(n=N)
-    _, _, data = run(
+    _, _, data = run_study(
         STUDY, model, [benchmark], tmp_path, profile=profile, pairs=pairs, options=options
     )
     assert (data["questions"], data["pairs"], data["photographs"]) == (N, 2, N)
@@ -127,7 +127,7 @@ def test_what_is_refused(model, profile, tmp_path):
     pairs = contrastive_pairs("validation", 1)
 
     def measured(n, benchmark_n=2):
-        return run(
+        return run_study(
             STUDY, model, [scenes.load(n=benchmark_n)], tmp_path / str(n + benchmark_n),
             profile=profile, pairs=pairs, options={"n": n},
         )  # fmt: skip

@@ -38,7 +38,7 @@ def shown(estimates):
 def test_numbers_against_loops(model, profile, tmp_path):
     pairs = contrastive_pairs("validation", 2)
     options = {"n": N, "k": 2}
-    benchmark = scenes.load(n=N)
+    benchmark = scenes.load_scenes(n=N)
     _, _, data = run_study(
         STUDY, model, [benchmark], tmp_path, profile=profile, pairs=pairs, options=options
     )
@@ -128,7 +128,7 @@ def test_what_is_refused(model, profile, tmp_path):
 
     def measured(n, benchmark_n=2):
         return run_study(
-            STUDY, model, [scenes.load(n=benchmark_n)], tmp_path / str(n + benchmark_n),
+            STUDY, model, [scenes.load_scenes(n=benchmark_n)], tmp_path / str(n + benchmark_n),
             profile=profile, pairs=pairs, options={"n": n},
         )  # fmt: skip
 

@@ -81,6 +81,9 @@ def test_an_address_with_mistakes_says_so(browser, address):
     page = browser.new_context().new_page()
     arrive(page, f"{address}&scene=99")
     expect(page.locator("#ask-answers .rv-answer")).to_have_count(3)
+    expect(page.locator("#link-problem")).to_contain_text("scene=99: expected a number from 0 to 7")
+    ask(page)
+    expect(page.locator("#link-problem .rv-message")).to_have_count(0)
     page.context.close()
 
 

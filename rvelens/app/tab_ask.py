@@ -136,12 +136,13 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
     gr.on([image.upload, image.clear], _nothing, None, results)
     model.change(_nothing, None, results)
 
-    def on_load(page: gr.Blocks, ready: str) -> None:
-        """Restore, show the page, then answer."""
+    def on_load(page: gr.Blocks, other: tuple[Any, list[Any]], ready: str) -> None:
+        """Restore, another tab's fields too, show the page, then answer."""
+        search: Any = "() => [location.search]"
         page.load(
             told(restore, fresh), address, [image, question, method, second, view, *fields, of_link],
-            js="() => [location.search]",
-        ).then(None, js=ready).then(**asking)  # fmt: skip
+            js=search,
+        ).then(other[0], address, other[1], js=search).then(None, js=ready).then(**asking)  # fmt: skip
 
     return on_load
 

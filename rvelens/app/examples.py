@@ -10,6 +10,7 @@ from rvelens.app.models import SHIPPED, Models
 from rvelens.app.shared import scene_pairs
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import evaluate
+from rvelens.files.atomic import write_text
 from rvelens.interventions.methods import make_method
 from rvelens.model.prompts import load_image
 
@@ -46,5 +47,5 @@ def example_pairs(folder: Path) -> Path:
         row = {"id": f"scene {number}", "image": f"{number}.png"}
         rows.append(row | {"question": pair.question, "contrastive": pair.contrastive})
     file = own / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
     return file

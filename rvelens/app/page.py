@@ -47,13 +47,13 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
         with panel("ask"):
             on_load = tab_ask.build(models, start, model, webcam)
         with panel("heads"):
-            tab_heads.build(models, start, model, webcam, opened)
+            of_heads = tab_heads.build(models, start, model, webcam, opened)
         with panel("pairs"):
             tab_pairs.build(page, opened, examples)
         with panel("runs"):
             tab_runs.build(models, model, page, opened, examples)
         # Load events come after Gradio has put its initial values in: only then is the page shown.
-        on_load(page, "() => window.rvReady()")
+        on_load(page, of_heads, "() => window.rvReady()")
     return page
 
 

@@ -63,6 +63,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
             fields = method_fields(method, second, chosen)
             button = gr.Button("Ask", variant="primary", elem_id="ask")
         with gr.Column(scale=5, min_width=300):
+            of_link = gr.HTML(elem_id="link-problem", elem_classes="rv-problem")
             problem = gr.HTML(elem_id="ask-problem", elem_classes="rv-problem")
             answers = gr.HTML(_WAITING, elem_id="ask-answers", js_on_load=script("viewer.js"))
             pictures = gr.HTML(elem_id="ask-pictures")
@@ -124,6 +125,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
     }
     button.click(**asking)
     question.submit(**asking)
+    gr.on([button.click, question.submit], lambda: "", None, of_link, queue=False)
     shown = [view, answers, pictures, tools, problem]
     answers.select(told(look, (KEPT, "", "", "")), [model, asked], shown)
     box = fields[slot(REGION).start]
@@ -134,12 +136,13 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
     gr.on([image.upload, image.clear], _nothing, None, results)
     model.change(_nothing, None, results)
 
-    def on_load(page: gr.Blocks, ready: str) -> None:
-        """Restore, show the page, then answer."""
+    def on_load(page: gr.Blocks, other: tuple[Any, list[Any]], ready: str) -> None:
+        """Restore, another tab's fields too, show the page, then answer."""
+        search: Any = "() => [location.search]"
         page.load(
-            told(restore, fresh), address, [image, question, method, second, view, *fields, problem],
-            js="() => [location.search]",
-        ).then(None, js=ready).then(**asking)  # fmt: skip
+            told(restore, fresh), address, [image, question, method, second, view, *fields, of_link],
+            js=search,
+        ).then(other[0], address, other[1], js=search).then(None, js=ready).then(**asking)  # fmt: skip
 
     return on_load
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rvelens.app.asking import read_picture
+from rvelens.app.head_maps import head_maps
 from rvelens.app.heads import (
     ORDERS,
     Seen,
@@ -22,19 +23,17 @@ from rvelens.app.heads import (
     sorted_heads,
     toggled,
 )
+from rvelens.app.heads_link import UPLOAD, WRITE, read_heads_link
 from rvelens.app.markup import (
     answer,
     escape,
-    figures,
     head_list,
     head_map,
     head_marks,
     note,
-    scale,
     side_by_side,
 )
 from rvelens.app.models import Choice, Loaded, Models
-from rvelens.app.pictures import CHANGE, HEAT, changed, heated
 from rvelens.app.shared import (
     KEPT,
     PATH,
@@ -47,15 +46,20 @@ from rvelens.app.shared import (
 )
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair
-from rvelens.studies.cases.pictures import small
 
 PROFILE, PAIR = "the profile", "this pair"
 N_MEASURED = 64
 
 
-def build(models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr.HTML) -> None:
-    """The tab's fields and what they do; `model` is this window's choice, `start` its first one."""
-    seen = gr.State(None)
+def build(
+    models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr.HTML
+) -> tuple[Callable[[str], Sequence[Any]], list[Any]]:
+    """The tab's fields and what they do; `model` is this window's choice, `start` its first one.
+
+    Returns:
+        a function from an address to the fields that it restores, and these fields.
+    """
+    seen, number = gr.State(None), gr.Textbox("0", visible="hidden")
     pairs = scene_pairs()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -126,15 +130,15 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr
 
     def first_look(
         choice: Choice, found: Seen | None, path: str | None, text: str, other: str, listed: str,
-        event: gr.EventData,
+        shown: str, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
         """The most sensitive head, where a person comes to the tab and looked at none."""
         profile = choice.profile
         if event.value != "heads" or found is not None or profile is None or profile.mean is None:
             return (KEPT,) * 4
         found = _see(models, choice, path, text, other)
-        ((layer, head), *_) = sorted_heads(_numbers(profile.mean), "score")
-        shown = f"{layer}.{head}"
+        ((layer, one), *_) = sorted_heads(_numbers(profile.mean), "score")
+        shown = shown or f"{layer}.{one}"
         return found, shown, head_maps(found, shown), _marks(shown, listed, found.scores.shape)
 
     def mask(choice: Choice, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
@@ -183,7 +187,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr
     clear.click(told(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
     clear.click(lambda: ("", ""), None, [chosen, answers])
     tabs.select(
-        told(first_look, (KEPT,) * 4), [model, seen, *pair[1:], chosen],
+        told(first_look, (KEPT,) * 4), [model, seen, *pair[1:], chosen, head],
         [seen, head, maps, marks, problem], **queue,
     )  # fmt: skip
     order.input(told(show_map, ("",)), **drawn)
@@ -199,17 +203,38 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr
     source.input(told(show_map, ("",)), **drawn)
     without.click(told(mask, ("",)), [*pair, chosen], [answers, problem], **queue)
     measure.click(told(remeasure, (KEPT,)), model, [model, problem], **queue)
-    gallery.select(_take, None, [image, question, contrastive, seen, maps, answers, problem])
+    gallery.select(
+        _take, None, [number, image, question, contrastive, seen, maps, answers, problem]
+    )
+    gr.on([image.upload, image.clear], lambda: UPLOAD, None, number)
+    fields = [number, question, contrastive, head, chosen]
+    gr.on([field.change for field in fields], None, fields, None, js=WRITE)
     model.change(
         told(renewed, (KEPT,) * 9),
         model, [seen, chart, source, order, maps, chosen, head, marks, answers, problem], **queue,
     )  # fmt: skip
 
+    def restore(query: str) -> Sequence[Any]:
+        m = models.loaded(start).model
+        place = read_heads_link(query, m.n_layers, m.n_heads)
+        if place is None:
+            return fresh
+        shown = scene_pairs()[place.pair].image
+        marked = _marks(place.head, place.without, (m.n_layers, m.n_heads))
+        return (
+            str(place.pair), shown, place.question, place.contrastive, place.head, place.without, marked
+        )  # fmt: skip
+
+    # The picture is set anew: Gradio builds a field that is left alone anew, without its `preprocess`.
+    fresh = (KEPT, pairs[0].image, *[KEPT] * 5)
+    restored = [number, image, question, contrastive, head, chosen, marks, problem]
+    return told(restore, fresh), restored
+
 
 def _take(event: gr.EventData) -> Sequence[Any]:
     """The pair that was clicked on; what was seen of the last one is dropped."""
     pair = scene_pairs()[int(event.value)]
-    return pair.image, pair.question, pair.contrastive, None, "", "", ""
+    return str(int(event.value)), pair.image, pair.question, pair.contrastive, None, "", "", ""
 
 
 def _see(models: Models, choice: Choice, path: str | None, text: str, other: str) -> Seen:
@@ -246,35 +271,3 @@ def _map(loaded: Loaded, seen: Seen | None, by: str, order: str) -> str:
 
 def _drawn(scores: Float[np.ndarray, "layer head"], order: str) -> str:
     return head_map(scores) + head_list(scores, sorted_heads(scores, order))
-
-
-def head_maps(seen: Seen | None, head: str) -> str:
-    """Where a head looks for both texts, and the difference.
-
-    Raises:
-        ValueError: no head, or one that the model lacks.
-    """
-    if seen is None or not head.strip():
-        return note("Click a head on the map: its attention for both texts appears here.")
-    heads = parse_heads(head, *seen.scores.shape)
-    if seen.grid is None:
-        return note(
-            "The image tokens of this family have no place in the picture: nothing to show."
-        )
-    layer, (one, *_) = next(iter(heads.items()))
-    first, second = (seen.attention[n, layer, one].double().numpy() for n in range(2))
-    top, change = max(first.max(), second.max()), second - first
-    most, frame = float(np.abs(change).max()), small(seen.image)
-    return (
-        f"<h3>Head {one} of layer {layer}, ARS of this pair {seen.scores[layer, one]:.3f}</h3>"
-        + figures(
-            [
-                (heated(frame, first, seen.grid, top), f"{seen.texts[0]} {first.sum():.1%}"),
-                (heated(frame, second, seen.grid, top), f"{seen.texts[1]} {second.sum():.1%}"),
-                (changed(frame, change, seen.grid, most), "second minus first"),
-            ]
-        )
-        + scale(HEAT, "0", f"{top:.2g}", "attention to a token")
-        + scale(CHANGE, f"−{most:.2g}", f"+{most:.2g}", "difference")
-        + note("Attention of the last token after softmax; percentages are its share on the image.")
-    )

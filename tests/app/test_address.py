@@ -13,9 +13,10 @@ from PIL import Image
 from rvelens.app.address import Place, link_to, read_link
 from rvelens.app.asking import ask
 from rvelens.app.fields import fields_of
+from rvelens.app.heads_link import HeadsPlace, read_heads_link
 from rvelens.app.models import Models
 from rvelens.app.settings import settings_of
-from rvelens.app.shared import KEPT, scenes
+from rvelens.app.shared import KEPT, scene_pairs, scenes
 from rvelens.app.tab_ask import restored
 from rvelens.app.viewer import View
 
@@ -103,6 +104,19 @@ def test_a_bare_address_is_a_fresh_page(models):
 def test_what_an_address_gets_wrong_is_named(query, said):
     with pytest.raises(ValueError, match=said):
         read_link(query)
+
+
+def test_the_heads_of_an_address_are_read():
+    assert read_heads_link("?scene=3&tab=heads", 6, 12) is None
+    place = read_heads_link("heads.pair=1&heads.head=3.5&heads.without=4.1,%203.5", 6, 12)
+    pair = scene_pairs()[1]
+    assert place == HeadsPlace(1, pair.question, pair.contrastive, "3.5", "3.5, 4.1")
+    with pytest.raises(ValueError, match=r"the address has heads.pair=8: expected a number from 0"):
+        read_heads_link("heads.pair=8", 6, 12)
+    with pytest.raises(ValueError, match="of an uploaded picture of a pair, which no address"):
+        read_heads_link("heads.pair=upload", 6, 12)
+    with pytest.raises(ValueError, match=r"head 9.0 of a model of 6 layers"):
+        read_heads_link("heads.without=9.0", 6, 12)
 
 
 @given(st.text(max_size=30))

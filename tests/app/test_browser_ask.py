@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-from browsing import MARKS, arrive, ask, field, put, saved, scene, shown_steps, slide
+from browsing import MARKS, arrive, ask, field, panel, put, saved, scene, shown_steps, slide
 from playwright.sync_api import expect
 
-from rvelens.app.shared import scenes
+from rvelens.app.shared import scene_pairs, scenes
 
 pytestmark = MARKS
 
@@ -77,10 +77,30 @@ def test_an_address_reproduces_the_page(page, browser, address):
     other.context.close()
 
 
+def test_an_address_reproduces_the_heads(page, browser, address):
+    panel(page, "Heads")
+    expect(page.locator("#head-maps figure")).to_have_count(3)
+    scene(page, 1, "pair-question", scene_pairs()[1].question)
+    page.locator('.rv-map [data-head="3.5"]').click()
+    expect(page.locator("#head-maps")).to_contain_text("Head 5 of layer 3")
+    expect(field(page, "chosen")).to_have_value("3.5")
+    page.wait_for_url("**heads.without=3.5**")
+    other = browser.new_context().new_page()
+    arrive(other, f"{address}&{page.url.partition('?')[2]}")
+    expect(other.locator("#head-maps")).to_contain_text("Head 5 of layer 3")
+    expect(field(other, "pair-contrastive")).to_have_value(scene_pairs()[1].contrastive)
+    expect(field(other, "chosen")).to_have_value("3.5")
+    assert page.locator("#head-maps").inner_text() == other.locator("#head-maps").inner_text()
+    other.context.close()
+
+
 def test_an_address_with_mistakes_says_so(browser, address):
     page = browser.new_context().new_page()
     arrive(page, f"{address}&scene=99")
     expect(page.locator("#ask-answers .rv-answer")).to_have_count(3)
+    expect(page.locator("#link-problem")).to_contain_text("scene=99: expected a number from 0 to 7")
+    ask(page)
+    expect(page.locator("#link-problem .rv-message")).to_have_count(0)
     page.context.close()
 
 

@@ -70,7 +70,7 @@ def test_a_change_is_shown_only_behind_the_same_tokens(asked):
     assert np.allclose(change_of(rve, plain, 0, None), literal, atol=1e-6)
     assert change_of(rve, plain, 1, None) is None  # one said yes before it, the other no
     html = viewer(asked, View(show=CHANGED), "")
-    assert html.count("the answers differ before this token") == 1
+    assert html.count("the answers differ before this token</figcaption>") == 1
     assert "change against plain" in html
 
 

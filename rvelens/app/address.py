@@ -16,7 +16,7 @@ from rvelens.app.asking import Asked, Wanted
 from rvelens.app.settings import CHOICES, Setting, settings_of
 from rvelens.app.shared import FIRST_SCENE, N_SCENES
 from rvelens.app.truth import truth_of
-from rvelens.app.viewer import ATTENTION, CHANGED, View, checked_view
+from rvelens.app.viewer import ATTENTION, CHANGED, Focus, checked_view
 
 ALL_LAYERS = "all"
 _UPLOAD = "upload"
@@ -38,11 +38,11 @@ class Place:
     question: str | None = None
     methods: tuple[str, ...] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    view: View = field(default_factory=View)
+    view: Focus = field(default_factory=Focus)
     model: str = ""
 
 
-def link_to(asked: Asked, view: View) -> str:
+def link_to(asked: Asked, view: Focus) -> str:
     """The address of answers, behind its "?"; a method's settings as "rve.k=3"."""
     truth, view = truth_of(asked.image, asked.question), checked_view(view, asked)
     parts = {
@@ -97,7 +97,7 @@ def read_link(query: str) -> Place:
         parts.get("question"),
         methods,
         {name: _form(name, parts) for name in CHOICES},
-        View(
+        Focus(
             None if layer == ALL_LAYERS else _number(parts, "layer"), _number(parts, "step"), show
         ),
         parts.get("model", ""),

@@ -11,7 +11,7 @@ from rvelens.app.models import Choice, Models
 from rvelens.app.settings import REGION
 from rvelens.app.shared import N_SCENES
 from rvelens.app.truth import truth_of
-from rvelens.app.viewer import View
+from rvelens.app.viewer import Focus
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_method, about_model, versions
 
@@ -19,7 +19,7 @@ from rvelens.evaluate.manifest import about_method, about_model, versions
 _PICTURE = "picture.png"
 
 
-def python_of(asked: Asked, view: View, models: Models, choice: Choice) -> str:
+def python_of(asked: Asked, view: Focus, models: Models, choice: Choice) -> str:
     """A program that prints the answers on the page and draws their figure.
 
     An uploaded picture is read from a file whose name the reader puts in.

@@ -6,12 +6,12 @@ import numpy as np
 
 from rvelens.app.asking import Asked
 from rvelens.app.markup import figures, note, swatches
-from rvelens.app.viewer import View
+from rvelens.app.viewer import Focus
 from rvelens.heads.layers import format_layers
 from rvelens.studies.cases.pictures import colour, n_layers, small, tinted
 
 
-def enhanced(asked: Asked, view: View) -> str:
+def enhanced(asked: Asked, view: Focus) -> str:
     """What was enhanced and removed, in one layer or in all; "" for methods that enhance no tokens."""
     masks = next((column.masks for column in asked.columns if column.masks), None)
     grid = asked.trace.grid

@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap
 from PIL import Image
 
 from rvelens.app.asking import Said
-from rvelens.app.pictures import gradient
+from rvelens.app.pictures import css_gradient
 from rvelens.evaluate.render import tables
 from rvelens.studies.cases.pictures import to_data_uri
 
@@ -35,7 +35,7 @@ def note(text: str) -> str:
     return f'<p class="rv-note">{escape(text)}</p>'
 
 
-def answer(label: str, said: Said, role: str) -> str:
+def answer_card(label: str, said: Said, role: str) -> str:
     """An answer as a card, with the first token's probabilities as bars."""
     return (
         f'<div class="rv-answer rv-{role}"><h3>{escape(label)}</h3>'
@@ -57,7 +57,7 @@ def _bar(name: str, share: float | None) -> str:
     )
 
 
-def side_by_side(cards: Iterable[str]) -> str:
+def card_row(cards: Iterable[str]) -> str:
     """Cards in a row, or one below the other where the page is narrow."""
     return f'<div class="rv-cards">{"".join(cards)}</div>'
 
@@ -76,7 +76,7 @@ def scale(colours: Colormap, low: str, high: str, label: str) -> str:
     """A colour scale with its ends and its meaning."""
     return (
         f'<p class="rv-scale"><span>{escape(low)}</span>'
-        f'<i style="background:{gradient(colours)}"></i><span>{escape(high)}</span> '
+        f'<i style="background:{css_gradient(colours)}"></i><span>{escape(high)}</span> '
         f"{escape(label)}</p>"
     )
 

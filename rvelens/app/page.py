@@ -45,13 +45,13 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
         model.change(lambda choice: note(models.loaded(choice).says()), model, about)
         opened = tabs(["ask", "heads", "pairs", "runs"])
         with panel("ask"):
-            on_load = tab_ask.build(models, start, model, webcam)
+            on_load = tab_ask.build_ask_tab(models, start, model, webcam)
         with panel("heads"):
-            of_heads = tab_heads.build(models, start, model, webcam, opened)
+            of_heads = tab_heads.build_heads_tab(models, start, model, webcam, opened)
         with panel("pairs"):
-            tab_pairs.build(page, opened, examples)
+            tab_pairs.build_pairs_tab(page, opened, examples)
         with panel("runs"):
-            tab_runs.build(models, model, page, opened, examples)
+            tab_runs.build_runs_tab(models, model, page, opened, examples)
         # Load events come after Gradio has put its initial values in: only then is the page shown.
         on_load(page, of_heads, "() => window.rvReady()")
     return page

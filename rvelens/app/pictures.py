@@ -11,7 +11,7 @@ from rvelens.plots import ROLES
 from rvelens.tokens.grid import ImageGrid
 from rvelens.tokens.heat import HEAT, heated, mixed
 
-__all__ = ["CHANGE", "HEAT", "changed", "gradient", "heated", "hexes"]
+__all__ = ["CHANGE", "HEAT", "changed", "css_gradient", "heated", "hexes"]
 
 # Blue where there is less, orange where there is more; both legible on light and on dark.
 CHANGE = LinearSegmentedColormap.from_list(
@@ -28,7 +28,7 @@ def changed(
     return mixed(picture, heat, CHANGE((share + 1) / 2), 0.85 * np.abs(share).clip(0, 1) ** 0.5)
 
 
-def gradient(colours: Colormap, steps: int = 9) -> str:
+def css_gradient(colours: Colormap, steps: int = 9) -> str:
     """A colour scale as a CSS background, from left to right."""
     return f"linear-gradient(to right, {', '.join(hexes(colours, steps))})"
 

@@ -26,7 +26,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class OpenedRun:
     """A finished evaluation.
 
     Attributes:
@@ -68,7 +68,7 @@ class Wanted:
     text: str = ""
 
 
-def open_run(folder: str, data: str = "") -> Run:
+def open_run(folder: str, data: str = "") -> OpenedRun:
     """Read a run.
 
     Args:
@@ -113,7 +113,7 @@ def open_run(folder: str, data: str = "") -> Run:
             f"no folder {pictures}: expected the folder with the benchmarks' files; check the path."
         )
     items = {name: _items(path / name / first, name, pictures) for name in names}
-    return Run(path, report, pictures, items)
+    return OpenedRun(path, report, pictures, items)
 
 
 def _closed(report: Mapping[str, Any]) -> list[str]:
@@ -162,7 +162,7 @@ def _loader(image: str, data: Path | None) -> Callable[[], Image.Image]:
 
 
 @lru_cache(maxsize=8)
-def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
+def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
     """Questions that the run's first method and another answer differently in being right.
 
     Right and wrong are told by the strict rule, whatever the benchmark's own.
@@ -190,7 +190,7 @@ def flips(run: Run, benchmark: str, method: str) -> list[dict[str, Any]]:
     ]
 
 
-def _whole(run: Run, benchmark: str, method: str) -> dict[str, Any]:
+def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
     """A method's answers, all that the report counts."""
     found = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
     rules = run.report["benchmarks"][benchmark]["rules"]

@@ -26,13 +26,13 @@ from rvelens.app.shared import (
     thumbnails,
     told,
 )
-from rvelens.app.viewer import View, checked_view, viewer
+from rvelens.app.viewer import Focus, checked_view, viewer
 from rvelens.plots import token_overlays
 
 _WAITING = note("Ask, and the answers appear here.")
 
 
-def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
+def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
     """The tab's fields and what they do.
 
     Returns:
@@ -69,10 +69,10 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
             pictures = gr.HTML(elem_id="ask-pictures")
             tools = gr.HTML(elem_id="ask-tools", js_on_load=script("tools.js"))
             saved = downloads("ask-download")
-    asked, view = gr.State(None), gr.State(View())
+    asked, view = gr.State(None), gr.State(Focus())
     address = gr.Textbox(visible="hidden")  # a State gets nothing from a script
 
-    def show(choice: Choice, found: Asked, at: View) -> tuple[str, str, str]:
+    def show(choice: Choice, found: Asked, at: Focus) -> tuple[str, str, str]:
         return (
             viewer(found, at, link_to(found, at)) + conditions(found, choice.source),
             enhanced(found, at),
@@ -80,7 +80,13 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
         )
 
     def run(
-        choice: Choice, path: str | None, text: str, by: str, other: str, at: View, *values: Any
+        choice: Choice,
+        path: str | None,
+        text: str,
+        by: str,
+        other: str,
+        at: Focus,
+        *values: Any,
     ) -> Sequence[Any]:
         loaded, shown = models.loaded(choice), read_picture(path)
         wanted = wanted_of(by, other, values)
@@ -89,7 +95,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
         return found, *show(choice, found, at)
 
     def look(choice: Choice, found: Asked | None, event: gr.EventData) -> Sequence[Any]:
-        at = View(None if event.layer < 0 else int(event.layer), int(event.step), str(event.show))
+        at = Focus(None if event.layer < 0 else int(event.layer), int(event.step), str(event.show))
         if found is None:
             return at, "", "", ""
         return at, *show(choice, found, checked_view(at, found))
@@ -101,7 +107,7 @@ def build(models: Models, start: Choice, model: gr.State, webcam: bool) -> Any:
         text = box_text(event.box, found.image.size)
         return KEPT if by == REGION else REGION, text
 
-    def save(choice: Choice, found: Asked | None, at: View, event: gr.EventData) -> Sequence[Any]:
+    def save(choice: Choice, found: Asked | None, at: Focus, event: gr.EventData) -> Sequence[Any]:
         if found is None:
             raise ValueError("nothing is answered yet: expected answers to save; ask first.")
         with models.lock:
@@ -226,7 +232,7 @@ def tools_html(python: str) -> str:
     )
 
 
-def _file(models: Models, choice: Choice, found: Asked, at: View, kind: str) -> str:
+def _file(models: Models, choice: Choice, found: Asked, at: Focus, kind: str) -> str:
     """A file of what is on the page, as a link that holds it."""
     if kind == "manifest":
         return file_link("manifest.json", manifest_of(found, models, choice).encode())

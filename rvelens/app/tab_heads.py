@@ -25,13 +25,13 @@ from rvelens.app.heads import (
 )
 from rvelens.app.heads_link import UPLOAD, WRITE, read_heads_link
 from rvelens.app.markup import (
-    answer,
+    answer_card,
+    card_row,
     escape,
     head_list,
     head_map,
     head_marks,
     note,
-    side_by_side,
 )
 from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.shared import (
@@ -51,7 +51,7 @@ PROFILE, PAIR = "the profile", "this pair"
 N_MEASURED = 64
 
 
-def build(
+def build_heads_tab(
     models: Models, start: Choice, model: gr.State, webcam: bool, tabs: gr.HTML
 ) -> tuple[Callable[[str], Sequence[Any]], list[Any]]:
     """The tab's fields and what they do; `model` is this window's choice, `start` its first one.
@@ -148,10 +148,10 @@ def build(
             rows = ask_without(loaded, shown, (text, other), heads)
         cards = [
             f"<h3>{escape(one)}</h3>"
-            + side_by_side(
+            + card_row(
                 [
-                    answer("all heads", a, "plain"),
-                    answer(f"without {format_heads(heads)}", b, "steered"),
+                    answer_card("all heads", a, "plain"),
+                    answer_card(f"without {format_heads(heads)}", b, "steered"),
                 ]
             )
             for one, (a, b) in zip((text, other), rows, strict=True)

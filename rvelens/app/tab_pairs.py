@@ -27,7 +27,7 @@ from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewe
 from rvelens.studies.cases.pictures import small, to_data_uri
 
 
-def build(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
+def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
     """The tab's fields and what they do; it opens with an example, made in the folder `examples`."""
     at, own, kept = gr.State(""), gr.State(None), remembered_by_browser("pairs")
     offered = clickable("recent", recent_html([]), elem_id="pairs-recent")

@@ -21,7 +21,7 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.runs import ALL, DIRECTIONS, Run, Wanted, flips, groups, matching, open_run
+from rvelens.app.runs import ALL, DIRECTIONS, OpenedRun, Wanted, flips, groups, matching, open_run
 from rvelens.app.shared import KEPT, PATH, clickable, told
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
@@ -32,7 +32,9 @@ from rvelens.studies.cases.pictures import Pictures, colour, draw_cases, small, 
 PAGE = 6
 
 
-def build(models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
+def build_runs_tab(
+    models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examples: Path
+) -> None:
     """The tab's fields and what they do; it opens with an example, made in the folder `examples`."""
     run, shown, kept = gr.State(None), gr.State(PAGE), remembered_by_browser("runs")
     offered = clickable("recent", recent_html([]), elem_id="run-recent")
@@ -83,7 +85,7 @@ def build(models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examp
         )  # fmt: skip
 
     def first_look(
-        path: str, files: str, last: Any, found: Run | None, event: gr.EventData
+        path: str, files: str, last: Any, found: OpenedRun | None, event: gr.EventData
     ) -> Sequence[Any]:
         """The example, where a person comes to the tab and nothing is open."""
         if event.value != "runs" or found is not None or path.strip() != EXAMPLE:
@@ -94,7 +96,7 @@ def build(models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examp
         path, files = chosen_paths(event.value)
         return (path, files, *open_(path, files, last))
 
-    def figures(found: Run | None, name: str | None) -> tuple[str, str]:
+    def figures(found: OpenedRun | None, name: str | None) -> tuple[str, str]:
         if found is None or name is None:
             return "", note("This run has no yes/no questions: `rvelens judge` scores its answers.")
         rule = found.report["benchmarks"][name]["rules"]["strict"]["methods"]
@@ -106,7 +108,7 @@ def build(models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examp
         )
 
     def search_(
-        n: int, chosen: Choice, found: Run | None, name: str | None, by: str | None, way: str,
+        n: int, chosen: Choice, found: OpenedRun | None, name: str | None, by: str | None, way: str,
         part: str, text: str,
     ) -> Sequence[Any]:  # fmt: skip
         if found is None or name is None or by is None:
@@ -159,7 +161,7 @@ def build(models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examp
 def cases_html(
     models: Models,
     choice: Choice,
-    run: Run,
+    run: OpenedRun,
     benchmark: str,
     method: str,
     found: Sequence[Mapping[str, Any]],
@@ -178,7 +180,7 @@ def cases_html(
     return f'{key}<div class="rv-cases">{"".join(cards)}</div>'
 
 
-def _of_run(models: Models, choice: Choice, run: Run) -> tuple[Loaded | None, str]:
+def _of_run(models: Models, choice: Choice, run: OpenedRun) -> tuple[Loaded | None, str]:
     """The run's model with the run's profile; else None and the reason, in a sentence."""
     name, digest = run.report["model"]["name"], run.report["methods"]["rve"].get("profile")
     loaded = models.loaded(choice)
@@ -211,7 +213,7 @@ def _plain(item: Item) -> Pictures:
         return Pictures(None, {}, {}, one_line(error))
 
 
-def _marked(loaded: Loaded, run: Run, benchmark: str, item: Item) -> Pictures:
+def _marked(loaded: Loaded, run: OpenedRun, benchmark: str, item: Item) -> Pictures:
     """The picture with the tokens that the run's own setting of rve enhanced for the first token."""
     settings = dict(run.report["methods"]["rve"])
     settings.pop("profile", None)  # `_of_run` compared it

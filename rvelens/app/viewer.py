@@ -25,7 +25,7 @@ _EDGE, _EDGE_OF_MANY, _MANY = 448, 256, 18
 
 
 @dataclass(frozen=True)
-class View:
+class Focus:
     """What of the answers is on show.
 
     Attributes:
@@ -39,12 +39,12 @@ class View:
     show: str = ATTENTION
 
 
-def checked_view(view: View, asked: Asked) -> View:
+def checked_view(view: Focus, asked: Asked) -> Focus:
     """The view within what these answers have; what they lack becomes the nearest that they have."""
     n_layers = asked.trace.answers[0].attention.shape[1]
     layer = None if view.layer is None else min(max(view.layer, 0), n_layers - 1)
     show = view.show if view.show in (ATTENTION, CHANGED) else ATTENTION
-    return View(layer, min(max(view.step, 0), n_steps(asked) - 1), show)
+    return Focus(layer, min(max(view.step, 0), n_steps(asked) - 1), show)
 
 
 def n_steps(asked: Asked) -> int:
@@ -52,7 +52,7 @@ def n_steps(asked: Asked) -> int:
     return max(len(column.traced.ids) for column in asked.columns)
 
 
-def viewer(asked: Asked, view: View, link: str) -> str:
+def viewer(asked: Asked, view: Focus, link: str) -> str:
     """All answers in columns, with sliders for layer and token; `link` is the state of the address."""
     truth, view = truth_of(asked.image, asked.question), checked_view(view, asked)
     painted = _painted(asked, view)
@@ -76,7 +76,7 @@ def _asked(asked: Asked, truth: Truth | None) -> str:
     return f'<p class="rv-asked"><span dir="auto">{escape(asked.question)}</span>{chip}</p>'
 
 
-def _controls(asked: Asked, view: View) -> str:
+def _controls(asked: Asked, view: Focus) -> str:
     """Sliders for layer and token, what to show, and the switch for drawing."""
     n_layers = asked.trace.answers[0].attention.shape[1]
     layer = -1 if view.layer is None else view.layer
@@ -103,7 +103,7 @@ def _controls(asked: Asked, view: View) -> str:
 
 
 def _column(
-    asked: Asked, column: Column, view: View, truth: Truth | None, shots: Sequence[str]
+    asked: Asked, column: Column, view: Focus, truth: Truth | None, shots: Sequence[str]
 ) -> str:
     """One answer: its words, its first token's probabilities, and the picture of each token."""
     role = "plain" if column.name == PLAIN else "steered"
@@ -145,7 +145,7 @@ def _on(shown: bool, more: str = "") -> str:
     return f' class="{names}"' if names else ""
 
 
-def _painted(asked: Asked, view: View) -> list[list[str]]:
+def _painted(asked: Asked, view: Focus) -> list[list[str]]:
     """For each answer and each step of the longest one, a picture with its caption."""
     grid, steps = asked.trace.grid, n_steps(asked)
     if grid is None:
@@ -188,7 +188,7 @@ def _frame(name: str, box: Box, size: tuple[int, int]) -> str:
 class _Painter:
     """Pictures of tokens, all on one scale."""
 
-    def __init__(self, asked: Asked, view: View, picture: Image.Image, grid: ImageGrid) -> None:
+    def __init__(self, asked: Asked, view: Focus, picture: Image.Image, grid: ImageGrid) -> None:
         self.plain, self.view, self.picture, self.grid = asked.columns[0], view, picture, grid
         self.top, self.most = tops(asked, view)
 
@@ -225,7 +225,7 @@ def change_of(
     return map_of(column, step, layer) - map_of(plain, step, layer)
 
 
-def tops(asked: Asked, view: View) -> tuple[float, float]:
+def tops(asked: Asked, view: Focus) -> tuple[float, float]:
     """The largest value, and the largest change, of all pictures of a view: one scale for all."""
     plain, maps, changes = asked.columns[0], [0.0], [0.0]
     for column in asked.columns:
@@ -236,7 +236,7 @@ def tops(asked: Asked, view: View) -> tuple[float, float]:
     return max(maps), max(changes)
 
 
-def _legend(asked: Asked, view: View, truth: Truth | None) -> str:
+def _legend(asked: Asked, view: Focus, truth: Truth | None) -> str:
     """Scales, frames, and what the numbers are."""
     if asked.trace.grid is None:
         return note("The image tokens of this family have no place in the picture: none is drawn.")

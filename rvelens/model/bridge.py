@@ -45,7 +45,7 @@ def follow_bridge(bridge: Any) -> Iterator[Any]:
         )
     points = bridge.hook_dict.values()
     run = Run()
-    carried.install()
+    carried.wrap_caches()
     seam = Seam(run, {}, 0, Stream(run, type(decoder).__name__, None), nn.ModuleList())
     before = [
         (module, {n: vars(module).get(n) for n in _FOLLOWED}) for module in hf_model.modules()

@@ -24,7 +24,7 @@ from rvelens.seam.arguments import check_arguments, known_arguments, name_argume
 from rvelens.seam.device import execution_device
 from rvelens.seam.generation import check_behind_cache, check_prompt
 from rvelens.seam.marks import has_visual_inputs, visual_ids
-from rvelens.seam.returns import Output, StoppedError, check_return, loss_of, stopping
+from rvelens.seam.returns import LogitsAndLoss, StoppedError, check_return, loss_of, stopping
 from rvelens.seam.seam import open_seam
 from rvelens.seam.stream import FinalNorm
 from rvelens.tokens.carried import carry_map, map_behind
@@ -239,7 +239,7 @@ class HookedLVLM(LensModel):
         if return_type in ("logits", None):
             return logits if return_type else None
         loss = loss_of(logits, ids, self._predicted(logits), loss_per_token)
-        return Output(logits, loss) if return_type == "both" else loss
+        return LogitsAndLoss(logits, loss) if return_type == "both" else loss
 
     def _with_ids(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -21,7 +21,7 @@ from rvelens.seam.call import Call
 _ATTRIBUTE = "_rvelens_hooks"
 
 
-def install() -> None:
+def wrap_look_up() -> None:
     """Wrap the look-up of attention functions, once a process."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -42,10 +42,10 @@ class LookUp:
     ) -> Callable[..., Any]:
         """The function of that name, or the module's own one for "eager"."""
         function = self.original(attn_implementation, default)
-        return partial(attention, function, attn_implementation)
+        return partial(run_attention, function, attn_implementation)
 
 
-def attention(
+def run_attention(
     function: Callable[..., Any],
     name: str | None,
     module: nn.Module,

@@ -47,7 +47,7 @@ def _is_given(x: Any) -> bool:
     return len(x) > 0 if isinstance(x, Sized) else bool(x)
 
 
-def watch(hf_model: Any, run: Run) -> list[nn.Module]:
+def watch_marks(hf_model: Any, run: Run) -> list[nn.Module]:
     """Let `run` know what the model marks as visual tokens; the modules that have methods which do."""
     ids = visual_ids(hf_model.config)
     owners = list(_owners(hf_model))

@@ -14,7 +14,7 @@ from rvelens.seam.taps import TapPoint, first_of, hidden_of
 RETURN_TYPES = ("logits", "loss", "both", None)
 
 
-class Output(NamedTuple):
+class LogitsAndLoss(NamedTuple):
     """What a forward with `return_type="both"` returns."""
 
     logits: Float[Tensor, "batch query vocab"]

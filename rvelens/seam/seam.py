@@ -185,8 +185,8 @@ def open_seam(hf_model: Any) -> Seam:
             f"no layer of {type(decoder).__name__} looks its attention function up in transformers' "
             "AttentionInterface: expected a decoder that does; this model cannot be hooked."
         )
-    look_up.install()
-    carried.install()
+    look_up.wrap_look_up()
+    carried.wrap_caches()
     for earlier in (seam, decoder.__dict__.get(_ATTRIBUTE)):
         if (
             earlier is not None
@@ -268,7 +268,7 @@ def follow(hf_model: Any, decoder: Any, seam: Seam) -> None:
     """Let a run follow every forward of a Hugging Face model, `generate`'s included."""
     run = seam.run
     guard_generate(hf_model, lambda: seam.in_use)
-    marking = marks.watch(hf_model, run)
+    marking = marks.watch_marks(hf_model, run)
     ids = None if marking else marks.visual_ids(hf_model.config)
     # Adapters that learn prompts give the model below other inputs than they get.
     wholes = {hf_model, getattr(hf_model, "get_base_model", lambda: hf_model)()}

@@ -47,7 +47,7 @@ from rvelens.tokens.token_map import attach_tokens
 
 
 @dataclass(frozen=True)
-class Setting:
+class BenchSetting:
     """A way to generate.
 
     Attributes:
@@ -182,15 +182,15 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
 
 def _settings(
     hf_model: PreTrainedModel, hooked: HookedLVLM, inputs: Inputs, layers: list[int]
-) -> tuple[dict[str, Setting], dict[str, str]]:
+) -> tuple[dict[str, BenchSetting], dict[str, str]]:
     """What to measure, and the reason of what cannot be measured here."""
     scores = torch.rand(hooked.n_layers, hooked.n_heads, generator=torch.Generator().manual_seed(2))
     hooks = rve_hooks(ARSProfile.from_scores(scores), layers, k=min(5, hooked.n_heads // 2))
     plain: Any = hf_model
     settings = {
-        PLAIN: Setting(plain, plain.generate),
-        UNHOOKED: Setting(hooked.hf_model, hooked.generate),
-        RVE: Setting(hooked.hf_model, hooked.generate, partial(hooked.hooks, hooks)),
+        PLAIN: BenchSetting(plain, plain.generate),
+        UNHOOKED: BenchSetting(hooked.hf_model, hooked.generate),
+        RVE: BenchSetting(hooked.hf_model, hooked.generate, partial(hooked.hooks, hooks)),
     }
     try:
         bridge = boot_bridge(twin(hf_model))
@@ -198,11 +198,13 @@ def _settings(
         return settings, {BRIDGE: _reason(error)}
     attach_tokens(bridge.hook_dict.values(), hooked.token_map(inputs))
     original = bridge.original_model
-    settings[BRIDGE] = Setting(original, original.generate, partial(bridge.hooks, fwd_hooks=hooks))
+    settings[BRIDGE] = BenchSetting(
+        original, original.generate, partial(bridge.hooks, fwd_hooks=hooks)
+    )
     return settings, {}
 
 
-def _counts(settings: dict[str, Setting], inputs: Inputs, progress: Progress) -> Counts:
+def _counts(settings: dict[str, BenchSetting], inputs: Inputs, progress: Progress) -> Counts:
     """Kernels of every setting, and graph breaks of all but the bridge."""
     counts: Counts = {"kernels": {}, "graph_breaks": {}, "uncounted": {}}
     for name, setting in progress(list(settings.items()), "kernels and graph breaks"):
@@ -221,7 +223,7 @@ def _counts(settings: dict[str, Setting], inputs: Inputs, progress: Progress) ->
 
 
 def _timed(
-    settings: dict[str, Setting],
+    settings: dict[str, BenchSetting],
     inputs: Inputs,
     new_tokens: int,
     config: CompileConfig | None,

@@ -82,7 +82,7 @@ def release_keys(cache: Any) -> None:
         setattr(cache, _ATTRIBUTE, Carried(carried.tokens, None))
 
 
-def install() -> None:
+def wrap_caches() -> None:
     """Let the methods of transformers' caches that pick samples or keys pick them in the map; once."""
     from transformers.cache_utils import Cache
 

@@ -18,7 +18,7 @@ from rvelens.app.models import Models
 from rvelens.app.settings import settings_of
 from rvelens.app.shared import KEPT, scene_pairs, scenes
 from rvelens.app.tab_ask import restored
-from rvelens.app.viewer import View
+from rvelens.app.viewer import Focus
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def asked(models):
 
 
 def test_an_address_brings_back_what_was_on_the_page(asked):
-    link = link_to(asked, View(4, 1, "change"))
+    link = link_to(asked, Focus(4, 1, "change"))
     place = read_link("?" + link + "&tab=ask&heads.pair=3")
     assert place.scene == 3
     assert place.question == "Is it <b> & ${x}?"
     assert place.methods == ("rve", "region")
-    assert place.view == View(4, 1, "change")
+    assert place.view == Focus(4, 1, "change")
     assert place.model == "rvelens/tiny"
     assert place.settings["rve"] == {
         "k": "3",
@@ -54,9 +54,14 @@ def test_an_address_brings_back_what_was_on_the_page(asked):
 
 def test_a_restored_page_asks_the_same(asked, models):
     start = models.choose("rvelens/tiny")
-    place = read_link(link_to(asked, View(None, 1)))
+    place = read_link(link_to(asked, Focus(None, 1)))
     image, question, first, second, view, *fields = restored(place, start, fields_of(place))
-    assert (question, first, second, view) == (asked.question, "rve", "region", View(None, 1))
+    assert (question, first, second, view) == (
+        asked.question,
+        "rve",
+        "region",
+        Focus(None, 1),
+    )
     assert image.tobytes() == asked.image.tobytes()
     names = [setting.name for setting in settings_of("rve")]
     assert [v for v in fields[: len(names)] if v != KEPT] == ["3", False]
@@ -65,7 +70,7 @@ def test_a_restored_page_asks_the_same(asked, models):
 def test_no_upload_and_no_path_goes_into_an_address(asked, tmp_path):
     folder = str(tmp_path / "private")
     trace = replace(asked.trace, image=Image.new("RGB", (9, 9)), model=folder)
-    link = link_to(replace(asked, trace=trace), View())
+    link = link_to(replace(asked, trace=trace), Focus())
     assert parse_qs(link)["scene"] == ["upload"]
     assert "model" not in parse_qs(link)
     assert "private" not in link

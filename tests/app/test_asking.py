@@ -14,7 +14,7 @@ from rvelens.app.models import Loaded, Models
 from rvelens.app.settings import CHOICES, REGION, Setting, given, settings_of
 from rvelens.app.shared import scenes
 from rvelens.app.tab_ask import box_text
-from rvelens.app.viewer import View, viewer
+from rvelens.app.viewer import Focus, viewer
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate.answering import answer
 from rvelens.hooks import ars_caching_hooks
@@ -170,8 +170,8 @@ def test_pictures_of_every_kind_are_asked_about(loaded, size, tmp_path):
         shown = read_picture(tmp_path / name)
         assert shown.mode == "RGB"
         found = ask(loaded, shown, scenes()[0].text, {"rve": {}}, max_new_tokens=1)
-        assert viewer(found, View(), "").count("<img") == 2
-        assert enhanced(found, View()).count("<img") == 3
+        assert viewer(found, Focus(), "").count("<img") == 2
+        assert enhanced(found, Focus()).count("<img") == 3
     assert read_picture(tmp_path / "deep.png").getpixel((0, 0)) == (156, 156, 156)
 
 

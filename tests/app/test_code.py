@@ -11,7 +11,7 @@ from rvelens.app.asking import ask
 from rvelens.app.code import manifest_of, python_of
 from rvelens.app.models import Models, save_profile
 from rvelens.app.shared import scenes
-from rvelens.app.viewer import View
+from rvelens.app.viewer import Focus
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 
 WANTED = {"rve": {"layers": "2-4", "k": 3}, "region": {"box": "10,20,50,60", "beta": 2.0}}
@@ -42,7 +42,7 @@ def check_same(trace, asked):
 def test_the_code_gives_what_is_on_the_page(models, wanted, tmp_path, monkeypatch, capsys):
     scene, choice = scenes()[2], models.choose("rvelens/tiny")
     asked = ask(models.loaded(choice), scene.image, scene.text, wanted)
-    code = python_of(asked, View(layer=3), models, choice)
+    code = python_of(asked, Focus(layer=3), models, choice)
     names = executed(code, tmp_path, monkeypatch)
     check_same(names["trace"], asked)
     assert (tmp_path / "answers.pdf").read_bytes().startswith(b"%PDF")
@@ -54,7 +54,7 @@ def test_the_code_of_an_upload_names_a_file(models, tmp_path, monkeypatch, capsy
     picture, choice = scenes()[0].image.rotate(90), models.choose("rvelens/tiny")
     picture.save(tmp_path / "picture.png")
     asked = ask(models.loaded(choice), picture, 'Is "it" red?', {"vaf": {}})
-    code = python_of(asked, View(), models, choice)
+    code = python_of(asked, Focus(), models, choice)
     check_same(executed(code, tmp_path, monkeypatch)["trace"], asked)
     assert "'picture.png')  # the picture that you uploaded" in code
     capsys.readouterr()
@@ -64,11 +64,11 @@ def test_profiles_that_were_measured_are_measured_again(models, tmp_path, monkey
     first, code = models.choose("rvelens/tiny"), 'contrastive_pairs("validation", 2)'
     measured = models.measure(first, contrastive_pairs("validation", 2), code)
     asked = ask(models.loaded(measured), scenes()[2].image, scenes()[2].text, {"rve": {}})
-    program = python_of(asked, View(), models, measured)
+    program = python_of(asked, Focus(), models, measured)
     check_same(executed(program, tmp_path, monkeypatch)["trace"], asked)
     assert f"profile = score_heads(model, {code})" in program
     saved = save_profile(measured, str(tmp_path / "own.safetensors"))
-    assert "ARSProfile.load(" in python_of(asked, View(), models, saved)
+    assert "ARSProfile.load(" in python_of(asked, Focus(), models, saved)
     capsys.readouterr()
 
 

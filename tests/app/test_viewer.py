@@ -13,7 +13,16 @@ from rvelens.app.asking import ask
 from rvelens.app.models import Models
 from rvelens.app.shared import scenes
 from rvelens.app.truth import truth_of
-from rvelens.app.viewer import CHANGED, View, change_of, checked_view, map_of, n_steps, tops, viewer
+from rvelens.app.viewer import (
+    CHANGED,
+    Focus,
+    change_of,
+    checked_view,
+    map_of,
+    n_steps,
+    tops,
+    viewer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +33,7 @@ def asked():
 
 
 def test_each_word_has_a_picture_and_one_is_on_show(asked):
-    html = viewer(asked, View(step=1), "")
+    html = viewer(asked, Focus(step=1), "")
     assert html.count("<figure") == html.count("<img") == 3 * 2
     assert html.count('<figure data-step="1" class="on"') == 3
     assert html.count('<button type="button" data-step="0" tabindex="0"') == 3
@@ -33,7 +42,7 @@ def test_each_word_has_a_picture_and_one_is_on_show(asked):
 
 
 def test_the_truth_of_a_drawn_scene_is_shown(asked):
-    html = viewer(asked, View(), "")
+    html = viewer(asked, Focus(), "")
     assert "the truth: yes" in html
     assert html.count(">right<") == 2
     assert html.count(">wrong<") == 1
@@ -58,8 +67,8 @@ def test_a_layer_is_the_mean_over_its_heads(asked):
     column = asked.columns[1]
     literal = column.traced.attention[0, 4].mean(dim=0)
     assert np.allclose(map_of(column, 0, 4), literal, atol=1e-6)
-    assert "mean over the heads of layer 4" in viewer(asked, View(layer=4), "")
-    top, _ = tops(asked, View(layer=4))
+    assert "mean over the heads of layer 4" in viewer(asked, Focus(layer=4), "")
+    top, _ = tops(asked, Focus(layer=4))
     largest = max(float(c.traced.attention[:, 4].mean(dim=1).max()) for c in asked.columns)
     assert top == pytest.approx(largest, abs=1e-6)
 
@@ -69,7 +78,7 @@ def test_a_change_is_shown_only_behind_the_same_tokens(asked):
     literal = (rve.traced.attention[0] - plain.traced.attention[0]).mean(dim=(0, 1))
     assert np.allclose(change_of(rve, plain, 0, None), literal, atol=1e-6)
     assert change_of(rve, plain, 1, None) is None  # one said yes before it, the other no
-    html = viewer(asked, View(show=CHANGED), "")
+    html = viewer(asked, Focus(show=CHANGED), "")
     assert html.count("the answers differ before this token</figcaption>") == 1
     assert "change against plain" in html
 
@@ -81,18 +90,18 @@ def test_shorter_answers_say_that_they_have_ended(asked):
         log_probs=rve.traced.log_probs[:1], attention=rve.traced.attention[:1],
     )  # fmt: skip
     columns = (asked.columns[0], replace(rve, traced=short))
-    html = viewer(replace(asked, columns=columns), View(step=1), "")
+    html = viewer(replace(asked, columns=columns), Focus(step=1), "")
     assert "this answer has ended" in html
 
 
 def test_views_beyond_the_answers_become_the_nearest(asked):
     assert n_steps(asked) == 2
-    assert checked_view(View(99, 99, "colours"), asked) == View(5, 1, "attention")
-    assert checked_view(View(None, -3), asked) == View(None, 0)
+    assert checked_view(Focus(99, 99, "colours"), asked) == Focus(5, 1, "attention")
+    assert checked_view(Focus(None, -3), asked) == Focus(None, 0)
 
 
 def test_families_without_a_grid_have_words_and_no_pictures(asked):
-    html = viewer(replace(asked, trace=replace(asked.trace, grid=None)), View(), "")
+    html = viewer(replace(asked, trace=replace(asked.trace, grid=None)), Focus(), "")
     assert "<img" not in html
     assert "Draw a region" not in html
     assert "have no place in the picture" in html
@@ -106,7 +115,7 @@ def test_what_people_and_models_say_is_escaped(asked):
     )
     html = viewer(
         replace(asked, question="<script>${1}", columns=(replace(plain, traced=traced),)),
-        View(), 'a="b"',
+        Focus(), 'a="b"',
     )  # fmt: skip
     assert "<script>" not in html
     assert "<b>" not in html.replace('<b class="', "").replace('<b style="', "")

@@ -56,7 +56,7 @@ def test_graph_breaks_that_cannot_be_counted_are_left_out_with_the_reason(monkey
     monkeypatch.setattr(generation, "count_graph_breaks", fails)
     model = bench.build_random(MICRO, "cpu")
     inputs = generation.prompt_of(model, 24)
-    setting = generation.Setting(model, model.generate)
+    setting = generation.BenchSetting(model, model.generate)
     counts = generation._counts({bench.PLAIN: setting}, inputs, quiet)
     assert counts["graph_breaks"] == {}
     assert counts["uncounted"] == {bench.PLAIN: "RuntimeError: no such Python"}

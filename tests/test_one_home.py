@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,15 @@ def test_work_is_done_in_its_home_alone(home):
 def test_a_home_knows_nothing_of_what_is_built_on_it(home):
     imported = re.findall(r"^from (rvelens\S*) import", SOURCES[home], re.MULTILINE)
     assert set(imported) <= {"rvelens.stats"}
+
+
+def test_a_name_means_one_thing():
+    """No two modules define a public function or class of one name."""
+    definitions = Counter(
+        node.name
+        for text in SOURCES.values()
+        for node in ast.parse(text).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    )
+    repeated = {name for name, count in definitions.items() if count > 1}
+    assert repeated == {"main"}, "give each its own name"  # of `rvelens` and `python -m rvelens`

@@ -1,9 +1,9 @@
 """The look-up of attention functions in `transformers`, wrapped once a process.
 
 At every call an attention module of `transformers` looks its attention function up in one table, by the
-name in the model's configuration. `wrap_look_up` wraps that look-up: the function that the module would
-have run is handed to `run_attention`, which runs it unchanged unless the module carries hook points that
-are in use. The configuration keeps its name, so no branch of a model changes.
+name in the model's configuration. `wrap_look_up` wraps that look-up. The function that the module
+would have run goes to `run_attention`, which runs it unchanged unless the module carries hook points
+that are in use. The configuration keeps its name, so no branch of a model changes.
 """
 
 from __future__ import annotations

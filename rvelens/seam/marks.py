@@ -2,9 +2,9 @@
 
 A Hugging Face model puts its image and video features in the place of some tokens of the prompt. One
 of its own methods says which: `get_placeholder_mask`, in a few families `inputs_merger`. `watch_marks`
-notes what that method returns. So an image counts wherever the model puts it: in a first prompt, behind a
-cache, among embeddings, from pixels or from features that were computed before. A token that has the
-number of an image token, but no image behind it, is text.
+notes what that method returns. So an image counts wherever the model puts it: in a first prompt,
+behind a cache, among embeddings, from pixels or from features that were computed before. A token that
+has the number of an image token, but no image behind it, is text.
 """
 
 from __future__ import annotations

@@ -102,12 +102,15 @@ def some_data(photographs=200):
 def test_sentences_claim_what_intervals_confirm():
     says = " ".join(_says(some_data()))
     assert "more of the answer than as many other image tokens before layers 0. " in says
-    assert "Two images, one question: ARS ranks heads as their effects do: rank" in says
+    assert (
+        "Two images, one question: ARS correlates with the effects of heads, beyond random orders: rank"
+        in says
+    )
     assert _says(some_data(photographs=3)) == ["3 photographs are too few to say anything."]
     by_luck = _ranks({**some_data()["texts"], "luck": [-0.4, 0.4]}, "texts")
-    assert "ARS is not shown to rank heads as their effects do" in by_luck
+    assert "no correlation of ARS with the effects of heads is shown" in by_luck
     against = _ranks({**some_data()["texts"], "correlation": estimate(-0.5, -0.6, -0.4)}, "texts")
-    assert "ARS ranks heads against their effects" in against
+    assert "ARS correlates negatively with the effects of heads, beyond random orders" in against
     none = some_data()
     none["images"]["gain"] = [UNSURE, None]
     assert "is not shown to carry more" in _says(none)[0]

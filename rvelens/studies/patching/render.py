@@ -38,7 +38,7 @@ def _region_table(data: Mapping[str, Any]) -> Table:
         "The residual stream before each layer, of these image tokens together: from the run on the "
         "question's own image into the run on the next photograph. 0 is the answer for the other "
         "image, 1 the answer for its own.",
-        "As many others: image tokens outside the region by lot. Brackets: 95% bootstrap intervals "
+        "As many others: random image tokens outside the region. Brackets: 95% bootstrap intervals "
         "over scenes. Each pair of runs counts by the distance of its two answers in logits.",
     ]
     if data["left_out"]["images"]:
@@ -128,15 +128,15 @@ def _says(data: Mapping[str, Any]) -> list[str]:
 
 
 def _ranks(of: Mapping[str, Any], about: str) -> str:
-    """Whether ARS ranks heads as their effects do: beyond chance of scenes, and of orders of heads."""
+    """Whether ARS and the effects of heads correlate, against other scenes and random orders of heads."""
     found, (low, high) = of["correlation"], of["luck"]
     beyond = above(found)
     if beyond is not None and low <= found["value"] <= high:
         beyond = None
     claim = {
-        True: "ARS ranks heads as their effects do",
-        False: "ARS ranks heads against their effects",
-        None: "ARS is not shown to rank heads as their effects do",
+        True: "ARS correlates with the effects of heads, beyond random orders",
+        False: "ARS correlates negatively with the effects of heads, beyond random orders",
+        None: "no correlation of ARS with the effects of heads is shown",
     }[beyond]
     return (
         f"{about[0].upper()}{about[1:]}: {claim}: rank correlation within layers "

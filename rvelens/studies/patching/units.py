@@ -114,7 +114,7 @@ def _unit(runs: RunPair) -> Unit:
 
 
 def _of_sets(runs: RunPair, inside: Bool[np.ndarray, " image"], seed: int) -> Unit:
-    """Effects of the region, of as many other image tokens by lot, and of all of them."""
+    """Effects of the region, of as many other random image tokens, and of all of them."""
     rng = np.random.default_rng([seed, int(inside.sum()), int(inside.argmax())])
     others = np.zeros_like(inside)
     outside = np.flatnonzero(~inside)

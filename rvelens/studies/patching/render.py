@@ -128,7 +128,7 @@ def _says(data: Mapping[str, Any]) -> list[str]:
 
 
 def _ranks(of: Mapping[str, Any], about: str) -> str:
-    """Whether ARS and the effects of heads correlate, against other scenes and random orders of heads."""
+    """Whether ARS and the effects of heads correlate, against random orders of heads."""
     found, (low, high) = of["correlation"], of["luck"]
     beyond = above(found)
     if beyond is not None and low <= found["value"] <= high:

@@ -13,9 +13,9 @@ from PIL import Image
 from rvelens.benchmarks import BENCHMARKS, Benchmark, Item, load_benchmark
 from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.benchmarks.rules import strict
+from rvelens.evaluate.reports import FILE, read_report
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import answer_lines, stored_answers
-from rvelens.files.atomic import read_json
 from rvelens.files.paths import below
 from rvelens.model.prompts import load_image
 from rvelens.studies.cases.study import flip
@@ -83,30 +83,15 @@ def open_run(folder: str, data: str = "") -> OpenedRun:
         raise ValueError(
             "no folder is given: expected the folder of `rvelens eval --out`; enter its path."
         )
-    report_file = path / "report.json"
-    if not report_file.is_file():
+    stored = read_report(path)
+    if stored is None:
         raise ValueError(
             f"{path} is not a run: expected a folder with a report.json of `rvelens eval`; enter "
             "the folder given as --out."
         )
-    try:
-        report = read_json(report_file)
-        benchmarks, first = report["benchmarks"], next(iter(report["methods"]), None)
-        names = _closed(report)
-        if first is None or not isinstance(report["model"]["name"], str):
-            raise ValueError(
-                "no methods or no model name: expected both; run `rvelens eval` again."
-            )
-        for name in (*benchmarks, *report["methods"]):
-            if len(below(path, name).relative_to(path).parts) != 1:
-                raise ValueError(
-                    f"{name!r}: expected the name of a benchmark or of a method; run `rvelens "
-                    "eval` again."
-                )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{report_file} cannot be read: expected the report of `rvelens eval`; run it again."
-        ) from error
+    report = stored.model_dump()
+    _check_names(path, report)
+    names, first = _closed(report), next(iter(report["methods"]))
     pictures = Path(data.strip()).expanduser() if data.strip() else None
     if pictures is not None and not pictures.is_dir():
         raise ValueError(
@@ -116,9 +101,23 @@ def open_run(folder: str, data: str = "") -> OpenedRun:
     return OpenedRun(path, report, pictures, items)
 
 
+def _check_names(path: Path, report: Mapping[str, Any]) -> None:
+    """Raise ValueError where a report names no method or model, or a folder outside of the run."""
+    if not report["methods"] or not isinstance(report["model"].get("name"), str):
+        raise ValueError(
+            f"{path / FILE} names no method or no model: expected both; run `rvelens eval` again."
+        )
+    for name in (*report["benchmarks"], *report["methods"]):
+        if len(below(path, name).relative_to(path).parts) != 1:
+            raise ValueError(
+                f"{path / FILE} names {name!r}: expected a benchmark or a method; run `rvelens eval` "
+                "again."
+            )
+
+
 def _closed(report: Mapping[str, Any]) -> list[str]:
     """Names of a report's benchmarks with yes/no questions."""
-    return [name for name, one in report["benchmarks"].items() if "strict" in one["rules"]]
+    return [name for name, one in report["benchmarks"].items() if "strict" in one.get("rules", {})]
 
 
 def _items(folder: Path, benchmark: str, data: Path | None) -> dict[str, Item]:

@@ -53,6 +53,10 @@ def patch_tokens(
 ) -> Effects:
     """The effect of several positions together, by layer.
 
+    Qwen3-VL adds image features to the residual stream between its first layers, too. A patch before
+    these layers keeps those of the corrupted image, so that all image tokens before layer 0 need not
+    have the effect 1.
+
     Args:
         runs: of `pair_runs`.
         positions: which of them; `runs.image_positions(region)` gives those of the image.

@@ -49,6 +49,13 @@ if TYPE_CHECKING:
     from rvelens.studies.reproduce.run import RunResult
 
 
+class Wording(StrEnum):
+    """Wordings of R-Bench's marked questions."""
+
+    words = "words"
+    published = "published"
+
+
 class RBench(StrEnum):
     """Which questions of R-Bench are asked."""
 
@@ -93,6 +100,9 @@ def reproduce_command(
     rbench: Annotated[
         RBench, typer.Option(help="R-Bench's questions of a relation by their words, or all.")
     ] = RBench.words,
+    wording: Annotated[
+        Wording, typer.Option(help="Wording of R-Bench's marked questions.")
+    ] = Wording.words,
     limit: Limit = None,
     prompt: Annotated[
         str | None,
@@ -147,6 +157,7 @@ def reproduce_command(
         settings=settings,
         options=_options(option or []),
         rbench=str(rbench),
+        wording=str(wording),
         limit=limit,
         batch_size=batch_size,
         seed=seed,

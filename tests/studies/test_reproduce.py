@@ -163,6 +163,9 @@ def test_all_questions_of_rbench_are_asked_on_demand(request_of, monkeypatch):
     assert asked[0] == ("mmrel-real", {"relation": "spatial"})
     assert ("rbench-image", {}) in asked
     assert ("rbench-image", {"relation": "spatial"}) in asked
+    assert ("rbench-instance-box", {"relation": "spatial", "wording": "words"}) in asked
+    make_rows(choose_targets(["3"]), request_of(wording="published"))
+    assert ("rbench-instance-box", {"relation": "spatial", "wording": "published"}) in asked
 
 
 def test_questions_are_asked_as_the_papers_code_asks(request_of, model):

@@ -44,6 +44,7 @@ class Request:
         settings: parameters of methods, by method.
         options: of studies, by study.
         rbench: "words" for R-Bench's questions of the relation by a rule, "all" for all of them.
+        wording: of R-Bench's marked questions, see `rvelens.benchmarks.rbench.load_rbench`.
         limit: questions of a run at most; None for those of its target.
         batch_size: questions per forward.
         seed: of draws, noise and intervals.
@@ -62,6 +63,7 @@ class Request:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rbench: str = "words"
+    wording: str = "words"
     limit: int | None = None
     batch_size: int = 8
     seed: int = 55
@@ -140,6 +142,8 @@ def make_rows(targets: Sequence[Target], request: Request) -> list[PlannedRun]:
     @cache  # of hundred thousand files below a folder, each benchmark lists all
     def load(name: str, relation: str) -> Benchmark:
         options: dict[str, Any] = {"relation": relation} if relation != "all" else {}
+        if name.startswith("rbench-instance"):
+            options["wording"] = request.wording
         found = load_benchmark(name, request.data, **options)
         left_out = request.pairs_left_out
         return found if left_out is None else without_pairs(found, left_out)

@@ -27,7 +27,7 @@ def test_compiled_steps(part):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,  # five minutes on two cores that do nothing else
     )
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-1000:]
     assert " passed" in ran.stdout

@@ -115,8 +115,8 @@ def brushed(text: str, first: str, last: str, n_layers: int, n_heads: int) -> st
     """
     heads = parse_heads(text, n_layers, n_heads)
     corners = [parse_heads(one, n_layers, n_heads) for one in (first, last)]
-    layers = [layer for one in corners for layer in one]
-    columns = [some[0] for one in corners for some in one.values()]
+    layers = [layer for corner in corners for layer in corner]
+    columns = [some[0] for corner in corners for some in corner.values()]
     rectangle = {
         (layer, head)
         for layer in range(min(layers), max(layers) + 1)

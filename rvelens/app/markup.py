@@ -83,7 +83,7 @@ def scale(colours: Colormap, low: str, high: str, label: str) -> str:
 
 def swatches(colours: Sequence[str], label: str) -> str:
     """Steps of a colour scale that counts from 1, and its meaning."""
-    each = "".join(f'<i style="background:{one}"></i>' for one in colours)
+    each = "".join(f'<i style="background:{colour}"></i>' for colour in colours)
     return f'<p class="rv-scale rv-steps"><span>{each}</span> {escape(label)}</p>'
 
 

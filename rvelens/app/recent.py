@@ -38,15 +38,15 @@ def remember(kept: Any, first: str, second: str) -> list[Paths]:
     if new[0] == EXAMPLE:
         return paths
     absolute = (str(Path(new[0]).expanduser().absolute()), new[1])
-    return [absolute, *(one for one in paths if one[0] != absolute[0])][:_MOST]
+    return [absolute, *(path for path in paths if path[0] != absolute[0])][:_MOST]
 
 
 def recent_html(kept: Any, nearby: Sequence[Paths] = ()) -> str:
     """A button for the example, and for each pair of paths that is kept or near."""
     paths = read_paths(kept)
-    known = {one[0] for one in paths}
+    known = {path[0] for path in paths}
     paths += [one for one in nearby if one[0] not in known]
-    buttons = [_button((EXAMPLE, ""), EXAMPLE), *(_button(one, _short(one[0])) for one in paths)]
+    buttons = [_button((EXAMPLE, ""), EXAMPLE), *(_button(path, _short(path[0])) for path in paths)]
     return f'<div class="rv-recent"><span>Open</span>{"".join(buttons)}</div>'
 
 

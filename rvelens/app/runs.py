@@ -214,9 +214,9 @@ def matching(found: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[Mapping
             and any(text in (word or "").casefold() for word in words)
         )
 
-    return [one for one in found if fits(one)]
+    return [item for item in found if fits(item)]
 
 
 def groups(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """`ALL`, and the groups of some flips."""
-    return [ALL, *sorted({one["group"] for one in found if one["group"]})]
+    return [ALL, *sorted({item["group"] for item in found if item["group"]})]

@@ -81,7 +81,7 @@ def load_questions(
         first = problems[0] if problems else "it has no rows"
         raise ValueError(f"{source.name} has no usable question: expected at least one; {first}")
     labels = tuple(dict.fromkeys(item.reference for item in items if item.reference is not None))
-    given = tuple(one.strip() for one in choices.split(",") if one.strip())
+    given = tuple(word.strip() for word in choices.split(",") if word.strip())
     is_yes_no = chosen in rules.YES_NO
     matches = {**rules.TEXT, "choice": rules.ChoiceRule(given or labels)}.get(chosen)
     return Benchmark(

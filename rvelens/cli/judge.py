@@ -89,7 +89,10 @@ def judge_command(
         emit_json(result)
     else:
         _print(result, kept)
-    if any(one["failed"] or one["unreadable"] for one in by_method.values()):
+    if any(
+        method_scores["failed"] or method_scores["unreadable"]
+        for method_scores in by_method.values()
+    ):
         _complain(by_method, base_url)
         raise typer.Exit(1)
 
@@ -97,7 +100,8 @@ def judge_command(
 def _complain(by_method: dict[str, Any], base_url: str | None) -> None:
     """One sentence on stderr: what there is no score for, and where the replies came from."""
     failed, unreadable, n = (
-        sum(one[key] for one in by_method.values()) for key in ("failed", "unreadable", "n")
+        sum(method_scores[key] for method_scores in by_method.values())
+        for key in ("failed", "unreadable", "n")
     )
     warn(
         f"of {n} answers, {failed} have no reply of {shown(address_of(base_url))} and {unreadable} an "
@@ -109,7 +113,7 @@ def _complain(by_method: dict[str, Any], base_url: str | None) -> None:
 def _print(result: dict[str, Any], kept: Path | None) -> None:
     out().print(_table(result))
     reasons = Counter(
-        score["reason"] for one in result["answers"].values() for score in one["scores"]
+        score["reason"] for answer in result["answers"].values() for score in answer["scores"]
     )
     del reasons[""]
     for reason, count in reasons.most_common(5):

@@ -136,7 +136,7 @@ def make(
                 progress=bar("questions"),
             )
     _show(report, output, json)
-    if any(one.failed for one in report.not_made):
+    if any(reason.failed for reason in report.not_made):
         raise typer.Exit(1)
 
 

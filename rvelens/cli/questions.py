@@ -83,10 +83,10 @@ def _columns(texts: Sequence[str]) -> dict[str, str]:
 
 def print_sources(benchmarks: Sequence[Benchmark]) -> None:
     """Print to stderr what was read, the rule for the answers, and rows that were left out."""
-    for one in benchmarks:
-        warn(describe_source(one))
-        for problem in one.problems[:SHOWN]:
+    for benchmark in benchmarks:
+        warn(describe_source(benchmark))
+        for problem in benchmark.problems[:SHOWN]:
             warn(f"left out: {problem}")
-        if len(one.problems) > SHOWN:
-            more = len(one.problems) - SHOWN
+        if len(benchmark.problems) > SHOWN:
+            more = len(benchmark.problems) - SHOWN
             warn(f"left out: {more} more rows; report.json of the run lists them")

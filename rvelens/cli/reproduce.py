@@ -190,7 +190,7 @@ def _refuse_missing(request: Request) -> None:
 
 
 def _split(numbers: Sequence[str] | None) -> list[str]:
-    return [one for text in numbers or () for one in text.split(",") if one]
+    return [word for text in numbers or () for word in text.split(",") if word]
 
 
 def _profile(profile: str | None, model: str) -> tuple[ARSProfile | None, str]:

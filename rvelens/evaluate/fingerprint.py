@@ -158,8 +158,8 @@ class _Walk:
         numbers = (code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
         constants = (
-            self._code(one) if isinstance(one, types.CodeType) else self.of(one)
-            for one in code.co_consts
+            self._code(co_const) if isinstance(co_const, types.CodeType) else self.of(co_const)
+            for co_const in code.co_consts
         )  # fmt: skip
         binary = (code.co_code.hex(), code.co_exceptiontable.hex())
         return _digest(code.co_name, repr(numbers), repr(names), *binary, *constants)
@@ -172,9 +172,9 @@ class _Walk:
                     self._refuse(f"an import of {chain[1]} within a function")
                 continue
             yield "".join(chain) + self._resolved(chain, names)
-        for one in code.co_consts:
-            if isinstance(one, types.CodeType):
-                yield from self._globals(one, names)
+        for co_const in code.co_consts:
+            if isinstance(co_const, types.CodeType):
+                yield from self._globals(co_const, names)
 
     def _resolved(self, chain: list[str], names: Mapping[str, Any]) -> str:
         """The digest of `a.b.c`: of what it names, as soon as that is no module."""

@@ -140,7 +140,7 @@ def _of_benchmark(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What could not be asked, and the figures, None where a judge scores."""
     answers = {name: _whole(out / benchmark.name / name, benchmark) for name in names}
-    errors = {said.error for one in answers.values() for said in one.values()}
+    errors = {said.error for answer in answers.values() for said in answer.values()}
     counts = {
         "malformed": list(benchmark.problems),
         "unreadable": sorted(error for error in errors if error),

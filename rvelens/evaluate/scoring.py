@@ -130,7 +130,7 @@ def read_answers(
         return Scored(np.ones(len(items), bool), cells, np.full(len(items), np.nan), OF_TEXTS)
     for n, (item, one) in enumerate(zip(items, said, strict=True)):
         cells[n, (0 if item.truth else 3) + column[rule(one.text or "")]] = 1
-    margin = np.array([np.nan if one.margin is None else one.margin for one in said])
+    margin = np.array([np.nan if answer.margin is None else answer.margin for answer in said])
     return Scored(np.array([bool(item.truth) for item in items]), cells, margin)
 
 
@@ -215,7 +215,7 @@ def _subsets(scored: Scored, benchmark: Benchmark, asked: Sequence[int]) -> dict
     ids = np.array([benchmark.items[n].id for n in asked])
     means = {}
     for name, lists in benchmark.subsets.items():
-        masks = [np.isin(ids, list(one)) for one in lists]
+        masks = [np.isin(ids, list(row)) for row in lists]
         each = [_values(scored, mask) for mask in masks if mask.any()]
         metrics = {m: [x for one in each if (x := one[m]) is not None] for m in METRICS}
         means[name] = {

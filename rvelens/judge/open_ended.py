@@ -240,12 +240,12 @@ def _of_run(folder: Path) -> dict[str, list[Path]]:
     here = folder_answers(folder)
     if here:
         return {"": here}
-    below = sorted({one.parent for one in folder.glob("*-open/*/answers*.jsonl")})
+    below = sorted({file.parent for file in folder.glob("*-open/*/answers*.jsonl")})
     if below:
         return {one.relative_to(folder).as_posix(): folder_answers(one) for one in below}
     others = (*folder.glob("*/answers*.jsonl"), *folder.glob("*/*/answers*.jsonl"))
     if others:
-        read = min(one.parent for one in others).relative_to(folder).as_posix()
+        read = min(other.parent for other in others).relative_to(folder).as_posix()
         raise ValueError(
             f"{folder} holds answers of {read}, which rules read: expected those of an open-ended "
             "benchmark; judge a run of mmrel-open, for example."

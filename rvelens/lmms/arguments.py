@@ -61,7 +61,7 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         rest["batch_size"] = _batch_size(rest["batch_size"])
     if device is not None:
         rest.setdefault("device_map", str(device))
-    known = [one.name for one in fields(Arguments) if one.name != "parameters"]
+    known = [attribute.name for attribute in fields(Arguments) if attribute.name != "parameters"]
     for name, value in rest.items():
         _check(name, value, known)
     if "pretrained" not in rest:

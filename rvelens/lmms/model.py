@@ -86,10 +86,10 @@ class RvelensModel(lmms):
             ask = partial(answer_items, self.model, [self.method], decoding=decoding)
             rows, _ = backing_off(ask, items, len(items))
             said = [one for (one,) in rows]
-            failed = next((one.error for one in said if one.error is not None), None)
+            failed = next((answer.error for answer in said if answer.error is not None), None)
             if failed is not None:  # an empty answer in its place would be scored
                 raise ValueError(failed)
-            answers += [cut(one.text or "", options["until"]) for one in said]
+            answers += [cut(answer.text or "", options["until"]) for answer in said]
             bar.update(len(batch))
         bar.close()
         return answers
@@ -124,7 +124,7 @@ class RvelensModel(lmms):
         text, _, to_visual, doc_id, task, split = request.arguments
         visuals = to_visual(self.task_dict[task][split][doc_id]) or []
         if len(visuals) != 1 or not isinstance(visuals[0], Image.Image):
-            kinds = ", ".join(type(one).__name__ for one in visuals) or "nothing"
+            kinds = ", ".join(type(visual).__name__ for visual in visuals) or "nothing"
             raise ValueError(
                 f"question {doc_id} of {task} shows {kinds}: expected one image; leave the task "
                 "out."

@@ -98,7 +98,7 @@ def patterns_of(
         # The row of a step sees the keys up to its own, and the newest row all of them.
         last = n_keys - n_steps + torch.arange(n_steps, device=device)
         seen = torch.arange(n_keys, device=device) <= last[:, None]
-        rows = torch.cat([one[layer] for one in queries], dim=2)
+        rows = torch.cat([query[layer] for query in queries], dim=2)
         scores, _ = replace(call, query=rows, mask=seen[None, None]).scores(True, None)
         at = image.nonzero().flatten().to(device)
         found[layer] = scores.softmax(dim=-1)[0].index_select(-1, at).transpose(0, 1).cpu()

@@ -151,7 +151,7 @@ class _Part:
             a setting for each row. Samples with fewer rows than others repeat their last one.
         """
         device = self.seen.device
-        at, of_row = zip(*(_rows(self.own, one) for one in said), strict=True)
+        at, of_row = zip(*(_rows(self.own, answer) for answer in said), strict=True)
         width = max(map(len, of_row))
         settings = torch.tensor(
             [row + row[-1:] * (width - len(row)) for row in of_row], device=device

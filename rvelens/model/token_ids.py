@@ -18,9 +18,11 @@ def token_ids(model: HookedLVLM, tokens: Sequence[str | int], what: str) -> list
     Raises:
         ValueError: a text that is not one token, or an id that the model does not have.
     """
-    ids = [model.to_single_token(one) if isinstance(one, str) else int(one) for one in tokens]
+    ids = [
+        model.to_single_token(token) if isinstance(token, str) else int(token) for token in tokens
+    ]
     n_vocab = model.W_U.shape[1]
-    wrong = next((one for one in ids if not 0 <= one < n_vocab), None)
+    wrong = next((id_ for id_ in ids if not 0 <= id_ < n_vocab), None)
     if wrong is not None:
         raise ValueError(
             f"{what} {wrong}: expected the id of a token, from 0 to {n_vocab - 1}; correct it."

@@ -153,7 +153,7 @@ class Trace:
     def _top(self) -> float:
         """The largest value of any map that is shown: colours mean the same in all of them."""
         maps = [answer.map_of(n) for answer in self.answers for n in _shown(answer)]
-        return max((float(one.max(initial=0.0)) for one in maps), default=0.0)
+        return max((float(layer_map.max(initial=0.0)) for layer_map in maps), default=0.0)
 
     def _row(self, answer: TracedAnswer, top: float) -> str:
         from rvelens.tokens.heat import heated, small, to_data_uri

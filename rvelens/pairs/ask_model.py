@@ -155,7 +155,11 @@ def by_model(
 
 def _propose(text: str, which: int, verdicts: list[Verdict]) -> str:
     several = f" (of its verbs of action, number {which})" if which > 1 else ""
-    no = [f"{one.candidate} ({one.reason})" for one in verdicts if not one.fits and one.candidate]
+    no = [
+        f"{verdict.candidate} ({verdict.reason})"
+        for verdict in verdicts
+        if not verdict.fits and verdict.candidate
+    ]
     refused = f"\n\nThese were refused: {'; '.join(no)}." if no else ""
     return PROPOSE.format(question=text, which=several, refused=refused)
 

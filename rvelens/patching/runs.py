@@ -131,7 +131,7 @@ def pair_runs(
     clean, corrupted = _condition(clean), _condition(corrupted)
     sides = (clean, corrupted)
     tokens = _check_layout(model, sides, prompt)
-    logits = torch.cat([_logits(model, one, prompt) for one in sides])
+    logits = torch.cat([_logits(model, side, prompt) for side in sides])
     ids = _answer_ids(model, answers, logits)
     first, second = _difference(logits, ids).tolist()
     _check_difference(first, second, logits)
@@ -158,7 +158,7 @@ def _difference(
 
 def _check_layout(model: HookedLVLM, sides: Sequence[Condition], prompt: str) -> TokenMap:
     """The token map of both prompts; raises ValueError where a position means another thing in each."""
-    maps = [model.token_map(model.prepare(one.image, one.question, prompt)) for one in sides]
+    maps = [model.token_map(model.prepare(side.image, side.question, prompt)) for side in sides]
     clean, corrupted = maps
     if clean.n_keys != corrupted.n_keys:
         raise ValueError(
@@ -174,7 +174,7 @@ def _check_layout(model: HookedLVLM, sides: Sequence[Condition], prompt: str) ->
             "of one size."
         )
     if sides[0].image is not sides[1].image:
-        layouts = [_layout(model, one.image) for one in sides]
+        layouts = [_layout(model, side.image) for side in sides]
         if layouts[0] != layouts[1]:
             raise ValueError(
                 "the tokens of the clean and the corrupted image lie in other rows and columns: "

@@ -109,10 +109,10 @@ def _panel(axes: Axes, panel: Panel, controls: Sequence[bool]) -> None:
             markerfacecolor=look.colour if sure else "white",
             markersize=4,
         )
-    if all(one is None for one in panel.estimates):
+    if all(estimate is None for estimate in panel.estimates):
         axes.set_xticks([])
         return
-    known = [one[end] for one in panel.estimates if one for end in ("low", "high")]
+    known = [estimate[end] for estimate in panel.estimates if estimate for end in ("low", "high")]
     low, high = min(known), max(known)
     if panel.chance is not None:
         low, high = min(low, panel.chance), max(high, panel.chance)

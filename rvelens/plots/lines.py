@@ -83,7 +83,10 @@ class Series:
         Raises:
             ValueError: an estimate without one of the three, or not one a setting.
         """
-        rows = [asdict(one) if isinstance(one, Estimate) else one for one in estimates]
+        rows = [
+            asdict(estimate) if isinstance(estimate, Estimate) else estimate
+            for estimate in estimates
+        ]
         for row in rows:
             if row is not None and not {"value", "low", "high"} <= set(row):
                 raise ValueError(

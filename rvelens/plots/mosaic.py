@@ -147,7 +147,7 @@ def token_overlays(
         )
     lines = [line for answer in trace.answers for line in _lines(answer)]
     maps = {(a, n): a.map_of(n, layers, heads) for a, line in lines for n in line}
-    top = max(float(one.max()) for one in maps.values()) or 1.0
+    top = max(float(layer_map.max()) for layer_map in maps.values()) or 1.0
     picture = small_picture(trace.image, _PANEL)
     width = min(max(len(line) for _, line in lines), _IN_A_ROW)
     with house_style():

@@ -57,7 +57,8 @@ def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     tokens = model.tokens
     assert tokens is not None  # a forward has just been
     per_text = torch.stack(
-        [image_part(last_row(one, tokens), tokens).abs().sum(dim=-1).cpu() for one in grads], dim=1
+        [image_part(last_row(grad, tokens), tokens).abs().sum(dim=-1).cpu() for grad in grads],
+        dim=1,
     )
     return by_decoder_layer(model, (per_text[: len(pairs)] + per_text[len(pairs) :]) / 2)
 

@@ -48,16 +48,18 @@ def _measure(setup: Setup) -> dict[str, Any]:
         "model": setup.model.name,
         "rve": of_rve(setup),
         "benchmarks": {
-            one.name: score(one, setup.answers(one.name, one, settings), setup.seed)
-            for one in setup.benchmarks
+            benchmark.name: score(
+                benchmark, setup.answers(benchmark.name, benchmark, settings), setup.seed
+            )
+            for benchmark in setup.benchmarks
         },
-        "relation": {one.name: one.relation for one in setup.benchmarks},
+        "relation": {benchmark.name: benchmark.relation for benchmark in setup.benchmarks},
     }
 
 
 def _work(setup: Setup) -> Work:
     """Every question under every row's setting."""
-    items = [item for one in setup.benchmarks for item in one.items]
+    items = [item for benchmark in setup.benchmarks for item in benchmark.items]
     return work_of_settings(setup, items, list(_settings(setup).values()))
 
 

@@ -102,7 +102,9 @@ def _estimates(
         ends = [f(x[later]) for x in (a, sink, sums, per_token) for f in (np.min, np.max)]
         return np.concatenate([a, b, sink, a - mean[-2], sums, per_token, ends, mean[-2:]])
 
-    flat = [one.to_json_or_none() for one in bootstrap_each(statistic, cluster, seed=seed)]
+    flat = [
+        estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
+    ]
     names = (*KINDS, "image_minus_tokens", "sums", "per_token")
     by_layer = {name: flat[n * n_layers : (n + 1) * n_layers] for n, name in enumerate(names)}
     ends = flat[6 * n_layers :]
@@ -243,7 +245,7 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     for key, sentence in sentences.items():
         found = [later[key][end] for end in ("low", "high")]
         if None not in found:
-            times = " to ".join(f"{one['value']:.2g}" for one in found)
+            times = " to ".join(f"{item['value']:.2g}" for item in found)
             said.append(f"In layers {data['later_layers']}, {sentence.format(times)}.")
     return said
 

@@ -125,7 +125,9 @@ def _correlation(
         over_all = rank_correlations(scores.reshape(1, -1), found.reshape(1, -1))
         return np.concatenate([within, [within.mean()], over_all if known else [np.nan]])
 
-    found = [one.to_json_or_none() for one in bootstrap_each(statistic, cluster, seed=seed)]
+    found = [
+        estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
+    ]
     return {"by_layer": found[:-2], "within_layers": found[-2], "all_heads": found[-1]}
 
 

@@ -70,7 +70,8 @@ def _measure(setup: Setup) -> dict[str, Any]:
 def _answers(setup: Setup, photographs: set[str]) -> dict[str, dict[str, dict[str, Answer]]]:
     """Answers to all questions about some photographs, by benchmark, method and question id."""
     asked = [
-        one.keep([i for i in one.items if i.source in photographs]) for one in setup.benchmarks
+        benchmark.keep([i for i in benchmark.items if i.source in photographs])
+        for benchmark in setup.benchmarks
     ]
     folder = setup.parts.folder / "answers"
     evaluate(
@@ -100,10 +101,11 @@ def by_kind(benchmarks: Sequence[Benchmark]) -> dict[str, tuple[Benchmark, list[
     (first, *_) = benchmarks
     found = {k: (first, [i for i in first.items if i.group == k]) for k in KINDS}
     if len(benchmarks) > 2 or not all(items for _, items in found.values()):
+        names = ", ".join(benchmark.name for benchmark in benchmarks)
         raise ValueError(
-            f"{', '.join(one.name for one in benchmarks)}: expected one benchmark with the groups "
-            "object and action, or one about objects and one about actions, in this order; name "
-            "action-scenes-open, or amber-existence and amber-relation."
+            f"{names}: expected one benchmark with the groups object and action, or one about objects "
+            "and one about actions, in this order; name action-scenes-open, or amber-existence and "
+            "amber-relation."
         )
     return found
 

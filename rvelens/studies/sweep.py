@@ -126,7 +126,9 @@ def most_confident(candidates: Sequence[Mapping[str, Answer]]) -> dict[str, Answ
     bands of equal width, the one with the largest absolute log-odds. Without log-odds, the first.
     """
     return {
-        name: max((one[name] for one in candidates), key=lambda said: abs(said.margin or 0.0))
+        name: max(
+            (candidate[name] for candidate in candidates), key=lambda said: abs(said.margin or 0.0)
+        )
         for name in candidates[0]
     }
 

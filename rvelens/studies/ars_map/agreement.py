@@ -65,7 +65,9 @@ def agreement(
         by_layer = rank_correlations(mean_of(drawn).reshape(theirs.shape), theirs)
         return np.append(by_layer, by_layer.mean())
 
-    found = [one.to_json_or_none() for one in bootstrap_each(statistic, cluster, seed=seed)]
+    found = [
+        estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
+    ]
     whole = per_pair.mean(axis=0)
     rng = np.random.default_rng(seed)
     mixed = [

@@ -66,7 +66,7 @@ def _work(setup: Setup) -> Work:
 def photographs_of(pairs: Sequence[ContrastivePair]) -> Int[np.ndarray, " pair"]:
     """A number for the picture of each pair, the same where they have it in common."""
     images = (pair.image for pair in pairs)
-    return clusters(id(one) if isinstance(one, Image.Image) else str(one) for one in images)
+    return clusters(id(image) if isinstance(image, Image.Image) else str(image) for image in images)
 
 
 def _by_layer(
@@ -79,7 +79,10 @@ def _by_layer(
     if middle:
         gap = layers[:, middle].mean(axis=1) - layers[:, outer].mean(axis=1)
         columns = np.column_stack([layers, gap])
-    found = [one.to_json_or_none() for one in bootstrap_each(means(columns), cluster, seed=seed)]
+    found = [
+        estimate.to_json_or_none()
+        for estimate in bootstrap_each(means(columns), cluster, seed=seed)
+    ]
     quartiles = np.quantile(layers, [0.25, 0.5, 0.75], axis=0)
     return {
         "by_layer": found[: layers.shape[1]],

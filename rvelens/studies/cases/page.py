@@ -90,7 +90,9 @@ def _introduction(data: Data) -> Iterator[str]:
         + f". Gained: wrong under {before}, right under {after}. Lost: the reverse.</p>"
     )
     totals = Counter(
-        flip["direction"] for one in data["benchmarks"].values() for flip in one["flips"]
+        flip["direction"]
+        for benchmark in data["benchmarks"].values()
+        for flip in benchmark["flips"]
     )
     here = Counter(flip["direction"] for _, flip in _chosen(data))
     each = " and ".join(f"{here[x]} of all {totals[x]} {x} answers" for x in ("gained", "lost"))
@@ -129,7 +131,9 @@ def _cells(titles: Sequence[str], cells: Sequence[Any]) -> str:
 
 def _legend(data: Data) -> Iterator[str]:
     """What the colours on the pictures mean."""
-    layers = next((m for one in data["benchmarks"].values() for m in one["masks"].values()), None)
+    layers = next(
+        (m for benchmark in data["benchmarks"].values() for m in benchmark["masks"].values()), None
+    )
     if not layers:
         return
     most = len(layers)

@@ -44,7 +44,8 @@ def _measure(setup: Setup) -> dict[str, Any]:
         "n_cases": setup.options["n_cases"],
         "seed": setup.seed,
         "benchmarks": {
-            one.name: _of_benchmark(setup, one, before, after, report) for one in setup.benchmarks
+            benchmark.name: _of_benchmark(setup, benchmark, before, after, report)
+            for benchmark in setup.benchmarks
         },
     }
 
@@ -161,14 +162,14 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     (data,) = measured
     (name,) = labels([data["model"]])
     shown = {
-        one.name: {
+        benchmark.name: {
             item.id: draw_cases(
-                setup.model, item, data["benchmarks"][one.name]["masks"].get(item.id)
+                setup.model, item, data["benchmarks"][benchmark.name]["masks"].get(item.id)
             )
-            for item in one.items
-            if item.id in set(data["benchmarks"][one.name]["chosen"])
+            for item in benchmark.items
+            if item.id in set(data["benchmarks"][benchmark.name]["chosen"])
         }
-        for one in setup.benchmarks
+        for benchmark in setup.benchmarks
     }
     tables = {"": _counts(data, name), "flips": _flips(data)}
     return Shown(tables, pages={"": page(data, name, shown)}, says=tuple(_says(data, name)))

@@ -89,7 +89,7 @@ def layer_bands(n_layers: int) -> list[list[int]]:
 
 def _best(validation: QuestionSet, tried: list[DemoSetting], progress: Progress) -> DemoSetting:
     margins = validation.margins_each([setting.hooks for setting in tried], progress)
-    return tried[int(np.argmax([auc(validation.truth, one) for one in margins]))]
+    return tried[int(np.argmax([auc(validation.truth, margin) for margin in margins]))]
 
 
 def _named(layers: Sequence[int]) -> str:

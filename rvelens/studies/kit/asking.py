@@ -43,7 +43,7 @@ def asked(benchmark: Benchmark, said: Mapping[str, Mapping[str, Answer]]) -> lis
     return [
         n
         for n, item in enumerate(benchmark.items)
-        if all(item.id in one and one[item.id].error is None for one in said.values())
+        if all(item.id in answer and answer[item.id].error is None for answer in said.values())
     ]
 
 
@@ -54,21 +54,21 @@ def baseline_first(methods: Sequence[Method]) -> list[Method]:
 
 def need_truths(study: str, benchmarks: Sequence[Benchmark]) -> None:
     """Raise ValueError for a benchmark that does not ask for yes or no."""
-    for one in benchmarks:
-        if all(item.truth is None for item in one.items):
+    for benchmark in benchmarks:
+        if all(item.truth is None for item in benchmark.items):
             raise ValueError(
-                f"study {study!r} on {one.name}, which has open-ended questions: expected yes/no "
+                f"study {study!r} on {benchmark.name}, which has open-ended questions: expected yes/no "
                 "questions; use the study open-ended."
             )
 
 
 def need_labels(study: str, benchmarks: Sequence[Benchmark]) -> None:
     """Raise ValueError for a benchmark of which no rule tells what answers are right."""
-    for one in benchmarks:
-        if not one.is_scored:
+    for benchmark in benchmarks:
+        if not benchmark.is_scored:
             raise ValueError(
-                f"study {study!r} on {one.name}, which has open-ended questions: expected labels that "
-                "a rule reads; take the study open-ended."
+                f"study {study!r} on {benchmark.name}, which has open-ended questions: expected labels "
+                "that a rule reads; take the study open-ended."
             )
 
 

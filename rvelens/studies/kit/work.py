@@ -36,7 +36,9 @@ def work_of_methods(
 
 def work_of_all_questions(setup: Setup) -> Work:
     """Every question of every benchmark under every method."""
-    return work_of_methods(setup, [item for one in setup.benchmarks for item in one.items])
+    return work_of_methods(
+        setup, [item for benchmark in setup.benchmarks for item in benchmark.items]
+    )
 
 
 def work_of_settings(setup: Setup, items: Sequence[Item], settings: Sequence[Hooks]) -> Work:

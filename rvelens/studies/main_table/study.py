@@ -51,13 +51,15 @@ def _measure(setup: Setup) -> dict[str, Any]:
     report = evaluate_methods(setup, methods)
     names = [method.name for method in methods]
     means = {
-        one.name: over_lists(one, {m: answers(setup, one, m) for m in names}, setup.seed)
-        for one in setup.benchmarks
+        benchmark.name: over_lists(
+            benchmark, {m: answers(setup, benchmark, m) for m in names}, setup.seed
+        )
+        for benchmark in setup.benchmarks
     }
     return {
         "model": setup.model.name,
         "methods": names,
-        "relations": {one.name: one.relation for one in setup.benchmarks},
+        "relations": {benchmark.name: benchmark.relation for benchmark in setup.benchmarks},
         "over_lists": means,
         "report": report,
     }
@@ -73,7 +75,7 @@ def over_lists(
     numbers = asked(benchmark, said)
     items = [benchmark.items[n] for n in numbers]
     lists = [one for many in benchmark.subsets.values() for one in many]
-    among = np.array([[item.id in one for item in items] for one in lists], dtype=float)
+    among = np.array([[item.id in row for item in items] for row in lists], dtype=float)
     if not among.any():
         return {}
     among = among[among.any(axis=1)]

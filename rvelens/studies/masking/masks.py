@@ -65,7 +65,7 @@ def choose_masks(
 
 def distinct(masks: Mapping[str, Sequence[Sequence[Mask]]]) -> list[Mask]:
     """Every mask of `choose_masks`, each once."""
-    return list(dict.fromkeys(mask for many in masks.values() for one in many for mask in one))
+    return list(dict.fromkeys(mask for many in masks.values() for item in many for mask in item))
 
 
 def _mask(order: Mapping[int, Sequence[int]], n: int) -> Mask:

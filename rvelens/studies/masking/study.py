@@ -254,7 +254,7 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     said.append(
         f"Taken alone, the difference in accuracy of the {SENSITIVE} heads is confirmed at "
         f"{', '.join(sure) or 'no number of'} heads a layer; it is largest at {largest} "
-        f"({_signed(gaps[largest])}), where {sum(one[at] > mine for one in draws)} of {len(draws)} "
+        f"({_signed(gaps[largest])}), where {sum(draw[at] > mine for draw in draws)} of {len(draws)} "
         "random draws keep more accuracy."
     )
     return said

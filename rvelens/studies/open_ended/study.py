@@ -56,22 +56,22 @@ def _measure(setup: Setup) -> dict[str, Any]:
         "judge": name,
         "notes": report["notes"],
         "benchmarks": {
-            one.name: _scored(setup, one, [method.name for method in methods])
-            for one in setup.benchmarks
+            benchmark.name: _scored(setup, benchmark, [method.name for method in methods])
+            for benchmark in setup.benchmarks
         },
     }
 
 
 def _check(benchmarks: Sequence[Benchmark], judge_model: str) -> None:
     """Raise ValueError for what could not be scored, before anything is asked."""
-    for one in benchmarks:
-        references = [item.reference for item in one.items]
+    for benchmark in benchmarks:
+        references = [item.reference for item in benchmark.items]
         if None in references:
             raise ValueError(
-                f"study 'open-ended' on {one.name}, which has yes/no questions: expected "
+                f"study 'open-ended' on {benchmark.name}, which has yes/no questions: expected "
                 "open-ended questions; use the study main-table."
             )
-        refuse_without_judge(one, judge_model)
+        refuse_without_judge(benchmark, judge_model)
     if judge_model:
         with connect(Endpoint(judge_model)):  # says at once what is missing
             pass

@@ -86,7 +86,7 @@ def _head_table(data: Mapping[str, Any]) -> Table:
 
 def _map(data: Mapping[str, Any], kind: str) -> Figure:
     rank = data["rank"]
-    values = [np.nan if one is None else one["value"] for one in data[kind]["heads"]]
+    values = [np.nan if head is None else head["value"] for head in data[kind]["heads"]]
     z = np.array(values).reshape(len(rank), -1)
     return surface(
         np.arange(z.shape[1]), np.arange(z.shape[0]), z, x_label="head", y_label="layer",

@@ -166,7 +166,7 @@ def _row(
         return PlannedRun(target, names, reason=one_line(error), lacks_files=True)
     if lack := _lack(target, benchmarks, request):
         return PlannedRun(target, names, benchmarks, reason=lack)
-    asked = sum(len(one.items) for one in benchmarks) if names else len(request.pairs)
+    asked = sum(len(benchmark.items) for benchmark in benchmarks) if names else len(request.pairs)
     if target.limit_option == "n_questions":
         asked = min(asked, request.options_of(target)["n_questions"])
     return PlannedRun(target, names, benchmarks, asked)

@@ -23,7 +23,7 @@ unit: .venv/installed
 
 # While you work: lint, types, and the core's tests on three families without the slow ones.
 CORE := tests/hooks tests/seam tests/tokens tests/model tests/heads \
-	tests/interventions/test_methods.py $(wildcard tests/families/test_families*.py) \
+	$(wildcard tests/families/test_families*.py) \
 	tests/families/test_registry.py
 
 quick: .venv/installed

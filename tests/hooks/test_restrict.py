@@ -20,6 +20,8 @@ from rvelens.hooks.restrict import parse_steps
 from rvelens.model.replay import can_replay, check_replayable, prefill
 from rvelens.model.side_by_side import edits_last_row
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [0, 2]
 STATIC = {"cache_implementation": "static", "disable_compile": True}
 INSIDE = {

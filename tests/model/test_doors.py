@@ -19,6 +19,8 @@ from rvelens.interventions.methods import make_method
 from rvelens.model.prompts import image_text, load_image
 from rvelens.scores.heads import pairs_of
 
+pytestmark = pytest.mark.slow
+
 PICTURE = IMAGES[0]
 
 

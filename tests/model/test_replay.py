@@ -21,6 +21,8 @@ from rvelens.hooks import (
 from rvelens.model.prefix import REPLAYS, prepare_shared
 from rvelens.model.replay import can_replay, prefill
 
+pytestmark = pytest.mark.slow
+
 
 def test_replay_equals_a_whole_forward_under_every_setting(model, inputs, profile):
     prefix = prefill(model, inputs)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rvelens.interventions.methods import METHODS
+from rvelens.interventions.options import read_options
 from rvelens.interventions.region import region_method
 
 # A rectangle of the picture as a method; it holds for one picture, so `METHODS` lacks it.
@@ -35,11 +35,10 @@ class Setting:
 def settings_of(method: str) -> list[Setting]:
     """The parameters of a method, in their order; a region's box is text, "x0,y0,x1,y1" in pixels."""
     function = region_method if method == REGION else METHODS[method]
-    hints = typing.get_type_hints(function)
     found = [
-        Setting(name, _kind(name, hints[name]), parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        Setting(name, _kind(name, option.hint), option.default)
+        for name, option in read_options(method, function).items()
+        if not option.is_required  # a region's box, its grid and the size of its picture
     ]
     return [Setting("box", "text", ""), *found] if method == REGION else found
 

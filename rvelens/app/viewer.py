@@ -55,16 +55,18 @@ def n_steps(asked: Asked) -> int:
 def viewer(asked: Asked, view: Focus, link: str) -> str:
     """All answers in columns, with sliders for layer and token; `link` is the state of the address."""
     truth, view = truth_of(asked.image, asked.question), checked_view(view, asked)
-    painted = _painted(asked, view)
+    largest, boxes = tops(asked, view), _boxes(asked, truth)
+    painted = _painted(asked, view, largest, boxes)
     columns = "".join(
-        _column(asked, column, view, truth, painted[n]) for n, column in enumerate(asked.columns)
+        _column(column, view, truth, shots)
+        for column, shots in zip(asked.columns, painted, strict=True)
     )
     return (
         f'<div class="rv-trace" data-step="{view.step}" data-link="{escape(link)}" '
         f'data-number="{secrets.token_hex(4)}">'
         f"{_asked(asked, truth)}{_controls(asked, view)}"
         f'<div class="rv-columns n{len(asked.columns)}">{columns}</div>'
-        f"{_legend(asked, view, truth)}</div>"
+        f"{_legend(asked, view, largest, boxes)}</div>"
     )
 
 
@@ -102,9 +104,7 @@ def _controls(asked: Asked, view: Focus) -> str:
     )
 
 
-def _column(
-    asked: Asked, column: Column, view: Focus, truth: Truth | None, shots: Sequence[str]
-) -> str:
+def _column(column: Column, view: Focus, truth: Truth | None, shots: Sequence[str]) -> str:
     """One answer: its words, its first token's probabilities, and the picture of each token."""
     role = "plain" if column.name == PLAIN else "steered"
     figures = "".join(
@@ -145,15 +145,16 @@ def _on(shown: bool, more: str = "") -> str:
     return f' class="{names}"' if names else ""
 
 
-def _painted(asked: Asked, view: Focus) -> list[list[str]]:
+def _painted(
+    asked: Asked, view: Focus, largest: tuple[float, float], boxes: str
+) -> list[list[str]]:
     """For each answer and each step of the longest one, a picture with its caption."""
     grid, steps = asked.trace.grid, n_steps(asked)
     if grid is None:
         return [[] for _ in asked.columns]
     many = steps * len(asked.columns) > _MANY
     picture = small(asked.image, _EDGE_OF_MANY if many else _EDGE)
-    boxes = _boxes(asked)
-    painter = _Painter(asked, view, picture, grid)
+    painter = _Painter(asked.columns[0], view, picture, grid, *largest)
     return [
         [_shot(*painter.paint(column, n), boxes) for n in range(steps)] for column in asked.columns
     ]
@@ -166,9 +167,8 @@ def _shot(picture: Image.Image, caption: str, boxes: str) -> str:
     )
 
 
-def _boxes(asked: Asked) -> str:
+def _boxes(asked: Asked, truth: Truth | None) -> str:
     """The true region, and the region that was steered to, as frames over a picture."""
-    truth = truth_of(asked.image, asked.question)
     frames = [("rv-true", box) for box in (truth.boxes if truth else ())]
     for column in asked.columns:
         if "region" in column.method.parameters:
@@ -185,12 +185,16 @@ def _frame(name: str, box: Box, size: tuple[int, int]) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
 class _Painter:
-    """Pictures of tokens, all on one scale."""
+    """Pictures of tokens, all on one scale: up to `top`, or `most` for changes."""
 
-    def __init__(self, asked: Asked, view: Focus, picture: Image.Image, grid: ImageGrid) -> None:
-        self.plain, self.view, self.picture, self.grid = asked.columns[0], view, picture, grid
-        self.top, self.most = tops(asked, view)
+    plain: Column
+    view: Focus
+    picture: Image.Image
+    grid: ImageGrid
+    top: float
+    most: float
 
     def paint(self, column: Column, step: int) -> tuple[Image.Image, str]:
         """The picture of a token of an answer, and its caption."""
@@ -236,17 +240,17 @@ def tops(asked: Asked, view: Focus) -> tuple[float, float]:
     return max(maps), max(changes)
 
 
-def _legend(asked: Asked, view: Focus, truth: Truth | None) -> str:
+def _legend(asked: Asked, view: Focus, largest: tuple[float, float], boxes: str) -> str:
     """Scales, frames, and what the numbers are."""
     if asked.trace.grid is None:
         return note("The image tokens of this family have no place in the picture: none is drawn.")
-    top, most = tops(asked, view)
+    top, most = largest
     scales = scale(HEAT, "0", f"{top:.2g}", "attention to an image token")
     if view.show == CHANGED:
         scales += scale(CHANGE, f"\u2212{most:.2g}", f"+{most:.2g}", "change against plain")
     frames = [
-        ("rv-true", "where one must look for the truth" if truth else ""),
-        ("rv-region", "the region of the method region" if "rv-region" in _boxes(asked) else ""),
+        ("rv-true", "where one must look for the truth" if "rv-true" in boxes else ""),
+        ("rv-region", "the region of the method region" if "rv-region" in boxes else ""),
     ]
     keys = "".join(
         f'<p class="rv-scale"><b class="{name}"></b>{words}</p>' for name, words in frames if words

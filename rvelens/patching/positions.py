@@ -108,16 +108,16 @@ def _run(
     width = min(1 if runs.corrupted.hooks else batch_size, len(patches))
     inputs, logits = runs.inputs("corrupted", width), []
     for start in range(0, len(patches), width):
-        some = patches[start : start + width]
+        together = patches[start : start + width]
         by_layer: dict[int, dict[int, Int[Tensor, " patched"]]] = defaultdict(dict)
-        for sample, (layer, positions) in enumerate(some):
+        for sample, (layer, positions) in enumerate(together):
             by_layer[layer][sample] = positions
         hooks = list(runs.corrupted.hooks)
-        for layer, each in by_layer.items():
+        for layer, samples in by_layer.items():
             name = _name(layer, point)
-            hooks.append((name, PositionPatch(clean[name], each)))
+            hooks.append((name, PositionPatch(clean[name], samples)))
         with model.hooks(hooks):
-            logits.append(model(**inputs, logits_to_keep=1)[: len(some), -1])
+            logits.append(model(**inputs, logits_to_keep=1)[: len(together), -1])
     return runs.effect(torch.cat(logits))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,9 +56,9 @@ class RunPair:
     tokens: TokenMap = field(repr=False)
 
     def inputs(self, side: Literal["clean", "corrupted"], copies: int = 1) -> Any:
-        """Prepared inputs of one side, so many times."""
-        one: Condition = getattr(self, side)
-        return self.model.prepare([one.image] * copies, [one.question] * copies, self.prompt)
+        """Prepared inputs of one side, as a batch of `copies` equal samples."""
+        run: Condition = getattr(self, side)
+        return self.model.prepare([run.image] * copies, [run.question] * copies, self.prompt)
 
     @torch.no_grad()
     def cache(self, side: Literal["clean", "corrupted"], points: Sequence[str]) -> Any:
@@ -130,8 +130,11 @@ def pair_runs(
         )
     clean, corrupted = _condition(clean), _condition(corrupted)
     sides = (clean, corrupted)
-    tokens = _check_layout(model, sides, prompt)
-    logits = torch.cat([_logits(model, side, prompt) for side in sides])
+    inputs = [model.prepare(side.image, side.question, prompt) for side in sides]
+    tokens = _check_layout(model, sides, inputs)
+    logits = torch.cat(
+        [_logits(model, side.hooks, x) for side, x in zip(sides, inputs, strict=True)]
+    )
     ids = _answer_ids(model, answers, logits)
     first, second = _difference(logits, ids).tolist()
     _check_difference(first, second, logits)
@@ -143,9 +146,8 @@ def _condition(given: Condition | tuple[ImageLike, str]) -> Condition:
 
 
 @torch.no_grad()
-def _logits(model: HookedLVLM, one: Condition, prompt: str) -> Float[Tensor, "1 vocab"]:
-    with model.hooks(one.hooks):
-        inputs = model.prepare(one.image, one.question, prompt)
+def _logits(model: HookedLVLM, hooks: Hooks, inputs: Mapping[str, Any]) -> Float[Tensor, "1 vocab"]:
+    with model.hooks(hooks):
         return model(**inputs, logits_to_keep=1)[:, -1]
 
 
@@ -156,10 +158,11 @@ def _difference(
     return logits[:, first].float() - logits[:, second].float()
 
 
-def _check_layout(model: HookedLVLM, sides: Sequence[Condition], prompt: str) -> TokenMap:
+def _check_layout(
+    model: HookedLVLM, sides: Sequence[Condition], inputs: Sequence[Mapping[str, Any]]
+) -> TokenMap:
     """The token map of both prompts; raises ValueError where a position means another thing in each."""
-    maps = [model.token_map(model.prepare(side.image, side.question, prompt)) for side in sides]
-    clean, corrupted = maps
+    clean, corrupted = map(model.token_map, inputs)
     if clean.n_keys != corrupted.n_keys:
         raise ValueError(
             f"a clean prompt of {clean.n_keys} tokens and a corrupted one of {corrupted.n_keys}: "

@@ -396,9 +396,8 @@ class Begin(_Follower):
         hooked = bool(self.seam.stream.on or names)
         if hooked:
             refuse_checkpointing(module)
-        if (
-            hooked and x.shape[1] > 1
-        ):  # not at every step: nobody exchanges modules during a generation
+        # Not at every step: nobody exchanges modules during a generation.
+        if hooked and x.shape[1] > 1:
             self.seam.stream.renew()
         self.seam.check_attention(module, names)
         self.run.in_step = False

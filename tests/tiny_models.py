@@ -250,7 +250,9 @@ def _draw_weights(model: torch.nn.Module) -> None:
 
 @cache
 def _built(name: str) -> tuple[tf.PreTrainedModel, Any]:
-    model, processor = FAMILIES[name]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)  # Some classes draw vectors as they are made.
+        model, processor = FAMILIES[name]()
     _draw_weights(model)
     model.set_attn_implementation("sdpa")
     for part in model.modules():

@@ -260,9 +260,9 @@ def test_between_a_plain_and_a_steered_run(name, steered):
     plain, other = Condition(FIRST, QUESTIONS[0]), Condition(FIRST, QUESTIONS[0], hooks)
     inputs = model.prepare(FIRST, QUESTIONS[0])
     with torch.no_grad():
-        logits = [model(**inputs)[0, -1]]
+        logits = [model(**inputs, logits_to_keep=1)[0, -1]]
         with model.hooks(hooks):
-            logits.insert(steered == "corrupted", model(**inputs)[0, -1])
+            logits.insert(steered == "corrupted", model(**inputs, logits_to_keep=1)[0, -1])
     first, second = most_apart(logits)
     sides = (other, plain) if steered == "clean" else (plain, other)
     runs = pair_runs(model, *sides, answers=(first, second))

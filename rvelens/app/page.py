@@ -20,7 +20,7 @@ from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
-from rvelens.app.shared import KEPT, PATH, script, told
+from rvelens.app.shared import IN_TURN, KEPT, PATH, script, told
 from rvelens.app.theme import css, theme
 from rvelens.app.uploads import upload_folder
 
@@ -87,7 +87,7 @@ def _choosing(models: Models, start: Choice, model: gr.State) -> None:
     shown = [model, problem]
     load.click(
         told(lambda name, ranking: (models.choose(name, ranking),), (KEPT,)),
-        [wanted, profile], shown, concurrency_id="model",
+        [wanted, profile], shown, **IN_TURN,
     )  # fmt: skip
     reset.click(lambda: (start, start.name, "", ""), None, [model, wanted, profile, problem])
     save.click(told(saving, (KEPT,)), [model, file], shown)

@@ -81,6 +81,9 @@ def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
     return f'<div class="rv-scenes">{"".join(each)}</div>'
 
 
+# Events that use the model run one at a time, in their order: a slow one that began earlier, such as
+# the example, never writes over what a person opened after it.
+IN_TURN: Any = {"concurrency_id": "model", "concurrency_limit": 1}
 # An output that stays as it is.
 KEPT: Any = gr.skip()
 

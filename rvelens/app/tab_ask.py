@@ -18,6 +18,7 @@ from rvelens.app.models import Choice, Models
 from rvelens.app.settings import CHOICES, REGION
 from rvelens.app.shared import (
     FIRST_SCENE,
+    IN_TURN,
     KEPT,
     clickable,
     picture,
@@ -127,20 +128,20 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         "fn": told(run, (None, "", "", "")),
         "inputs": [model, image, question, method, second, view, *fields],
         "outputs": results,
-        "concurrency_id": "model",
+        **IN_TURN,
     }
-    button.click(**asking)
-    question.submit(**asking)
+    under_way = [button.click(**asking), question.submit(**asking)]
     gr.on([button.click, question.submit], lambda: "", None, of_link, queue=False)
     shown = [view, answers, pictures, tools, problem]
     answers.select(told(look, (KEPT, "", "", "")), [model, asked], shown)
     box = fields[slot(REGION).start]
-    answers.edit(told(steer, (KEPT,) * 2), [asked, method], [second, box, problem]).then(**asking)
-    tools.select(told(save, ("",)), [model, asked, view], [saved, problem], concurrency_id="model")
-    # What was answered about another picture, by another model or profile does not stay.
-    gallery.select(_take, None, [image, question]).then(_nothing, None, results)
-    gr.on([image.upload, image.clear], _nothing, None, results)
-    model.change(_nothing, None, results)
+    steered = answers.edit(told(steer, (KEPT,) * 2), [asked, method], [second, box, problem])
+    under_way.append(steered.then(**asking))
+    tools.select(told(save, ("",)), [model, asked, view], [saved, problem], **IN_TURN)
+    # What was answered about another picture, by another model or profile does not stay, and an
+    # answer under way does not arrive.
+    gallery.select(_take, None, [image, question], cancels=under_way).then(_nothing, None, results)
+    gr.on([image.upload, image.clear, model.change], _nothing, None, results, cancels=under_way)
 
     def on_load(page: gr.Blocks, other: tuple[Any, list[Any]], ready: str) -> None:
         """Restore, another tab's fields too, show the page, then answer."""

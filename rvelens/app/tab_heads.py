@@ -35,6 +35,7 @@ from rvelens.app.markup import (
 )
 from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.shared import (
+    IN_TURN,
     KEPT,
     PATH,
     clickable,
@@ -176,42 +177,42 @@ def build_heads_tab(
         return (None, chart_html, PROFILE, ORDERS[0], *[""] * 5)
 
     pair = [model, image, question, contrastive]
-    queue: Any = {"concurrency_id": "model"}
     drawn = {"inputs": [model, seen, source, order], "outputs": [chart, problem]}
-    button.click(told(look, (None, "")), [*pair, head], [seen, maps, problem], **queue)
-    chart.select(
+    looked = button.click(told(look, (None, "")), [*pair, head], [seen, maps, problem], **IN_TURN)
+    clicked = chart.select(
         told(click, (None, KEPT, KEPT, "", KEPT)), [model, seen, *pair[1:], chosen, adds],
-        [seen, head, chosen, maps, marks, problem], **queue,
+        [seen, head, chosen, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
-    chart.edit(told(brush, (KEPT, KEPT)), [model, chosen, head], [chosen, marks, problem], **queue)
+    chart.edit(
+        told(brush, (KEPT, KEPT)), [model, chosen, head], [chosen, marks, problem], **IN_TURN
+    )
     clear.click(told(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
     clear.click(lambda: ("", ""), None, [chosen, answers])
-    tabs.select(
+    first_looked = tabs.select(
         told(first_look, (KEPT,) * 4), [model, seen, *pair[1:], chosen, head],
-        [seen, head, maps, marks, problem], **queue,
+        [seen, head, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
     order.input(told(show_map, ("",)), **drawn)
-    gr.on(
-        [image.upload, image.clear],
-        lambda: (None, "", "", ""),
-        None,
-        [seen, maps, answers, problem],
-    )
     seen.change(show_map, drawn["inputs"], chart)
     head.submit(told(lambda s, h: (head_maps(s, h),), ("",)), [seen, head], [maps, problem])
     chosen.blur(told(show_marks, ("",)), [model, head, chosen], [marks, problem])
     source.input(told(show_map, ("",)), **drawn)
-    without.click(told(mask, ("",)), [*pair, chosen], [answers, problem], **queue)
-    measure.click(told(remeasure, (KEPT,)), model, [model, problem], **queue)
-    gallery.select(
-        _take, None, [number, image, question, contrastive, seen, maps, answers, problem]
-    )
+    asked = without.click(told(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
+    measure.click(told(remeasure, (KEPT,)), model, [model, problem], **IN_TURN)
+    # What was seen of another picture does not stay, and what is under way does not arrive.
+    under_way = [looked, clicked, first_looked, asked]
+    results = [seen, maps, answers, problem]
+    gr.on(
+        [image.upload, image.clear],
+        lambda: (None, "", "", ""), None, results, cancels=under_way,
+    )  # fmt: skip
+    gallery.select(_take, None, [number, image, question, contrastive, *results], cancels=under_way)
     gr.on([image.upload, image.clear], lambda: UPLOAD, None, number)
     fields = [number, question, contrastive, head, chosen]
     gr.on([field.change for field in fields], None, fields, None, js=WRITE)
     model.change(
         told(renewed, (KEPT,) * 9),
-        model, [seen, chart, source, order, maps, chosen, head, marks, answers, problem], **queue,
+        model, [seen, chart, source, order, maps, chosen, head, marks, answers, problem], **IN_TURN,
     )  # fmt: skip
 
     def restore(query: str) -> Sequence[Any]:

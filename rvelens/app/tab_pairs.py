@@ -98,18 +98,25 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
     shown = [at, card, text]
     closed = ("", "", "", gr.update(visible=False), None, KEPT, KEPT)
     everything = [*shown, opened, own, kept, offered, problem]
-    gr.on([button.click, images.submit], told(start, closed), [path, images, kept], everything)
-    tabs.select(told(first_look, closed), [path, images, kept, at], everything)
-    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [path, images, *everything])
+    # Apart from the model: a person decides while it is at work.
+    in_turn: Any = {"concurrency_id": "pairs", "concurrency_limit": 1}
+    gr.on(
+        [button.click, images.submit],
+        told(start, closed), [path, images, kept], everything, **in_turn,
+    )  # fmt: skip
+    tabs.select(told(first_look, closed), [path, images, kept, at], everything, **in_turn)
+    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [path, images, *everything], **in_turn)
     page.load(recent_html, kept, offered)
     for one, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
-        one.click(told(deciding(decision), (KEPT,) * 3), [own, at, text], [*shown, problem])
+        one.click(
+            told(deciding(decision), (KEPT,) * 3), [own, at, text], [*shown, problem], **in_turn
+        )
     for one, step in (
         (back, lambda rows, here: neighbour(rows, here, -1)),
         (forth, lambda rows, here: neighbour(rows, here, 1)),
         (open_one, next_undecided),
     ):
-        one.click(told(moving(step), (KEPT,) * 3), [own, at], [*shown, problem])
+        one.click(told(moving(step), (KEPT,) * 3), [own, at], [*shown, problem], **in_turn)
 
 
 def _rows(file: str) -> list[Row]:

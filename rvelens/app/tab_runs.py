@@ -22,7 +22,7 @@ from rvelens.app.recent import (
     remembered_by_browser,
 )
 from rvelens.app.runs import ALL, DIRECTIONS, OpenedRun, Wanted, flips, groups, matching, open_run
-from rvelens.app.shared import KEPT, PATH, clickable, told
+from rvelens.app.shared import IN_TURN, KEPT, PATH, clickable, told
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
@@ -55,6 +55,8 @@ def build_runs_tab(
         button = gr.Button("Open", variant="primary", elem_id="run-open", scale=1, min_width=100)
     problem = gr.HTML(elem_id="run-problem", elem_classes="rv-problem")
     with gr.Column(visible=False) as opened:
+        # Of the open run's own: what shows it never takes the message of a run that did not open.
+        failure = gr.HTML(elem_classes="rv-problem")
         benchmark = gr.Dropdown([], label="Benchmark")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -136,26 +138,28 @@ def build_runs_tab(
         return n + PAGE, *search_(n + PAGE, *arguments)
 
     wanted = [model, run, benchmark, method, direction, group, search]
-    listed = [shown, cases, more, group, problem]
-    queue: Any = {"concurrency_id": "model"}
+    listed = [shown, cases, more, group, failure]
     none = (PAGE, "", gr.update(visible=False), KEPT)
     # Updates, not components: these would be built here, at the foot of the page.
     empty = gr.update(choices=[], value=None)
     closed = (None, gr.update(visible=False), empty, empty, KEPT, KEPT)
     everything = [run, opened, benchmark, method, kept, offered, problem]
-    gr.on([button.click, folder.submit], told(open_, closed), [folder, data, kept], everything)
-    tabs.select(told(first_look, closed), [folder, data, kept, run], everything)
-    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [folder, data, *everything])
+    gr.on(
+        [button.click, folder.submit],
+        told(open_, closed), [folder, data, kept], everything, **IN_TURN,
+    )  # fmt: skip
+    tabs.select(told(first_look, closed), [folder, data, kept, run], everything, **IN_TURN)
+    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [folder, data, *everything], **IN_TURN)
     page.load(lambda last: recent_html(last, nearby_runs()), kept, offered)
     gr.on(
         [run.change, benchmark.input],
-        told(figures, ("", "")), [run, benchmark], [plot, tables, problem],
-    ).then(told(from_start, none), wanted, listed, **queue)  # fmt: skip
+        told(figures, ("", "")), [run, benchmark], [plot, tables, failure],
+    ).then(told(from_start, none), wanted, listed, **IN_TURN)  # fmt: skip
     gr.on(
         [method.input, direction.input, group.input, search.submit, search.blur, model.change],
-        told(from_start, none), wanted, listed, **queue,
+        told(from_start, none), wanted, listed, **IN_TURN,
     )  # fmt: skip
-    more.click(told(further, none), [shown, *wanted], listed, **queue)
+    more.click(told(further, none), [shown, *wanted], listed, **IN_TURN)
 
 
 def cases_html(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -239,9 +240,7 @@ def test_runs(page, folder):
     panel(page, "Runs")
     put(page, "run-folder", str(folder))
     page.locator("#run-open").click()
-    expect(page.locator("#run-problem")).to_contain_text(
-        "is not a run: expected a folder with a report.json of `rvelens eval`"
-    )
+    expect(page.locator("#run-problem")).to_contain_text(NO_RUN)
     put(page, "run-folder", str(folder / "run"))
     page.locator("#run-open").click()
     expect(page.locator("#run-chart circle")).to_have_count(2)
@@ -258,13 +257,10 @@ def test_runs(page, folder):
     expect(page.locator("#run-cases")).to_contain_text("0 of")
 
 
-def test_people_wait_for_one_another(page, browser, address, models):
-    other = browser.new_context().new_page()
-    arrive(other, address)
-    for one in (page, other):
-        scene(one, 2, "ask-question", scenes()[2].text)
-    held = threading.Event()
-    let_go = threading.Event()
+@contextmanager
+def busy(models):
+    """The model is at work for somebody else until the block ends."""
+    held, let_go = threading.Event(), threading.Event()
 
     def hold():
         with models.lock:
@@ -274,12 +270,68 @@ def test_people_wait_for_one_another(page, browser, address, models):
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait(20)
-    for one in (page, other):
-        ask(one)
-    page.wait_for_timeout(300)
-    assert page.locator("#ask-answers .rv-answer").count() == 0
+    yield
     let_go.set()
     holder.join()
+
+
+NO_RUN = "is not a run: expected a folder with a report.json of `rvelens eval`"
+
+
+def test_a_slow_example_does_not_replace_the_folder_opened_after_it(page, address, folder, models):
+    panel(page, "Runs")
+    expect(page.locator("#run-cases article").first).to_be_visible()  # the example is made
+    arrive(page, address)
+    with busy(models):
+        panel(page, "Runs")
+        page.wait_for_timeout(300)
+        put(page, "run-folder", str(folder))
+        page.locator("#run-open").click()
+        page.wait_for_timeout(300)
+    expect(page.locator("#run-problem")).to_contain_text(NO_RUN)
+    page.wait_for_timeout(3000)
+    expect(page.locator("#run-problem")).to_contain_text(NO_RUN)
+    expect(page.locator("#run-chart")).to_be_hidden()
+
+
+def test_the_message_of_a_folder_stays_while_the_last_run_is_drawn(page, folder):
+    panel(page, "Runs")
+    expect(page.locator("#run-chart")).to_be_visible()
+    put(page, "run-folder", str(folder))
+    page.locator("#run-open").click()
+    expect(page.locator("#run-chart")).to_be_hidden()
+    page.wait_for_timeout(3000)
+    expect(page.locator("#run-problem")).to_contain_text(NO_RUN)
+
+
+def test_answers_about_a_picture_do_not_arrive_under_the_next(page, models):
+    with busy(models):
+        ask(page)
+        page.wait_for_timeout(300)
+        scene(page, 1, "ask-question", scenes()[1].text)
+    page.wait_for_timeout(1500)
+    assert page.locator("#ask-answers .rv-answer").count() == 0
+    panel(page, "Heads")
+    with busy(models):
+        page.locator("#look").click()
+        page.wait_for_timeout(300)
+        scene(page, 1, "pair-question", scene_pairs()[1].question)
+    page.wait_for_timeout(1500)
+    assert page.locator("#head-maps figure").count() == 0
+    page.locator("#look").click()
+    expect(page.locator("#head-maps figure").first).to_be_visible()
+
+
+def test_people_wait_for_one_another(page, browser, address, models):
+    other = browser.new_context().new_page()
+    arrive(other, address)
+    for one in (page, other):
+        scene(one, 2, "ask-question", scenes()[2].text)
+    with busy(models):
+        for one in (page, other):
+            ask(one)
+        page.wait_for_timeout(300)
+        assert page.locator("#ask-answers .rv-answer").count() == 0
     for one in (page, other):
         expect(one.locator("#ask-answers .rv-answer")).to_have_count(3)
         expect(one.locator("#ask-problem .rv-message")).to_have_count(0)

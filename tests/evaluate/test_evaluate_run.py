@@ -241,11 +241,18 @@ def test_killed_in_the_middle_and_taken_up_again(whole, tmp_path):
     assert files(tmp_path) == files(folder)
 
 
-def test_two_processes_give_what_one_gives(whole, tmp_path):
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2",
+              "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
+              "--main_process_port=0"]  # fmt: skip
+# Port 0 takes a free one, so that runs beside this one do not meet it.
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d",
+            "--rdzv-endpoint=127.0.0.1:0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+def test_two_processes_give_what_one_gives(whole, tmp_path, launcher):
+    """Both commands of the page on scaling start two processes, which share the questions."""
     folder, report = whole
-    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2",
-                "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
-                "--main_process_port=0"]  # fmt: skip
     assert finish(start(tmp_path, *launcher)) == report
     assert answers(tmp_path) == answers(folder)
     assert (tmp_path / "action-scenes" / "vcd" / "answers-1.jsonl").stat().st_size

@@ -255,20 +255,16 @@ def _print_plan(
     output: Path,
     json: bool,
 ) -> None:
-    from rvelens.studies.reproduce.pace import measure_pace
+    from rvelens.studies.reproduce.pace import measure_pace, pair_items
     from rvelens.studies.reproduce.report import lacks, open_points, plan_table
     from rvelens.studies.reproduce.run import by_cost
 
     counted: list[tuple[PlannedRun, Work]] = by_cost(able, model, request, output)
-    row = next((one for one in able if one.benchmarks), None)
-    if row is None:
-        raise ValueError(
-            "a plan of pairs alone: expected a benchmark too, whose questions are timed; leave "
-            "--figure out, or run it without --plan."
-        )
+    row = next((row for row in able if row.benchmarks), able[0])
+    items = row.benchmarks[0].items if row.benchmarks else pair_items(request.pairs)
     with status("timing a few questions"):
         decoding = request.decoding(row.target, model.family)
-        pace = measure_pace(model, row.benchmarks[0].items, decoding, request.batch_size)
+        pace = measure_pace(model, items, decoding, request.batch_size)
     table, hours = plan_table(counted, pace, {row: row.is_done(output) for row in able})
     points, lines = open_points(able), lacks(lacking)
     if json:

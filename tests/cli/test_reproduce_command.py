@@ -68,6 +68,19 @@ def test_a_plan_measures_nothing(run, tmp_path):
     assert plan["hours"] >= 0
 
 
+def test_a_plan_of_pairs_alone_times_their_questions(run, tmp_path):
+    name = next((tmp_path / "data/val2014").iterdir()).name
+    texts = {"question": "Does a man kick a ball?", "contrastive": "Does a man eat a ball?"}
+    rows = [{"id": str(n), "image": name, **texts} for n in range(3)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = ("--pairs", "pairs.jsonl", "--images", "data/val2014")
+    code, out, _ = run(*DATA, "--figure", "5", "--plan", *pairs, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["rows"]
+    assert (row["questions of"], row["prefill"]) == ("pairs", 3 * 2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_files_nothing_runs_and_the_archives_are_named(run, tmp_path):
     (tmp_path / "none").mkdir()
     code, out, err = run("--data", "none", "--table", "4")

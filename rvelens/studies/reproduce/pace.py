@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rvelens.benchmarks import Item
 from rvelens.evaluate.answering import Decoding, answer
+from rvelens.heads.pair import ContrastivePair
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
+from rvelens.model.prompts import load_image
 from rvelens.speed.clock import interleaved
 from rvelens.studies.kit.base import Work
 
@@ -44,6 +47,17 @@ class Pace:
     def seconds(self, work: Work) -> float:
         """Time of some work, about."""
         return work.prompts * self.prompt + self.decoded(work) * self.token
+
+
+def pair_items(pairs: Sequence[ContrastivePair]) -> list[Item]:
+    """The original text of each pair, as a question to time where no benchmark is asked."""
+    return [
+        Item(
+            str(number), str(number), str(number), pair.question, None, None, "",
+            partial(load_image, pair.image),
+        )
+        for number, pair in enumerate(pairs)
+    ]  # fmt: skip
 
 
 def measure_pace(

@@ -130,7 +130,7 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         "outputs": results,
         **IN_TURN,
     }
-    under_way = [button.click(**asking), question.submit(**asking)]
+    under_way: list[Any] = [button.click(**asking), question.submit(**asking)]
     gr.on([button.click, question.submit], lambda: "", None, of_link, queue=False)
     shown = [view, answers, pictures, tools, problem]
     answers.select(told(look, (KEPT, "", "", "")), [model, asked], shown)

@@ -200,7 +200,7 @@ def build_heads_tab(
     asked = without.click(told(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
     measure.click(told(remeasure, (KEPT,)), model, [model, problem], **IN_TURN)
     # What was seen of another picture does not stay, and what is under way does not arrive.
-    under_way = [looked, clicked, first_looked, asked]
+    under_way: list[Any] = [looked, clicked, first_looked, asked]
     results = [seen, maps, answers, problem]
     gr.on(
         [image.upload, image.clear],

@@ -229,7 +229,8 @@ def _options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
             )
         by_study.setdefault(study, []).append(rest)
     return {
-        name: parse_study_options(some, find_study(name).options) for name, some in by_study.items()
+        name: parse_study_options(values, find_study(name).options)
+        for name, values in by_study.items()
     }
 
 
@@ -260,7 +261,7 @@ def _print_plan(
     from rvelens.studies.reproduce.run import by_cost
 
     counted: list[tuple[PlannedRun, Work]] = by_cost(able, model, request, output)
-    row = next((one for one in able if one.benchmarks), None)
+    row = next((planned for planned in able if planned.benchmarks), None)
     if row is None:
         raise ValueError(
             "a plan of pairs alone: expected a benchmark too, whose questions are timed; leave "

@@ -147,8 +147,8 @@ def auc_of_sides(
         won_twice = (yes * (smaller[first] + smaller[last])).sum(0)
         pairs = yes.sum(0) * no.sum(0)
     unknown = positive.isnan().any(-1) | negative.isnan().any(-1) | (pairs == 0)
-    found = won_twice.to(positive.dtype) / 2 / pairs.to(positive.dtype)
-    return found.masked_fill(unknown, math.nan)
+    areas = won_twice.to(positive.dtype) / 2 / pairs.to(positive.dtype)
+    return areas.masked_fill(unknown, math.nan)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -175,12 +175,12 @@ def means(
 
     NaN is left out; a column of nothing else has the mean NaN.
     """
-    known = np.isfinite(values)
-    filled, known = np.where(known, values, 0.0), known.astype(float)
+    finite = np.isfinite(values)
+    filled, finite = np.where(finite, values, 0.0), finite.astype(float)
 
     def of(drawn: Int[np.ndarray, " draw"]) -> Float[np.ndarray, " number"]:
         times = np.bincount(drawn, minlength=len(filled)).astype(float)
-        n = times @ known
+        n = times @ finite
         return np.divide(times @ filled, n, out=np.full(n.shape, np.nan), where=n > 0)
 
     return of
@@ -238,8 +238,8 @@ def bootstrap(
         n_resamples: bootstrap draws.
         seed: of the draws.
     """
-    (found,) = bootstrap_each(lambda i: np.array([statistic(i)]), cluster, n_resamples, seed)
-    return found
+    (interval,) = bootstrap_each(lambda i: np.array([statistic(i)]), cluster, n_resamples, seed)
+    return interval
 
 
 def bootstrap_each(

@@ -198,7 +198,7 @@ def test_a_name_never_leads_out_of_its_folder(tmp_path, name):
     with pytest.raises(
         ValueError, match=r"does not name a file below .*: expected a relative path"
     ):
-        paths.below(tmp_path, name)
+        paths.path_below(tmp_path, name)
 
 
 def test_a_link_never_leads_out_of_its_folder(tmp_path):
@@ -207,10 +207,10 @@ def test_a_link_never_leads_out_of_its_folder(tmp_path):
     elsewhere.mkdir()
     (folder / "out").symlink_to(elsewhere)
     (folder / "in").symlink_to(folder / "real")
-    assert paths.below(folder, "in/a.png") == folder / "in" / "a.png"
-    assert paths.below(folder, "a..b/c.png") == folder / "a..b" / "c.png"
+    assert paths.path_below(folder, "in/a.png") == folder / "in" / "a.png"
+    assert paths.path_below(folder, "a..b/c.png") == folder / "a..b" / "c.png"
     with pytest.raises(ValueError, match="is a link to a file outside of"):
-        paths.below(folder, "out/a.png")
+        paths.path_below(folder, "out/a.png")
 
 
 def test_a_file_of_somebody_else_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from rvelens.app.asking import Asked, Wanted
+from rvelens.app.asking import Comparison, MethodParameters
 from rvelens.app.settings import CHOICES, Setting, settings_of
 from rvelens.app.shared import FIRST_SCENE, N_SCENES
 from rvelens.app.truth import truth_of
@@ -42,15 +42,15 @@ class Place:
     model: str = ""
 
 
-def link_to(asked: Asked, view: Focus) -> str:
+def link_to(comparison: Comparison, view: Focus) -> str:
     """The address of answers, behind its "?"; a method's settings as "rve.k=3"."""
-    truth, view = truth_of(asked.image, asked.question), checked_view(view, asked)
+    truth, view = truth_of(comparison.image, comparison.question), checked_view(view, comparison)
     parts = {
-        "model": _public(asked.trace.model),
+        "model": _public(comparison.trace.model),
         "scene": _UPLOAD if truth is None else truth.scene,
-        "question": asked.question,
-        "methods": ",".join(asked.wanted),
-        **_settings(asked.wanted),
+        "question": comparison.question,
+        "methods": ",".join(comparison.parameters),
+        **_settings(comparison.parameters),
         "layer": ALL_LAYERS if view.layer is None else view.layer,
         "step": view.step,
         "show": view.show,
@@ -65,13 +65,13 @@ def _public(model: str) -> str:
     return model
 
 
-def _settings(wanted: Wanted) -> dict[str, Any]:
+def _settings(parameters: MethodParameters) -> dict[str, Any]:
     """The settings that are not at their defaults."""
     return {
-        f"{name}.{setting.name}": wanted[name][setting.name]
-        for name in wanted
+        f"{name}.{setting.name}": parameters[name][setting.name]
+        for name in parameters
         for setting in settings_of(name)
-        if wanted[name].get(setting.name, setting.default) != setting.default
+        if parameters[name].get(setting.name, setting.default) != setting.default
     }
 
 
@@ -110,12 +110,12 @@ def _scene(parts: Mapping[str, str]) -> int:
 
 def _form(method: str, parts: Mapping[str, str]) -> dict[str, Any]:
     """The values of a method's fields that an address gives."""
-    found = {}
+    values = {}
     for setting in settings_of(method):
         text = parts.get(f"{method}.{setting.name}")
         if text is not None:
-            found[setting.name] = _value(setting, text)
-    return found
+            values[setting.name] = _value(setting, text)
+    return values
 
 
 def _value(setting: Setting, text: str) -> Any:
@@ -135,9 +135,9 @@ def _number(parts: Mapping[str, str], key: str, stop: int = 1_000_000) -> int:
     return int(text)
 
 
-def _check(key: str, text: str, known: tuple[str, ...]) -> str:
-    if text not in known:
+def _check(key: str, text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
         raise ValueError(
-            f"the address has {key}={text}: expected one of {', '.join(known)}; correct it."
+            f"the address has {key}={text}: expected one of {', '.join(choices)}; correct it."
         )
     return text

@@ -35,11 +35,11 @@ PLAIN = "plain"
 IMAGE_NAME = "picture"
 
 # What a person wants beside the plain answer: the parameters of each method, by its name.
-Wanted = Mapping[str, Mapping[str, Any]]
+MethodParameters = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Said:
+class YesNoAnswer:
     """An answer, with the first token's probabilities of yes and of no.
 
     Attributes:
@@ -63,23 +63,23 @@ class Column:
 
     name: str
     method: Method
-    said: Said
+    answer: YesNoAnswer
     traced: TracedAnswer = field(repr=False)
     masks: Layers = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Comparison:
     """The answers to one question, the plain model's first.
 
     Attributes:
-        wanted: the parameters that each method was asked for with.
+        parameters: those that each method was asked for with.
     """
 
     question: str
     trace: Trace
     columns: tuple[Column, ...]
-    wanted: Wanted
+    parameters: MethodParameters
 
     @property
     def image(self) -> Image.Image:
@@ -112,9 +112,9 @@ def ask(
     loaded: Loaded,
     image: Image.Image,
     question: str,
-    wanted: Wanted,
+    parameters: MethodParameters,
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> Asked:
+) -> Comparison:
     """Ask without and with methods; the caller holds the lock.
 
     Raises:
@@ -122,17 +122,17 @@ def ask(
     """
     question = question.strip()
     methods = {PLAIN: make_method("vanilla", loaded.model)}
-    for name, parameters in wanted.items():
-        methods[name] = _made(loaded, image, name, parameters)
+    for name, settings in parameters.items():
+        methods[name] = _made(loaded, image, name, settings)
     decoding = Decoding(max_new_tokens=max_new_tokens)
     trace = trace_methods(loaded.model, methods, image, question, decoding, IMAGE_NAME)
     columns = []
     for name, method in methods.items():
         (first,) = answered(loaded.model, method, [image], [question], 1)
-        said = Said(trace[name].text, first.yes, first.no)
+        answer = YesNoAnswer(trace[name].text, first.yes, first.no)
         masks = _masks(loaded.model, method, image, question)
-        columns.append(Column(name, method, said, trace[name], masks))
-    return Asked(question, trace, tuple(columns), wanted)
+        columns.append(Column(name, method, answer, trace[name], masks))
+    return Comparison(question, trace, tuple(columns), parameters)
 
 
 def _made(loaded: Loaded, image: Image.Image, name: str, parameters: Mapping[str, Any]) -> Method:
@@ -162,7 +162,7 @@ def _masks(model: HookedLVLM, method: Method, image: Image.Image, question: str)
     """What RVE enhanced at the first token; other methods need no forward."""
     if method.name != "rve":
         return {}
-    return tokens_by_layer(look(model, method, [image], [question])[1])
+    return tokens_by_layer(record_attention(model, method, [image], [question])[1])
 
 
 def answered(
@@ -171,7 +171,7 @@ def answered(
     images: Sequence[Image.Image],
     questions: Sequence[str],
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> list[Said]:
+) -> list[YesNoAnswer]:
     """Greedy answers under a method."""
     decoding = Decoding(max_new_tokens=max_new_tokens)
     names = [IMAGE_NAME] * len(questions)
@@ -180,11 +180,11 @@ def answered(
         shares: list[list[Any]] = yes_no_probabilities(first, model.processor).tolist()
     except ValueError:  # the tokenizer has no single token for yes or for no
         shares = [[None, None]] * len(texts)
-    return [Said(text, *share) for text, share in zip(texts, shares, strict=True)]
+    return [YesNoAnswer(text, *share) for text, share in zip(texts, shares, strict=True)]
 
 
 @torch.no_grad()
-def look(
+def record_attention(
     model: HookedLVLM,
     method: Method,
     images: Sequence[Image.Image],
@@ -209,8 +209,8 @@ def tokens_by_layer(masks: Mapping[int, Masks], sample: int = 0) -> Layers:
     """Numbers of the image tokens that each layer enhanced, and that denoising removed."""
     return {
         str(layer): {
-            "enhanced": found.target[sample].nonzero().flatten().tolist(),
-            "removed": found.removed[sample].nonzero().flatten().tolist(),
+            "enhanced": of_layer.target[sample].nonzero().flatten().tolist(),
+            "removed": of_layer.removed[sample].nonzero().flatten().tolist(),
         }
-        for layer, found in sorted(masks.items())
+        for layer, of_layer in sorted(masks.items())
     }

@@ -23,11 +23,11 @@ def chart(methods: Mapping[str, Mapping[str, Any]], share_of_yes: float) -> str:
         methods: figures by method, as in the report of `rvelens eval`.
         share_of_yes: how often yes is right, drawn as an upright line.
     """
-    known = {name: row for name, row in methods.items() if row["accuracy"] and row["yes_ratio"]}
-    if not known:
+    rows = {name: row for name, row in methods.items() if row["accuracy"] and row["yes_ratio"]}
+    if not rows:
         return ""
-    x0, x1 = _limits([row["yes_ratio"] for row in known.values()], share_of_yes)
-    y0, y1 = _limits([row["accuracy"] for row in known.values()])
+    x0, x1 = _limits([row["yes_ratio"] for row in rows.values()], share_of_yes)
+    y0, y1 = _limits([row["accuracy"] for row in rows.values()])
 
     def x(value: float) -> float:
         return _LEFT + (value - x0) / (x1 - x0) * (WIDTH - _LEFT - _RIGHT)
@@ -36,12 +36,12 @@ def chart(methods: Mapping[str, Mapping[str, Any]], share_of_yes: float) -> str:
         return HEIGHT - _BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - _TOP - _BOTTOM)
 
     parts = [*_axes(x, y, (x0, x1), (y0, y1)), *_truth(x(share_of_yes))]
-    labels = _label_heights([y(row["accuracy"]["value"]) for row in known.values()])
-    for n, (name, row) in enumerate(known.items()):
+    labels = _label_heights([y(row["accuracy"]["value"]) for row in rows.values()])
+    for n, (name, row) in enumerate(rows.items()):
         parts.append(_point(name, n, row, x, y, labels[n]))
     words = "; ".join(
         f"{name} {row['accuracy']['value']:.3f} at {row['yes_ratio']['value']:.3f}"
-        for name, row in known.items()
+        for name, row in rows.items()
     )
     return (
         f'<figure class="rv-chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -89,16 +89,16 @@ def _truth(at: float) -> list[str]:
     ]
 
 
-def _label_heights(wanted: list[float]) -> list[float]:
+def _label_heights(heights: list[float]) -> list[float]:
     """Where labels stand so that none covers another."""
     height = HEIGHT - _TOP - _BOTTOM
-    shares = (np.array(wanted) - _TOP) / height
-    return (_TOP + height * place_labels(shares, np.full(len(wanted), 15 / height))).tolist()
+    shares = (np.array(heights) - _TOP) / height
+    return (_TOP + height * place_labels(shares, np.full(len(heights), 15 / height))).tolist()
 
 
 def _point(name: str, n: int, row: Mapping[str, Any], x: Any, y: Any, label: float) -> str:
-    look = role(_ROLES.get(name, _OTHERS[n % len(_OTHERS)]))
-    colour = "var(--rv-ink)" if look is role("plain") else look.colour  # near black
+    style = role(_ROLES.get(name, _OTHERS[n % len(_OTHERS)]))
+    colour = "var(--rv-ink)" if style is role("plain") else style.colour  # near black
     across, up = row["yes_ratio"], row["accuracy"]
     at_x, at_y = x(across["value"]), y(up["value"])
     right = WIDTH - _RIGHT

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from rvelens.app.asking import IMAGE_NAME, MAX_NEW_TOKENS, Asked, Column
+from rvelens.app.asking import IMAGE_NAME, MAX_NEW_TOKENS, Column, Comparison
 from rvelens.app.models import Choice, Models
 from rvelens.app.settings import REGION
 from rvelens.app.shared import N_SCENES
@@ -19,13 +19,13 @@ from rvelens.evaluate.manifest import about_method, about_model, versions
 _PICTURE = "picture.png"
 
 
-def python_of(asked: Asked, view: Focus, models: Models, choice: Choice) -> str:
+def python_of(comparison: Comparison, view: Focus, models: Models, choice: Choice) -> str:
     """A program that prints the answers on the page and draws their figure.
 
     An uploaded picture is read from a file whose name the reader puts in.
     """
-    truth = truth_of(asked.image, asked.question)
-    regions = any(column.method.name == REGION for column in asked.columns)
+    truth = truth_of(comparison.image, comparison.question)
+    regions = any(column.method.name == REGION for column in comparison.columns)
     lines = [
         *_imports(truth is not None, regions, choice.code),
         "",
@@ -41,9 +41,9 @@ def python_of(asked: Asked, view: Focus, models: Models, choice: Choice) -> str:
     return "\n".join(
         [
             *lines,
-            f"question = {asked.question!r}",
+            f"question = {comparison.question!r}",
             "methods = {",
-            *(f"    {column.name!r}: {_made(column)}," for column in asked.columns),
+            *(f"    {column.name!r}: {_made(column)}," for column in comparison.columns),
             "}",
             f"decoding = Decoding(max_new_tokens={MAX_NEW_TOKENS})",
             f"trace = trace_methods(model, methods, image, question, decoding, {IMAGE_NAME!r})",
@@ -73,34 +73,36 @@ def _imports(drawn: bool, regions: bool, profile: str) -> list[str]:
         ("rvelens.model.prompts", ["load_image"] * (not drawn)),
         ("rvelens.plots", ["save_figure", "token_overlays"]),
     ]
-    return [f"from {module} import {', '.join(each)}" for module, each in names if each]
+    return [f"from {module} import {', '.join(imported)}" for module, imported in names if imported]
 
 
 def _made(column: Column) -> str:
     """The call that makes a method, with all of its parameters as they were settled."""
-    given = dict(column.method.parameters)
+    parameters = dict(column.method.parameters)
     if column.method.name == "vanilla":
         return 'make_method("vanilla", model)'
     if column.method.name == REGION:
-        box = tuple(given["region"])
-        settings = _arguments(layers=given["layers"], beta=given["beta"])
+        box = tuple(parameters["region"])
+        settings = _arguments(layers=parameters["layers"], beta=parameters["beta"])
         return f"region_method(model, model.image_grid(image), {box}, image.size, {settings})"
-    profile = ["profile"] if given.pop("profile", None) else []
-    settings = ", ".join([repr(column.method.name), "model", *profile, _arguments(**given)])
+    profile = ["profile"] if parameters.pop("profile", None) else []
+    settings = ", ".join([repr(column.method.name), "model", *profile, _arguments(**parameters)])
     return f"make_method({settings})"
 
 
-def _arguments(*given: Any, **named: Any) -> str:
-    return ", ".join([*map(repr, given), *(f"{name}={value!r}" for name, value in named.items())])
+def _arguments(*positional: Any, **named: Any) -> str:
+    return ", ".join(
+        [*map(repr, positional), *(f"{name}={value!r}" for name, value in named.items())]
+    )
 
 
-def manifest_of(asked: Asked, models: Models, choice: Choice) -> str:
+def manifest_of(comparison: Comparison, models: Models, choice: Choice) -> str:
     """JSON of everything that the answers depend on, and the answers.
 
     Computing the digest of the weights reads all of them; the caller holds the lock.
     """
-    truth = truth_of(asked.image, asked.question)
-    pixels = hashlib.sha256(asked.image.convert("RGB").tobytes()).hexdigest()
+    truth = truth_of(comparison.image, comparison.question)
+    pixels = hashlib.sha256(comparison.image.convert("RGB").tobytes()).hexdigest()
     decoding = Decoding(max_new_tokens=MAX_NEW_TOKENS)
     return json.dumps(
         {
@@ -108,17 +110,17 @@ def manifest_of(asked: Asked, models: Models, choice: Choice) -> str:
             "profile": None if choice.profile is None else choice.profile.digest(),
             "image": {
                 "scene": None if truth is None else f"test {truth.scene}",
-                "size": list(asked.image.size),
+                "size": list(comparison.image.size),
                 "sha256": pixels,
             },
-            "question": asked.question,
+            "question": comparison.question,
             "decoding": {
                 "prompt": decoding.prompt,
                 "max_new_tokens": MAX_NEW_TOKENS,
                 "greedy": True,
             },
-            "methods": {column.name: about_method(column.method) for column in asked.columns},
-            "answers": [_answer(column) for column in asked.columns],
+            "methods": {column.name: about_method(column.method) for column in comparison.columns},
+            "answers": [_answer(column) for column in comparison.columns],
             "versions": versions(),
         },
         indent=1,
@@ -135,6 +137,6 @@ def _answer(column: Column) -> dict[str, Any]:
         "ids": traced.ids.tolist(),
         "pieces": list(traced.pieces),
         "log_probs": [round(x, 6) for x in traced.log_probs.tolist()],
-        "yes": column.said.yes,
-        "no": column.said.no,
+        "yes": column.answer.yes,
+        "no": column.answer.no,
     }

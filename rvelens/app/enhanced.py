@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from rvelens.app.asking import Asked
+from rvelens.app.asking import Comparison
 from rvelens.app.markup import figures, note, swatches
 from rvelens.app.viewer import Focus
 from rvelens.heads.layers import format_layers
 from rvelens.studies.cases.pictures import colour, n_layers, small, tinted
 
 
-def enhanced(asked: Asked, view: Focus) -> str:
+def enhanced(comparison: Comparison, view: Focus) -> str:
     """What was enhanced and removed, in one layer or in all; "" for methods that enhance no tokens."""
-    masks = next((column.masks for column in asked.columns if column.masks), None)
-    grid = asked.trace.grid
+    masks = next((column.masks for column in comparison.columns if column.masks), None)
+    grid = comparison.trace.grid
     if masks is None or grid is None:
         return ""
     chosen = (
@@ -24,7 +24,7 @@ def enhanced(asked: Asked, view: Focus) -> str:
     if not chosen:
         layers = format_layers(map(int, masks))
         return title + note(f"Layer {view.layer} is not enhanced; layers {layers} are.")
-    picture, n = small(asked.image), len(chosen)
+    picture, n = small(comparison.image), len(chosen)
     counts = {name: n_layers(chosen, name, grid.n_tokens) for name in ("enhanced", "removed")}
     shown, removed = (tinted(picture, count, grid, n) for count in counts.values())
     key = (

@@ -10,7 +10,7 @@ import gradio as gr
 from rvelens.app.address import Place
 from rvelens.app.layout import folded
 from rvelens.app.markup import escape
-from rvelens.app.settings import CHOICES, Setting, given, settings_of
+from rvelens.app.settings import CHOICES, Setting, read_form, settings_of
 from rvelens.app.shared import KEPT
 
 NONE = "none"
@@ -74,7 +74,7 @@ def wanted_of(first: str, second: str, values: Sequence[Any]) -> dict[str, dict[
             f"both methods are {first}: expected two different ones; choose another beside it."
         )
     names = [name for name in (first, second) if name != NONE]
-    return {name: given(settings_of(name), values[slot(name)]) for name in names}
+    return {name: read_form(settings_of(name), values[slot(name)]) for name in names}
 
 
 def fields_of(place: Place) -> list[Any]:

@@ -60,10 +60,10 @@ class Guard:
         )
 
     def _is_known(self, connection: HTTPConnection) -> bool:
-        given = (connection.query_params.get("token"), connection.cookies.get(self.cookie))
+        tokens = (connection.query_params.get("token"), connection.cookies.get(self.cookie))
         return any(
             text is not None and secrets.compare_digest(text.encode(), self.token.encode())
-            for text in given
+            for text in tokens
         )
 
     def _welcome(self, connection: HTTPConnection) -> Response | None:
@@ -84,8 +84,8 @@ def is_local(host: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    there = parts.hostname or ""
-    return there in _LOCAL and host.lower() in _spellings(there, port)
+    name = parts.hostname or ""
+    return name in _LOCAL and host.lower() in _spellings(name, port)
 
 
 def _spellings(name: str, port: int | None) -> tuple[str, ...]:

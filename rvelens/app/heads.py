@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from rvelens.app.asking import Said, answered, look
+from rvelens.app.asking import YesNoAnswer, answered, record_attention
 from rvelens.app.models import Loaded
 from rvelens.heads.pair import ContrastivePair
 from rvelens.hooks import head_mask_hooks
@@ -30,7 +30,7 @@ Heads = Mapping[int, Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class PairAttention:
     """A pair as every head of a model sees it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Seen:
     scores: Float[Tensor, "layer head"] = field(repr=False)
 
 
-def see(loaded: Loaded, pair: ContrastivePair) -> Seen:
+def see(loaded: Loaded, pair: ContrastivePair) -> PairAttention:
     """Attention of every head for both texts of a pair; the caller holds the lock.
 
     Raises:
@@ -56,10 +56,10 @@ def see(loaded: Loaded, pair: ContrastivePair) -> Seen:
     """
     image, texts = load_image(pair.image), (pair.question, pair.contrastive)
     plain = Method("vanilla", {})
-    attention, _ = look(loaded.model, plain, [image] * 2, texts)
+    attention, _ = record_attention(loaded.model, plain, [image] * 2, texts)
     by_layer = [ars(*attention[:, layer][:, None]) for layer in range(loaded.model.n_layers)]
     grid = loaded.model.image_grid(image)
-    return Seen(loaded.model.name, image, texts, grid, attention, torch.cat(by_layer))
+    return PairAttention(loaded.model.name, image, texts, grid, attention, torch.cat(by_layer))
 
 
 def parse_heads(text: str, n_layers: int, n_heads: int) -> dict[int, list[int]]:
@@ -71,7 +71,7 @@ def parse_heads(text: str, n_layers: int, n_heads: int) -> dict[int, list[int]]:
     Raises:
         ValueError: something else, or a head that the model lacks.
     """
-    found: dict[int, set[int]] = {}
+    by_layer: dict[int, set[int]] = {}
     for part in re.split(r"[,;\s]+", re.sub(r"\s*\.\s*", ".", text.strip())):
         if not part:
             continue
@@ -86,8 +86,8 @@ def parse_heads(text: str, n_layers: int, n_heads: int) -> dict[int, list[int]]:
                 f"head {part} of a model of {n_layers} layers x {n_heads} heads: expected layers 0 "
                 f"to {n_layers - 1} and heads 0 to {n_heads - 1}; correct it."
             )
-        found.setdefault(layer, set()).add(head)
-    return {layer: sorted(found[layer]) for layer in sorted(found)}
+        by_layer.setdefault(layer, set()).add(head)
+    return {layer: sorted(by_layer[layer]) for layer in sorted(by_layer)}
 
 
 def format_heads(heads: Heads) -> str:
@@ -98,9 +98,9 @@ def format_heads(heads: Heads) -> str:
 def toggled(text: str, head: str, n_layers: int, n_heads: int) -> str:
     """The list with a head added, or without it where it is there already."""
     heads = parse_heads(text, n_layers, n_heads)
-    ((layer, (one,)),) = parse_heads(head, n_layers, n_heads).items()
-    there = set(heads.get(layer, []))
-    return format_heads(heads | {layer: sorted(there ^ {one})})
+    ((layer, (number,)),) = parse_heads(head, n_layers, n_heads).items()
+    numbers = set(heads.get(layer, []))
+    return format_heads(heads | {layer: sorted(numbers ^ {number})})
 
 
 def brushed(text: str, first: str, last: str, n_layers: int, n_heads: int) -> str:
@@ -114,16 +114,16 @@ def brushed(text: str, first: str, last: str, n_layers: int, n_heads: int) -> st
         ValueError: as `parse_heads` raises.
     """
     heads = parse_heads(text, n_layers, n_heads)
-    corners = [parse_heads(one, n_layers, n_heads) for one in (first, last)]
+    corners = [parse_heads(corner, n_layers, n_heads) for corner in (first, last)]
     layers = [layer for corner in corners for layer in corner]
-    columns = [some[0] for corner in corners for some in corner.values()]
+    columns = [numbers[0] for corner in corners for numbers in corner.values()]
     rectangle = {
         (layer, head)
         for layer in range(min(layers), max(layers) + 1)
         for head in range(min(columns), max(columns) + 1)
     }
-    there = {(layer, head) for layer, some in heads.items() for head in some}
-    new = there - rectangle if rectangle <= there else there | rectangle
+    chosen = {(layer, head) for layer, numbers in heads.items() for head in numbers}
+    new = chosen - rectangle if rectangle <= chosen else chosen | rectangle
     return ", ".join(f"{layer}.{head}" for layer, head in sorted(new))
 
 
@@ -143,7 +143,7 @@ def sorted_heads(scores: Float[np.ndarray, "layer head"], by: str) -> list[tuple
 
 def ask_without(
     loaded: Loaded, image: Image.Image, texts: Sequence[str], heads: Heads
-) -> list[tuple[Said, Said]]:
+) -> list[tuple[YesNoAnswer, YesNoAnswer]]:
     """Each text's answer with all heads and without some; the caller holds the lock.
 
     Raises:

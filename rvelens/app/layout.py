@@ -57,13 +57,13 @@ def tabs(names: list[str]) -> gr.HTML:
 
     Its event `select` has the name of the tab that a person opens.
     """
-    each = [
+    buttons = [
         f'<button type="button" role="tab" id="tab-{name}" aria-controls="panel-{name}" '
         f'aria-selected="{str(n == 0).lower()}" tabindex="{-min(n, 1)}">{name.title()}</button>'
         for n, name in enumerate(names)
     ]
     return gr.HTML(
-        f'<div role="tablist" aria-label="explorer">{"".join(each)}</div>',
+        f'<div role="tablist" aria-label="explorer">{"".join(buttons)}</div>',
         elem_classes="rv-tabs",
         js_on_load=_TABS,
     )

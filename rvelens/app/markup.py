@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap
 from PIL import Image
 
-from rvelens.app.asking import Said
+from rvelens.app.asking import YesNoAnswer
 from rvelens.app.pictures import css_gradient
 from rvelens.evaluate.render import tables
 from rvelens.studies.cases.pictures import to_data_uri
@@ -35,17 +35,17 @@ def note(text: str) -> str:
     return f'<p class="rv-note">{escape(text)}</p>'
 
 
-def answer_card(label: str, said: Said, role: str) -> str:
+def answer_card(label: str, answer: YesNoAnswer, role: str) -> str:
     """An answer as a card, with the first token's probabilities as bars."""
     return (
         f'<div class="rv-answer rv-{role}"><h3>{escape(label)}</h3>'
-        f'<q dir="auto">{escape(said.text) or "(nothing)"}</q>{bars(said)}</div>'
+        f'<q dir="auto">{escape(answer.text) or "(nothing)"}</q>{bars(answer)}</div>'
     )
 
 
-def bars(said: Said) -> str:
+def bars(answer: YesNoAnswer) -> str:
     """The first token's probabilities of yes and no as bars."""
-    return "".join(_bar(name, share) for name, share in (("yes", said.yes), ("no", said.no)))
+    return "".join(_bar(name, share) for name, share in (("yes", answer.yes), ("no", answer.no)))
 
 
 def _bar(name: str, share: float | None) -> str:
@@ -64,12 +64,12 @@ def card_row(cards: Iterable[str]) -> str:
 
 def figures(pictures: Iterable[tuple[Image.Image, str]]) -> str:
     """Pictures with captions in a row."""
-    each = [
+    elements = [
         f'<figure><img src="{to_data_uri(picture)}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for picture, caption in pictures
     ]
-    return f'<div class="rv-figures n{len(each)}">{"".join(each)}</div>'
+    return f'<div class="rv-figures n{len(elements)}">{"".join(elements)}</div>'
 
 
 def scale(colours: Colormap, low: str, high: str, label: str) -> str:
@@ -83,8 +83,8 @@ def scale(colours: Colormap, low: str, high: str, label: str) -> str:
 
 def swatches(colours: Sequence[str], label: str) -> str:
     """Steps of a colour scale that counts from 1, and its meaning."""
-    each = "".join(f'<i style="background:{colour}"></i>' for colour in colours)
-    return f'<p class="rv-scale rv-steps"><span>{each}</span> {escape(label)}</p>'
+    steps = "".join(f'<i style="background:{colour}"></i>' for colour in colours)
+    return f'<p class="rv-scale rv-steps"><span>{steps}</span> {escape(label)}</p>'
 
 
 def head_map(scores: Float[np.ndarray, "layer head"]) -> str:
@@ -119,22 +119,22 @@ def _hex(colour: Float[np.ndarray, " 4"]) -> str:
 def head_list(scores: Float[np.ndarray, "layer head"], heads: Iterable[tuple[int, int]]) -> str:
     """A button for each head in the given order, with its ARS as a bar."""
     top = float(scores.max()) or 1.0
-    each = [
+    buttons = [
         f'<button type="button" data-head="{layer}.{head}"><span>{layer}.{head}</span>'
         f'<i><b style="width:{100 * max(float(scores[layer, head]), 0.0) / top:.1f}%"></b></i>'
         f"<span>{scores[layer, head]:.3f}</span></button>"
         for layer, head in heads
     ]
-    return f'<div class="rv-list">{"".join(each)}</div>'
+    return f'<div class="rv-list">{"".join(buttons)}</div>'
 
 
 def head_marks(shown: str, chosen: Iterable[str]) -> str:
     """A style sheet that outlines the head on show and the chosen ones on the map."""
-    each = "".join(
+    rules = "".join(
         f'#panel-heads [data-head="{head}"]{{outline:2px solid var(--rv-ink);z-index:1}}'
         for head in chosen
     )
-    return f'<style>{each}.rv-map [data-head="{shown}"]{{box-shadow:inset 0 0 0 2px #fff}}</style>'
+    return f'<style>{rules}.rv-map [data-head="{shown}"]{{box-shadow:inset 0 0 0 2px #fff}}</style>'
 
 
 def report_tables(report: Mapping[str, Any], benchmark: str) -> str:
@@ -149,7 +149,7 @@ def report_tables(report: Mapping[str, Any], benchmark: str) -> str:
                 f"<tbody>{''.join(map(_row, table.text()))}</tbody></table></div>"
             )
             parts += map(note, table.notes)
-    return "".join([*parts, *(note(one) for one in report.get("notes", ()))])
+    return "".join([*parts, *(note(text) for text in report.get("notes", ()))])
 
 
 def _row(cells: Sequence[str]) -> str:

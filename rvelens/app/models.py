@@ -31,7 +31,7 @@ class Loaded:
     profile: ARSProfile | None
     source: str
 
-    def says(self) -> str:
+    def describe(self) -> str:
         """The model in one line."""
         m = self.model
         return (
@@ -83,28 +83,28 @@ class Models:
             ValueError: no such model or profile, or a profile of another model.
         """
         name, profile = name.strip(), profile.strip()
-        found = find_profile(profile or None, name) if profile or name == SHIPPED else None
+        ranking = find_profile(profile or None, name) if profile or name == SHIPPED else None
         model = self._model(name)
-        if found is None:
+        if ranking is None:
             return Choice(
                 name, None, "no head profile yet, which rve needs: measure it under Heads"
             )
-        check_profile_of(model, found)
+        check_profile_of(model, ranking)
         source = f"head profile {profile}" if profile else "its shipped head profile"
-        return Choice(name, found, source, f"find_profile({profile or None!r}, {name!r})")
+        return Choice(name, ranking, source, f"find_profile({profile or None!r}, {name!r})")
 
     def measure(self, choice: Choice, pairs: list[ContrastivePair], code: str = "pairs") -> Choice:
         """The same model with a head profile measured on contrastive pairs; `code` gives the pairs."""
         model = self._model(choice.name)
         with self.lock:
-            found = score_heads(model, pairs)
+            ranking = score_heads(model, pairs)
         source = f"head profile measured on {len(pairs)} pairs, not saved"
-        return Choice(choice.name, found, source, f"score_heads(model, {code})")
+        return Choice(choice.name, ranking, source, f"score_heads(model, {code})")
 
     def options(self) -> dict[str, str]:
         """How models are loaded, where that is not the default of `load_model`."""
-        given = {"family": self.family, "dtype": self.dtype, "device_map": self.device_map}
-        return {k: v for k, v in given.items() if v is not None and (k, v) != ("dtype", "auto")}
+        arguments = {"family": self.family, "dtype": self.dtype, "device_map": self.device_map}
+        return {k: v for k, v in arguments.items() if v is not None and (k, v) != ("dtype", "auto")}
 
     def loaded(self, choice: Choice) -> Loaded:
         """The model of a choice, with the choice's profile."""

@@ -20,7 +20,7 @@ from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
-from rvelens.app.shared import IN_TURN, KEPT, PATH, script, told
+from rvelens.app.shared import IN_TURN, KEPT, PATH, catch, script
 from rvelens.app.theme import css, theme
 from rvelens.app.uploads import upload_folder
 
@@ -39,10 +39,10 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
     with gr.Blocks(title="rvelens explorer", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_head())
         model = gr.State(start)  # of one window
-        about = gr.HTML(lambda: note(models.loaded(start).says()), elem_id="about")
+        about = gr.HTML(lambda: note(models.loaded(start).describe()), elem_id="about")
         _choosing(models, start, model)
         # The one place that writes this line: it cannot name another profile than the window's.
-        model.change(lambda choice: note(models.loaded(choice).says()), model, about)
+        model.change(lambda choice: note(models.loaded(choice).describe()), model, about)
         opened = tabs(["ask", "heads", "pairs", "runs"])
         with panel("ask"):
             on_load = tab_ask.build_ask_tab(models, start, model, webcam)
@@ -61,7 +61,7 @@ def _choosing(models: Models, start: Choice, model: gr.State) -> None:
     """The fields that change this window's model and profile, save the profile, or start again."""
     with folded("Another model or head profile"):
         with gr.Row(equal_height=True):
-            wanted = gr.Textbox(
+            name_field = gr.Textbox(
                 start.name,
                 label="Model: a hub name, a folder or rvelens/tiny",
                 elem_id="model",
@@ -86,11 +86,11 @@ def _choosing(models: Models, start: Choice, model: gr.State) -> None:
 
     shown = [model, problem]
     load.click(
-        told(lambda name, ranking: (models.choose(name, ranking),), (KEPT,)),
-        [wanted, profile], shown, **IN_TURN,
+        catch(lambda name, ranking: (models.choose(name, ranking),), (KEPT,)),
+        [name_field, profile], shown, **IN_TURN,
     )  # fmt: skip
-    reset.click(lambda: (start, start.name, "", ""), None, [model, wanted, profile, problem])
-    save.click(told(saving, (KEPT,)), [model, file], shown)
+    reset.click(lambda: (start, start.name, "", ""), None, [model, name_field, profile, problem])
+    save.click(catch(saving, (KEPT,)), [model, file], shown)
 
 
 def _head() -> str:

@@ -24,28 +24,28 @@ def remembered_by_browser(name: str) -> gr.BrowserState:
     return gr.BrowserState([], storage_key=f"rvelens-{name}", secret="rvelens")
 
 
-def read_paths(kept: Any) -> list[Paths]:
+def read_paths(stored: Any) -> list[Paths]:
     """The paths that a browser kept; whatever else it sends is dropped."""
-    if not isinstance(kept, list):
+    if not isinstance(stored, list):
         return []
-    pairs = [tuple(one) for one in kept if isinstance(one, list | tuple) and len(one) == 2]
+    pairs = [tuple(pair) for pair in stored if isinstance(pair, list | tuple) and len(pair) == 2]
     return [(a, b) for a, b in pairs if isinstance(a, str) and isinstance(b, str)][:_MOST]
 
 
-def remember(kept: Any, first: str, second: str) -> list[Paths]:
+def remember(stored: Any, first: str, second: str) -> list[Paths]:
     """The list with two paths in front; the example is not kept."""
-    paths, new = read_paths(kept), (first.strip(), second.strip())
+    paths, new = read_paths(stored), (first.strip(), second.strip())
     if new[0] == EXAMPLE:
         return paths
     absolute = (str(Path(new[0]).expanduser().absolute()), new[1])
     return [absolute, *(path for path in paths if path[0] != absolute[0])][:_MOST]
 
 
-def recent_html(kept: Any, nearby: Sequence[Paths] = ()) -> str:
+def recent_html(stored: Any, nearby: Sequence[Paths] = ()) -> str:
     """A button for the example, and for each pair of paths that is kept or near."""
-    paths = read_paths(kept)
-    known = {path[0] for path in paths}
-    paths += [one for one in nearby if one[0] not in known]
+    paths = read_paths(stored)
+    names = {path[0] for path in paths}
+    paths += [path for path in nearby if path[0] not in names]
     buttons = [_button((EXAMPLE, ""), EXAMPLE), *(_button(path, _short(path[0])) for path in paths)]
     return f'<div class="rv-recent"><span>Open</span>{"".join(buttons)}</div>'
 
@@ -71,5 +71,5 @@ def _short(path: str) -> str:
 
 def nearby_runs() -> list[Paths]:
     """Runs of `rvelens eval` in the folder that the explorer was started in."""
-    found = sorted(Path.cwd().glob("*/report.json"))[:_MOST]
-    return [(str(report.parent), "") for report in found]
+    reports = sorted(Path.cwd().glob("*/report.json"))[:_MOST]
+    return [(str(report.parent), "") for report in reports]

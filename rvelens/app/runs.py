@@ -16,7 +16,7 @@ from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.reports import FILE, read_report
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import answer_lines, stored_answers
-from rvelens.files.paths import below
+from rvelens.files.paths import path_below
 from rvelens.model.prompts import load_image
 from rvelens.studies.cases.study import flip
 from rvelens.studies.kit.asking import asked
@@ -51,7 +51,7 @@ class OpenedRun:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FlipFilter:
     """Which flips to show.
 
     Attributes:
@@ -108,7 +108,7 @@ def _check_names(path: Path, report: Mapping[str, Any]) -> None:
             f"{path / FILE} names no method or no model: expected both; run `rvelens eval` again."
         )
     for name in (*report["benchmarks"], *report["methods"]):
-        if len(below(path, name).relative_to(path).parts) != 1:
+        if len(path_below(path, name).relative_to(path).parts) != 1:
             raise ValueError(
                 f"{path / FILE} names {name!r}: expected a benchmark or a method; run `rvelens eval` "
                 "again."
@@ -117,22 +117,24 @@ def _check_names(path: Path, report: Mapping[str, Any]) -> None:
 
 def _closed(report: Mapping[str, Any]) -> list[str]:
     """Names of a report's benchmarks with yes/no questions."""
-    return [name for name, one in report["benchmarks"].items() if "strict" in one.get("rules", {})]
+    return [
+        name for name, scores in report["benchmarks"].items() if "strict" in scores.get("rules", {})
+    ]
 
 
 def _items(folder: Path, benchmark: str, data: Path | None) -> dict[str, Item]:
     """The questions that a run's answers are about, with pictures where they can be found."""
-    known: Mapping[str, Item] = {}
+    published: Mapping[str, Item] = {}
     if data is not None and benchmark in BENCHMARKS and not benchmark.startswith("action-scenes"):
-        known = {item.id: item for item in load_benchmark(benchmark, data).items}
-    found: dict[str, Item] = {}
+        published = {item.id: item for item in load_benchmark(benchmark, data).items}
+    items: dict[str, Item] = {}
     for line in answer_lines(folder):
         try:
             row = line.value()
-            found[row["id"]] = known.get(row["id"]) or _item(row, data)
+            items[row["id"]] = published.get(row["id"]) or _item(row, data)
         except (ValueError, KeyError, TypeError):
             continue  # `stored_answers` names such a line
-    return found
+    return items
 
 
 def _item(row: Mapping[str, Any], data: Path | None) -> Item:
@@ -145,7 +147,7 @@ def _item(row: Mapping[str, Any], data: Path | None) -> Item:
 
 def _loader(image: str, data: Path | None) -> Callable[[], Image.Image]:
     """What opens a picture: of one's own data a file below its folder, or a drawn scene."""
-    if data is not None and (path := below(data, image)).is_file():
+    if data is not None and (path := path_below(data, image)).is_file():
         return partial(load_image, path)
     split, _, seed = image.rpartition("-")
     if split in SPLITS and seed.isdigit():
@@ -178,12 +180,14 @@ def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
             f"and a method of {', '.join(run.methods[1:]) or 'none'}; choose from these."
         )
     items = tuple(run.items[benchmark].values())
-    said = {name: _whole(run, benchmark, name) for name in (first, method)}
+    answers = {name: _whole(run, benchmark, name) for name in (first, method)}
     whole = Benchmark(benchmark, items, (), strict, {})
-    numbers = asked(whole, said)
-    was, now = (read_answers(whole, said[name], numbers, strict).right for name in (first, method))
+    numbers = asked(whole, answers)
+    was, now = (
+        read_answers(whole, answers[name], numbers, strict).right for name in (first, method)
+    )
     return [
-        flip(items[n], said[first][items[n].id], said[method][items[n].id], bool(right))
+        flip(items[n], answers[first][items[n].id], answers[method][items[n].id], bool(right))
         for n, wrong, right in zip(numbers, ~was, now, strict=True)
         if wrong == right
     ]
@@ -191,32 +195,32 @@ def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
 
 def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
     """A method's answers, all that the report counts."""
-    found = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
+    answers = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
     rules = run.report["benchmarks"][benchmark]["rules"]
     counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
-    if len(found) < counted:
+    if len(answers) < counted:
         raise ValueError(
-            f"{run.folder / benchmark / method} holds {len(found)} answers: expected the {counted} "
+            f"{run.folder / benchmark / method} holds {len(answers)} answers: expected the {counted} "
             "of the run's report; run the same `rvelens eval` again to resume."
         )
-    return dict(found)
+    return dict(answers)
 
 
-def matching(found: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[Mapping[str, Any]]:
+def matching(flipped: Sequence[Mapping[str, Any]], criteria: FlipFilter) -> list[Mapping[str, Any]]:
     """The flips that fit direction, group and text."""
-    text = wanted.text.strip().casefold()
+    text = criteria.text.strip().casefold()
 
-    def fits(one: Mapping[str, Any]) -> bool:
-        words = (one["id"], one["question"], one["before"]["answer"], one["after"]["answer"])
+    def fits(row: Mapping[str, Any]) -> bool:
+        words = (row["id"], row["question"], row["before"]["answer"], row["after"]["answer"])
         return (
-            wanted.direction in ("both", one["direction"])
-            and wanted.group in (ALL, one["group"])
+            criteria.direction in ("both", row["direction"])
+            and criteria.group in (ALL, row["group"])
             and any(text in (word or "").casefold() for word in words)
         )
 
-    return [item for item in found if fits(item)]
+    return [item for item in flipped if fits(item)]
 
 
-def groups(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def groups(flipped: Sequence[Mapping[str, Any]]) -> list[str]:
     """`ALL`, and the groups of some flips."""
-    return [ALL, *sorted({item["group"] for item in found if item["group"]})]
+    return [ALL, *sorted({item["group"] for item in flipped if item["group"]})]

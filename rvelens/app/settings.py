@@ -35,12 +35,12 @@ class Setting:
 def settings_of(method: str) -> list[Setting]:
     """The parameters of a method, in their order; a region's box is text, "x0,y0,x1,y1" in pixels."""
     function = region_method if method == REGION else METHODS[method]
-    found = [
+    options = [
         Setting(name, _kind(name, option.hint), option.default)
         for name, option in read_options(method, function).items()
         if not option.is_required  # a region's box, its grid and the size of its picture
     ]
-    return [Setting("box", "text", ""), *found] if method == REGION else found
+    return [Setting("box", "text", ""), *options] if method == REGION else options
 
 
 def _kind(name: str, hint: Any) -> str:
@@ -54,18 +54,18 @@ def _kind(name: str, hint: Any) -> str:
     return "whole" if int in kinds else "real"
 
 
-def given(settings: Sequence[Setting], values: Sequence[Any]) -> dict[str, Any]:
+def read_form(settings: Sequence[Setting], values: Sequence[Any]) -> dict[str, Any]:
     """A form's values as a method's parameters; empty fields are left to their defaults.
 
     Raises:
         ValueError: what should be a number is none.
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for setting, value in zip(settings, values, strict=True):
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
-        found[setting.name] = _number(setting, value) if setting.kind in _NUMBERS else value
-    return found
+        parameters[setting.name] = _number(setting, value) if setting.kind in _NUMBERS else value
+    return parameters
 
 
 def _number(setting: Setting, value: Any) -> float | int:

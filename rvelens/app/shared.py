@@ -73,12 +73,12 @@ def clickable(name: str, value: str | Callable[[], str] = "", **more: Any) -> gr
 
 def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
     """Pictures to click on, numbered by `data-scene`."""
-    each = [
+    buttons = [
         f'<button type="button" data-scene="{n}" title="{escape(caption)}">'
         f'<img src="{to_data_uri(small(image, 160))}" alt="{escape(caption)}"></button>'
         for n, (image, caption) in enumerate(zip(images, captions, strict=True))
     ]
-    return f'<div class="rv-scenes">{"".join(each)}</div>'
+    return f'<div class="rv-scenes">{"".join(buttons)}</div>'
 
 
 # Events that use the model run one at a time, in their order: a slow one that began earlier, such as
@@ -88,7 +88,7 @@ IN_TURN: Any = {"concurrency_id": "model", "concurrency_limit": 1}
 KEPT: Any = gr.skip()
 
 
-def told(
+def catch(
     function: Callable[..., Sequence[Any]], otherwise: Sequence[Any]
 ) -> Callable[..., tuple[Any, ...]]:
     """The function with a message as one more output: "" or, where it fails, why.
@@ -104,12 +104,12 @@ def told(
         try:
             return (*function(*arguments), "")
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            said = message(str(error) or type(error).__name__)
+            text = message(str(error) or type(error).__name__)
         except Exception as error:  # a person on the page sees no terminal
             logging.getLogger(__name__).exception("the explorer failed")
-            said = message(
+            text = message(
                 f"{type(error).__name__}: {error}: expected no such failure; the terminal has more."
             )
-        return (*otherwise, said)
+        return (*otherwise, text)
 
     return attempt

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from rvelens.app.address import Place, link_to, read_link
-from rvelens.app.asking import Asked, ask, read_picture
+from rvelens.app.asking import Comparison, ask, read_picture
 from rvelens.app.code import manifest_of, python_of
 from rvelens.app.downloads import downloads, figure_link, file_link
 from rvelens.app.enhanced import enhanced
@@ -20,12 +20,12 @@ from rvelens.app.shared import (
     FIRST_SCENE,
     IN_TURN,
     KEPT,
+    catch,
     clickable,
     picture,
     scenes,
     script,
     thumbnails,
-    told,
 )
 from rvelens.app.viewer import Focus, checked_view, viewer
 from rvelens.plots import token_overlays
@@ -70,14 +70,14 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
             pictures = gr.HTML(elem_id="ask-pictures")
             tools = gr.HTML(elem_id="ask-tools", js_on_load=script("tools.js"))
             saved = downloads("ask-download")
-    asked, view = gr.State(None), gr.State(Focus())
+    comparison, view = gr.State(None), gr.State(Focus())
     address = gr.Textbox(visible="hidden")  # a State gets nothing from a script
 
-    def show(choice: Choice, found: Asked, at: Focus) -> tuple[str, str, str]:
+    def show(choice: Choice, compared: Comparison, at: Focus) -> tuple[str, str, str]:
         return (
-            viewer(found, at, link_to(found, at)) + conditions(found, choice.source),
-            enhanced(found, at),
-            tools_html(python_of(found, at, models, choice)),
+            viewer(compared, at, link_to(compared, at)) + conditions(compared, choice.source),
+            enhanced(compared, at),
+            tools_html(python_of(compared, at, models, choice)),
         )
 
     def run(
@@ -90,29 +90,31 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         *values: Any,
     ) -> Sequence[Any]:
         loaded, shown = models.loaded(choice), read_picture(path)
-        wanted = wanted_of(by, other, values)
+        parameters = wanted_of(by, other, values)
         with models.lock:
-            found = ask(loaded, shown, text, wanted)
-        return found, *show(choice, found, at)
+            compared = ask(loaded, shown, text, parameters)
+        return compared, *show(choice, compared, at)
 
-    def look(choice: Choice, found: Asked | None, event: gr.EventData) -> Sequence[Any]:
+    def refocus(choice: Choice, compared: Comparison | None, event: gr.EventData) -> Sequence[Any]:
         at = Focus(None if event.layer < 0 else int(event.layer), int(event.step), str(event.show))
-        if found is None:
+        if compared is None:
             return at, "", "", ""
-        return at, *show(choice, found, checked_view(at, found))
+        return at, *show(choice, compared, checked_view(at, compared))
 
-    def steer(found: Asked | None, by: str, event: gr.EventData) -> Sequence[Any]:
+    def steer(compared: Comparison | None, by: str, event: gr.EventData) -> Sequence[Any]:
         """The fields of a region that was drawn, in pixels."""
-        if found is None:
+        if compared is None:
             return KEPT, KEPT
-        text = box_text(event.box, found.image.size)
+        text = box_text(event.box, compared.image.size)
         return KEPT if by == REGION else REGION, text
 
-    def save(choice: Choice, found: Asked | None, at: Focus, event: gr.EventData) -> Sequence[Any]:
-        if found is None:
+    def save(
+        choice: Choice, compared: Comparison | None, at: Focus, event: gr.EventData
+    ) -> Sequence[Any]:
+        if compared is None:
             raise ValueError("nothing is answered yet: expected answers to save; ask first.")
         with models.lock:
-            return (_file(models, choice, found, at, str(event.kind)),)
+            return (_file(models, choice, compared, at, str(event.kind)),)
 
     # The picture is set anew: Gradio builds a field that is left alone anew, without its `preprocess`.
     fresh = (scenes()[FIRST_SCENE].image, *[KEPT] * (4 + len(fields)))
@@ -123,9 +125,9 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         place = read_link(query)
         return restored(place, start, fields_of(place))
 
-    results = [asked, answers, pictures, tools, problem]
+    results = [comparison, answers, pictures, tools, problem]
     asking = {
-        "fn": told(run, (None, "", "", "")),
+        "fn": catch(run, (None, "", "", "")),
         "inputs": [model, image, question, method, second, view, *fields],
         "outputs": results,
         **IN_TURN,
@@ -133,11 +135,11 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     under_way: list[Any] = [button.click(**asking), question.submit(**asking)]
     gr.on([button.click, question.submit], lambda: "", None, of_link, queue=False)
     shown = [view, answers, pictures, tools, problem]
-    answers.select(told(look, (KEPT, "", "", "")), [model, asked], shown)
+    answers.select(catch(refocus, (KEPT, "", "", "")), [model, comparison], shown)
     box = fields[slot(REGION).start]
-    steered = answers.edit(told(steer, (KEPT,) * 2), [asked, method], [second, box, problem])
+    steered = answers.edit(catch(steer, (KEPT,) * 2), [comparison, method], [second, box, problem])
     under_way.append(steered.then(**asking))
-    tools.select(told(save, ("",)), [model, asked, view], [saved, problem], **IN_TURN)
+    tools.select(catch(save, ("",)), [model, comparison, view], [saved, problem], **IN_TURN)
     # What was answered about another picture, by another model or profile does not stay, and an
     # answer under way does not arrive.
     gallery.select(_take, None, [image, question], cancels=under_way).then(_nothing, None, results)
@@ -147,7 +149,7 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         """Restore, another tab's fields too, show the page, then answer."""
         search: Any = "() => [location.search]"
         page.load(
-            told(restore, fresh), address, [image, question, method, second, view, *fields, of_link],
+            catch(restore, fresh), address, [image, question, method, second, view, *fields, of_link],
             js=search,
         ).then(other[0], address, other[1], js=search).then(None, js=ready).then(**asking)  # fmt: skip
 
@@ -201,14 +203,19 @@ def _take(event: gr.EventData) -> tuple[Any, str]:
     return scene.image, scene.text
 
 
-def conditions(asked: Asked, source: str) -> str:
+def conditions(comparison: Comparison, source: str) -> str:
     """Under which settings and profile the answers were given."""
     return note(
         " ".join(
-            [*(_settled(column.name, column.method.parameters, source) for column in asked.columns[1:]),
-             "All answers are greedy."]
+            [
+                *(
+                    _settled(column.name, column.method.parameters, source)
+                    for column in comparison.columns[1:]
+                ),
+                "All answers are greedy.",
+            ]
         )
-    )  # fmt: skip
+    )
 
 
 def _settled(name: str, parameters: Mapping[str, Any], source: str) -> str:
@@ -233,10 +240,10 @@ def tools_html(python: str) -> str:
     )
 
 
-def _file(models: Models, choice: Choice, found: Asked, at: Focus, kind: str) -> str:
+def _file(models: Models, choice: Choice, comparison: Comparison, at: Focus, kind: str) -> str:
     """A file of what is on the page, as a link that holds it."""
     if kind == "manifest":
-        return file_link("manifest.json", manifest_of(found, models, choice).encode())
+        return file_link("manifest.json", manifest_of(comparison, models, choice).encode())
     layers = None if at.layer is None else [at.layer]
-    figure = token_overlays(found.trace, layers=layers, title=found.question)
+    figure = token_overlays(comparison.trace, layers=layers, title=comparison.question)
     return figure_link("answers.pdf" if kind == "pdf" else "answers.png", figure)

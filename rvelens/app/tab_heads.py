@@ -14,7 +14,7 @@ from rvelens.app.asking import read_picture
 from rvelens.app.head_maps import head_maps
 from rvelens.app.heads import (
     ORDERS,
-    Seen,
+    PairAttention,
     ask_without,
     brushed,
     format_heads,
@@ -38,12 +38,12 @@ from rvelens.app.shared import (
     IN_TURN,
     KEPT,
     PATH,
+    catch,
     clickable,
     picture,
     scene_pairs,
     script,
     thumbnails,
-    told,
 )
 from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair
@@ -60,7 +60,7 @@ def build_heads_tab(
     Returns:
         a function from an address to the fields that it restores, and these fields.
     """
-    seen, number = gr.State(None), gr.Textbox("0", visible="hidden")
+    of_pair, number = gr.State(None), gr.Textbox("0", visible="hidden")
     pairs = scene_pairs()
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -103,23 +103,25 @@ def build_heads_tab(
             answers = gr.HTML(elem_id="heads-answers")
             measure = gr.Button(f"Measure a profile on {N_MEASURED} scenes", size="sm")
 
-    def look(choice: Choice, path: str | None, text: str, other: str, shown: str) -> Sequence[Any]:
-        found = _see(models, choice, path, text, other)
-        return found, head_maps(found, shown)
+    def show_pair(
+        choice: Choice, path: str | None, text: str, other: str, shown: str
+    ) -> Sequence[Any]:
+        recorded = _see(models, choice, path, text, other)
+        return recorded, head_maps(recorded, shown)
 
     def click(
-        choice: Choice, found: Seen | None, path: str | None, text: str, other: str, listed: str,
-        add: bool, event: gr.EventData,
+        choice: Choice, recorded: PairAttention | None, path: str | None, text: str, other: str,
+        listed: str, add: bool, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
-        if found is None or found.texts != (text, other):
-            found = _see(models, choice, path, text, other)
-        shape = found.scores.shape
+        if recorded is None or recorded.texts != (text, other):
+            recorded = _see(models, choice, path, text, other)
+        shape = recorded.scores.shape
         listed = toggled(listed, event.value, *shape) if add else listed
         return (
-            found,
+            recorded,
             event.value,
             listed,
-            head_maps(found, event.value),
+            head_maps(recorded, event.value),
             _marks(event.value, listed, shape),
         )
 
@@ -130,17 +132,27 @@ def build_heads_tab(
         return listed, _marks(shown, listed, shape)
 
     def first_look(
-        choice: Choice, found: Seen | None, path: str | None, text: str, other: str, listed: str,
-        shown: str, event: gr.EventData,
+        choice: Choice, recorded: PairAttention | None, path: str | None, text: str, other: str,
+        listed: str, shown: str, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
         """The most sensitive head, where a person comes to the tab and looked at none."""
         profile = choice.profile
-        if event.value != "heads" or found is not None or profile is None or profile.mean is None:
+        if (
+            event.value != "heads"
+            or recorded is not None
+            or profile is None
+            or profile.mean is None
+        ):
             return (KEPT,) * 4
-        found = _see(models, choice, path, text, other)
-        ((layer, one), *_) = sorted_heads(_numbers(profile.mean), "score")
-        shown = shown or f"{layer}.{one}"
-        return found, shown, head_maps(found, shown), _marks(shown, listed, found.scores.shape)
+        recorded = _see(models, choice, path, text, other)
+        ((layer, number), *_) = sorted_heads(_numbers(profile.mean), "score")
+        shown = shown or f"{layer}.{number}"
+        return (
+            recorded,
+            shown,
+            head_maps(recorded, shown),
+            _marks(shown, listed, recorded.scores.shape),
+        )
 
     def mask(choice: Choice, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
         loaded, shown = models.loaded(choice), read_picture(path)
@@ -148,14 +160,14 @@ def build_heads_tab(
         with models.lock:
             rows = ask_without(loaded, shown, (text, other), heads)
         cards = [
-            f"<h3>{escape(one)}</h3>"
+            f"<h3>{escape(sentence)}</h3>"
             + card_row(
                 [
                     answer_card("all heads", a, "plain"),
                     answer_card(f"without {format_heads(heads)}", b, "steered"),
                 ]
             )
-            for one, (a, b) in zip((text, other), rows, strict=True)
+            for sentence, (a, b) in zip((text, other), rows, strict=True)
         ]
         return ("".join(cards),)
 
@@ -164,8 +176,10 @@ def build_heads_tab(
         pairs = contrastive_pairs("validation", N_MEASURED)
         return (models.measure(choice, pairs, code),)
 
-    def show_map(choice: Choice, found: Seen | None, by: str, listed: str) -> Sequence[Any]:
-        return (_map(models.loaded(choice), found, by, listed),)
+    def show_map(
+        choice: Choice, recorded: PairAttention | None, by: str, listed: str
+    ) -> Sequence[Any]:
+        return (_map(models.loaded(choice), recorded, by, listed),)
 
     def show_marks(choice: Choice, shown: str, listed: str) -> Sequence[Any]:
         m = models.loaded(choice).model
@@ -177,31 +191,33 @@ def build_heads_tab(
         return (None, chart_html, PROFILE, ORDERS[0], *[""] * 5)
 
     pair = [model, image, question, contrastive]
-    drawn = {"inputs": [model, seen, source, order], "outputs": [chart, problem]}
-    looked = button.click(told(look, (None, "")), [*pair, head], [seen, maps, problem], **IN_TURN)
+    drawn = {"inputs": [model, of_pair, source, order], "outputs": [chart, problem]}
+    looked = button.click(
+        catch(show_pair, (None, "")), [*pair, head], [of_pair, maps, problem], **IN_TURN
+    )
     clicked = chart.select(
-        told(click, (None, KEPT, KEPT, "", KEPT)), [model, seen, *pair[1:], chosen, adds],
-        [seen, head, chosen, maps, marks, problem], **IN_TURN,
+        catch(click, (None, KEPT, KEPT, "", KEPT)), [model, of_pair, *pair[1:], chosen, adds],
+        [of_pair, head, chosen, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
     chart.edit(
-        told(brush, (KEPT, KEPT)), [model, chosen, head], [chosen, marks, problem], **IN_TURN
+        catch(brush, (KEPT, KEPT)), [model, chosen, head], [chosen, marks, problem], **IN_TURN
     )
-    clear.click(told(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
+    clear.click(catch(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
     clear.click(lambda: ("", ""), None, [chosen, answers])
     first_looked = tabs.select(
-        told(first_look, (KEPT,) * 4), [model, seen, *pair[1:], chosen, head],
-        [seen, head, maps, marks, problem], **IN_TURN,
+        catch(first_look, (KEPT,) * 4), [model, of_pair, *pair[1:], chosen, head],
+        [of_pair, head, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
-    order.input(told(show_map, ("",)), **drawn)
-    seen.change(show_map, drawn["inputs"], chart)
-    head.submit(told(lambda s, h: (head_maps(s, h),), ("",)), [seen, head], [maps, problem])
-    chosen.blur(told(show_marks, ("",)), [model, head, chosen], [marks, problem])
-    source.input(told(show_map, ("",)), **drawn)
-    asked = without.click(told(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
-    measure.click(told(remeasure, (KEPT,)), model, [model, problem], **IN_TURN)
+    order.input(catch(show_map, ("",)), **drawn)
+    of_pair.change(show_map, drawn["inputs"], chart)
+    head.submit(catch(lambda s, h: (head_maps(s, h),), ("",)), [of_pair, head], [maps, problem])
+    chosen.blur(catch(show_marks, ("",)), [model, head, chosen], [marks, problem])
+    source.input(catch(show_map, ("",)), **drawn)
+    answering = without.click(catch(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
+    measure.click(catch(remeasure, (KEPT,)), model, [model, problem], **IN_TURN)
     # What was seen of another picture does not stay, and what is under way does not arrive.
-    under_way: list[Any] = [looked, clicked, first_looked, asked]
-    results = [seen, maps, answers, problem]
+    under_way: list[Any] = [looked, clicked, first_looked, answering]
+    results = [of_pair, maps, answers, problem]
     gr.on(
         [image.upload, image.clear],
         lambda: (None, "", "", ""), None, results, cancels=under_way,
@@ -211,8 +227,8 @@ def build_heads_tab(
     fields = [number, question, contrastive, head, chosen]
     gr.on([field.change for field in fields], None, fields, None, js=WRITE)
     model.change(
-        told(renewed, (KEPT,) * 9),
-        model, [seen, chart, source, order, maps, chosen, head, marks, answers, problem], **IN_TURN,
+        catch(renewed, (KEPT,) * 9),
+        model, [of_pair, chart, source, order, maps, chosen, head, marks, answers, problem], **IN_TURN,
     )  # fmt: skip
 
     def restore(query: str) -> Sequence[Any]:
@@ -229,7 +245,7 @@ def build_heads_tab(
     # The picture is set anew: Gradio builds a field that is left alone anew, without its `preprocess`.
     fresh = (KEPT, pairs[0].image, *[KEPT] * 5)
     restored = [number, image, question, contrastive, head, chosen, marks, problem]
-    return told(restore, fresh), restored
+    return catch(restore, fresh), restored
 
 
 def _take(event: gr.EventData) -> Sequence[Any]:
@@ -238,7 +254,7 @@ def _take(event: gr.EventData) -> Sequence[Any]:
     return str(int(event.value)), pair.image, pair.question, pair.contrastive, None, "", "", ""
 
 
-def _see(models: Models, choice: Choice, path: str | None, text: str, other: str) -> Seen:
+def _see(models: Models, choice: Choice, path: str | None, text: str, other: str) -> PairAttention:
     loaded, shown = models.loaded(choice), read_picture(path)
     pair = ContrastivePair(shown, text, other, "of this page")
     with models.lock:
@@ -256,12 +272,12 @@ def _numbers(scores: Float[Tensor, "layer head"]) -> Float[np.ndarray, "layer he
     return scores.float().cpu().numpy()
 
 
-def _map(loaded: Loaded, seen: Seen | None, by: str, order: str) -> str:
+def _map(loaded: Loaded, recorded: PairAttention | None, by: str, order: str) -> str:
     """The map and the list of the profile's ARS or of this pair's."""
     if by == PAIR:
-        if seen is None:
+        if recorded is None:
             return note("Look at the pair first: its ARS is then shown here.")
-        return _drawn(_numbers(seen.scores), order)
+        return _drawn(_numbers(recorded.scores), order)
     if loaded.profile is None or loaded.profile.mean is None:
         why = "no head profile" if loaded.profile is None else "a ranking without scores"
         return note(

@@ -20,16 +20,16 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.shared import KEPT, PATH, clickable, told
+from rvelens.app.shared import KEPT, PATH, catch, clickable
 from rvelens.files.atomic import one_line
-from rvelens.files.paths import below
+from rvelens.files.paths import path_below
 from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewed
 from rvelens.studies.cases.pictures import small, to_data_uri
 
 
 def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
     """The tab's fields and what they do; it opens with an example, made in the folder `examples`."""
-    at, own, kept = gr.State(""), gr.State(None), remembered_by_browser("pairs")
+    at, own, recent = gr.State(""), gr.State(None), remembered_by_browser("pairs")
     offered = clickable("recent", recent_html([]), elem_id="pairs-recent")
     with gr.Row(equal_height=True):
         path = gr.Textbox(
@@ -97,26 +97,28 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
 
     shown = [at, card, text]
     closed = ("", "", "", gr.update(visible=False), None, KEPT, KEPT)
-    everything = [*shown, opened, own, kept, offered, problem]
+    everything = [*shown, opened, own, recent, offered, problem]
     # Apart from the model: a person decides while it is at work.
     in_turn: Any = {"concurrency_id": "pairs", "concurrency_limit": 1}
     gr.on(
         [button.click, images.submit],
-        told(start, closed), [path, images, kept], everything, **in_turn,
+        catch(start, closed), [path, images, recent], everything, **in_turn,
     )  # fmt: skip
-    tabs.select(told(first_look, closed), [path, images, kept, at], everything, **in_turn)
-    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [path, images, *everything], **in_turn)
-    page.load(recent_html, kept, offered)
-    for one, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
-        one.click(
-            told(deciding(decision), (KEPT,) * 3), [own, at, text], [*shown, problem], **in_turn
+    tabs.select(catch(first_look, closed), [path, images, recent, at], everything, **in_turn)
+    offered.select(
+        catch(take, (KEPT, KEPT, *closed)), recent, [path, images, *everything], **in_turn
+    )
+    page.load(recent_html, recent, offered)
+    for control, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
+        control.click(
+            catch(deciding(decision), (KEPT,) * 3), [own, at, text], [*shown, problem], **in_turn
         )
-    for one, step in (
+    for control, step in (
         (back, lambda rows, here: neighbour(rows, here, -1)),
         (forth, lambda rows, here: neighbour(rows, here, 1)),
         (open_one, next_undecided),
     ):
-        one.click(told(moving(step), (KEPT,) * 3), [own, at], [*shown, problem], **in_turn)
+        control.click(catch(moving(step), (KEPT,) * 3), [own, at], [*shown, problem], **in_turn)
 
 
 def _rows(file: str) -> list[Row]:
@@ -159,7 +161,7 @@ def pair_card(rows: list[Row], row: Row, folder: Path) -> str:
     texts = (row["question"], row["contrastive"])
     first, second = (marked(text, span) for text, span in zip(texts, spans, strict=True))
     try:
-        frame = small(read_picture(below(folder, row["image"])))
+        frame = small(read_picture(path_below(folder, row["image"])))
         shown = f'<figure><img src="{to_data_uri(frame)}" alt="the picture of the pair"></figure>'
     except ValueError as error:
         shown = note(one_line(error))

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from rvelens.app.asking import look, tokens_by_layer
+from rvelens.app.asking import record_attention, tokens_by_layer
 from rvelens.app.chart import chart
 from rvelens.app.examples import example_run
 from rvelens.app.markup import note, report_tables, swatches
@@ -21,8 +21,17 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.runs import ALL, DIRECTIONS, OpenedRun, Wanted, flips, groups, matching, open_run
-from rvelens.app.shared import IN_TURN, KEPT, PATH, clickable, told
+from rvelens.app.runs import (
+    ALL,
+    DIRECTIONS,
+    FlipFilter,
+    OpenedRun,
+    flips,
+    groups,
+    matching,
+    open_run,
+)
+from rvelens.app.shared import IN_TURN, KEPT, PATH, catch, clickable
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
@@ -36,7 +45,7 @@ def build_runs_tab(
     models: Models, model: gr.State, page: gr.Blocks, tabs: gr.HTML, examples: Path
 ) -> None:
     """The tab's fields and what they do; it opens with an example, made in the folder `examples`."""
-    run, shown, kept = gr.State(None), gr.State(PAGE), remembered_by_browser("runs")
+    run, shown, recent = gr.State(None), gr.State(PAGE), remembered_by_browser("runs")
     offered = clickable("recent", recent_html([]), elem_id="run-recent")
     with gr.Row(equal_height=True):
         folder = gr.Textbox(
@@ -76,21 +85,21 @@ def build_runs_tab(
 
     def open_(path: str, files: str, last: Any) -> Sequence[Any]:
         is_example = path.strip() == EXAMPLE
-        found = open_run(str(example_run(models, examples)) if is_example else path, files)
+        of_run = open_run(str(example_run(models, examples)) if is_example else path, files)
         paths = remember(last, path, files)
-        names, others = found.benchmarks, found.methods[1:]
+        names, others = of_run.benchmarks, of_run.methods[1:]
         first = names[0] if names else None
         return (
-            found, gr.Column(visible=True), gr.Dropdown(names, value=first),
+            of_run, gr.Column(visible=True), gr.Dropdown(names, value=first),
             gr.Dropdown(others, value=others[0] if others else None),
             paths, recent_html(paths, nearby_runs()),
         )  # fmt: skip
 
     def first_look(
-        path: str, files: str, last: Any, found: OpenedRun | None, event: gr.EventData
+        path: str, files: str, last: Any, of_run: OpenedRun | None, event: gr.EventData
     ) -> Sequence[Any]:
         """The example, where a person comes to the tab and nothing is open."""
-        if event.value != "runs" or found is not None or path.strip() != EXAMPLE:
+        if event.value != "runs" or of_run is not None or path.strip() != EXAMPLE:
             return (KEPT,) * 6
         return open_(path, files, last)
 
@@ -98,37 +107,37 @@ def build_runs_tab(
         path, files = chosen_paths(event.value)
         return (path, files, *open_(path, files, last))
 
-    def figures(found: OpenedRun | None, name: str | None) -> tuple[str, str]:
-        if found is None or name is None:
+    def figures(of_run: OpenedRun | None, name: str | None) -> tuple[str, str]:
+        if of_run is None or name is None:
             return "", note("This run has no yes/no questions: `rvelens judge` scores its answers.")
-        rule = found.report["benchmarks"][name]["rules"]["strict"]["methods"]
+        rule = of_run.report["benchmarks"][name]["rules"]["strict"]["methods"]
         cells = next(iter(rule.values()))["cells"]
         yes = sum(n for key, n in cells.items() if key.startswith("yes_"))
         about = note("Accuracy over yes-ratio by the strict rule, with 95% intervals.")
         return chart(rule, yes / max(sum(cells.values()), 1)) + about, report_tables(
-            found.report, name
+            of_run.report, name
         )
 
     def search_(
-        n: int, chosen: Choice, found: OpenedRun | None, name: str | None, by: str | None, way: str,
+        n: int, chosen: Choice, of_run: OpenedRun | None, name: str | None, by: str | None, change: str,
         part: str, text: str,
     ) -> Sequence[Any]:  # fmt: skip
-        if found is None or name is None or by is None:
+        if of_run is None or name is None or by is None:
             return note("One method alone flips nothing."), gr.Button(visible=False), gr.skip()
-        all_flips = flips(found, name, by)
-        known = groups(all_flips)
-        part = part if part in known else ALL
-        fit = matching(all_flips, Wanted(name, by, way, part, text))
+        all_flips = flips(of_run, name, by)
+        names = groups(all_flips)
+        part = part if part in names else ALL
+        fit = matching(all_flips, FlipFilter(name, by, change, part, text))
         with models.lock:
-            html = cases_html(models, chosen, found, name, by, fit[:n])
+            html = cases_html(models, chosen, of_run, name, by, fit[:n])
         count = (
             f"{len(fit)} of {len(all_flips)} flipped answers fit; {min(n, len(fit))} are shown. "
         )
-        right = f"Gained: wrong under {found.methods[0]}, right under {by}; by the strict rule."
+        right = f"Gained: wrong under {of_run.methods[0]}, right under {by}; by the strict rule."
         return (
             note(count + right) + html,
             gr.Button(visible=len(fit) > n),
-            gr.Dropdown(known, value=part),
+            gr.Dropdown(names, value=part),
         )
 
     def from_start(*arguments: Any) -> Sequence[Any]:
@@ -137,29 +146,31 @@ def build_runs_tab(
     def further(n: int, *arguments: Any) -> Sequence[Any]:
         return n + PAGE, *search_(n + PAGE, *arguments)
 
-    wanted = [model, run, benchmark, method, direction, group, search]
+    inputs = [model, run, benchmark, method, direction, group, search]
     listed = [shown, cases, more, group, failure]
     none = (PAGE, "", gr.update(visible=False), KEPT)
     # Updates, not components: these would be built here, at the foot of the page.
     empty = gr.update(choices=[], value=None)
     closed = (None, gr.update(visible=False), empty, empty, KEPT, KEPT)
-    everything = [run, opened, benchmark, method, kept, offered, problem]
+    everything = [run, opened, benchmark, method, recent, offered, problem]
     gr.on(
         [button.click, folder.submit],
-        told(open_, closed), [folder, data, kept], everything, **IN_TURN,
+        catch(open_, closed), [folder, data, recent], everything, **IN_TURN,
     )  # fmt: skip
-    tabs.select(told(first_look, closed), [folder, data, kept, run], everything, **IN_TURN)
-    offered.select(told(take, (KEPT, KEPT, *closed)), kept, [folder, data, *everything], **IN_TURN)
-    page.load(lambda last: recent_html(last, nearby_runs()), kept, offered)
+    tabs.select(catch(first_look, closed), [folder, data, recent, run], everything, **IN_TURN)
+    offered.select(
+        catch(take, (KEPT, KEPT, *closed)), recent, [folder, data, *everything], **IN_TURN
+    )
+    page.load(lambda last: recent_html(last, nearby_runs()), recent, offered)
     gr.on(
         [run.change, benchmark.input],
-        told(figures, ("", "")), [run, benchmark], [plot, tables, failure],
-    ).then(told(from_start, none), wanted, listed, **IN_TURN)  # fmt: skip
+        catch(figures, ("", "")), [run, benchmark], [plot, tables, failure],
+    ).then(catch(from_start, none), inputs, listed, **IN_TURN)  # fmt: skip
     gr.on(
         [method.input, direction.input, group.input, search.submit, search.blur, model.change],
-        told(from_start, none), wanted, listed, **IN_TURN,
+        catch(from_start, none), inputs, listed, **IN_TURN,
     )  # fmt: skip
-    more.click(told(further, none), [shown, *wanted], listed, **IN_TURN)
+    more.click(catch(further, none), [shown, *inputs], listed, **IN_TURN)
 
 
 def cases_html(
@@ -168,19 +179,19 @@ def cases_html(
     run: OpenedRun,
     benchmark: str,
     method: str,
-    found: Sequence[Mapping[str, Any]],
+    flipped: Sequence[Mapping[str, Any]],
 ) -> str:
     """Flips as cards, with the tokens that rve enhanced, or the reason why they are not marked."""
     data = {"before": run.methods[0], "after": method}
     items = run.items[benchmark]
     loaded, reason = _of_run(models, choice, run) if method == "rve" else (None, "")
-    cards, key = [], note(reason) if reason and found else ""
-    for one in found:
-        item = items[one["id"]]
-        seen = _plain(item) if loaded is None else _marked(loaded, run, benchmark, item)
-        if seen.marked:
-            key = _key(seen)
-        cards.append(case(data, one, 0, benchmark, seen))
+    cards, key = [], note(reason) if reason and flipped else ""
+    for row in flipped:
+        item = items[row["id"]]
+        pictures = _plain(item) if loaded is None else _marked(loaded, run, benchmark, item)
+        if pictures.marked:
+            key = _key(pictures)
+        cards.append(case(data, row, 0, benchmark, pictures))
     return f'{key}<div class="rv-cases">{"".join(cards)}</div>'
 
 
@@ -194,20 +205,20 @@ def _of_run(models: Models, choice: Choice, run: OpenedRun) -> tuple[Loaded | No
             f"{loaded.model.name}. Load {name} at the top."
         )
     # The window may have measured another profile since; the model's own is still known.
-    for known in (loaded, models.get(choice.name)):
-        if known.profile is not None and known.profile.digest() == digest:
-            return known, ""
+    for candidate in (loaded, models.get(choice.name)):
+        if candidate.profile is not None and candidate.profile.digest() == digest:
+            return candidate, ""
     return None, (
         f"No tokens are marked: the run's head profile (digest {digest}) is not the one of this window "
         f"({choice.source}). Load the run's profile at the top."
     )
 
 
-def _key(seen: Pictures) -> str:
+def _key(pictures: Pictures) -> str:
     """What the colours on the pictures mean."""
-    n = len(seen.layers)
+    n = len(pictures.layers)
     colours = [colour(count, n) for count in range(1, n + 1)]
-    return swatches(colours, f"tokens marked in 1 to {n} layers ({', '.join(seen.layers)})")
+    return swatches(colours, f"tokens marked in 1 to {n} layers ({', '.join(pictures.layers)})")
 
 
 def _plain(item: Item) -> Pictures:
@@ -228,5 +239,5 @@ def _marked(loaded: Loaded, run: OpenedRun, benchmark: str, item: Item) -> Pictu
         return _plain(item)
     method = make_method("rve", loaded.model, loaded.profile, **settings)
     text = f"{item.text} {decoding['suffix']}".strip()
-    _, masks = look(loaded.model, method, [image], [text], decoding["prompt"])
+    _, masks = record_attention(loaded.model, method, [image], [text], decoding["prompt"])
     return draw_cases(loaded.model, item, tokens_by_layer(masks))

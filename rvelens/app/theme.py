@@ -29,7 +29,7 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 def theme() -> gr.themes.Base:
     """Colours, fonts and edges of Gradio's own parts."""
-    look = gr.themes.Base(
+    base = gr.themes.Base(
         primary_hue=_BLUE,
         secondary_hue=_BLUE,
         neutral_hue=_GREY,
@@ -37,7 +37,7 @@ def theme() -> gr.themes.Base:
         font=_FONT,
         font_mono=_MONO,
     )
-    return look.set(
+    return base.set(
         body_background_fill="#ffffff",
         body_background_fill_dark="*neutral_950",
         block_background_fill="*neutral_50",

@@ -34,8 +34,8 @@ def truth_of(image: Image.Image, question: str) -> Truth | None:
     return None
 
 
-def _same(one: Image.Image, other: Image.Image) -> bool:
+def _same(picture: Image.Image, other: Image.Image) -> bool:
     """Whether two pictures have the same pixels."""
-    if one.size != other.size:
+    if picture.size != other.size:
         return False
-    return ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
+    return ImageChops.difference(picture.convert("RGB"), other.convert("RGB")).getbbox() is None

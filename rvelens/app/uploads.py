@@ -39,9 +39,9 @@ def remove_abandoned() -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether it is a folder of this user, and no link."""
-    found = folder.lstat()
-    owner = getattr(os, "getuid", lambda: found.st_uid)()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner
+    status = folder.lstat()
+    owner = getattr(os, "getuid", lambda: status.st_uid)()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == owner
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rvelens.app.asking import PLAIN, Asked, Column
+from rvelens.app.asking import PLAIN, Column, Comparison
 from rvelens.app.markup import bars, escape, note, scale
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated
 from rvelens.app.truth import Truth, truth_of
@@ -39,48 +39,48 @@ class Focus:
     show: str = ATTENTION
 
 
-def checked_view(view: Focus, asked: Asked) -> Focus:
+def checked_view(view: Focus, comparison: Comparison) -> Focus:
     """The view within what these answers have; what they lack becomes the nearest that they have."""
-    n_layers = asked.trace.answers[0].attention.shape[1]
+    n_layers = comparison.trace.answers[0].attention.shape[1]
     layer = None if view.layer is None else min(max(view.layer, 0), n_layers - 1)
     show = view.show if view.show in (ATTENTION, CHANGED) else ATTENTION
-    return Focus(layer, min(max(view.step, 0), n_steps(asked) - 1), show)
+    return Focus(layer, min(max(view.step, 0), n_steps(comparison) - 1), show)
 
 
-def n_steps(asked: Asked) -> int:
+def n_steps(comparison: Comparison) -> int:
     """Tokens of the longest answer."""
-    return max(len(column.traced.ids) for column in asked.columns)
+    return max(len(column.traced.ids) for column in comparison.columns)
 
 
-def viewer(asked: Asked, view: Focus, link: str) -> str:
+def viewer(comparison: Comparison, view: Focus, link: str) -> str:
     """All answers in columns, with sliders for layer and token; `link` is the state of the address."""
-    truth, view = truth_of(asked.image, asked.question), checked_view(view, asked)
-    largest, boxes = tops(asked, view), _boxes(asked, truth)
-    painted = _painted(asked, view, largest, boxes)
+    truth, view = truth_of(comparison.image, comparison.question), checked_view(view, comparison)
+    largest, boxes = tops(comparison, view), _boxes(comparison, truth)
+    painted = _painted(comparison, view, largest, boxes)
     columns = "".join(
         _column(column, view, truth, shots)
-        for column, shots in zip(asked.columns, painted, strict=True)
+        for column, shots in zip(comparison.columns, painted, strict=True)
     )
     return (
         f'<div class="rv-trace" data-step="{view.step}" data-link="{escape(link)}" '
         f'data-number="{secrets.token_hex(4)}">'
-        f"{_asked(asked, truth)}{_controls(asked, view)}"
-        f'<div class="rv-columns n{len(asked.columns)}">{columns}</div>'
-        f"{_legend(asked, view, largest, boxes)}</div>"
+        f"{_question(comparison, truth)}{_controls(comparison, view)}"
+        f'<div class="rv-columns n{len(comparison.columns)}">{columns}</div>'
+        f"{_legend(comparison, view, largest, boxes)}</div>"
     )
 
 
-def _asked(asked: Asked, truth: Truth | None) -> str:
+def _question(comparison: Comparison, truth: Truth | None) -> str:
     """The question, and its true answer where that is known."""
     chip = ""
     if truth is not None and truth.answer is not None:
         chip = f' <span class="rv-chip">the truth: {"yes" if truth.answer else "no"}</span>'
-    return f'<p class="rv-asked"><span dir="auto">{escape(asked.question)}</span>{chip}</p>'
+    return f'<p class="rv-asked"><span dir="auto">{escape(comparison.question)}</span>{chip}</p>'
 
 
-def _controls(asked: Asked, view: Focus) -> str:
+def _controls(comparison: Comparison, view: Focus) -> str:
     """Sliders for layer and token, what to show, and the switch for drawing."""
-    n_layers = asked.trace.answers[0].attention.shape[1]
+    n_layers = comparison.trace.answers[0].attention.shape[1]
     layer = -1 if view.layer is None else view.layer
     words = "all layers" if view.layer is None else f"layer {view.layer}"
     switches = "".join(
@@ -96,11 +96,11 @@ def _controls(asked: Asked, view: Focus) -> str:
         '<div class="rv-controls">'
         f'<label>Layer<input type="range" data-slide="layer" min="-1" max="{n_layers - 1}" '
         f'value="{layer}" aria-valuetext="{words}"><output>{words}</output></label>'
-        f'<label>Token<input type="range" data-slide="step" min="0" max="{n_steps(asked) - 1}" '
-        f'value="{view.step}"{" disabled" * (n_steps(asked) == 1)}><output>{view.step + 1} of '
-        f"{n_steps(asked)}</output></label>"
+        f'<label>Token<input type="range" data-slide="step" min="0" max="{n_steps(comparison) - 1}" '
+        f'value="{view.step}"{" disabled" * (n_steps(comparison) == 1)}><output>{view.step + 1} of '
+        f"{n_steps(comparison)}</output></label>"
         f'<span class="rv-switch" role="group" aria-label="what the pictures show">{switches}</span>'
-        f"{draw if asked.trace.grid else ''}</div>"
+        f"{draw if comparison.trace.grid else ''}</div>"
     )
 
 
@@ -113,8 +113,8 @@ def _column(column: Column, view: Focus, truth: Truth | None, shots: Sequence[st
     )
     return (
         f'<section class="rv-answer rv-{role}"><h3>{escape(column.name)}'
-        f"{_verdict(column.said.text, truth)}</h3>{_words(column.traced, view.step)}"
-        f"{bars(column.said)}{figures}</section>"
+        f"{_verdict(column.answer.text, truth)}</h3>{_words(column.traced, view.step)}"
+        f"{bars(column.answer)}{figures}</section>"
     )
 
 
@@ -131,10 +131,10 @@ def _words(traced: TracedAnswer, step: int) -> str:
     words, last = [], len(traced.pieces) - 1
     for n, piece in enumerate(traced.pieces):
         word, share = piece.strip(), float(traced.log_probs[n].exp())
-        ends = n == last and bool(word) and not traced.text.endswith(word)
+        is_end = n == last and bool(word) and not traced.text.endswith(word)
         space = " " if n and piece[:1].isspace() else ""
         words.append(
-            f'{space}<button type="button" data-step="{n}"{_on(n == step, "rv-end" * ends)} '
+            f'{space}<button type="button" data-step="{n}"{_on(n == step, "rv-end" * is_end)} '
             f'tabindex="{-int(n > 0)}" title="{share:.1%}">{escape(word) or "&#9251;"}</button>'
         )
     return f'<p class="rv-words" dir="auto">{"".join(words)}</p>'
@@ -146,17 +146,18 @@ def _on(shown: bool, more: str = "") -> str:
 
 
 def _painted(
-    asked: Asked, view: Focus, largest: tuple[float, float], boxes: str
+    comparison: Comparison, view: Focus, largest: tuple[float, float], boxes: str
 ) -> list[list[str]]:
     """For each answer and each step of the longest one, a picture with its caption."""
-    grid, steps = asked.trace.grid, n_steps(asked)
+    grid, steps = comparison.trace.grid, n_steps(comparison)
     if grid is None:
-        return [[] for _ in asked.columns]
-    many = steps * len(asked.columns) > _MANY
-    picture = small(asked.image, _EDGE_OF_MANY if many else _EDGE)
-    painter = _Painter(asked.columns[0], view, picture, grid, *largest)
+        return [[] for _ in comparison.columns]
+    many = steps * len(comparison.columns) > _MANY
+    picture = small(comparison.image, _EDGE_OF_MANY if many else _EDGE)
+    painter = _Painter(comparison.columns[0], view, picture, grid, *largest)
     return [
-        [_shot(*painter.paint(column, n), boxes) for n in range(steps)] for column in asked.columns
+        [_shot(*painter.paint(column, n), boxes) for n in range(steps)]
+        for column in comparison.columns
     ]
 
 
@@ -167,14 +168,14 @@ def _shot(picture: Image.Image, caption: str, boxes: str) -> str:
     )
 
 
-def _boxes(asked: Asked, truth: Truth | None) -> str:
+def _boxes(comparison: Comparison, truth: Truth | None) -> str:
     """The true region, and the region that was steered to, as frames over a picture."""
     frames = [("rv-true", box) for box in (truth.boxes if truth else ())]
-    for column in asked.columns:
+    for column in comparison.columns:
         if "region" in column.method.parameters:
             x0, y0, x1, y1 = column.method.parameters["region"]
             frames.append(("rv-region", (x0, y0, x1, y1)))
-    return "".join(_frame(name, box, asked.image.size) for name, box in frames)
+    return "".join(_frame(name, box, comparison.image.size) for name, box in frames)
 
 
 def _frame(name: str, box: Box, size: tuple[int, int]) -> str:
@@ -229,10 +230,10 @@ def change_of(
     return map_of(column, step, layer) - map_of(plain, step, layer)
 
 
-def tops(asked: Asked, view: Focus) -> tuple[float, float]:
+def tops(comparison: Comparison, view: Focus) -> tuple[float, float]:
     """The largest value, and the largest change, of all pictures of a view: one scale for all."""
-    plain, maps, changes = asked.columns[0], [0.0], [0.0]
-    for column in asked.columns:
+    plain, maps, changes = comparison.columns[0], [0.0], [0.0]
+    for column in comparison.columns:
         for step in range(len(column.traced.ids)):
             maps.append(float(map_of(column, step, view.layer).max()))
             change = change_of(column, plain, step, view.layer)
@@ -240,9 +241,9 @@ def tops(asked: Asked, view: Focus) -> tuple[float, float]:
     return max(maps), max(changes)
 
 
-def _legend(asked: Asked, view: Focus, largest: tuple[float, float], boxes: str) -> str:
+def _legend(comparison: Comparison, view: Focus, largest: tuple[float, float], boxes: str) -> str:
     """Scales, frames, and what the numbers are."""
-    if asked.trace.grid is None:
+    if comparison.trace.grid is None:
         return note("The image tokens of this family have no place in the picture: none is drawn.")
     top, most = largest
     scales = scale(HEAT, "0", f"{top:.2g}", "attention to an image token")

@@ -14,7 +14,7 @@ from typing import Any
 
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rows import Row, read_rows
-from rvelens.files.paths import below
+from rvelens.files.paths import path_below
 from rvelens.model.prompts import load_image
 
 # Names that every folder of answers of `rvelens.evaluate` holds.
@@ -74,7 +74,7 @@ class Folder:
         found = [path for path in found if path.parts[-len(wanted) :] == wanted]
         inside = [path for path in found if self._is_inside(path)]
         if found and not inside:
-            below(self.path, self.relative(found[0]))  # says why
+            path_below(self.path, self.relative(found[0]))  # says why
         return inside
 
     def _is_inside(self, path: Path) -> bool:
@@ -145,7 +145,7 @@ class Folder:
         Raises:
             ValueError: not UTF-8, no rows, an array that is not JSON, or a link out of the folder.
         """
-        below(self.path, self.relative(path))
+        path_below(self.path, self.relative(path))
         return read_rows(path, self.relative(path))
 
     def relative(self, path: Path) -> str:

@@ -18,7 +18,7 @@ from rvelens.benchmarks.files import Folder, photograph
 from rvelens.benchmarks.relation import relation_of
 from rvelens.benchmarks.rows import Row, collect
 from rvelens.files.atomic import read_json
-from rvelens.files.paths import below
+from rvelens.files.paths import path_below
 from rvelens.model.prompts import image_formats, load_image
 
 PUBLISHED = {"image": 7883, "instance": 3768}
@@ -158,7 +158,7 @@ def _mask(folder: Folder, id_: str) -> Path:
         )
     name = f"instance_mask/{id_}.png"
     found = folder.find(name)
-    return found[0] if found else below(folder.path, name)
+    return found[0] if found else path_below(folder.path, name)
 
 
 def _box(row: Row, key: str) -> tuple[float, ...]:

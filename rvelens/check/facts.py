@@ -145,7 +145,7 @@ def attention_of(subject: Subject) -> dict[str, float]:
         keys = tokens.image_keys(row.shape[-1], row.device)[0]
         image.append(float(row[:, keys].sum(dim=-1).mean()))
 
-    def look(hooks: Any, call: Call) -> tuple[Tensor, Any]:
+    def record_scores(hooks: Any, call: Call) -> tuple[Tensor, Any]:
         scores, _ = call.scores(False, None)
         row = scores[:, :, 0]
         largest.append(float(row[row > -1e30].abs().max()))
@@ -155,7 +155,7 @@ def attention_of(subject: Subject) -> dict[str, float]:
 
     rve = {hook.layer: hook for _, hook in subject.rve()} if subject.k and subject.layers else {}
     points = [(f"blocks.{layer}.attn.hook_pattern", look_at) for layer in subject.layers]
-    with torch.no_grad(), subject.model.hooks(points), subject.looking(look):
+    with torch.no_grad(), subject.model.hooks(points), subject.looking(record_scores):
         subject.model(**subject.inputs)
     if not first:
         return {}

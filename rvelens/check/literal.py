@@ -79,8 +79,8 @@ def _mask(
         return set(), False
     threshold = ordered[min(m, len(ordered)) - 1]
     mask = {i for i, mean in zip(image, means, strict=True) if mean >= threshold}
-    below = [mean for mean in ordered if mean < threshold]
-    return mask, (bool(below) and threshold - below[0] < tie) or ordered.count(threshold) > 1
+    smaller = [mean for mean in ordered if mean < threshold]
+    return mask, (bool(smaller) and threshold - smaller[0] < tie) or ordered.count(threshold) > 1
 
 
 def scores_of_row(call: Call, sample: int, row: int) -> Float[Tensor, "head key"]:
@@ -114,8 +114,8 @@ def additive_mask(call: Call) -> Float[Tensor, "mask_batch mask_head query key"]
     lowest = torch.finfo(torch.float32).min
     mask: Tensor | None = call.mask
     if mask is None:
-        given = call.kwargs.get("is_causal")
-        causal = getattr(call.module, "is_causal", True) if given is None else given
+        flag = call.kwargs.get("is_causal")
+        causal = getattr(call.module, "is_causal", True) if flag is None else flag
         if call.name != "sdpa" or n_query == 1 or not causal:
             return None
         mask = torch.ones(n_query, n_key, dtype=torch.bool, device=call.query.device).tril()

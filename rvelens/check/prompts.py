@@ -67,20 +67,20 @@ def _inverted(subject: Subject) -> Inputs:
 @torch.no_grad()
 def embeddings_of(subject: Subject, inputs: Inputs) -> Float[Tensor, "batch key d_model"] | None:
     """What the decoder gets in the place of ids."""
-    seen: list[Tensor] = []
+    embeddings: list[Tensor] = []
 
-    def look(module: Any, args: Any, kwargs: Any) -> None:
+    def record(module: Any, args: Any, kwargs: Any) -> None:
         embeds = kwargs.get("inputs_embeds")
         if embeds is not None:
-            seen.append(embeds.detach().clone())
+            embeddings.append(embeds.detach().clone())
 
     decoder: Any = subject.model.hf_model.get_decoder()
-    handle = decoder.register_forward_pre_hook(look, with_kwargs=True)
+    handle = decoder.register_forward_pre_hook(record, with_kwargs=True)
     try:
         subject.model(**inputs)
     finally:
         handle.remove()
-    return seen[-1] if seen else None
+    return embeddings[-1] if embeddings else None
 
 
 def check_prompt_tokens(subject: Subject) -> Outcome:

@@ -77,7 +77,7 @@ def check_z(subject: Subject) -> Outcome:
 
 
 @torch.no_grad()
-def _against_eager(subject: Subject, what: str) -> Outcome:
+def _against_eager(subject: Subject, quantity: str) -> Outcome:
     """All rows of all layers against eager attention in float32."""
     if not subject.layers:
         return not_applicable("no layer's pattern can be hooked")
@@ -87,14 +87,14 @@ def _against_eager(subject: Subject, what: str) -> Outcome:
     def record(x: Tensor, hook: Any) -> None:
         shown[hook.name.rpartition(".")[2]] = x.detach().clone()
 
-    def look(hooks: Any, call: Call) -> tuple[Tensor, Any]:
+    def compare(hooks: Any, call: Call) -> tuple[Tensor, Any]:
         result = hooks.attend(call)
         eager = eager_function(call)
         if eager is None:
             absent.add(type(call.module).__name__)
         else:
             expected = eager_in_float32(call, eager)
-            _COMPARE[what](subject, hooks.layer, shown, expected, worst)
+            _COMPARE[quantity](subject, hooks.layer, shown, expected, worst)
         return result
 
     names = ("attn_scores", "pattern", "z")
@@ -102,7 +102,7 @@ def _against_eager(subject: Subject, what: str) -> Outcome:
     rows = subject.model.query_rows
     try:
         subject.model.query_rows = "all"
-        with subject.model.hooks(points), subject.looking(look):
+        with subject.model.hooks(points), subject.looking(compare):
             subject.logits(subject.inputs)
     finally:
         subject.model.query_rows = rows
@@ -160,7 +160,7 @@ def check_rve(subject: Subject) -> Outcome:
     image = subject.image_keys(inputs)
     worst, state = Largest(), {"keys": inputs["input_ids"].shape[1], "first": subject.layers[0]}
 
-    def look(hooks: Any, call: Call) -> tuple[Tensor, Any]:
+    def compare(hooks: Any, call: Call) -> tuple[Tensor, Any]:
         if hooks.layer == state["first"] and call.query.shape[2] == 1:
             state["keys"] += 1
         plain, _ = call.original()
@@ -169,7 +169,7 @@ def check_rve(subject: Subject) -> Outcome:
         _compare_rve(subject, hooks.layer, call, plain, result[0], image, state["keys"], worst)
         return result
 
-    with subject.model.hooks(subject.rve()), subject.looking(look):
+    with subject.model.hooks(subject.rve()), subject.looking(compare):
         subject.generate(inputs, 3)
     if not worst.count and not worst.wrong:
         return not_applicable(f"all {worst.skipped} rows have ties, which rounding may decide")
@@ -217,7 +217,7 @@ def check_head_masks(subject: Subject) -> Outcome:
     for rows in ("all", "last"):
         hooks = head_mask_hooks({layer: [0] for layer in layers}, rows)
 
-        def look(hooks: Any, call: Call, rows: str = rows) -> tuple[Tensor, Any]:
+        def compare(hooks: Any, call: Call, rows: str = rows) -> tuple[Tensor, Any]:
             expected = call.original()[0].clone()
             expected[:, slice(None) if rows == "all" else slice(-1, None), 0] = 0
             result = hooks.attend(call)
@@ -225,7 +225,7 @@ def check_head_masks(subject: Subject) -> Outcome:
                 wrong.append(f"layer {hooks.layer}: masking head 0 in {rows} rows is not exact")
             return result
 
-        with subject.model.hooks(hooks), subject.looking(look):
+        with subject.model.hooks(hooks), subject.looking(compare):
             subject.logits(subject.batch)
     if wrong:
         return failed("; ".join(wrong[:3]))
@@ -239,32 +239,32 @@ def check_edits(subject: Subject) -> Outcome:
         return not_applicable("no layer's scores can be hooked")
     before = subject.logits(subject.inputs)
     image = subject.image_keys(subject.inputs)
-    seen: set[int] = set()
+    hit_layers: set[int] = set()
     moved, dead = 0.0, []
     for layer in subject.layers:
-        hook = _raising(image, seen)
+        hook = _raising(image, hit_layers)
         with subject.model.hooks([(f"blocks.{layer}.attn.hook_attn_scores", hook)]):
             after = subject.logits(subject.inputs)
-        if layer in seen and torch.equal(after[:, -1], before[:, -1]):
+        if layer in hit_layers and torch.equal(after[:, -1], before[:, -1]):
             dead.append(layer)
         moved = max(moved, apart(after[:, :-1], before[:, :-1]))
     if dead:
         return failed(f"raised image keys of layers {listed(dead)} do not change the logits")
-    if not seen:
+    if not hit_layers:
         return not_applicable("the windows of all layers end behind the image")
-    text = f"{len(seen)} of {len(subject.layers)} layers see the image and change the logits"
+    text = f"{len(hit_layers)} of {len(subject.layers)} layers see the image and change the logits"
     if not subject.is_causal:
         return passed(f"{text}; rows before the last one read it in this model")
     return within(moved, subject.tolerance.whole, f"{text}; measured: how far other rows move")
 
 
-def _raising(image: Any, seen: set[int]) -> Any:
+def _raising(image: Any, layers: set[int]) -> Any:
     """A hook that raises the last row's scores of image keys that it can see."""
 
     def raise_image(scores: Tensor, hook: Any) -> Tensor:
         visible = image[:, None, None].to(scores.device) & (scores > _HIDDEN)
         if bool(visible.any()):
-            seen.add(hook.layer())
+            layers.add(hook.layer())
         return scores + _RAISED * visible
 
     return raise_image

@@ -33,7 +33,7 @@ NEW_TOKENS = 4
 
 Inputs = Mapping[str, Any]
 # What happens in the place of a layer's attention: (hook points, call) to z and weights.
-Look = Callable[[Any, Call], tuple[Tensor, Any]]
+Attend = Callable[[Any, Call], tuple[Tensor, Any]]
 
 
 @dataclass
@@ -139,13 +139,13 @@ class Subject:
         return apart(self.logits(changed)[:, :-1], self.logits(self.inputs)[:, :-1])
 
     @contextmanager
-    def looking(self, look: Look) -> Iterator[None]:
-        """Run `look` in the place of each layer's attention."""
+    def looking(self, function: Attend) -> Iterator[None]:
+        """Run `function` in the place of each layer's attention."""
         modules = self.model._seam.modules
         hooks = {layer: look_up.hooks_of(modules[layer]) for layer in self.layers}
         try:
             for layer in self.layers:
-                look_up.attach(modules[layer], Looking(hooks[layer], look))
+                look_up.attach(modules[layer], Looking(hooks[layer], function))
             yield
         finally:
             for layer in self.layers:
@@ -157,12 +157,12 @@ class Looking:
     """Stands in for the hook points of a layer, and lets them run."""
 
     hooks: Any
-    look: Look
+    function: Attend
     in_use = True
 
     def attend(self, call: Call) -> tuple[Tensor, Any]:
-        """What `look` makes of the call."""
-        return self.look(self.hooks, call)
+        """What `function` makes of the call."""
+        return self.function(self.hooks, call)
 
 
 def longer(

@@ -77,12 +77,12 @@ def check_unhooked_generation(subject: Subject) -> Outcome:
     return _identical(subject.plain["generation"], new, f"{NEW_TOKENS} greedy tokens")
 
 
-def _identical(before: Tensor | Exception, after: Tensor, what: str) -> Outcome:
+def _identical(before: Tensor | Exception, after: Tensor, label: str) -> Outcome:
     if isinstance(before, Exception):
         return failed(f"before wrapping: {describe_error(before)}")
     if before.shape != after.shape or not torch.equal(before.to(after.device), after):
-        return failed(f"{what} differ before and after wrapping")
-    return passed(f"{what} are bit-identical before and after wrapping")
+        return failed(f"{label} differ before and after wrapping")
+    return passed(f"{label} are bit-identical before and after wrapping")
 
 
 @torch.no_grad()

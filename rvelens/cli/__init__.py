@@ -97,16 +97,16 @@ def _first_line(name: str) -> str:
 
 def _imported(name: str) -> Any:
     module, function = COMMANDS[name]
-    found = getattr(import_module(f"rvelens.cli.{module}"), function)
+    command = getattr(import_module(f"rvelens.cli.{module}"), function)
     group = typer.Typer(callback=root)
-    if isinstance(found, typer.Typer):
-        group.add_typer(found, name=name)
+    if isinstance(command, typer.Typer):
+        group.add_typer(command, name=name)
     elif name in _LISTS:
         from rvelens.cli.methods import ListOptions
 
-        group.command(name, cls=ListOptions)(found)
+        group.command(name, cls=ListOptions)(command)
     else:
-        group.command(name)(found)
+        group.command(name)(command)
     return typer.main.get_group(group).commands[name]
 
 
@@ -118,8 +118,8 @@ program = typer.Typer(
 )
 
 
-def _version(wanted: bool | None) -> None:
-    if wanted:
+def _version(is_set: bool | None) -> None:
+    if is_set:
         typer.echo(f"rvelens {rvelens.__version__}")
         raise typer.Exit
 
@@ -215,7 +215,7 @@ def _reason(error: Any) -> str:
         return f"{_without_full_stop(error.format_message())}{_elsewhere(option)}"
     return re.sub(
         r"Input should be a valid (\w)(\w*)(, unable to.*)?$",
-        lambda found: f"expected {'an' if found[1] in 'aeiou' else 'a'} {found[1]}{found[2]}",
+        lambda match: f"expected {'an' if match[1] in 'aeiou' else 'a'} {match[1]}{match[2]}",
         error.format_message(),
     )
 

@@ -51,7 +51,7 @@ def explore(
     def end(number: int, frame: FrameType | None) -> None:
         over.set()
 
-    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         with served(models, start, port=port, webcam=webcam, browser=browser) as address:
             out().print(
@@ -62,5 +62,5 @@ def explore(
             )
             over.wait()
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for n, handler in before.items():
+            signal.signal(n, handler)

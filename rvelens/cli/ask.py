@@ -122,13 +122,13 @@ def ask_command(
     json: Json = False,
 ) -> None:
     """Ask about an image and print the plain and the RVE answer side by side."""
-    given = _given(
+    parameters = _drop_missing(
         layers=layers, k=k, alpha=alpha, beta=beta, scope=scope, denoise=denoise,
         max_entropy=max_entropy,
     )  # fmt: skip
-    wording = _given(prompt=prompt, suffix=suffix, max_new_tokens=max_new_tokens)
+    wording = _drop_missing(prompt=prompt, suffix=suffix, max_new_tokens=max_new_tokens)
     size = load_image(image).size
-    _check(given, profile, region, manifest, save, save_manifest)
+    _check(parameters, profile, region, manifest, save, save_manifest)
     check_model_options(model, family, device_map, prompt or "chat")
     if not question.strip():
         raise ValueError(
@@ -153,7 +153,7 @@ def ask_command(
         decoding = replace(Decoding(max_new_tokens=16), **wording)
         ranking = find_profile(profile, model) if box is None else None
         if ranking is not None:
-            check_parameters("rve", given, ranking)
+            check_parameters("rve", parameters, ranking)
         elif beta is not None:
             region_hooks(torch.ones(1, 1, dtype=torch.bool), [], beta)  # refuses what cannot be
     hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
@@ -162,11 +162,11 @@ def ask_command(
         method = steer.method(hooked)
         _warn(steer)
     elif box is not None and grid is not None:
-        method = region_method(hooked, grid, box, size, **given)
+        method = region_method(hooked, grid, box, size, **parameters)
     else:
         assert ranking is not None
         check_profile_of(hooked, ranking)
-        method = make_method("rve", hooked, ranking, **given)
+        method = make_method("rve", hooked, ranking, **parameters)
     with status("answering"):
         plain = answer_question(hooked, make_method("vanilla", hooked), image, question, decoding)
         steered = answer_question(hooked, method, image, question, decoding)
@@ -205,13 +205,13 @@ def _dtype_of(steer: Intervention) -> Dtype:
     return Dtype(name)
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _drop_missing(**options: Any) -> dict[str, Any]:
     """Options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _check(
-    given: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     profile: str | None,
     region: str | None,
     manifest: str | None,
@@ -225,14 +225,14 @@ def _check(
         check_figure_path(save)
     if save_manifest is not None:
         check_folder(save_manifest)
-    settings = [*given, *(["region"] if region is not None else [])]
+    settings = [*parameters, *(["region"] if region is not None else [])]
     if manifest is not None and settings:
         raise ValueError(
             f"--{settings[0].replace('_', '-')} with --manifest, which holds these settings: "
             "expected only one of both; leave one out."
         )
-    asked = {**given, **({} if profile is None else {"profile": profile})}
-    extra = [name for name in _RVE_ONLY if name in asked]
+    options = {**parameters, **({} if profile is None else {"profile": profile})}
+    extra = [name for name in _RVE_ONLY if name in options]
     if region is not None and extra:
         raise ValueError(
             f"--{extra[0].replace('_', '-')} with --region, which replaces RVE: expected at most "

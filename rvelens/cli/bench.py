@@ -156,7 +156,7 @@ def _memory(result: BenchResult) -> Table:
 
 
 def _sharing(result: dict[str, Any]) -> str:
-    rates = ", ".join(f"{way} {rate:.2f}" for way, rate in result["per_second"].items())
+    rates = ", ".join(f"{name} {rate:.2f}" for name, rate in result["per_second"].items())
     return (
         f"\n{result['questions']} questions about an image, {result['answer_tokens']} tokens each, "
         f"questions a second: {rates}; {_ratio(result)}, "
@@ -165,7 +165,7 @@ def _sharing(result: dict[str, Any]) -> str:
 
 
 def _scoring(result: dict[str, Any]) -> str:
-    times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
+    times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result["seconds"].items())
     return (
         f"\nARS of {result['pairs']} pairs, each with an image of its own, seconds: {times}; "
         f"{_ratio(result)}; scores up to "
@@ -174,7 +174,7 @@ def _scoring(result: dict[str, Any]) -> str:
 
 
 def _settings(result: dict[str, Any]) -> str:
-    times = ", ".join(f"{way} {seconds:.3f}" for way, seconds in result["seconds"].items())
+    times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result["seconds"].items())
     whole = f"; to plain generate {_ratio(result['whole'])}" if "whole" in result else ""
     return (
         f"\n{result['questions']} questions, {result['answer_tokens']} tokens each, answered under "

@@ -27,7 +27,7 @@ from rvelens.cli.common import (
     status,
     warn,
 )
-from rvelens.cli.methods import known
+from rvelens.cli.methods import parse_names
 from rvelens.cli.questions import (
     Columns,
     Images,
@@ -82,7 +82,7 @@ def capture_command(
     own = own_questions(questions, images, column, rule, limit)
     if own:
         refuse_without_benchmark(None if benchmark is None else [benchmark], data=data)
-    named = known([] if benchmark is None else [benchmark], BENCHMARKS, "benchmark")
+    named = parse_names([] if benchmark is None else [benchmark], BENCHMARKS, "benchmark")
     loaded = [*own, *(load_benchmark(name, data, limit=limit) for name in named)]
     if len(loaded) != 1:
         raise ValueError(
@@ -90,7 +90,7 @@ def capture_command(
             "or --questions FILE."
         )
     patterns = tuple(part.strip() for part in points.split(",") if part.strip())
-    wanted = CaptureRequest(patterns, None, rows, store_dtype, prompt, suffix)
+    request = CaptureRequest(patterns, None, rows, store_dtype, prompt, suffix)
     if layers is not None:
         parse_layers(layers, None, 10_000)  # its form, before the model is loaded
     check_model_options(model, family, device_map, prompt)
@@ -100,11 +100,13 @@ def capture_command(
     hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
     if layers is not None:
         chosen = tuple(parse_layers(layers, None, hooked.n_layers))
-        wanted = CaptureRequest(patterns, chosen, rows, store_dtype, prompt, suffix)
+        request = CaptureRequest(patterns, chosen, rows, store_dtype, prompt, suffix)
     with status("measuring the first batch"):
-        size = estimate_size(hooked, loaded[0], wanted, batch_size)
+        size = estimate_size(hooked, loaded[0], request, batch_size)
     warn(str(size))
     check_disk_space(output, size)
-    index = store(hooked, loaded[0], wanted, output, batch_size=batch_size, progress=bar("capture"))
+    index = store(
+        hooked, loaded[0], request, output, batch_size=batch_size, progress=bar("capture")
+    )
     if index is not None:
         out().print(f"tensors in {output}, index in {index}", soft_wrap=True)

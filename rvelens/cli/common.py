@@ -159,7 +159,8 @@ def check_model_options(
     check_device_map(device_map)
     families = list(FAMILIES.values()) if family is None else [family_of(family)]
     check_template(
-        prompt, {"chat": "", **{k: v for one in families for k, v in one.prompts.items()}}
+        prompt,
+        {"chat": "", **{k: v for registered in families for k, v in registered.prompts.items()}},
     )
 
 

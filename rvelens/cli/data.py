@@ -36,28 +36,28 @@ def check_data(
     Exit code 1 if the benchmark is not complete, 2 if there is no annotation file.
     """
     with status(f"looking over {benchmark}"):
-        found = look_over(benchmark, folder)
+        check = look_over(benchmark, folder)
     if json:
-        emit_json(found.to_json())
+        emit_json(check.to_json())
     else:
-        _print(found)
-    if not found.complete:
+        _print(check)
+    if not check.complete:
         raise typer.Exit(1)
 
 
-def _print(found: Check) -> None:
+def _print(check: Check) -> None:
     console = out()
-    counts = ", ".join(f"{n} {answer}" for answer, n in found.truths.items())
-    of = "" if found.published is None else f" of {found.published} published"
-    _say(console, f"{found.benchmark}: {found.questions}{of} questions ({counts})")
-    if found.groups:
-        _say(console, "groups: " + ", ".join(f"{name} {n}" for name, n in found.groups.items()))
-    for name, digest in found.files.items():
+    counts = ", ".join(f"{n} {answer}" for answer, n in check.truths.items())
+    of = "" if check.published is None else f" of {check.published} published"
+    _say(console, f"{check.benchmark}: {check.questions}{of} questions ({counts})")
+    if check.groups:
+        _say(console, "groups: " + ", ".join(f"{name} {n}" for name, n in check.groups.items()))
+    for name, digest in check.files.items():
         _say(console, f"file {name}, SHA-256 {digest}")
-    if found.images:
-        _say(console, f"images: {found.images - len(found.missing)} of {found.images} are there")
-    _list(console, "missing images", found.missing)
-    _list(console, "malformed rows, left out", found.problems)
+    if check.images:
+        _say(console, f"images: {check.images - len(check.missing)} of {check.images} are there")
+    _list(console, "missing images", check.missing)
+    _list(console, "malformed rows, left out", check.problems)
 
 
 def _list(console: Console, title: str, names: tuple[str, ...]) -> None:

@@ -31,7 +31,7 @@ from rvelens.cli.common import (
     open_model,
     out,
 )
-from rvelens.cli.methods import known, known_methods, parameters_by_method
+from rvelens.cli.methods import known_methods, parameters_by_method, parse_names
 from rvelens.cli.questions import (
     Columns,
     Images,
@@ -110,11 +110,11 @@ def evaluate_command(
     methods = known_methods(method or ["vanilla"])
     loaded = [
         _questions(name, data, limit, pairs_left_out, options)
-        for name in known(benchmark or [], BENCHMARKS, "benchmark")
+        for name in parse_names(benchmark or [], BENCHMARKS, "benchmark")
     ]
     own = [
-        _narrowed(one, limit, pairs_left_out)
-        for one in own_questions(questions, images, column, rule)
+        _narrowed(own_set, limit, pairs_left_out)
+        for own_set in own_questions(questions, images, column, rule)
     ]
     if own:
         refuse_without_benchmark(benchmark, data=data, **options)
@@ -133,11 +133,11 @@ def evaluate_command(
     check_new_folder(output)
     reports = [output / "report.json", output / "report.md"]
     refuse_foreign(reports, reports[0], "methods")
-    found = None if tuned is None else _tuned(tuned, parameters, loaded)
+    tuned_settings = None if tuned is None else _tuned(tuned, parameters, loaded)
     print_sources(own)
     hooked = open_model(model, family=family, dtype=dtype, device_map=device_map)
-    if found is not None and ranking is not None:
-        found.refuse_other(hooked.name, ranking.digest())
+    if tuned_settings is not None and ranking is not None:
+        tuned_settings.refuse_other(hooked.name, ranking.digest())
     made = [make_method(name, hooked, ranking, **parameters[name]) for name in methods]
     decoding = harness.Decoding(prompt, suffix, max_new_tokens, seed)
     report = harness.evaluate(
@@ -151,8 +151,8 @@ def evaluate_command(
     else:
         out().print(harness.render_report(report), highlight=False)
         out().print(f"answers and report in {output}", soft_wrap=True)
-    asked = [scores["questions"] for scores in report["benchmarks"].values()]
-    if asked and not any(asked):
+    counts = [scores["questions"] for scores in report["benchmarks"].values()]
+    if counts and not any(counts):
         raise typer.Exit(1)
 
 
@@ -164,10 +164,10 @@ def _questions(
     options: dict[str, str | None],
 ) -> Benchmark:
     """A benchmark with the options that were given, without the questions that pairs hold."""
-    given: dict[str, Any] = {
+    keywords: dict[str, Any] = {
         option: value for option, value in options.items() if value is not None
     }
-    return _narrowed(load_benchmark(name, data, **given), limit, pairs)
+    return _narrowed(load_benchmark(name, data, **keywords), limit, pairs)
 
 
 def _narrowed(benchmark: Benchmark, limit: int | None, pairs: Path | None) -> Benchmark:
@@ -177,18 +177,20 @@ def _narrowed(benchmark: Benchmark, limit: int | None, pairs: Path | None) -> Be
     return benchmark if limit is None else benchmark.sample(limit)
 
 
-def _tuned(path: Path, parameters: dict[str, dict[str, Any]], asked: Sequence[Benchmark]) -> Tuned:
+def _tuned(
+    path: Path, parameters: dict[str, dict[str, Any]], benchmarks: Sequence[Benchmark]
+) -> Tuned:
     """What tuning found, put in place of RVE's defaults; `--set` goes before it.
 
     Raises:
         ValueError: rve does not run, or some questions are about what it was tuned on.
     """
-    found = Tuned.load(path)
+    tuned = Tuned.load(path)
     if "rve" not in parameters:
         raise ValueError(
             "--tuned without the method rve: expected rve among the methods; add --method rve."
         )
-    for benchmark in asked:
-        found.refuse_report_on(benchmark)
-    parameters["rve"] = {**found.setting, **parameters["rve"]}
-    return found
+    for benchmark in benchmarks:
+        tuned.refuse_report_on(benchmark)
+    parameters["rve"] = {**tuned.setting, **parameters["rve"]}
+    return tuned

@@ -65,9 +65,9 @@ def judge_command(
     if cache is not None:
         check_new_folder(cache)
     run = load_run(answers)
-    kept = answers / f"judge-{slug(model)}.json" if answers.is_dir() else None
-    if kept is not None:
-        refuse_foreign([kept], kept, "prompt_version")
+    file = answers / f"judge-{slug(model)}.json" if answers.is_dir() else None
+    if file is not None:
+        refuse_foreign([file], file, "prompt_version")
     by_method = {}
     for name, items in run.items():
         scores = score_answers(
@@ -83,12 +83,12 @@ def judge_command(
             "scores": [asdict(score) for score in scores],
         }
     result = {"model": model, "prompt_version": PROMPT_VERSION, "answers": by_method}
-    if kept is not None:
-        write_json(kept, result)
+    if file is not None:
+        write_json(file, result)
     if json:
         emit_json(result)
     else:
-        _print(result, kept)
+        _print(result, file)
     if any(
         method_scores["failed"] or method_scores["unreadable"]
         for method_scores in by_method.values()
@@ -110,7 +110,7 @@ def _complain(by_method: dict[str, Any], base_url: str | None) -> None:
     )
 
 
-def _print(result: dict[str, Any], kept: Path | None) -> None:
+def _print(result: dict[str, Any], file: Path | None) -> None:
     out().print(_table(result))
     reasons = Counter(
         score["reason"] for answer in result["answers"].values() for score in answer["scores"]
@@ -118,15 +118,15 @@ def _print(result: dict[str, Any], kept: Path | None) -> None:
     del reasons[""]
     for reason, count in reasons.most_common(5):
         out().print(f"{count} x {reason}", soft_wrap=True)
-    if kept is not None:
-        out().print(f"scores in {kept}", soft_wrap=True)
+    if file is not None:
+        out().print(f"scores in {file}", soft_wrap=True)
 
 
 def _table(result: dict[str, Any]) -> Table:
     columns = ("mean score", "95% interval", "scored", "unreadable", "failed")
     rows = []
-    for method, one in result["answers"].items():
-        for name, row in {"all": one, **one["groups"]}.items():
+    for method, summary in result["answers"].items():
+        for name, row in {"all": summary, **summary["groups"]}.items():
             mean = row["mean"]
             shown = ("-", "-")
             if mean is not None:

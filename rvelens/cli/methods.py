@@ -61,10 +61,10 @@ def parameters_table(method: str) -> Table:
     return Table(f"{method}: what --set takes", ("parameter", "type", "default"), rows)
 
 
-def known(
+def parse_names(
     names: Sequence[str],
     among: Any,
-    what: str,
+    kind: str,
     is_another: Callable[[str], bool] = lambda name: False,
 ) -> list[str]:
     """Names in the order given, also separated by commas, without repetition.
@@ -72,7 +72,7 @@ def known(
     Args:
         names: what was given.
         among: the known names.
-        what: what they are names of.
+        kind: what they are names of.
         is_another: whether a name that is not among them is right too.
     """
     split = [name for text in names for name in text.split(",") if name]
@@ -80,20 +80,20 @@ def known(
         if name not in among and not is_another(name):
             near = difflib.get_close_matches(name, among, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"{what} {name!r}: expected one or several of {', '.join(among)}; "
+                f"{kind} {name!r}: expected one or several of {', '.join(among)}; "
                 f"did you mean {near!r}?"
             )
     if names and not split:
         raise ValueError(
-            f"no {what} in {','.join(names)!r}: expected one or several of {', '.join(among)}; "
+            f"no {kind} in {','.join(names)!r}: expected one or several of {', '.join(among)}; "
             "choose one."
         )
     return list(dict.fromkeys(split))
 
 
 def known_methods(names: Sequence[str]) -> list[str]:
-    """As `known`, of methods: those of `METHODS` and of one's own, each with a name of its own."""
-    methods = known(names, METHODS, "method", is_own)
+    """As `parse_names`, of methods: of `METHODS` and of one's own, each with its own name."""
+    methods = parse_names(names, METHODS, "method", is_own)
     called = [method_name(name) for name in methods]
     for name in methods:
         options_of(name)  # one's own code is loaded before a model is
@@ -111,7 +111,7 @@ def parameters_by_method(
 
     A method of one's own is called as its function is: make.factor=2 of my.py:make.
     """
-    found: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    by_method: dict[str, dict[str, Any]] = {name: {} for name in methods}
     called = {method_name(name): name for name in methods}
     for text in settings:
         name, dot, rest = text.partition(".")
@@ -126,9 +126,9 @@ def parameters_by_method(
                 "method of this run; add it to --method."
             )
         try:
-            found[called[name]][parameter] = parse_json(value)
+            by_method[called[name]][parameter] = parse_json(value)
         except ValueError:
-            found[called[name]][parameter] = value
-    for name, given in found.items():
-        checked_parameters(name, given)  # before the model is loaded
-    return found
+            by_method[called[name]][parameter] = value
+    for name, parameters in by_method.items():
+        checked_parameters(name, parameters)  # before the model is loaded
+    return by_method

@@ -108,18 +108,18 @@ def make(
     Endpoint(model or "", base_url, temperature)  # refuses what cannot be, needed or not
     if cache is not None:
         check_new_folder(cache)
-    asked = _questions(questions, images, benchmark, data, relation)
+    image_questions = _questions(questions, images, benchmark, data, relation)
     if questions is not None and output.exists() and output.samefile(questions):
         raise ValueError(
             f"--output {output} is the file of questions: expected another; choose one."
         )
     if limit is not None:
-        asked = sample(asked, limit, seed)
+        image_questions = sample(image_questions, limit, seed)
     finder = find.by_rules if spacy is None else find.by_spacy(find.load_spacy(spacy))
     if generator is VerbSource.lexicon:
         source = by_lexicon(seed=seed, finder=finder, which=verb, attempts=attempts)
         report = make_pairs(
-            asked, source, output, generator=str(generator), progress=bar("questions")
+            image_questions, source, output, generator=str(generator), progress=bar("questions")
         )
     else:
         endpoint = _endpoint(model, base_url, temperature)
@@ -128,7 +128,7 @@ def make(
                 ask, endpoint, finder=finder, which=verb, attempts=attempts, cache_dir=cache
             )
             report = make_pairs(
-                asked,
+                image_questions,
                 source,
                 output,
                 generator=f"llm:{endpoint.model}",
@@ -180,7 +180,7 @@ def _show(report: MadePairs, output: Path, json: bool) -> None:
     _say(f"{report.made} pairs made, {report.kept} were there, in {output}")
     if report.not_made:
         _say(f"{len(report.not_made)} questions without a pair:")
-    for reason, count in Counter(one.reason for one in report.not_made).most_common(SHOWN):
+    for reason, count in Counter(failure.reason for failure in report.not_made).most_common(SHOWN):
         _say(f"  {count} x {reason}")
 
 
@@ -208,8 +208,8 @@ def review_pairs(
 def _review(path: Path, row: review.Row) -> bool:
     """Ask until there is a decision or none is wanted; false to stop."""
     while True:
-        said = typer.prompt("[a]ccept, [e]dit, [r]eject, [s]kip, [q]uit", default="s")
-        choice = said.strip().lower()[:1]
+        typed = typer.prompt("[a]ccept, [e]dit, [r]eject, [s]kip, [q]uit", default="s")
+        choice = typed.strip().lower()[:1]
         if choice in ("s", "q"):
             return choice == "s"
         try:

@@ -50,16 +50,18 @@ def own_questions(
         ValueError: other options of it without `--questions`, or what `load_questions` refuses.
     """
     if questions is None:
-        given = {"--images": images, "--column": columns, "--rule": rule}
-        for option, value in given.items():
+        others = {"--images": images, "--column": columns, "--rule": rule}
+        for option, value in others.items():
             if value:
                 raise ValueError(
                     f"{option} without --questions: expected the questions that it is about; name "
                     "their file."
                 )
         return []
-    found = load_questions(questions, images, columns=_columns(columns or []), rule=rule or "auto")
-    return [found if limit is None else found.sample(limit)]
+    benchmark = load_questions(
+        questions, images, columns=_columns(columns or []), rule=rule or "auto"
+    )
+    return [benchmark if limit is None else benchmark.sample(limit)]
 
 
 def refuse_without_benchmark(benchmark: Sequence[str] | None, **options: object) -> None:

@@ -229,7 +229,8 @@ def _options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
             )
         by_study.setdefault(study, []).append(rest)
     return {
-        name: parse_study_options(some, find_study(name).options) for name, some in by_study.items()
+        name: parse_study_options(values, find_study(name).options)
+        for name, values in by_study.items()
     }
 
 

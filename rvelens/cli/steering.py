@@ -19,20 +19,20 @@ from rvelens.model.yes_no import yes_no_probabilities
 from rvelens.tokens.grid import ImageGrid
 
 
-def same_wording(decoding: Decoding, asked: Mapping[str, Any]) -> Decoding:
+def same_wording(decoding: Decoding, wording: Mapping[str, Any]) -> Decoding:
     """How an intervention's answers are generated; only their length may be another.
 
     Raises:
         ValueError: another prompt or suffix.
     """
     for name in ("prompt", "suffix"):
-        there = getattr(decoding, name)
-        if asked.get(name, there) != there:
+        stored = getattr(decoding, name)
+        if wording.get(name, stored) != stored:
             raise ValueError(
-                f"--{name} {asked[name]!r} with a manifest made with {there!r}: expected the same; "
+                f"--{name} {wording[name]!r} with a manifest made with {stored!r}: expected the same; "
                 "leave it out, or leave out --manifest."
             )
-    length = asked.get("max_new_tokens") or decoding.max_new_tokens or 16
+    length = wording.get("max_new_tokens") or decoding.max_new_tokens or 16
     return replace(decoding, max_new_tokens=length)
 
 
@@ -45,9 +45,9 @@ def answer_question(
     model: HookedLVLM, method: Method, image: Path, question: str, decoding: Decoding
 ) -> dict[str, Any]:
     """The greedy answer under a method and the first token's probabilities of yes and no."""
-    asked = worded(question, decoding)
+    full_question = worded(question, decoding)
     # VCD's noise follows from the name of the picture.
-    (text,), logits = answer_logits(model, method, [image], [asked], ["picture"], decoding)
+    (text,), logits = answer_logits(model, method, [image], [full_question], ["picture"], decoding)
     try:
         yes, no = yes_no_probabilities(logits, model.processor)[0].tolist()
     except ValueError:  # The tokenizer has no single token for yes or no.

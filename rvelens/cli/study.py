@@ -37,7 +37,7 @@ from rvelens.cli.common import (
     status,
     warn,
 )
-from rvelens.cli.methods import known, known_methods, parameters_by_method
+from rvelens.cli.methods import known_methods, parameters_by_method, parse_names
 from rvelens.cli.questions import (
     Columns,
     Questions,
@@ -157,29 +157,35 @@ def study(
     own = own_questions(questions, None if questions is None else images, column, rule, limit)
     if own:
         refuse_without_benchmark(benchmark, data=data, relation=relation)
-    asked = known(benchmark or (() if own else chosen.benchmarks), BENCHMARKS, "benchmark")
-    benchmarks = [load_benchmark(one, data, limit=limit, **of_relation) for one in asked] + own
+    chosen_names = parse_names(
+        benchmark or (() if own else chosen.benchmarks), BENCHMARKS, "benchmark"
+    )
+    benchmarks = [
+        load_benchmark(set_name, data, limit=limit, **of_relation) for set_name in chosen_names
+    ] + own
     check_images(benchmarks)
-    for one in models:
-        check_model_options(one, family, device_map, prompt)
+    for model_name in models:
+        check_model_options(model_name, family, device_map, prompt)
     _refuse_files(output, chosen.name)
     if chosen.name == "tune":
         _warn_of_few(benchmarks, float(options["share"]))
     is_ranked = "profile" in chosen.needs or any(map(needs_profile, names))
     rankings = [
-        find_profile(profile[n] if profile else None, one) if is_ranked else None
-        for n, one in enumerate(models)
+        find_profile(profile[n] if profile else None, model_name) if is_ranked else None
+        for n, model_name in enumerate(models)
     ]
     for n in names:
         check_parameters(n, parameters[n], rankings[0])
-    of_scenes = models == ["rvelens/tiny"] or (bool(benchmark) and set(asked) <= SCENES and not own)
+    of_scenes = models == ["rvelens/tiny"] or (
+        bool(benchmark) and set(chosen_names) <= SCENES and not own
+    )
     of_pairs = images if pairs is not None or questions is None else None
     contrastive = _pairs(chosen, pairs, of_pairs, limit, of_scenes=of_scenes, reviewed=reviewed)
     print_sources(own)
     made_with, measured, setup = [], [], None
-    for one, ranking in zip(models, rankings, strict=True):
+    for model_name, ranking in zip(models, rankings, strict=True):
         setup = done = None  # lets go of the model before
-        hooked = open_model(one, family=family, dtype=dtype, device_map=device_map)
+        hooked = open_model(model_name, family=family, dtype=dtype, device_map=device_map)
         done = run_study(
             chosen, hooked, benchmarks, output,
             profile=ranking, pairs=contrastive,
@@ -233,25 +239,29 @@ def _list() -> None:
     from rvelens import studies
 
     out().print("Options with their defaults; -1, [] and an empty text are the study's own choice.")
-    for one in map(studies.find_study, studies.NAMES):
-        out().print(f"{one.name:17} {one.paper:14} {one.about}", highlight=False, markup=False)
-        for name, value in one.options.items():
+    for entry in map(studies.find_study, studies.NAMES):
+        out().print(
+            f"{entry.name:17} {entry.paper:14} {entry.about}",
+            highlight=False,
+            markup=False,
+        )
+        for name, value in entry.options.items():
             line = f"{'':33}--option {name}={json_format.dumps(value)}"
             out().print(line, highlight=False, markup=False)
 
 
 def parse_study_options(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """NAME=VALUE as in JSON, or text; where the default is a text, text that may look like a number."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise ValueError(f"--option {text}: expected NAME=VALUE; write it as in n_random=20.")
-        found[name] = value
+        options[name] = value
         if not isinstance(defaults.get(name), str):
             with suppress(json_format.JSONDecodeError):
-                found[name] = json_format.loads(value)
-    return found
+                options[name] = json_format.loads(value)
+    return options
 
 
 def _pairs(
@@ -268,9 +278,9 @@ def _pairs(
         refuse_missing(pairs, images)
         return []
     if pairs is not None and images is not None:
-        found = load_pairs(pairs, images, reviewed=reviewed)
-        drawn = np.random.default_rng(55).permutation(len(found))[:limit]
-        return [found[n] for n in sorted(drawn)]
+        loaded = load_pairs(pairs, images, reviewed=reviewed)
+        drawn = np.random.default_rng(55).permutation(len(loaded))[:limit]
+        return [loaded[n] for n in sorted(drawn)]
     refuse_reviewed_alone(reviewed, pairs)
     if pairs is None and images is None and of_scenes:
         return contrastive_pairs("validation", min(N_PAIRS, limit or N_PAIRS))

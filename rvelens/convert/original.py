@@ -94,16 +94,18 @@ def read_vision_config(tower: Path | None, file: str | Path | None) -> CLIPVisio
     Raises:
         ValueError: an unreadable file, or one of another kind of tower.
     """
-    beside = None if tower is None else (tower if tower.is_dir() else tower.parent) / "config.json"
-    path = Path(file) if file is not None else beside
+    of_tower = (
+        None if tower is None else (tower if tower.is_dir() else tower.parent) / "config.json"
+    )
+    path = Path(file) if file is not None else of_tower
     if path is None or (file is None and not path.is_file()):
         return LlavaConfig().vision_config  # type: ignore[return-value]  # CLIP ViT-L/14, 336 px
     raw = read_object(path)
     raw = raw.get("vision_config", raw)
-    known = ("clip", "clip_vision_model")
-    if not isinstance(raw, dict) or raw.get("model_type", known[0]) not in known:
+    model_types = ("clip", "clip_vision_model")
+    if not isinstance(raw, dict) or raw.get("model_type", model_types[0]) not in model_types:
         raise ValueError(
-            f"{path} configures no CLIP tower: expected model_type {known[1]!r}; pass "
+            f"{path} configures no CLIP tower: expected model_type {model_types[1]!r}; pass "
             "the folder of a CLIP tower."
         )
     return _strict(CLIPVisionConfig, {key: raw[key] for key in _VISION_KEYS if key in raw}, path)
@@ -134,17 +136,17 @@ def read_tokenizer(src: Path) -> PreTrainedTokenizerFast:
     """
     try:
         # The configuration given keeps transformers from the source's own, of an unknown type.
-        found = AutoTokenizer.from_pretrained(src, config=LlamaConfig(), legacy=True)
-        backend = found.backend_tokenizer
+        original = AutoTokenizer.from_pretrained(src, config=LlamaConfig(), legacy=True)
+        backend = original.backend_tokenizer
     except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
         reason = one_line(error)[:100]
         raise ValueError(
             f"no tokenizer in {src} ({reason}): expected tokenizer.model or tokenizer.json with "
             "tokenizer_config.json; download these files too."
         ) from error
-    special = {key: getattr(found, key) for key in ("bos_token", "eos_token", "unk_token")}
+    special = {key: getattr(original, key) for key in ("bos_token", "eos_token", "unk_token")}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token=found.pad_token, padding_side="left", **special
+        tokenizer_object=backend, pad_token=original.pad_token, padding_side="left", **special
     )
     image = AddedToken("<image>", special=True, normalized=False)
     tokenizer.add_tokens([image], special_tokens=True)  # type: ignore[list-item]  # both serve

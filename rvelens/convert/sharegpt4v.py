@@ -144,7 +144,7 @@ def _check_target(dst: Path, dtype: str) -> None:
 
 def _plan(src: Path, tower: Path | None, config: LlavaConfig, n_rows: int) -> _Plan:
     """Where every tensor goes, by names and shapes alone."""
-    wanted = _wanted(config, n_rows)
+    shapes = _list_shapes(config, n_rows)
     files: dict[Path, dict[str, str]] = {}
     owner: dict[str, str] = {}
     dropped: list[str] = []
@@ -157,29 +157,29 @@ def _plan(src: Path, tower: Path | None, config: LlavaConfig, n_rows: int) -> _P
             new = rename(old)
             if _DROPPED.search(old):
                 dropped.append(old)
-            elif new is None or new not in wanted:
+            elif new is None or new not in shapes:
                 faults["unknown"].append(old)
             elif new in owner:
                 faults["there twice"].append(f"{old} in {owner[new]} and {path.name}")
             else:
                 owner[new] = path.name
                 files.setdefault(path, {})[old] = new
-                if tensor.shape != wanted[new] or not tensor.is_floating_point():
+                if tensor.shape != shapes[new] or not tensor.is_floating_point():
                     kind = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-                    faults["misshapen"].append(f"{old} {kind} for {list(wanted[new])}")
+                    faults["misshapen"].append(f"{old} {kind} for {list(shapes[new])}")
                 if new == _VOCAB_TENSORS[0]:
                     dtype = tensor.dtype
-    faults["missing"] = [name for name in wanted if name not in owner]
+    faults["missing"] = [name for name in shapes if name not in owner]
     _raise_faults(src, faults, any(new.startswith("model.vision_tower.") for new in owner))
     return _Plan(files, tuple(dropped), dtype)
 
 
-def _wanted(config: LlavaConfig, n_rows: int) -> dict[str, torch.Size]:
+def _list_shapes(config: LlavaConfig, n_rows: int) -> dict[str, torch.Size]:
     """Name and shape of every tensor to come, the vocabulary's tables with the source's rows."""
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    return wanted | {name: torch.Size([n_rows, wanted[name][1]]) for name in _VOCAB_TENSORS}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return shapes | {name: torch.Size([n_rows, shapes[name][1]]) for name in _VOCAB_TENSORS}
 
 
 def _renamed(name: str) -> str | None:
@@ -194,18 +194,18 @@ def _renamed_tower(name: str) -> str:
 
 
 def _raise_faults(src: Path, faults: dict[str, list[str]], has_tower: bool) -> None:
-    found = [
+    lines = [
         f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for kind, names in faults.items()
         if names
     ]
-    if not found:
+    if not lines:
         return
     advice = "check that all shards are there and config.json is theirs"
     if not has_tower:
         advice = "no weights of the vision tower are among them, give its folder as vision tower"
     raise ValueError(
-        f"the tensors of {src} do not fit its config.json: {'; '.join(found)}: expected every tensor "
+        f"the tensors of {src} do not fit its config.json: {'; '.join(lines)}: expected every tensor "
         f"of a LLaVA once and no other; {advice}."
     )
 

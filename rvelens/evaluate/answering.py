@@ -250,14 +250,14 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     by_image: dict[str, list[Item]] = {}
     for item in items:
         by_image.setdefault(item.image, []).append(item)
-    found: list[list[Item]] = [[]]
+    chunks: list[list[Item]] = [[]]
     for group in by_image.values():
         for start in range(0, len(group), size):
             piece = group[start : start + size]
-            if found[-1] and len(found[-1]) + len(piece) > size:
-                found.append([])
-            found[-1] += piece
-    return [batch for batch in found if batch]
+            if chunks[-1] and len(chunks[-1]) + len(piece) > size:
+                chunks.append([])
+            chunks[-1] += piece
+    return [batch for batch in chunks if batch]
 
 
 def side_by_side(model: HookedLVLM, methods: Sequence[Method]) -> list[list[Method]]:
@@ -308,16 +308,16 @@ def answer_each(
         inputs = model.prepare(images, questions, decoding.prompt)
     check_length(model.hf_model.config, inputs, decoding.max_new_tokens or 16)
     prefix = prefill(model, inputs)
-    found: list[list[tuple[str, float | None]]] = [[] for _ in questions]
+    answers: list[list[tuple[str, float | None]]] = [[] for _ in questions]
     for start in range(0, len(settings), ROWS):
-        some = settings[start : start + ROWS]
-        ids, first = prefix.generate_each(some, decoding.max_new_tokens or 16)
+        group = settings[start : start + ROWS]
+        ids, first = prefix.generate_each(group, decoding.max_new_tokens or 16)
         texts = model.processor.batch_decode(ids.flatten(0, 1), skip_special_tokens=True)
         margins = _margins(first.flatten(0, 1), model)
-        for n, said in enumerate(found):
-            row = slice(n * len(some), (n + 1) * len(some))
-            said += zip((text.strip() for text in texts[row]), margins[row], strict=True)
-    return found
+        for n, of_question in enumerate(answers):
+            row = slice(n * len(group), (n + 1) * len(group))
+            of_question += zip((text.strip() for text in texts[row]), margins[row], strict=True)
+    return answers
 
 
 def answer_items(
@@ -332,20 +332,20 @@ def answer_items(
     if methods[0].of_question is not None:
         return [_answer_by_itself(model, methods[0], item, decoding) for item in items]
     images, errors = load_pictures(items)
-    asked = [item for item in items if item.image in images]
-    said: dict[str, list[tuple[str, float | None]]] = {}
-    if asked:
-        pictures = [images[item.image] for item in asked]
-        texts = [decoding.question(item) for item in asked]
-        names = [item.image for item in asked]
+    readable = [item for item in items if item.image in images]
+    by_id: dict[str, list[tuple[str, float | None]]] = {}
+    if readable:
+        pictures = [images[item.image] for item in readable]
+        texts = [decoding.question(item) for item in readable]
+        names = [item.image for item in readable]
         try:
             if len(methods) > 1:
                 settings = [method.hooks for method in methods]
                 answers = answer_each(model, settings, pictures, texts, decoding)
             else:
-                one = answer(model, methods[0], pictures, texts, names, decoding)
-                answers = [[said] for said in one]
-            said = dict(zip([item.id for item in asked], answers, strict=True))
+                pairs = answer(model, methods[0], pictures, texts, names, decoding)
+                answers = [[pair] for pair in pairs]
+            by_id = dict(zip([item.id for item in readable], answers, strict=True))
         except (ValueError, RuntimeError, MemoryError) as error:
             full = is_out_of_memory(error)
             if not full and not isinstance(error, ValueError):
@@ -353,12 +353,12 @@ def answer_items(
             if full and len(items) > 1:
                 raise
             if len(items) > 1:  # one question that cannot be asked must not lose the others
-                each = [answer_items(model, methods, [item], decoding) for item in items]
-                return [one for (one,) in each]
+                rows = [answer_items(model, methods, [item], decoding) for item in items]
+                return [row for (row,) in rows]
             errors[items[0].image] = reason_of(error)
     return [
-        [Answer(item.id, *one) for one in said[item.id]]
-        if item.id in said
+        [Answer(item.id, *pair) for pair in by_id[item.id]]
+        if item.id in by_id
         else [Answer(item.id, error=errors[item.image])] * len(methods)
         for item in items
     ]
@@ -372,8 +372,8 @@ def _answer_by_itself(
         method = method.for_question(model, item)
     except (ValueError, OSError) as error:
         return [Answer(item.id, error=reason_of(error))]
-    (said,) = answer_items(model, [method], [item], decoding)
-    return said
+    (answers,) = answer_items(model, [method], [item], decoding)
+    return answers
 
 
 def load_pictures(items: Sequence[Item]) -> tuple[dict[str, Image.Image], dict[str, str]]:

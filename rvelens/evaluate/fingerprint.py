@@ -73,23 +73,23 @@ class _Walk:
 
     def __init__(self, name: str) -> None:
         self.path = [name]
-        self.known: dict[int, str] = {}
+        self.digests: dict[int, str] = {}
         self.alive: list[Any] = []  # an id names an object only while the object lives
 
     def of(self, value: Any, step: str = "") -> str:
         """The digest of a value, which a step leads to."""
         if type(value) in _PLAIN:
             return _digest(type(value).__name__, ascii(value))
-        if id(value) in self.known:
-            return self.known[id(value)]
+        if id(value) in self.digests:
+            return self.digests[id(value)]
         # Of what holds itself, the way back is all that need be known.
-        self.known[id(value)] = f"within {len(self.path)}"
+        self.digests[id(value)] = f"within {len(self.path)}"
         self.alive.append(value)
         self.path.append(step)
-        found = _digest(type(value).__qualname__, *self._parts(value))
+        digest = _digest(type(value).__qualname__, *self._parts(value))
         self.path.pop()
-        self.known[id(value)] = found
-        return found
+        self.digests[id(value)] = digest
+        return digest
 
     def _parts(self, value: Any) -> Iterator[str]:
         for kinds, parts in _KINDS:
@@ -99,10 +99,10 @@ class _Walk:
             self._refuse(f"the module {value.__name__}")
         return self._object(value)
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _refuse(self, part: str) -> NoReturn:
         place = ", ".join(step for step in self.path if step)
         raise ValueError(
-            f"{place} holds {what}, which cannot be compared with that of an earlier run: expected "
+            f"{place} holds {part}, which cannot be compared with that of an earlier run: expected "
             "functions, plain values and tensors; pass Method(version=...) a text that you change "
             "with the method."
         )
@@ -110,15 +110,15 @@ class _Walk:
     def _container(self, value: Any) -> Iterator[str]:
         yield _name_of(type(value))
         if isinstance(value, dict):
-            for key, one in value.items():
+            for key, content in value.items():
                 yield self.of(key)
-                yield self.of(one, f"{key!r}" if isinstance(key, str) else "")
+                yield self.of(content, f"{key!r}" if isinstance(key, str) else "")
         elif isinstance(value, set | frozenset):
-            yield from sorted(self.of(one) for one in value)
+            yield from sorted(self.of(element) for element in value)
         elif isinstance(value, bytearray):
             yield bytes(value).hex()
         else:
-            yield from (self.of(one) for one in value)
+            yield from (self.of(element) for element in value)
         if hasattr(value, "__dict__"):
             yield self.of(dict(vars(value)))
 
@@ -206,13 +206,13 @@ class _Walk:
 
     def _class(self, value: type) -> Iterator[str]:
         yield _name_of(value)
-        for one in value.__mro__:
-            if within := library_of(one.__module__):
-                yield f"{within} {_name_of(one)}"
+        for base in value.__mro__:
+            if within := library_of(base.__module__):
+                yield f"{within} {_name_of(base)}"
                 continue
-            for name, attribute in vars(one).items():
+            for name, attribute in vars(base).items():
                 if is_code_of_class(name, attribute):
-                    yield name + self.of(attribute, f"{one.__name__}.{name}")
+                    yield name + self.of(attribute, f"{base.__name__}.{name}")
 
     def _wrapped(self, value: Any) -> Iterator[str]:
         for name in ("fget", "fset", "fdel", "func", "__func__", "__wrapped__"):
@@ -226,7 +226,9 @@ class _Walk:
     def _object(self, value: Any) -> Iterator[str]:
         kind = type(value)
         yield self.of(kind)
-        if not all(is_python_class(one) for one in kind.__mro__ if one not in _NUMBERS_AND_TEXTS):
+        if not all(
+            is_python_class(base) for base in kind.__mro__ if base not in _NUMBERS_AND_TEXTS
+        ):
             self._refuse(f"an object of type {_name_of(kind)}")
         for base in _NUMBERS_AND_TEXTS:
             if isinstance(value, base):

@@ -136,10 +136,10 @@ class Intervention:
         here = _about(model)
         for name in ("family", "layers", "heads", "dtype", "weights"):
             # A run's manifest says nothing of layers and heads, which its weights imply.
-            there = self.model.get(name, here[name] if name in ("layers", "heads") else None)
-            if there != here[name]:
+            stored = self.model.get(name, here[name] if name in ("layers", "heads") else None)
+            if stored != here[name]:
                 raise ValueError(
-                    f"an intervention for {self.model.get('name')} with {name} {_short(there)}, "
+                    f"an intervention for {self.model.get('name')} with {name} {_short(stored)}, "
                     f"and {model.name} has {_short(here[name])}: expected the model that it was "
                     "made for; load that model."
                 )
@@ -154,9 +154,9 @@ class Intervention:
         """ "torch 2.6.0, here 2.7.0" for each library that is not the one it was made with."""
         here = intervention_versions()
         return [
-            f"{name} {there}, here {here.get(name)}"
-            for name, there in self.versions.items()
-            if there != here.get(name)
+            f"{name} {version}, here {here.get(name)}"
+            for name, version in self.versions.items()
+            if version != here.get(name)
         ]
 
     def heads(self) -> dict[int, dict[str, list[int]]]:
@@ -229,16 +229,16 @@ class Intervention:
             f"the {hub.MANIFEST} that `rvelens ask --save-manifest` or `rvelens eval` wrote; take that",
         )
         if stored.profile is not None:
-            beside = path.parent / hub.PROFILE
-            profile = ARSProfile.load(beside)
-            if sha256(beside) != stored.profile.sha256:
+            profile_path = path.parent / hub.PROFILE
+            profile = ARSProfile.load(profile_path)
+            if sha256(profile_path) != stored.profile.sha256:
                 raise ValueError(
-                    f"{beside} was changed after {path} was written: expected unchanged files; "
+                    f"{profile_path} was changed after {path} was written: expected unchanged files; "
                     "restore both."
                 )
-        found = _fields(stored)
-        check_profile(found["parameters"], profile)
-        return cls(**found, profile=profile)
+        attributes = _fields(stored)
+        check_profile(attributes["parameters"], profile)
+        return cls(**attributes, profile=profile)
 
     def card(self) -> str:
         """The README.md of its folder."""
@@ -295,11 +295,11 @@ def intervention_versions() -> dict[str, str]:
 def check_profile(parameters: Mapping[str, Any], profile: ARSProfile | None) -> None:
     """Raise ValueError where a method's settings name another profile than the one given."""
     named = parameters.get("profile")
-    given = None if profile is None else profile.digest()
-    if named is not None and named != given:
+    digest = None if profile is None else profile.digest()
+    if named is not None and named != digest:
         raise ValueError(
             f"the method was made with the head profile {named}, and "
-            + ("none is given" if given is None else f"this one is {given}")
+            + ("none is given" if digest is None else f"this one is {digest}")
             + ": expected that profile; pass it with --profile or profile=."
         )
 

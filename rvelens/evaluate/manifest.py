@@ -155,16 +155,16 @@ def check_manifest(folder: Path, made_with: Mapping[str, Any], answers: Sequence
             f"{folder} holds answers without a manifest: expected a manifest that says how they "
             "were made; choose another folder."
         )
-    there = None
+    stored = None
     if path.exists():
-        there = read_stored(path, dict, "the manifest of a run; name another folder")
-        refuse_differences(folder, _conditions(there), made_with)
+        stored = read_stored(path, dict, "the manifest of a run; name another folder")
+        refuse_differences(folder, _conditions(stored), made_with)
     if not answers:
-        if there is None:
+        if stored is None:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, made_with)
         return
-    named = [] if there is None else checked(there, RunManifest).answers
+    named = [] if stored is None else checked(stored, RunManifest).answers
     new = [name for name in answers if name not in named]
     for name in new:
         if (folder / name).exists():
@@ -177,9 +177,9 @@ def check_manifest(folder: Path, made_with: Mapping[str, Any], answers: Sequence
         write_json(path, {**made_with, "answers": [*named, *new]})
 
 
-def refuse_differences(folder: Path, there: Any, here: Any) -> None:
+def refuse_differences(folder: Path, earlier: Any, here: Any) -> None:
     """Raise ValueError where a run in a folder was made with something else."""
-    changes = list(differences(there, here))
+    changes = list(differences(earlier, here))
     if changes:
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(changes)}): expected the same "
@@ -192,24 +192,26 @@ def _conditions(made_with: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in made_with.items() if name != "answers"}
 
 
-def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+def differences(earlier: Any, here: Any, name: str = "") -> Iterator[str]:
     """ "method.parameters.alpha was 0.05 and is 0.1" for each leaf that differs."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        yield f"{name} was {_short(there, here)} and is {_short(here, there)}"
+    if isinstance(earlier, dict) and isinstance(here, dict):
+        for key in sorted(earlier.keys() | here.keys()):
+            yield from differences(
+                earlier.get(key), here.get(key), f"{name}.{key}" if name else key
+            )
+    elif earlier != here:
+        yield f"{name} was {_short(earlier, here)} and is {_short(here, earlier)}"
 
 
 def _short(value: Any, other: Any) -> str:
     """As JSON; of a digest the beginning, of a long text what stands around the first difference."""
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return f"{value[:12]}..."
-    text, beside = (json.dumps(one, ensure_ascii=False) for one in (value, other))
+    text, other_text = (json.dumps(content, ensure_ascii=False) for content in (value, other))
     if len(text) <= 60:
         return text
-    pairs = enumerate(zip(text, beside, strict=False))
-    same = next((n for n, (one, two) in pairs if one != two), min(len(text), len(beside)))
+    pairs = enumerate(zip(text, other_text, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(text), len(other_text)))
     start = max(0, min(same - 20, len(text) - 54))
     shown = text[start : start + 54]
     return "..." * (start > 0) + shown + "..." * (start + 54 < len(text))

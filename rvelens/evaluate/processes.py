@@ -169,17 +169,17 @@ def wait_for_others(out: Path, here: Processes) -> None:
 
 def _wait_for(sign: Path, rank: int, count: int, step: int | None = None) -> None:
     """Wait for the end of a process, or until it has come to a step."""
-    seen, since = "", time.monotonic()
-    while (said := sign.read_text("utf-8") if sign.exists() else "") != _DONE:
-        if said == _FAILED:
+    last_state, since = "", time.monotonic()
+    while (state := sign.read_text("utf-8") if sign.exists() else "") != _DONE:
+        if state == _FAILED:
             raise ValueError(
                 f"process {rank} of {count} failed: expected all to finish; read what it prints, "
                 "and run the same command again to resume."
             )
-        if step is not None and said and int(said.split()[0]) >= step:
+        if step is not None and state and int(state.split()[0]) >= step:
             return
-        if said != seen:
-            seen, since = said, time.monotonic()
+        if state != last_state:
+            last_state, since = state, time.monotonic()
         if time.monotonic() - since > PATIENCE:
             raise ValueError(
                 f"process {rank} of {count} gave no sign of life for {PATIENCE:.0f} seconds, so it "

@@ -44,12 +44,12 @@ def library_of(module: str | None) -> str:
 def _origin(root: str) -> str:
     """The file of a top-level module, or a folder of it; "" where it has none."""
     try:
-        found = importlib.util.find_spec(root)
+        spec = importlib.util.find_spec(root)
     except (ImportError, ValueError):
         return ""
-    if found is None:
+    if spec is None:
         return ""
-    return str(found.origin or next(iter(found.submodule_search_locations or ()), ""))
+    return str(spec.origin or next(iter(spec.submodule_search_locations or ()), ""))
 
 
 @functools.cache
@@ -65,10 +65,10 @@ def _own_code() -> str:
 
 def is_found_by_name(function: types.FunctionType) -> bool:
     """Whether a function's module and name lead to this very function."""
-    found: Any = sys.modules.get(function.__module__)
+    target: Any = sys.modules.get(function.__module__)
     for name in function.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is function
+        target = getattr(target, name, None)
+    return target is function
 
 
 def chains(code: types.CodeType) -> Iterator[list[str]]:
@@ -122,8 +122,8 @@ def state(value: Any) -> Iterator[tuple[str, Any]]:
     for name, content in getattr(value, "__dict__", {}).items():
         if not isinstance(getattr(kind, name, None), functools.cached_property):
             yield name, content
-    for one in kind.__mro__:
-        slots = vars(one).get("__slots__", ())
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 yield name, getattr(value, name)

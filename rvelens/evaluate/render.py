@@ -41,40 +41,40 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 def _conditions(report: Mapping[str, Any]) -> str:
     """What all methods had in common."""
-    each = {
+    texts = {
         f"prompt {d['prompt']!r}, "
         + (f"suffix {d['suffix']!r}" if d["suffix"] else "no suffix")
         + f", at most {d['max_new_tokens']} tokens, greedy"
         for d in report["decoding"].values()
     }
-    return f"{report['model']['name']}: {'; '.join(sorted(each))}."
+    return f"{report['model']['name']}: {'; '.join(sorted(texts))}."
 
 
 def tables(report: Mapping[str, Any]) -> list[Table]:
     """Every table of a run."""
-    found: list[Table] = []
+    report_tables: list[Table] = []
     for name, result in report["benchmarks"].items():
         if not result["rules"]:
             notes = _input_notes(report["input"][name])
             title = f"{name}: no question could be asked"
-            found.append(Table(title, ("question",), (), notes=notes))
+            report_tables.append(Table(title, ("question",), (), notes=notes))
         for rule, scored in _rules(result).items():
-            found.append(_metrics(name, rule, result, scored, report["input"][name]))
+            report_tables.append(_metrics(name, rule, result, scored, report["input"][name]))
             if any("positive_no" in m for m in scored["methods"].values()):
-                found.append(_positive_no(name, rule, scored))
-            found += [*_groups(name, rule, scored), *_subsets(name, rule, scored)]
-        found += [
+                report_tables.append(_positive_no(name, rule, scored))
+            report_tables += [*_groups(name, rule, scored), *_subsets(name, rule, scored)]
+        report_tables += [
             _comparison(name, rule, result, scored)
             for rule, scored in _rules(result).items()
             if scored["pairs"]
         ]
-    for name, given in report["input"].items():
+    for name, counts in report["input"].items():
         if name not in report["benchmarks"]:
-            notes = (*_input_notes(given), "Open-ended: score the answers with `rvelens judge`.")
-            rows = list(given["empty"].items())
+            notes = (*_input_notes(counts), "Open-ended: score the answers with `rvelens judge`.")
+            rows = list(counts["empty"].items())
             title = f"{name}: no yes/no questions"
-            found.append(Table(title, ("method", "empty answers"), rows, notes=notes))
-    return found
+            report_tables.append(Table(title, ("method", "empty answers"), rows, notes=notes))
+    return report_tables
 
 
 def _rules(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _rules(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(
-    name: str, rule: str, result: Mapping[str, Any], scored: Mapping[str, Any], given: Any
+    name: str, rule: str, result: Mapping[str, Any], scored: Mapping[str, Any], counts: Any
 ) -> Table:
     # Labels that are other texts than yes and no have no positive class.
     shown = [(key, title) for key, title in COLUMNS if result["positive"] or key == "accuracy"]
@@ -107,16 +107,16 @@ def _metrics(
     if rule != "strict" or result.get("rule") == "strict":
         if result["left_out"]:
             notes.append(f"{result['left_out']} questions could not be asked and are left out.")
-        notes += _input_notes(given)
+        notes += _input_notes(counts)
     return Table(heading, columns, rows, notes=tuple(notes))
 
 
-def _input_notes(given: Mapping[str, Any]) -> tuple[str, ...]:
+def _input_notes(counts: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
     reasons = "reasons why questions could not be asked"
-    for key, what in (("malformed", "malformed rows"), ("unreadable", reasons)):
-        if given[key]:
-            notes.append(f"{len(given[key])} {what}, the first: {given[key][0]}")
+    for key, label in (("malformed", "malformed rows"), ("unreadable", reasons)):
+        if counts[key]:
+            notes.append(f"{len(counts[key])} {label}, the first: {counts[key][0]}")
     return tuple(notes)
 
 

@@ -52,10 +52,12 @@ def read_report(out: Path) -> RunReport | None:
     return read_stored(out / FILE, RunReport, expected)
 
 
-def earlier_methods(report: RunReport | None, benchmark: str, asked: Sequence[Method]) -> list[str]:
+def earlier_methods(
+    report: RunReport | None, benchmark: str, methods: Sequence[Method]
+) -> list[str]:
     """Methods of a benchmark that a report has beside those of a command."""
     counts = None if report is None else report.input.get(benchmark)
-    names = {method.name for method in asked}
+    names = {method.name for method in methods}
     return [] if counts is None else [name for name in counts.empty if name not in names]
 
 
@@ -79,8 +81,10 @@ def check_goes_with(
         return
     refuse_differences(out, {"model": report.model}, {"model": dict(model_is)})
     for method in methods:
-        there = report.methods.get(method.name)
-        if there is not None and (change := next(differences(there, dict(method.parameters)), "")):
+        reported = report.methods.get(method.name)
+        if reported is not None and (
+            change := next(differences(reported, dict(method.parameters)), "")
+        ):
             raise ValueError(
                 f"{out} reports {method.name} with other parameters ({change}): expected the same "
                 "parameters; choose another folder."
@@ -88,17 +92,19 @@ def check_goes_with(
     for benchmark, here in made_with.items():
         for name in earlier_methods(report, benchmark, methods):
             folder = out / benchmark / name
-            there = read_stored(
+            manifest = read_stored(
                 folder / MANIFEST, dict, "the manifest of a run; name another folder"
             )
             same = here.keys() - {"method"}
-            refuse_differences(folder, {k: there.get(k) for k in same}, {k: here[k] for k in same})
+            refuse_differences(
+                folder, {k: manifest.get(k) for k in same}, {k: here[k] for k in same}
+            )
 
 
 def merge_reports(
     out: Path,
     report: RunReport | None,
-    asked: Mapping[str, Any],
+    conditions: Mapping[str, Any],
     benchmarks: Sequence[Benchmark],
     methods: Sequence[Method],
 ) -> dict[str, Any]:
@@ -110,12 +116,12 @@ def merge_reports(
     Args:
         out: folder of the run.
         report: what is there.
-        asked: model, methods, decoding and notes of the command.
+        conditions: model, methods, decoding and notes of the command.
         benchmarks, methods: of the command.
     """
     before = {} if report is None else report.model_dump()
     scores, counts = dict(before.get("benchmarks", {})), dict(before.get("input", {}))
-    parameters = {**before.get("methods", {}), **asked["methods"]}
+    parameters = {**before.get("methods", {}), **conditions["methods"]}
     for benchmark in benchmarks:
         names = [m.name for m in methods]
         earlier = list(counts[benchmark.name]["empty"]) if benchmark.name in counts else []
@@ -126,10 +132,10 @@ def merge_reports(
             scores[benchmark.name] = scored
     order = dict.fromkeys(name for count in counts.values() for name in count["empty"])
     return {
-        "model": asked["model"],
+        "model": conditions["model"],
         "methods": {name: parameters[name] for name in order},
-        "decoding": {**before.get("decoding", {}), **asked["decoding"]},
-        "notes": list(dict.fromkeys([*before.get("notes", []), *asked["notes"]])),
+        "decoding": {**before.get("decoding", {}), **conditions["decoding"]},
+        "notes": list(dict.fromkeys([*before.get("notes", []), *conditions["notes"]])),
         "benchmarks": scores,
         "input": counts,
     }
@@ -140,12 +146,13 @@ def _of_benchmark(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What could not be asked, and the figures, None where a judge scores."""
     answers = {name: _whole(out / benchmark.name / name, benchmark) for name in names}
-    errors = {said.error for answer in answers.values() for said in answer.values()}
+    errors = {answer.error for by_id in answers.values() for answer in by_id.values()}
     counts = {
         "malformed": list(benchmark.problems),
         "unreadable": sorted(error for error in errors if error),
         "empty": {
-            name: sum(said.text == "" for said in one.values()) for name, one in answers.items()
+            name: sum(answer.text == "" for answer in by_id.values())
+            for name, by_id in answers.items()
         },
     }
     return counts, score(benchmark, answers) if benchmark.is_scored else None
@@ -158,12 +165,12 @@ def _whole(folder: Path, benchmark: Benchmark) -> dict[str, Answer]:
         ValueError: some are missing, or about a picture that was changed since.
     """
     read_run(folder)
-    found = stored_answers(folder, benchmark.items)
-    missing = len(benchmark.items) - len(found)
+    answers = stored_answers(folder, benchmark.items)
+    missing = len(benchmark.items) - len(answers)
     if missing:
         raise ValueError(
             f"{folder} lacks {missing} of {len(benchmark.items)} answers: expected all of them; "
             "run the same command again to resume."
         )
-    refuse_changed(folder, benchmark.items, found)
-    return found
+    refuse_changed(folder, benchmark.items, answers)
+    return answers

@@ -79,8 +79,8 @@ def evaluate(
         )
     if out == "":
         raise ValueError("a run without out: expected a folder for its answers; choose one.")
-    _check_names("benchmark", [one.name for one in benchmarks])
-    _check_names("method", [one.name for one in methods])
+    _check_names("benchmark", [b.name for b in benchmarks])
+    _check_names("method", [m.name for m in methods])
     decoding, out, here = decoding or Decoding(), Path(out), processes()
     model_is = about_model(model)
     settings = {b.name: decoding.settled(b.items) for b in benchmarks}
@@ -99,7 +99,7 @@ def evaluate(
     if not here.is_first:
         return None
     wait_for_others(out, here)
-    asked = {
+    conditions = {
         "model": model_is,
         "methods": {method.name: dict(method.parameters) for method in methods},
         "decoding": {name: asdict(decoding) for name, decoding in settings.items()},
@@ -109,7 +109,7 @@ def evaluate(
         ],
     }
     with locked(out / "report.lock", out / FILE, wait=True):
-        report = merge_reports(out, read_report(out), asked, benchmarks, methods)
+        report = merge_reports(out, read_report(out), conditions, benchmarks, methods)
         write_json(out / FILE, report)
         write_text(out / "report.md", to_markdown(report))
     return report
@@ -175,17 +175,17 @@ def _answer_all(
             path = answers_file(folder, here.rank)
             locks.enter_context(locked(path.with_suffix(".lock"), folder))
             cut_torn_line(path)
-            known = stored_answers(folder, benchmark.items)
-            refuse_changed(folder, benchmark.items, known)
-            files.append(AnswerFile(path, known))
+            stored = stored_answers(folder, benchmark.items)
+            refuse_changed(folder, benchmark.items, stored)
+            files.append(AnswerFile(path, stored))
         # All methods are asked where one lacks an answer: fewer rows side by side round otherwise,
         # and a run that goes on must not differ from one that was never interrupted.
-        left = [batch for batch in mine if any(file.lacks(batch) for file in files)]
+        missing = [batch for batch in mine if any(file.lacks(batch) for file in files)]
         size = batch_size
-        for batch in progress(left) if left and here.is_first else left:
-            said, size = backing_off(partial(ask, methods), batch, size)
+        for batch in progress(missing) if missing and here.is_first else missing:
+            rows, size = backing_off(partial(ask, methods), batch, size)
             for n, file in enumerate(files):
-                file.add(batch, [each[n] for each in said])
+                file.add(batch, [row[n] for row in rows])
 
 
 def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str]:
@@ -196,18 +196,18 @@ def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str
         n_before = len(before)
     except ValueError:  # the processor puts the image before all text
         n_before = 0
-    found = []
+    texts = []
     if names & {"vaf", "icd"} and n_before < 20:
-        found.append(
+        texts.append(
             f"This prompt has {n_before} tokens before its image, the published one about 35 (a system "
             "prompt): VAF has these few to suppress, and ICD's instruction is added where it would "
             "take the system prompt's place. The preset llava_v1 has one."
         )
     if names & {"vcd", "icd"}:
-        found.append(
+        texts.append(
             "AUC of VCD and ICD is of their logits before the cutoff, which may rule out either answer."
         )
-    return found
+    return texts
 
 
 def _ranking(methods: Sequence[Method]) -> str | None:

@@ -113,24 +113,24 @@ class Scored:
 
 
 def read_answers(
-    benchmark: Benchmark, answers: Mapping[str, Answer], asked: Sequence[int], rule: Rule
+    benchmark: Benchmark, answers: Mapping[str, Answer], indices: Sequence[int], rule: Rule
 ) -> Scored:
     """Apply a rule to the answers to some of a benchmark's questions.
 
     Where labels are other texts than yes and no, the benchmark's own rule reads them.
     """
-    items = [benchmark.items[n] for n in asked]
-    said = [answers[item.id] for item in items]
+    items = [benchmark.items[n] for n in indices]
+    selected = [answers[item.id] for item in items]
     cells = np.zeros((len(items), 6))
     column = {True: 0, False: 1, None: 2}
     matches = benchmark.matches
     if matches is not None:
-        for n, (item, one) in enumerate(zip(items, said, strict=True)):
-            cells[n, column[matches(one.text or "", item.reference or "")]] = 1
+        for n, (item, answer) in enumerate(zip(items, selected, strict=True)):
+            cells[n, column[matches(answer.text or "", item.reference or "")]] = 1
         return Scored(np.ones(len(items), bool), cells, np.full(len(items), np.nan), OF_TEXTS)
-    for n, (item, one) in enumerate(zip(items, said, strict=True)):
-        cells[n, (0 if item.truth else 3) + column[rule(one.text or "")]] = 1
-    margin = np.array([np.nan if answer.margin is None else answer.margin for answer in said])
+    for n, (item, answer) in enumerate(zip(items, selected, strict=True)):
+        cells[n, (0 if item.truth else 3) + column[rule(answer.text or "")]] = 1
+    margin = np.array([np.nan if answer.margin is None else answer.margin for answer in selected])
     return Scored(np.array([bool(item.truth) for item in items]), cells, margin)
 
 
@@ -156,37 +156,37 @@ def score(
         photographs.
         "rules" has "official", the benchmark's own rule, and for yes/no questions "strict".
     """
-    asked = [
+    indices = [
         n
         for n, item in enumerate(benchmark.items)
-        if all(item.id in said and said[item.id].error is None for said in answers.values())
+        if all(item.id in by_id and by_id[item.id].error is None for by_id in answers.values())
     ]
     result: dict[str, Any] = {
         "benchmark": benchmark.name,
-        "questions": len(asked),
-        "left_out": len(benchmark.items) - len(asked),
+        "questions": len(indices),
+        "left_out": len(benchmark.items) - len(indices),
         "malformed": len(benchmark.problems),
         "positive": list(benchmark.positives),
         "rule": benchmark.rule_name,
         "rules": {},
     }
-    if not asked:
+    if not indices:
         return result
-    source = np.array([benchmark.items[n].source for n in asked])
+    source = np.array([benchmark.items[n].source for n in indices])
     _, cluster = np.unique(source, return_inverse=True)
     n_clusters = int(cluster.max()) + 1
     drawn = draw_counts(n_clusters, N_DRAWS, seed)
-    groups = _groups(benchmark, asked)
+    groups = _groups(benchmark, indices)
     rules = {"official": benchmark.rule}
     if benchmark.matches is None:
         rules["strict"] = strict
     for name, rule in rules.items():
-        scored = {m: read_answers(benchmark, said, asked, rule) for m, said in answers.items()}
+        scored = {m: read_answers(benchmark, by_id, indices, rule) for m, by_id in answers.items()}
         resampled = {m: _resample(s, cluster, drawn) for m, s in scored.items()}
         result["rules"][name] = {
             "methods": {
                 m: _figures(resampled[m], benchmark.positives)
-                | {"by_group": _by_group(s, groups), "subsets": _subsets(s, benchmark, asked)}
+                | {"by_group": _by_group(s, groups), "subsets": _subsets(s, benchmark, indices)}
                 for m, s in scored.items()
             },
             "pairs": [
@@ -201,8 +201,8 @@ def score(
     return result
 
 
-def _groups(benchmark: Benchmark, asked: Sequence[int]) -> dict[str, np.ndarray]:
-    names = np.array([benchmark.items[n].group for n in asked])
+def _groups(benchmark: Benchmark, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    names = np.array([benchmark.items[n].group for n in indices])
     return {str(name): names == name for name in np.unique(names) if name}
 
 
@@ -210,16 +210,16 @@ def _by_group(scored: Scored, groups: Mapping[str, np.ndarray]) -> dict[str, Any
     return {name: {"n": int(mask.sum()), **_values(scored, mask)} for name, mask in groups.items()}
 
 
-def _subsets(scored: Scored, benchmark: Benchmark, asked: Sequence[int]) -> dict[str, Any]:
+def _subsets(scored: Scored, benchmark: Benchmark, indices: Sequence[int]) -> dict[str, Any]:
     """Mean of each metric over published lists of question ids, where there are any."""
-    ids = np.array([benchmark.items[n].id for n in asked])
+    ids = np.array([benchmark.items[n].id for n in indices])
     means = {}
     for name, lists in benchmark.subsets.items():
         masks = [np.isin(ids, list(row)) for row in lists]
-        each = [_values(scored, mask) for mask in masks if mask.any()]
-        metrics = {m: [x for one in each if (x := one[m]) is not None] for m in METRICS}
+        figures = [_values(scored, mask) for mask in masks if mask.any()]
+        metrics = {m: [x for values in figures if (x := values[m]) is not None] for m in METRICS}
         means[name] = {
-            "lists": len(each),
+            "lists": len(figures),
             **{m: round(float(np.mean(x)), 6) if x else None for m, x in metrics.items()},
         }
     return means
@@ -295,8 +295,14 @@ def _compare(before: Resampled, after: Resampled) -> dict[str, Any]:
     was, is_now = before.scored.right, after.scored.right
     gained, lost = int((is_now & ~was).sum()), int((was & ~is_now).sum())
     p = mcnemar(gained, lost)
-    said = verdict(changes, p, before.n_clusters)
-    return {"gained": gained, "lost": lost, "mcnemar_p": p, "change": changes, "verdict": said}
+    conclusion = verdict(changes, p, before.n_clusters)
+    return {
+        "gained": gained,
+        "lost": lost,
+        "mcnemar_p": p,
+        "change": changes,
+        "verdict": conclusion,
+    }
 
 
 def verdict(changes: Mapping[str, Any], p: float, n_photographs: int) -> str:
@@ -319,12 +325,16 @@ def verdict(changes: Mapping[str, Any], p: float, n_photographs: int) -> str:
     }
     signs = {name: _sign(changes[name]) for name in more}
     signs["accuracy"] *= p < 0.05
-    found = [words[sign > 0] for name, words in more.items() if (sign := signs[name])]
+    clauses = [words[sign > 0] for name, words in more.items() if (sign := signs[name])]
     ratio = _sign(changes["yes_ratio"])
     if not ratio:
-        return "; ".join(found) or "no change confirmed"
-    says = f"says yes {'more' if ratio > 0 else 'less'} often"
-    return "; ".join([*found, says]) if found else f"{says}, and no other change is confirmed"
+        return "; ".join(clauses) or "no change confirmed"
+    ratio_clause = f"says yes {'more' if ratio > 0 else 'less'} often"
+    return (
+        "; ".join([*clauses, ratio_clause])
+        if clauses
+        else f"{ratio_clause}, and no other change is confirmed"
+    )
 
 
 def _sign(estimate: Mapping[str, float] | None) -> int:

@@ -27,11 +27,11 @@ class AnswerFile:
 
     Attributes:
         path: where answers are appended.
-        known: the answers so far, of every process, by question id.
+        answers: the answers so far, of every process, by question id.
     """
 
     path: Path
-    known: Mapping[str, Answer]
+    answers: Mapping[str, Answer]
 
     def lacks(self, items: Sequence[Item]) -> bool:
         """Whether some question has no answer; what could not be asked is tried again."""
@@ -40,23 +40,23 @@ class AnswerFile:
     def add(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
         """Append the answers that are news."""
         new = [
-            (item, said)
-            for item, said in zip(items, answers, strict=True)
-            if not self._has(item) and self.known.get(item.id) != said
+            (item, answer)
+            for item, answer in zip(items, answers, strict=True)
+            if not self._has(item) and self.answers.get(item.id) != answer
         ]
-        append(self.path, [item for item, _ in new], [said for _, said in new])
+        append(self.path, [item for item, _ in new], [answer for _, answer in new])
 
     def _has(self, item: Item) -> bool:
-        said = self.known.get(item.id)
-        return said is not None and said.error is None
+        answer = self.answers.get(item.id)
+        return answer is not None and answer.error is None
 
 
 def append(path: Path, items: Sequence[Item], answers: Sequence[Answer]) -> None:
     """Add a batch of answers in one write, each with its question, to be read without more."""
-    append_lines(path, [_row(item, said) for item, said in zip(items, answers, strict=True)])
+    append_lines(path, [_row(item, answer) for item, answer in zip(items, answers, strict=True)])
 
 
-def _row(item: Item, said: Answer) -> dict[str, Any]:
+def _row(item: Item, answer: Answer) -> dict[str, Any]:
     row: dict[str, Any] = {"id": item.id, "image": item.image, "question": item.text}
     if item.group:
         row["group"] = item.group
@@ -64,9 +64,9 @@ def _row(item: Item, said: Answer) -> dict[str, Any]:
         row["truth"] = item.label
     if item.reference is not None:
         row["reference"] = item.reference
-    row["answer"] = said.text
-    files = files_digest(item) if said.error is None else None
-    rest = (("margin", said.margin), ("error", said.error), ("files", files))
+    row["answer"] = answer.text
+    files = files_digest(item) if answer.error is None else None
+    rest = (("margin", answer.margin), ("error", answer.error), ("files", files))
     return row | {k: v for k, v in rest if v is not None}
 
 
@@ -91,9 +91,9 @@ def _sha256(path: Path, time: int, size: int) -> str:
 def refuse_changed(folder: Path, items: Sequence[Item], answers: Mapping[str, Answer]) -> None:
     """Raise ValueError where a picture is no longer the one that a question was answered about."""
     for item in items:
-        said = answers.get(item.id)
-        here = files_digest(item) if said is not None and said.files is not None else None
-        if said is not None and here is not None and here != said.files:
+        answer = answers.get(item.id)
+        here = files_digest(item) if answer is not None and answer.files is not None else None
+        if answer is not None and here is not None and here != answer.files:
             raise ValueError(
                 f"{folder} holds an answer about {item.files[0]}, which was changed afterwards: "
                 "expected the same file; restore it, or choose another folder."
@@ -109,8 +109,8 @@ def stored_answers(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
     Raises:
         ValueError: a whole line that is not an answer.
     """
-    asked = {item.id: item.text for item in items}
-    return _first_of_each(said for text, said in _lines(folder) if asked.get(said.id) == text)
+    texts = {item.id: item.text for item in items}
+    return _first_of_each(answer for text, answer in _lines(folder) if texts.get(answer.id) == text)
 
 
 def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answer]:
@@ -128,23 +128,23 @@ def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answ
     """
     folder = Path(run) / benchmark / method
     if not (folder / MANIFEST).is_file():
-        there = sorted(
+        folders = sorted(
             p.parent.relative_to(run).as_posix() for p in Path(run).glob(f"*/*/{MANIFEST}")
         )
         raise ValueError(
             f"no answers to {benchmark} under {method} in {run}: expected the folder of a run with "
-            f"BENCHMARK/METHOD in it; it holds {', '.join(there) or 'none'}."
+            f"BENCHMARK/METHOD in it; it holds {', '.join(folders) or 'none'}."
         )
-    return _first_of_each(said for _, said in _lines(folder))
+    return _first_of_each(answer for _, answer in _lines(folder))
 
 
 def _first_of_each(answers: Iterable[Answer]) -> dict[str, Answer]:
-    found: dict[str, Answer] = {}
-    for said in answers:
-        known = found.get(said.id)
-        if known is None or known.error:
-            found[said.id] = said
-    return found
+    first: dict[str, Answer] = {}
+    for answer in answers:
+        earlier = first.get(answer.id)
+        if earlier is None or earlier.error:
+            first[answer.id] = answer
+    return first
 
 
 def _lines(folder: Path) -> Iterator[tuple[str, Answer]]:

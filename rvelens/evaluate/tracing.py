@@ -42,15 +42,15 @@ def trace_methods(
         raise ValueError("no methods to trace: expected at least one; pass one of make_method.")
     check_traced(question, dict.fromkeys(methods, ()), bool(model.list_hooks()))
     loaded = load_image(image)
-    asked = f"{question} {decoding.suffix}".strip()
-    inputs = model.prepare(loaded, asked, decoding.prompt)
+    full_question = f"{question} {decoding.suffix}".strip()
+    inputs = model.prepare(loaded, full_question, decoding.prompt)
     names = None if image_name is None else [image_name]
     answers = []
     for name, method in methods.items():
-        contrast = contrast_of(model, method, [loaded], [asked], names, decoding, inputs)
+        contrast = contrast_of(model, method, [loaded], [full_question], names, decoding, inputs)
         processors = [] if contrast is None else [contrast]
         with query_rows(model, method.query_rows), model.hooks(method.hooks):
             length = decoding.max_new_tokens or 32
             answers.append(traced_answer(model, inputs, name, length, processors))
     grid = model.image_grid(loaded)
-    return Trace(model.name, loaded, asked, decoding.prompt, grid, tuple(answers))
+    return Trace(model.name, loaded, full_question, decoding.prompt, grid, tuple(answers))

@@ -67,24 +67,24 @@ class Tuned:
 
     def refuse_report_on(self, benchmark: Benchmark) -> None:
         """Raise ValueError where some of the questions are about photographs it was tuned on."""
-        known = set(self.photographs)
-        seen = [item for item in benchmark.items if item.source in known]
-        if seen:
+        photographs = set(self.photographs)
+        overlap = [item for item in benchmark.items if item.source in photographs]
+        if overlap:
             raise ValueError(
-                f"{len(seen)} of {len(benchmark.items)} questions of {benchmark.name} are about "
-                f"photographs that RVE was tuned on ({seen[0].source} is one): expected other "
+                f"{len(overlap)} of {len(benchmark.items)} questions of {benchmark.name} are about "
+                f"photographs that RVE was tuned on ({overlap[0].source} is one): expected other "
                 "photographs; split the photographs, or choose another benchmark."
             )
 
     def refuse_other(self, model: str, profile: str) -> None:
         """Raise ValueError for another model or another ranking of its heads."""
-        for what, here, there in (
+        for label, here, tuned_for in (
             ("model", model, self.model),
             ("head profile", profile, self.profile),
         ):
-            if here != there:
+            if here != tuned_for:
                 raise ValueError(
-                    f"settings tuned for the {what} {there}, and this is {here}: expected the "
+                    f"settings tuned for the {label} {tuned_for}, and this is {here}: expected the "
                     "same; tune for this one again."
                 )
 
@@ -111,9 +111,9 @@ class Tuned:
         try:
             if data.get("format") != FORMAT:
                 data = checked(data, StoredStudy).models[0].measured.tuned
-            found = checked(data, StoredTuned).model_dump(exclude={"format"})
+            attributes = checked(data, StoredTuned).model_dump(exclude={"format"})
         except ValueError as error:
             raise ValueError(
                 f"{path} is not a result of `rvelens tune` ({error}): expected {expected}."
             ) from error
-        return cls(**{**found, "photographs": tuple(found["photographs"])})
+        return cls(**{**attributes, "photographs": tuple(attributes["photographs"])})

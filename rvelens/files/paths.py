@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from rvelens.files.atomic import parse_json
 
 
-def below(folder: str | Path, name: str) -> Path:
+def path_below(folder: str | Path, name: str) -> Path:
     """The path of a file below a folder, by its name from there; it need not exist.
 
     Names come from files that anybody may have written, so they lead nowhere else.
@@ -60,10 +60,10 @@ def refuse_foreign(paths: Iterable[str | Path], marker: str | Path, key: str) ->
         key: a name that the marker's object holds.
     """
     try:
-        found = parse_json(Path(marker).read_bytes())
+        stored = parse_json(Path(marker).read_bytes())
     except (OSError, ValueError):
-        found = None
-    if isinstance(found, dict) and key in found:
+        stored = None
+    if isinstance(stored, dict) and key in stored:
         return
     for path in map(Path, paths):
         if path.is_symlink() or path.exists():

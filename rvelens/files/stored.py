@@ -130,9 +130,9 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
     for _ in range(limit):
         level = [
             inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for node in level
+            if isinstance(node, dict | list)
+            for inner in (node.values() if isinstance(node, dict) else node)
         ]
         if not level:
             return False

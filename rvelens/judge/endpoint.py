@@ -182,8 +182,8 @@ def cached(path: Path | None, ask: Callable[[], Reply | str], **about: Any) -> R
     if path is None:
         return ask()
     try:
-        kept = read_stored(path, StoredReply, "the reply of an endpoint").reply
-        return Reply(kept.text, kept.finish_reason)
+        stored = read_stored(path, StoredReply, "the reply of an endpoint").reply
+        return Reply(stored.text, stored.finish_reason)
     except (OSError, ValueError):
         reply = ask()
     if isinstance(reply, Reply):

@@ -165,7 +165,7 @@ def by_group(
     groups: dict[str, list[JudgedScore]] = {}
     for item, score in zip(items, scores, strict=True):
         groups.setdefault(item.group, []).append(score)
-    return {name: summarise(some) for name, some in sorted(groups.items()) if name}
+    return {name: summarise(group) for name, group in sorted(groups.items()) if name}
 
 
 def summarise(scores: Sequence[JudgedScore]) -> dict[str, Any]:
@@ -193,13 +193,13 @@ def load_items(path: str | Path) -> list[JudgedItem]:
     Raises:
         ValueError: as `load_run`, or answers of several methods.
     """
-    found = load_run(path)
-    if len(found) > 1:
+    by_method = load_run(path)
+    if len(by_method) > 1:
         raise ValueError(
-            f"{path} holds answers of {', '.join(found)}: expected answers to one benchmark; "
+            f"{path} holds answers of {', '.join(by_method)}: expected answers to one benchmark; "
             "pass its folder."
         )
-    return next(iter(found.values()))
+    return next(iter(by_method.values()))
 
 
 def load_run(path: str | Path) -> dict[str, list[JudgedItem]]:
@@ -218,21 +218,21 @@ def load_run(path: str | Path) -> dict[str, list[JudgedItem]]:
     """
     path = Path(path)
     paths = _of_run(path) if path.is_dir() else {"": [path]}
-    if not paths or not all(one.is_file() for some in paths.values() for one in some):
+    if not paths or not all(file.is_file() for files in paths.values() for file in files):
         raise ValueError(
             f"no answers at {path}: expected a file with one JSON object per line; check the path."
         )
-    found: dict[str, list[JudgedItem]] = {}
-    for name, some in paths.items():
+    by_method: dict[str, list[JudgedItem]] = {}
+    for name, files in paths.items():
         items: dict[str, JudgedItem] = {}
-        for one in some:
-            _add_items(one, items, of_run=path.is_dir())
+        for file in files:
+            _add_items(file, items, of_run=path.is_dir())
         if not items:
             raise ValueError(
                 f"{path / name} is empty: expected at least one answer; run the evaluation again."
             )
-        found[name] = list(items.values())
-    return found
+        by_method[name] = list(items.values())
+    return by_method
 
 
 def _of_run(folder: Path) -> dict[str, list[Path]]:
@@ -240,9 +240,9 @@ def _of_run(folder: Path) -> dict[str, list[Path]]:
     here = folder_answers(folder)
     if here:
         return {"": here}
-    below = sorted({file.parent for file in folder.glob("*-open/*/answers*.jsonl")})
-    if below:
-        return {one.relative_to(folder).as_posix(): folder_answers(one) for one in below}
+    folders = sorted({file.parent for file in folder.glob("*-open/*/answers*.jsonl")})
+    if folders:
+        return {child.relative_to(folder).as_posix(): folder_answers(child) for child in folders}
     others = (*folder.glob("*/answers*.jsonl"), *folder.glob("*/*/answers*.jsonl"))
     if others:
         read = min(other.parent for other in others).relative_to(folder).as_posix()

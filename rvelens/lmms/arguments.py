@@ -38,20 +38,20 @@ class Arguments:
     batch_size: int = 8
 
 
-def parse(given: Mapping[str, Any]) -> Arguments:
+def parse(keywords: Mapping[str, Any]) -> Arguments:
     """Arguments from lmms-eval's keywords, which it has cut at commas and read numbers from.
 
     A parameter of the method is `method.alpha=0.1`; several at once are `method_args={"alpha": 0.1}`.
     Values are read as JSON where they are JSON, so that `method.layers=[9,14]` is a list.
 
     Args:
-        given: `--model_args`, and batch_size, device and max_batch_size from the command line.
+        keywords: `--model_args`, and batch_size, device and max_batch_size from the command line.
 
     Raises:
         ValueError: no model, an argument nobody knows, or one of another type. The method and its
             parameters are for `rvelens.interventions.methods.make_method` to check.
     """
-    rest = {name: value for name, value in given.items() if value is not None}
+    rest = {name: value for name, value in keywords.items() if value is not None}
     parameters = _json_object(rest.pop("method_args", {}))
     for name in [name for name in rest if name.startswith(PREFIX)]:
         parameters[name.removeprefix(PREFIX)] = _value(rest.pop(name))
@@ -61,9 +61,9 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         rest["batch_size"] = _batch_size(rest["batch_size"])
     if device is not None:
         rest.setdefault("device_map", str(device))
-    known = [attribute.name for attribute in fields(Arguments) if attribute.name != "parameters"]
+    names = [attribute.name for attribute in fields(Arguments) if attribute.name != "parameters"]
     for name, value in rest.items():
-        _check(name, value, known)
+        _check(name, value, names)
     if "pretrained" not in rest:
         raise ValueError(
             "--model_args name no model: expected pretrained=MODEL, a name on the Hub, a folder or "
@@ -91,23 +91,23 @@ def _json_object(text: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _batch_size(given: Any) -> int:
-    size = _value(given)
+def _batch_size(value: Any) -> int:
+    size = _value(value)
     if type(size) is not int or size < 1:
-        raise ValueError(f"batch_size is {given!r}: expected a number of at least 1; correct it.")
+        raise ValueError(f"batch_size is {value!r}: expected a number of at least 1; correct it.")
     return size
 
 
-def _check(name: str, value: Any, known: list[str]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, "method_args"], n=1, cutoff=0.0)[0]
+def _check(name: str, value: Any, names: list[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, [*names, "method_args"], n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"--model_args {name}={value}: expected one of {', '.join(known)}, method_args or "
+            f"--model_args {name}={value}: expected one of {', '.join(names)}, method_args or "
             f"{PREFIX}PARAMETER; did you mean {near!r}?"
         )
-    wanted = int if name in ("seed", "batch_size") else str
-    if type(value) is not wanted:
+    kind = int if name in ("seed", "batch_size") else str
+    if type(value) is not kind:
         raise ValueError(
             f"--model_args {name}={value!r} is a {type(value).__name__}: expected "
-            f"{'an integer' if wanted is int else 'a string'}; correct it."
+            f"{'an integer' if kind is int else 'a string'}; correct it."
         )

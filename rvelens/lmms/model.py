@@ -39,9 +39,9 @@ class RvelensModel(lmms):
 
     is_simple = True
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **keywords: Any) -> None:
         super().__init__()
-        arguments = parse(given)
+        arguments = parse(keywords)
         self.arguments = arguments
         self.model = load_model(
             arguments.pretrained,
@@ -85,11 +85,11 @@ class RvelensModel(lmms):
             items = [self._item(n, request) for n, request in enumerate(batch)]
             ask = partial(answer_items, self.model, [self.method], decoding=decoding)
             rows, _ = backing_off(ask, items, len(items))
-            said = [one for (one,) in rows]
-            failed = next((answer.error for answer in said if answer.error is not None), None)
+            replies = [reply for (reply,) in rows]
+            failed = next((answer.error for answer in replies if answer.error is not None), None)
             if failed is not None:  # an empty answer in its place would be scored
                 raise ValueError(failed)
-            answers += [cut(answer.text or "", options["until"]) for answer in said]
+            answers += [cut(answer.text or "", options["until"]) for answer in replies]
             bar.update(len(batch))
         bar.close()
         return answers
@@ -157,8 +157,8 @@ def greedy(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def cut(text: str, until: Sequence[str]) -> str:
     """The text before the first place where one of the endings begins."""
-    ends = [text.find(ending) for ending in until if ending and ending in text]
-    return text[: min(ends, default=len(text))]
+    positions = [text.find(ending) for ending in until if ending and ending in text]
+    return text[: min(positions, default=len(text))]
 
 
 def _digest(image: Image.Image) -> str:

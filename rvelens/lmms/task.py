@@ -136,17 +136,17 @@ def figure(name: str, benchmark: Benchmark, rows: Sequence[Row]) -> float:
     rule = strict if name.startswith("strict_") else benchmark.rule
     bare = name.removeprefix("strict_").removeprefix("lists_")
     positive_no, bare = bare.endswith("_no"), bare.removesuffix("_no")
-    said = {row["id"]: Answer(row["id"], row["answer"]) for row in rows}
-    asked = [n for n, item in enumerate(benchmark.items) if item.id in said]
-    cells = scoring.read_answers(benchmark, said, asked, rule).cells
+    answers = {row["id"]: Answer(row["id"], row["answer"]) for row in rows}
+    indices = [n for n, item in enumerate(benchmark.items) if item.id in answers]
+    cells = scoring.read_answers(benchmark, answers, indices, rule).cells
     if positive_no:
         cells = cells[:, EXCHANGED]
     if not name.startswith("lists_"):
         return _metric(bare, cells)
-    ids = np.array([benchmark.items[n].id for n in asked])
-    lists = [np.isin(ids, list(one)) for many in benchmark.subsets.values() for one in many]
-    each = [_metric(bare, cells[mask]) for mask in lists if mask.any()]
-    defined = [value for value in each if np.isfinite(value)]
+    ids = np.array([benchmark.items[n].id for n in indices])
+    lists = [np.isin(ids, list(members)) for many in benchmark.subsets.values() for members in many]
+    values = [_metric(bare, cells[mask]) for mask in lists if mask.any()]
+    defined = [value for value in values if np.isfinite(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.files.atomic import parse_json, read_lines
-from rvelens.files.paths import below
+from rvelens.files.paths import path_below
 from rvelens.heads.pair import ContrastivePair
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
@@ -157,7 +157,7 @@ def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:
 
 
 def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
-    image = below(images, row["image"])
+    image = path_below(images, row["image"])
     if not image.is_file():
         raise ValueError(
             f"no image at {image}: expected a file in the images folder; check the path."

@@ -19,7 +19,7 @@ from rvelens.files.atomic import (
     parse_json,
     torn_line,
 )
-from rvelens.files.paths import below
+from rvelens.files.paths import path_below
 from rvelens.pairs.ask_model import RequestFailedError
 from rvelens.pairs.file import read_id, read_objects, read_pair_rows, text_of
 from rvelens.pairs.find import NotMadeError
@@ -70,7 +70,7 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[ImageQuestio
             image = text_of(row, "image")
             text = text_of(row, "question" if "question" in row or "text" not in row else "text")
             name = read_id(row, f"line {number}")
-            file = below(images, image)
+            file = path_below(images, image)
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}") from error
         if name in questions:

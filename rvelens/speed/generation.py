@@ -34,9 +34,9 @@ from rvelens.speed.results import (
     RVE_COMPILED,
     UNHOOKED,
     BenchResult,
-    Beside,
     Conditions,
     Counts,
+    OtherMeasurements,
     Times,
     plain_of,
 )
@@ -141,7 +141,7 @@ def run_shape(
         **conditions,
         **_times(seconds, {**missing, **failed}),
         **counts,
-        **_beside(hooked, shape, runs, device, progress),
+        **_measure_others(hooked, shape, runs, device, progress),
     }
 
 
@@ -158,13 +158,15 @@ def _times(seconds: dict[str, list[float]], missing: dict[str, str]) -> Times:
     }
 
 
-def _beside(hooked: HookedLVLM, shape: Shape, runs: int, device: str, progress: Progress) -> Beside:
+def _measure_others(
+    hooked: HookedLVLM, shape: Shape, runs: int, device: str, progress: Progress
+) -> OtherMeasurements:
     prompts = [prompt_of(hooked.hf_model, shape.text_tokens, images) for images in (1, 2)]
 
     def step(label: str, measure: Callable[[], Any]) -> Any:
         """A measurement behind a bar of its own: each may take minutes."""
-        (found,) = [measure() for _ in progress([label], label)]
-        return found
+        (measured,) = [measure() for _ in progress([label], label)]
+        return measured
 
     return {
         "capture": step("memory", lambda: [capture_memory(hooked, prompt) for prompt in prompts]),

@@ -42,25 +42,25 @@ def scoring(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
     """
     scored = HookedLVLM(model.hf_model, processor_of())
     pairs = _pairs()
-    found: dict[str, Tensor] = {}
+    scores: dict[str, Tensor] = {}
 
     def separate() -> None:
-        found[SEPARATE] = _two_forwards(scored, pairs)
+        scores[SEPARATE] = _two_forwards(scored, pairs)
 
     def shared() -> None:
         per_pair = score_heads(scored, pairs, batch_size=N_PAIRS, prompt=PROMPT).per_pair
         assert per_pair is not None
-        found[SHARED] = per_pair
+        scores[SHARED] = per_pair
 
     seconds = interleaved({SEPARATE: separate, SHARED: shared}, runs, device)
     ratios = [b / a for a, b in zip(seconds[SEPARATE], seconds[SHARED], strict=True)]
     return {
         "pairs": N_PAIRS,
-        "seconds": {way: statistics.median(times) for way, times in seconds.items()},
+        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "ratio": statistics.median(ratios),
         "quartiles": quartiles(ratios),
-        "largest_score": float(found[SEPARATE].max()),
-        "largest_difference": float((found[SEPARATE] - found[SHARED]).abs().max()),
+        "largest_score": float(scores[SEPARATE].max()),
+        "largest_difference": float((scores[SEPARATE] - scores[SHARED]).abs().max()),
     }
 
 
@@ -83,8 +83,8 @@ def _two_forwards(model: HookedLVLM, pairs: list[ContrastivePair]) -> Tensor:
     images = [pair.image for pair in pairs]
     attention: list[dict[int, Tensor]] = [{}, {}]
     texts = [pair.question for pair in pairs], [pair.contrastive for pair in pairs]
-    for cache, some in zip(attention, texts, strict=True):
+    for cache, questions in zip(attention, texts, strict=True):
         with model.hooks(ars_caching_hooks(model.attention_layers, cache)):
-            model(**model.prepare(images, some, PROMPT), logits_to_keep=1)
+            model(**model.prepare(images, questions, PROMPT), logits_to_keep=1)
     first, second = attention
     return torch.stack([ars(first[n], second[n]).cpu() for n in model.attention_layers], dim=1)

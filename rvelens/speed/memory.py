@@ -46,28 +46,28 @@ class PeakBytes(TorchDispatchMode):
         super().__init__()
         self.live = 0
         self.peak = 0
-        self._seen: set[int] = set()
+        self._ids: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count what it allocated."""
         kwargs = kwargs or {}
         for storage in _storages((args, kwargs)):
-            if storage._cdata not in self._seen:  # A weight or an input: made before, not counted.
+            if storage._cdata not in self._ids:  # A weight or an input: made before, not counted.
                 self._track(storage, 0)
         result = func(*args, **kwargs)
         for storage in _storages(result):
-            if storage._cdata not in self._seen:  # Else a view, or an operation in place.
+            if storage._cdata not in self._ids:  # Else a view, or an operation in place.
                 self._track(storage, storage.nbytes())
         self.peak = max(self.peak, self.live)
         return result
 
     def _track(self, storage: torch.UntypedStorage, n_bytes: int) -> None:
-        self._seen.add(storage._cdata)
+        self._ids.add(storage._cdata)
         self.live += n_bytes
         weakref.finalize(storage, self._free, storage._cdata, n_bytes)
 
     def _free(self, key: int, n_bytes: int) -> None:
-        self._seen.discard(key)
+        self._ids.discard(key)
         self.live -= n_bytes
 
 
@@ -142,12 +142,12 @@ def capture_memory(model: HookedLVLM, inputs: Mapping[str, Tensor]) -> dict[str,
                 added[rows] = peak_bytes(model.device, forward, decoder) - plain
     finally:
         model.query_rows = before
-    kept = sum(x.numel() * x.element_size() for x in cache.values())
+    n_bytes = sum(x.numel() * x.element_size() for x in cache.values())
     n_keys = int(inputs["input_ids"].shape[1])
     return {
         "keys": n_keys,
         "forward": plain,
-        "kept": kept,
+        "kept": n_bytes,
         "last": added["last"],
         "all": added["all"],
     }

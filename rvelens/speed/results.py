@@ -55,7 +55,7 @@ class Counts(TypedDict):
     uncounted: dict[str, str]
 
 
-class Beside(TypedDict):
+class OtherMeasurements(TypedDict):
     """What is measured beside generation, by the modules of these names; `memory` reports captures."""
 
     capture: list[dict[str, int]]
@@ -64,7 +64,7 @@ class Beside(TypedDict):
     settings: dict[str, Any]
 
 
-class BenchResult(Conditions, Times, Counts, Beside):
+class BenchResult(Conditions, Times, Counts, OtherMeasurements):
     """All that one run reports."""
 
 

@@ -42,7 +42,7 @@ def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str
         rounds, its quartiles and the ratio of arithmetic; and whether four of the settings gave the
         answers that each gives alone.
     """
-    asked = HookedLVLM(model.hf_model, processor_of())
+    hooked = HookedLVLM(model.hf_model, processor_of())
     rng = np.random.default_rng(0)
     images = [
         Image.fromarray(rng.integers(0, 256, (336, 336, 3), dtype=np.uint8))
@@ -52,36 +52,36 @@ def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str
     questions = [" ".join(f"w{n}" for n in row) for row in words]
     names = [str(n) for n in range(N_QUESTIONS)]
     decoding = Decoding(PROMPT, max_new_tokens=ANSWER_TOKENS)
-    scores = torch.rand(asked.n_layers, asked.n_heads, generator=torch.Generator().manual_seed(2))
+    scores = torch.rand(hooked.n_layers, hooked.n_heads, generator=torch.Generator().manual_seed(2))
     profile = ARSProfile.from_scores(scores)
-    layers, k = parse_layers("preset", None, asked.n_layers), min(5, asked.n_heads // 2)
+    layers, k = parse_layers("preset", None, hooked.n_layers), min(5, hooked.n_heads // 2)
     settings = [rve_hooks(profile, layers, k, alpha, beta) for alpha in ALPHAS for beta in BETAS]
-    vanilla = make_method("vanilla", asked)
-    found: list[list[tuple[str, float | None]]] = []
+    vanilla = make_method("vanilla", hooked)
+    answers: list[list[tuple[str, float | None]]] = []
 
     def plain() -> None:
-        answer(asked, vanilla, images, questions, names, decoding)
+        answer(hooked, vanilla, images, questions, names, decoding)
 
-    def each() -> None:
-        found[:] = answer_each(asked, settings, images, questions, decoding)
+    def side_by_side() -> None:
+        answers[:] = answer_each(hooked, settings, images, questions, decoding)
 
     def whole() -> None:
-        _alone(asked, [], images, questions, names, decoding)
+        _alone(hooked, [], images, questions, names, decoding)
 
-    ways = {PLAIN: plain, WHOLE: whole, SETTINGS: each}
-    seconds = interleaved(ways, runs, device)
-    counts = {name: count_arithmetic(way) for name, way in ways.items()}
+    functions = {PLAIN: plain, WHOLE: whole, SETTINGS: side_by_side}
+    seconds = interleaved(functions, runs, device)
+    counts = {name: count_arithmetic(function) for name, function in functions.items()}
     over = {name: _over(seconds, counts, name) for name in (PLAIN, WHOLE)}
     return {
         "settings": len(settings),
         "questions": N_QUESTIONS,
         "answer_tokens": ANSWER_TOKENS,
-        "seconds": {way: statistics.median(times) for way, times in seconds.items()},
+        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
         **over[PLAIN],
         "whole": over[WHOLE],
         "same_answers": all(
-            _alone(asked, settings[n], images, questions, names, decoding)
-            == [each[n][0] for each in found]
+            _alone(hooked, settings[n], images, questions, names, decoding)
+            == [of_question[n][0] for of_question in answers]
             for n in range(0, len(settings), 8)
         ),
     }

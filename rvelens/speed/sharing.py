@@ -39,28 +39,28 @@ def sharing(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
     questions = [" ".join(f"w{n}" for n in row) for row in words]
     prompt = "w11 w12 w13 w14 {image} {question} w15"
     options = {"max_new_tokens": ANSWER_TOKENS, "min_new_tokens": ANSWER_TOKENS, "do_sample": False}
-    said: dict[str, list[list[int]]] = {}
+    answers: dict[str, list[list[int]]] = {}
 
     def alone() -> None:
-        said[ALONE] = []
+        answers[ALONE] = []
         for question in questions:
             output = asking.generate(**asking.prepare(image, question, prompt), **options)
             assert isinstance(output, torch.Tensor)
-            said[ALONE] += output[:, -ANSWER_TOKENS:].tolist()
+            answers[ALONE] += output[:, -ANSWER_TOKENS:].tolist()
 
     def shared() -> None:
         output = asking.generate(**prepare_shared(asking, image, questions, prompt), **options)
         assert isinstance(output, torch.Tensor)
-        said[SHARED] = output[:, -ANSWER_TOKENS:].tolist()
+        answers[SHARED] = output[:, -ANSWER_TOKENS:].tolist()
 
     seconds = interleaved({ALONE: alone, SHARED: shared}, runs, device)
     ratios = [a / b for a, b in zip(seconds[ALONE], seconds[SHARED], strict=True)]
     return {
         "questions": N_QUESTIONS,
         "answer_tokens": ANSWER_TOKENS,
-        "per_second": {way: N_QUESTIONS / statistics.median(t) for way, t in seconds.items()},
+        "per_second": {name: N_QUESTIONS / statistics.median(t) for name, t in seconds.items()},
         "ratio": statistics.median(ratios),
         "quartiles": quartiles(ratios),
         "arithmetic": count_arithmetic(alone) / count_arithmetic(shared),
-        "same_answers": said[ALONE] == said[SHARED],
+        "same_answers": answers[ALONE] == answers[SHARED],
     }

@@ -11,7 +11,7 @@ from rvelens.app.asking import MOST_PIXELS, ask, read_picture
 from rvelens.app.enhanced import enhanced
 from rvelens.app.fields import wanted_of
 from rvelens.app.models import Loaded, Models
-from rvelens.app.settings import CHOICES, REGION, Setting, given, settings_of
+from rvelens.app.settings import CHOICES, REGION, Setting, read_form, settings_of
 from rvelens.app.shared import scenes
 from rvelens.app.tab_ask import box_text
 from rvelens.app.viewer import Focus, viewer
@@ -34,9 +34,9 @@ def test_answers_are_those_of_the_evaluation(loaded, method):
     for name, column in zip(("vanilla", method), found.columns, strict=True):
         made = make_method(name, loaded.model, loaded.profile)
         ((text, margin),) = answer(loaded.model, made, [scene.image], [scene.text], ["picture"])
-        assert column.said.text == column.traced.text == text
-        assert margin == pytest.approx(np.log(column.said.yes / column.said.no), abs=1e-4)
-    assert 0 < found.columns[0].said.yes + found.columns[0].said.no <= 1 + 1e-6
+        assert column.answer.text == column.traced.text == text
+        assert margin == pytest.approx(np.log(column.answer.yes / column.answer.no), abs=1e-4)
+    assert 0 < found.columns[0].answer.yes + found.columns[0].answer.no <= 1 + 1e-6
 
 
 def test_attention_of_the_first_token_is_of_the_prompts_last_row(loaded):
@@ -122,23 +122,23 @@ def test_a_forms_values_become_parameters():
         "text", "whole", "real", "real", "choice", "switch", "real", "text",
     ]  # fmt: skip
     values = ["2-4", "3", None, 1, "all", False, 0.5, "decode"]
-    assert given(settings, values) == {
+    assert read_form(settings, values) == {
         "layers": "2-4", "k": 3, "beta": 1.0, "scope": "all", "denoise": False, "max_entropy": 0.5,
         "steps": "decode",
     }  # fmt: skip
-    assert given([Setting("layers", "text", "preset")], ["  "]) == {}
+    assert read_form([Setting("layers", "text", "preset")], ["  "]) == {}
     assert settings_of("vanilla") == []
     assert [s.name for s in settings_of(REGION)] == ["box", "layers", "beta"]
     assert [len(settings_of(name)) > 0 for name in CHOICES] == [True] * len(CHOICES)
     with pytest.raises(ValueError, match=r"k='2.5': expected a whole number"):
-        given(settings, ["", "2.5", *values[2:]])
+        read_form(settings, ["", "2.5", *values[2:]])
 
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_default_values_of_every_form_are_accepted(loaded, method):
     settings = settings_of(method)
     made = make_method(
-        method, loaded.model, loaded.profile, **given(settings, [s.default for s in settings])
+        method, loaded.model, loaded.profile, **read_form(settings, [s.default for s in settings])
     )
     assert made.parameters == make_method(method, loaded.model, loaded.profile).parameters
 

@@ -82,5 +82,5 @@ def test_the_manifest_names_what_the_answers_depend_on(models):
     assert stored["image"]["scene"] == "test 2"
     assert stored["question"] == scene.text
     assert stored["methods"]["region"]["parameters"]["region"] == [10, 20, 50, 60]
-    assert [a["text"] for a in stored["answers"]] == [c.said.text for c in asked.columns]
+    assert [a["text"] for a in stored["answers"]] == [c.answer.text for c in asked.columns]
     assert stored["answers"][0]["pieces"] == ["Yes", " </s>"]

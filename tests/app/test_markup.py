@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rvelens.app.asking import Said
+from rvelens.app.asking import YesNoAnswer
 from rvelens.app.chart import chart
 from rvelens.app.markup import answer_card, escape, figures, head_map, head_marks, message
 from rvelens.app.pictures import CHANGE, HEAT, changed, heated, hexes
@@ -24,11 +24,11 @@ def test_no_text_is_markup_or_a_template(text):
 
 
 def test_answers_say_text_and_probabilities():
-    html = answer_card("plain", Said("Yes <b>", 0.75, 0.125), "plain")
+    html = answer_card("plain", YesNoAnswer("Yes <b>", 0.75, 0.125), "plain")
     assert "Yes &lt;b&gt;" in html
     assert "0.750" in html
     assert "width:12.5%" in html
-    assert "P(yes)" not in answer_card("plain", Said("Yes", None, None), "plain")
+    assert "P(yes)" not in answer_card("plain", YesNoAnswer("Yes", None, None), "plain")
 
 
 def test_messages_are_one_line_and_absent_without_text():

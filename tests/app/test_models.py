@@ -21,7 +21,9 @@ def test_a_model_is_loaded_once(models, monkeypatch):
     first = models.get("rvelens/tiny")
     monkeypatch.setattr(models_module, "load_model", lambda *a, **k: pytest.fail("loaded again"))
     assert models.get(" rvelens/tiny ").model is first.model
-    assert first.says().startswith("rvelens/tiny: llava, 6 layers × 12 heads, float32 on cpu; its")
+    assert first.describe().startswith(
+        "rvelens/tiny: llava, 6 layers × 12 heads, float32 on cpu; its"
+    )
 
 
 def test_models_that_cannot_be_loaded(models, tmp_path):
@@ -50,8 +52,8 @@ def test_a_profile_belongs_to_the_window_that_chose_it(tmp_path):
     assert len(digests) == 3
     for choice in (first, models.choose("rvelens/tiny")):
         assert models.loaded(choice).profile.digest() == first.profile.digest()
-        assert models.loaded(choice).says().endswith("its shipped head profile")
-    assert models.loaded(measured).says().endswith("measured on 2 pairs, not saved")
+        assert models.loaded(choice).describe().endswith("its shipped head profile")
+    assert models.loaded(measured).describe().endswith("measured on 2 pairs, not saved")
 
 
 def test_a_profile_is_saved_to_a_new_file_alone(models, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rvelens.app.markup import report_tables
-from rvelens.app.runs import Wanted, flips, groups, matching, open_run
+from rvelens.app.runs import FlipFilter, flips, groups, matching, open_run
 from rvelens.app.shared import scene_pairs
 from rvelens.app.tab_runs import cases_html
 from rvelens.benchmarks import load_benchmark
@@ -42,7 +42,7 @@ def test_filters(folder):
     one = found[0]
 
     def ids(**wanted):
-        return [f["id"] for f in matching(found, Wanted("action-scenes", "rve", **wanted))]
+        return [f["id"] for f in matching(found, FlipFilter("action-scenes", "rve", **wanted))]
 
     assert ids() == [f["id"] for f in found]
     assert one["id"] in ids(direction=one["direction"], group=one["group"], text=one["id"].upper())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from rvelens.app.shared import KEPT, told
+from rvelens.app.shared import KEPT, catch
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ def test_a_failure_is_a_message_and_leaves_no_old_result(error, said, caplog):
     def failing():
         raise error
 
-    first, second, message = told(failing, ("", KEPT))()
+    first, second, message = catch(failing, ("", KEPT))()
     assert (first, second) == ("", gr.skip())
     assert said in message
     assert ("Traceback" in caplog.text) is isinstance(error, KeyError)
 
 
 def test_success_clears_the_message():
-    assert told(lambda x: (x,), ("",))("shown") == ("shown", "")
+    assert catch(lambda x: (x,), ("",))("shown") == ("shown", "")

@@ -41,7 +41,7 @@ def matching_points(
         ValueError: a pattern that matches nothing, or a point of the image's own forward.
     """
     chosen = None if layers is None else set(layers)
-    found: set[str] = set()
+    matches: set[str] = set()
     for pattern in patterns:
         names = [name for name in model.hook_dict if _matches(name, pattern, chosen)]
         if not names:
@@ -50,14 +50,14 @@ def matching_points(
                 "layers: expected names such as hook_resid_post or attn.hook_pattern; correct the "
                 "pattern or the layers."
             )
-        found.update(names)
-    for name in found:
+        matches.update(names)
+    for name in matches:
         if name.startswith("vision.") or name == "hook_image_features":
             raise ValueError(
                 f"{name} has rows of images and not of questions: expected points of the decoder; take "
                 "model.run_with_cache for it."
             )
-    return [name for name in model.hook_dict if name in found]
+    return [name for name in model.hook_dict if name in matches]
 
 
 def _matches(name: str, pattern: str, layers: set[int] | None) -> bool:

@@ -74,10 +74,10 @@ class CaptureRequest:
                     f"points {pattern!r}: expected names of hook points with * and ?, such as "
                     "hook_resid_post or attn.hook_*; correct the pattern."
                 )
-        for name, value, known in (("rows", self.rows, ROWS), ("dtype", self.dtype, DTYPES)):
-            if value not in known:
+        for name, value, choices in (("rows", self.rows, ROWS), ("dtype", self.dtype, DTYPES)):
+            if value not in choices:
                 raise ValueError(
-                    f"{name}={value!r}: expected one of {', '.join(known)}; pass one of them."
+                    f"{name}={value!r}: expected one of {', '.join(choices)}; pass one of them."
                 )
 
 
@@ -110,7 +110,7 @@ class Captured:
 
 
 def estimate_size(
-    model: HookedLVLM, benchmark: Benchmark, wanted: CaptureRequest, batch_size: int = 8
+    model: HookedLVLM, benchmark: Benchmark, request: CaptureRequest, batch_size: int = 8
 ) -> Captured:
     """The size of a capture, from the first batch of questions, of which nothing is written.
 
@@ -118,9 +118,9 @@ def estimate_size(
         ValueError: a pattern that matches nothing, a point that cannot be hooked, or no question of the
             first batch that can be asked.
     """
-    names = matching_points(model, wanted.points, wanted.layers)
+    names = matching_points(model, request.points, request.layers)
     every = batches(benchmark.items, batch_size)
-    parts, _ = backing_off(partial(_parts, model, names, wanted), every[0], batch_size)
+    parts, _ = backing_off(partial(_parts, model, names, request), every[0], batch_size)
     sizes = [_n_bytes(part) for part in parts if part.error is None]
     if not sizes:
         raise ValueError(
@@ -134,7 +134,7 @@ def estimate_size(
 def capture(
     model: HookedLVLM,
     benchmark: Benchmark,
-    wanted: CaptureRequest,
+    request: CaptureRequest,
     out: str | Path,
     *,
     batch_size: int = 8,
@@ -150,7 +150,7 @@ def capture(
     Args:
         model: the hooked model, without hooks that are on.
         benchmark: questions, from `load_benchmark` or `load_questions`.
-        wanted: hook points, rows and precision.
+        request: hook points, rows and precision.
         out: the folder.
         batch_size: questions per forward and shard; forwards are halved when memory runs out.
         progress: wraps the iteration over batches.
@@ -168,14 +168,14 @@ def capture(
             "the model.hooks block."
         )
     out, here = Path(out), processes()
-    names = matching_points(model, wanted.points, wanted.layers)
+    names = matching_points(model, request.points, request.layers)
     every = list(enumerate(batches(benchmark.items, batch_size)))
     made_with = {
         "format": FORMAT,
         "model": about_model(model),
         "questions": about_questions(benchmark),
-        "capture": {**asdict(wanted), "batch_size": batch_size, "names": names},
-        "example": example(model, wanted.prompt),
+        "capture": {**asdict(request), "batch_size": batch_size, "names": names},
+        "example": example(model, request.prompt),
         "versions": versions(),
     }
     with at_work(out, here):
@@ -184,10 +184,12 @@ def capture(
         meet(here)
         mine, size = every[here.rank :: here.count], batch_size
         with locked(out / f"capture-{here.rank}.lock", out):
-            left = [(n, some) for n, some in mine if not is_complete(shard_path(out, n), some)]
-            for number, some in progress(left) if left and here.is_first else left:
-                parts, size = backing_off(partial(_parts, model, names, wanted), some, size)
-                write_shard(shard_path(out, number), some, parts)
+            missing = [
+                (n, batch) for n, batch in mine if not is_complete(shard_path(out, n), batch)
+            ]
+            for number, batch in progress(missing) if missing and here.is_first else missing:
+                parts, size = backing_off(partial(_parts, model, names, request), batch, size)
+                write_shard(shard_path(out, number), batch, parts)
     if not here.is_first:
         return None
     wait_for_others(out, here)
@@ -219,46 +221,46 @@ def _write_index(out: Path) -> Path:
 
 @torch.no_grad()
 def _parts(
-    model: HookedLVLM, names: Sequence[str], wanted: CaptureRequest, items: Sequence[Item]
+    model: HookedLVLM, names: Sequence[str], request: CaptureRequest, items: Sequence[Item]
 ) -> list[CapturedQuestion]:
     """What is captured of each item; of what cannot be asked, the reason."""
     images, errors = load_pictures(items)
-    asked = [item for item in items if item.image in images]
-    found: dict[str, CapturedQuestion] = {}
-    if asked:
-        pictures = [images[item.image] for item in asked]
-        texts = [f"{item.text} {wanted.suffix}".strip() for item in asked]
+    readable = [item for item in items if item.image in images]
+    by_id: dict[str, CapturedQuestion] = {}
+    if readable:
+        pictures = [images[item.image] for item in readable]
+        texts = [f"{item.text} {request.suffix}".strip() for item in readable]
         try:
-            parts = _of_batch(model, names, wanted, pictures, texts)
-            found = dict(zip([item.id for item in asked], parts, strict=True))
+            parts = _of_batch(model, names, request, pictures, texts)
+            by_id = dict(zip([item.id for item in readable], parts, strict=True))
         except (ValueError, RuntimeError, MemoryError) as error:
             if is_out_of_memory(error) or not isinstance(error, ValueError):
                 raise
             if len(items) > 1:  # one question that cannot be asked must not lose the others
-                return [part for item in items for part in _parts(model, names, wanted, [item])]
+                return [part for item in items for part in _parts(model, names, request, [item])]
             errors[items[0].image] = reason_of(error)
-    return [found.get(item.id) or CapturedQuestion({}, errors[item.image]) for item in items]
+    return [by_id.get(item.id) or CapturedQuestion({}, errors[item.image]) for item in items]
 
 
 def _of_batch(
     model: HookedLVLM,
     names: Sequence[str],
-    wanted: CaptureRequest,
+    request: CaptureRequest,
     images: list[Image.Image],
     texts: list[str],
 ) -> list[CapturedQuestion]:
-    inputs = model.prepare(images, texts, wanted.prompt)
-    with query_rows(model, wanted.rows):  # type: ignore[arg-type]  # `check` has seen it
+    inputs = model.prepare(images, texts, request.prompt)
+    with query_rows(model, request.rows):  # type: ignore[arg-type]  # `check` has seen it
         _, cache = model.run_with_cache(
             **inputs, names_filter=list(names), return_cache_object=False, logits_to_keep=1
         )
-    tokens, dtype = model.token_map(inputs), DTYPES[wanted.dtype]
+    tokens, dtype = model.token_map(inputs), DTYPES[request.dtype]
     return [
         CapturedQuestion(
             token_tensors(inputs["input_ids"], tokens, n)
             | {
                 name: rounded(
-                    name, rows_of_sample(name, cache[name], tokens, n, wanted.rows), dtype
+                    name, rows_of_sample(name, cache[name], tokens, n, request.rows), dtype
                 )
                 for name in names
             }

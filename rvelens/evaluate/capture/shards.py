@@ -104,5 +104,5 @@ def is_complete(path: Path, items: Sequence[Item]) -> bool:
     if not path.exists():
         return False
     entries = read_entries(path)
-    asked = [(item.id, item.text) for item in items]
-    return [(e.id, e.question) for e in entries] == asked and not any(e.error for e in entries)
+    expected = [(item.id, item.text) for item in items]
+    return [(e.id, e.question) for e in entries] == expected and not any(e.error for e in entries)

@@ -19,7 +19,7 @@ from rvelens.evaluate.store import answer_lines, stored_answers
 from rvelens.files.paths import below
 from rvelens.model.prompts import load_image
 from rvelens.studies.cases.study import flip
-from rvelens.studies.kit.asking import asked
+from rvelens.studies.kit.asking import select_askable
 
 DIRECTIONS = ("both", "gained", "lost")
 ALL = "all"
@@ -180,7 +180,7 @@ def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
     items = tuple(run.items[benchmark].values())
     said = {name: _whole(run, benchmark, name) for name in (first, method)}
     whole = Benchmark(benchmark, items, (), strict, {})
-    numbers = asked(whole, said)
+    numbers = select_askable(whole, said)
     was, now = (read_answers(whole, said[name], numbers, strict).right for name in (first, method))
     return [
         flip(items[n], said[first][items[n].id], said[method][items[n].id], bool(right))

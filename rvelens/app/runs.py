@@ -19,7 +19,7 @@ from rvelens.evaluate.store import answer_lines, stored_answers
 from rvelens.files.paths import path_below
 from rvelens.model.prompts import load_image
 from rvelens.studies.cases.study import flip
-from rvelens.studies.kit.asking import asked
+from rvelens.studies.kit.asking import select_askable
 
 DIRECTIONS = ("both", "gained", "lost")
 ALL = "all"
@@ -182,7 +182,7 @@ def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
     items = tuple(run.items[benchmark].values())
     answers = {name: _whole(run, benchmark, name) for name in (first, method)}
     whole = Benchmark(benchmark, items, (), strict, {})
-    numbers = asked(whole, answers)
+    numbers = select_askable(whole, answers)
     was, now = (
         read_answers(whole, answers[name], numbers, strict).right for name in (first, method)
     )

@@ -59,11 +59,11 @@ def load_benchmark(
         )
     loader = BENCHMARKS[name]
     parameters = inspect.signature(loader).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] + ["limit"]
+    option_names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] + ["limit"]
     for option in options:
-        if option not in known:
+        if option not in option_names:
             raise ValueError(
-                f"{name} has no option {option!r}: expected {', '.join(known)}; leave it out."
+                f"{name} has no option {option!r}: expected {', '.join(option_names)}; leave it out."
             )
     if data == "hub" and sources(name):
         from rvelens.benchmarks import hub  # it brings libraries that a folder does not need

@@ -98,7 +98,9 @@ class Benchmark:
     def keep(self, items: Sequence[Item]) -> Benchmark:
         """The same benchmark with some of its questions; subsets keep those ids alone."""
         ids = {item.id for item in items}
-        subsets = {name: tuple(one & ids for one in many) for name, many in self.subsets.items()}
+        subsets = {
+            name: tuple(subset & ids for subset in many) for name, many in self.subsets.items()
+        }
         return replace(self, items=tuple(items), subsets=subsets)
 
     def sample(self, limit: int, seed: int = 55) -> Benchmark:
@@ -120,7 +122,11 @@ class Benchmark:
         for n in np.random.default_rng(seed).permutation(len(self.items)).tolist():
             kinds[self.items[n].group, self.items[n].truth].append(n)
         # The k-th of n of a kind stands at its share (k + 1/2) / n among all of them.
-        shares = [((k + 0.5) / len(some), n) for some in kinds.values() for k, n in enumerate(some)]
+        shares = [
+            ((k + 0.5) / len(numbers), n)
+            for numbers in kinds.values()
+            for k, n in enumerate(numbers)
+        ]
         return self.keep([self.items[n] for n in sorted(n for _, n in sorted(shares)[:limit])])
 
     def of_relation(self, relation: str) -> Benchmark:
@@ -135,11 +141,11 @@ class Benchmark:
             )
         if relation == "all":
             return self
-        kept = [item for item in self.items if item.group.split("-")[-1] == relation]
-        if not kept:
+        items = [item for item in self.items if item.group.split("-")[-1] == relation]
+        if not items:
             groups = ", ".join(sorted(Counter(item.group for item in self.items)))
             raise ValueError(
                 f"{self.name} has no question of relation {relation!r} here, only {groups}: "
                 "expected at least one; check the files in the data folder."
             )
-        return replace(self.keep(kept), relation=relation)
+        return replace(self.keep(items), relation=relation)

@@ -50,13 +50,13 @@ class Folder:
                 f"no folder {data}: expected the folder with the files of {benchmark}; check the path."
             )
         by_name: dict[str, list[Path]] = defaultdict(list)
-        seen = set()
+        visited = set()
         for place, folders, names in os.walk(data, followlinks=True):
             real = os.path.realpath(place)
-            if real in seen:  # a link to a folder further up would never end
+            if real in visited:  # a link to a folder further up would never end
                 folders.clear()
                 continue
-            seen.add(real)
+            visited.add(real)
             if set(names) >= _RUN:  # answers of a run, which are no annotations
                 continue
             for name in names:
@@ -69,12 +69,12 @@ class Folder:
         Raises:
             ValueError: there are only links to files outside of the folder.
         """
-        wanted = _parts(name)
-        found = self.by_name.get(wanted[-1], []) if wanted else []
-        found = [path for path in found if path.parts[-len(wanted) :] == wanted]
-        inside = [path for path in found if self._is_inside(path)]
-        if found and not inside:
-            path_below(self.path, self.relative(found[0]))  # says why
+        parts = _parts(name)
+        paths = self.by_name.get(parts[-1], []) if parts else []
+        paths = [path for path in paths if path.parts[-len(parts) :] == parts]
+        inside = [path for path in paths if self._is_inside(path)]
+        if paths and not inside:
+            path_below(self.path, self.relative(paths[0]))  # says why
         return inside
 
     def _is_inside(self, path: Path) -> bool:
@@ -90,26 +90,26 @@ class Folder:
         Raises:
             ValueError: there is none, or there are several that differ.
         """
-        found = next((paths for paths in map(self.find, names) if paths), [])
-        if not found:
+        paths = next((paths for paths in map(self.find, names) if paths), [])
+        if not paths:
             raise ValueError(
                 f"no {' or '.join(names)} below {self.path}: expected the published file; put it there."
             )
         if near is not None:
-            closest = max(_shared(path, near) for path in found)
-            found = [path for path in found if _shared(path, near) == closest]
-        if len({sha256(path) for path in found}) > 1:
+            closest = max(_shared(path, near) for path in paths)
+            paths = [path for path in paths if _shared(path, near) == closest]
+        if len({sha256(path) for path in paths}) > 1:
             raise ValueError(
-                f"{len(found)} different files {names[0]} below {self.path} "
-                f"({self._names(found)}): expected only one; pass a folder that holds one of them."
+                f"{len(paths)} different files {names[0]} below {self.path} "
+                f"({self._names(paths)}): expected only one; pass a folder that holds one of them."
             )
-        return found[0]
+        return paths[0]
 
     def picture(
         self,
         name: str,
         hints: Collection[str] = (),
-        fits: Callable[[set[str]], bool] = lambda told: True,
+        fits: Callable[[set[str]], bool] = lambda folder_words: True,
     ) -> Path:
         """The image file of a published name; where it should be if it is nowhere.
 
@@ -124,17 +124,17 @@ class Folder:
         parts = _parts(name)
         if not parts:
             raise ValueError(f"the image is {name!r}: expected a file name; correct the row.")
-        found = self.find(name) or self.find(parts[-1])
-        found = [path for path in found if fits(words(self.relative(path.parent)))]
-        if len(found) > 1:
-            best = max(self._matches(path, hints) for path in found)
-            found = [path for path in found if self._matches(path, hints) == best]
-        if len(found) > 1 and len({sha256(path) for path in found}) > 1:
+        paths = self.find(name) or self.find(parts[-1])
+        paths = [path for path in paths if fits(words(self.relative(path.parent)))]
+        if len(paths) > 1:
+            best = max(self._matches(path, hints) for path in paths)
+            paths = [path for path in paths if self._matches(path, hints) == best]
+        if len(paths) > 1 and len({sha256(path) for path in paths}) > 1:
             raise ValueError(
-                f"image {name!r} matches {len(found)} different files ({self._names(found)}): "
+                f"image {name!r} matches {len(paths)} different files ({self._names(paths)}): "
                 "expected exactly one; remove the others."
             )
-        return found[0] if found else self.path / parts[-1]
+        return paths[0] if paths else self.path / parts[-1]
 
     def _matches(self, path: Path, hints: Collection[str]) -> int:
         return len(set(hints) & words(self.relative(path.parent)))

@@ -84,43 +84,43 @@ def fetch(copy: Copy) -> list[Path]:
     Raises:
         ValueError: the Hub cannot be reached or has no such files.
     """
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "repo_id": copy.repository,
         "repo_type": "dataset",
         "revision": copy.revision,
         "allow_patterns": [copy.files],
     }
     try:
-        there = _whole(
-            Path(huggingface_hub.snapshot_download(**asked, local_files_only=True)), copy
+        cached = _whole(
+            Path(huggingface_hub.snapshot_download(**request, local_files_only=True)), copy
         )
-        if there:
-            return there
+        if cached:
+            return cached
     except (OSError, ValueError):  # nothing of this commit is in the cache
         pass
     try:
-        found = _whole(Path(huggingface_hub.snapshot_download(**asked)), copy)
+        fetched = _whole(Path(huggingface_hub.snapshot_download(**request)), copy)
     except (OSError, ValueError, HfHubHTTPError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".:")
         raise ValueError(
             f"{copy.repository} cannot be fetched from the Hub ({first}): expected a network, or the "
             "files in its cache; run it once where there is one, or name a folder as --data."
         ) from error
-    if not found:
+    if not fetched:
         raise ValueError(
             f"{copy.repository} at {copy.revision[:7]} has no whole {copy.files}: expected its parquet "
             "files; name a folder as --data instead."
         )
-    return found
+    return fetched
 
 
 def _whole(folder: Path, copy: Copy) -> list[Path]:
     """The files of a copy in a snapshot; none where one of several numbered ones lacks."""
-    found = sorted(folder.glob(copy.files)) or sorted(
+    paths = sorted(folder.glob(copy.files)) or sorted(
         folder.glob(f"{copy.files.removesuffix('*.parquet')}/*.parquet")
     )
-    counts = {int(match[1]) for path in found if (match := _OF.search(path.name))}
-    return found if counts <= {len(found)} else []
+    counts = {int(match[1]) for path in paths if (match := _OF.search(path.name))}
+    return paths if counts <= {len(paths)} else []
 
 
 def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:

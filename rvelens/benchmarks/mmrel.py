@@ -62,22 +62,26 @@ def load_mmrel(part: str, data: Path | None, *, relation: str = "all") -> Benchm
 
 def _annotations(folder: Folder, part: str) -> list[Path]:
     """The files that may hold questions of a part, by the words of their paths."""
-    known = {"mmrel"}.union(*DOMAINS.values())
-    found = []
+    domain_words = {"mmrel"}.union(*DOMAINS.values())
+    chosen = []
     for path in sorted(path for paths in folder.by_name.values() for path in paths):
-        told = words(folder.relative(path))
-        if path.suffix not in (".json", ".jsonl") or not told & known or told & LEFT_OUT:
-            continue
-        if bool(told & OPEN) == (part == "open") and (
-            part == "open" or _named(told, DOMAINS) in ("", part)
+        path_words = words(folder.relative(path))
+        if (
+            path.suffix not in (".json", ".jsonl")
+            or not path_words & domain_words
+            or path_words & LEFT_OUT
         ):
-            found.append(path)
-    return found
+            continue
+        if bool(path_words & OPEN) == (part == "open") and (
+            part == "open" or _named(path_words, DOMAINS) in ("", part)
+        ):
+            chosen.append(path)
+    return chosen
 
 
-def _named(told: set[str], kinds: dict[str, set[str]]) -> str:
+def _named(path_words: set[str], kinds: dict[str, set[str]]) -> str:
     """The first kind that one of the words tells; "" if none does."""
-    return next((kind for kind, names in kinds.items() if told & names), "")
+    return next((kind for kind, names in kinds.items() if path_words & names), "")
 
 
 def _item(folder: Folder, row: Row, part: str) -> Item | None:
@@ -88,10 +92,14 @@ def _item(folder: Folder, row: Row, part: str) -> Item | None:
     if part != "open" and domain != part:
         return None
 
-    def fits(told: set[str]) -> bool:
+    def fits(path_words: set[str]) -> bool:
         """Not of another part, whose pictures have the same numbers."""
-        kinds = [(_named(told, kinds), _named(hints, kinds)) for kinds in (DOMAINS, RELATIONS)]
-        return all(there == wanted for there, wanted in kinds if there and wanted)
+        kinds = [
+            (_named(path_words, kinds), _named(hints, kinds)) for kinds in (DOMAINS, RELATIONS)
+        ]
+        return all(
+            path_kind == hint_kind for path_kind, hint_kind in kinds if path_kind and hint_kind
+        )
 
     picture = folder.picture(name, hints, fits)
     # The key has the folders: action/ and spatial/ number their images alike.

@@ -81,9 +81,9 @@ def load_questions(
         first = problems[0] if problems else "it has no rows"
         raise ValueError(f"{source.name} has no usable question: expected at least one; {first}")
     labels = tuple(dict.fromkeys(item.reference for item in items if item.reference is not None))
-    given = tuple(word.strip() for word in choices.split(",") if word.strip())
+    listed = tuple(word.strip() for word in choices.split(",") if word.strip())
     is_yes_no = chosen in rules.YES_NO
-    matches = {**rules.TEXT, "choice": rules.ChoiceRule(given or labels)}.get(chosen)
+    matches = {**rules.TEXT, "choice": rules.ChoiceRule(listed or labels)}.get(chosen)
     return Benchmark(
         slug(name or source.name),
         items,
@@ -123,15 +123,15 @@ def _named(columns: Mapping[str, str]) -> dict[str, str]:
 
 def _check_columns(source: Source, named: Mapping[str, str], rule: str) -> None:
     """Raise ValueError where a column that is needed, or was named, is in no row."""
-    there = {key for row in source.rows if isinstance(row.value, dict) for key in row.value}
+    row_keys = {key for row in source.rows if isinstance(row.value, dict) for key in row.value}
     needed = COLUMNS[:2] if rule == "judge" else COLUMNS[:3]
     for column, name in named.items():
-        if name in there or (column not in needed and name == column) or not there:
+        if name in row_keys or (column not in needed and name == column) or not row_keys:
             continue
         hint = "; without labels, pass rule judge" if column == "label" else ""
         raise ValueError(
             f"{source.name} has no column {name!r}: expected the {column} there, and it has "
-            f"{', '.join(map(str, sorted(there, key=str)))}; name it as {column}=COLUMN{hint}."
+            f"{', '.join(map(str, sorted(row_keys, key=str)))}; name it as {column}=COLUMN{hint}."
         )
 
 
@@ -165,7 +165,7 @@ def _item(row: Row, folder: Folder | None, named: Mapping[str, str], rule: str) 
         raise ValueError(
             f"{named['label']!r} is {brief(label)}: expected a label with words; correct the row."
         )
-    known = set(named.values())
+    column_names = set(named.values())
     box = _box(cells.get(named["box"]), named["box"])
     has_id = cells.get(named["id"]) not in (None, "")
     return _shown(
@@ -176,7 +176,7 @@ def _item(row: Row, folder: Folder | None, named: Mapping[str, str], rule: str) 
         reference=None if is_yes_no else label or None,
         group=_text(cells.get(named["group"])),
         regions=None if box is None else partial(dict, box=(box,)),
-        extra={key: cell for key, cell in cells.items() if key not in known},
+        extra={key: cell for key, cell in cells.items() if key not in column_names},
     )
 
 

@@ -90,4 +90,4 @@ def sources(benchmark: str) -> tuple[PublishedFile, ...]:
     Args:
         benchmark: one of `rvelens.benchmarks.BENCHMARKS`.
     """
-    return next((found for name, found in _SOURCES.items() if benchmark.startswith(name)), ())
+    return next((files for name, files in _SOURCES.items() if benchmark.startswith(name)), ())

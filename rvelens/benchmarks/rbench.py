@@ -157,8 +157,8 @@ def _mask(folder: Folder, id_: str) -> Path:
             f"'question_id' is {id_!r}: expected the name of the mask's file; correct the row."
         )
     name = f"instance_mask/{id_}.png"
-    found = folder.find(name)
-    return found[0] if found else path_below(folder.path, name)
+    paths = folder.find(name)
+    return paths[0] if paths else path_below(folder.path, name)
 
 
 def _box(row: Row, key: str) -> tuple[float, ...]:
@@ -193,10 +193,10 @@ def mark_question(text: str, subject: str, object_: str, mark: str) -> str:
     longest_first = sorted(things, key=lambda color: -len(things[color]))
     names = "|".join(f"(?P<{color}>{re.escape(things[color])})" for color in longest_first)
     pattern = re.compile(rf"(?<![\w'-])(?:{names})(?:e?s)?(?![\w'-])", re.IGNORECASE)
-    seen = count()
+    occurrences = count()
 
     def place(match: re.Match[str]) -> str:
-        color = ("green" if next(seen) else "red") if same else match.lastgroup
+        color = ("green" if next(occurrences) else "red") if same else match.lastgroup
         return f"{match[0]} in {color} {mark}"
 
     return pattern.sub(place, text)

@@ -84,14 +84,14 @@ def text_words(text: str) -> tuple[str, ...]:
 
 def exact(answer: str, reference: str) -> bool | None:
     """The answer has the words of the label and no others, without case, punctuation and articles."""
-    found = text_words(answer)
-    return found == text_words(reference) if found else None
+    answer_words = text_words(answer)
+    return answer_words == text_words(reference) if answer_words else None
 
 
 def contains(answer: str, reference: str) -> bool | None:
     """The words of the label follow one another somewhere in the answer."""
-    found = text_words(answer)
-    return any(_places(found, text_words(reference))) if found else None
+    answer_words = text_words(answer)
+    return any(_places(answer_words, text_words(reference))) if answer_words else None
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def load_turns(
 
 
 def _behind(turns: Sequence[tuple[str, str]], text: str) -> str:
-    said = (f"{question} ASSISTANT: {answer} USER: " for question, answer in turns)
-    return "".join(said) + text
+    exchanges = (f"{question} ASSISTANT: {answer} USER: " for question, answer in turns)
+    return "".join(exchanges) + text
 
 
 def load_open(
@@ -99,7 +99,7 @@ def load_open(
     """
     _check(split, n, seed)
     seeds = (seed * 1_000_000 + i for i in range(n))
-    items = tuple(item for one in seeds for item in _open_items(split, one))
+    items = tuple(item for scene_seed in seeds for item in _open_items(split, scene_seed))
     return Benchmark(OPEN, items, (), rules.judged, {}, positives=(), published=2 * n)
 
 
@@ -133,7 +133,7 @@ def _open_items(split: str, seed: int) -> list[Item]:
     """What the asked person uses, and what they do with it."""
     plan, _ = plan_question(seed, split)
     article = "an" if plan.object[0] in "aeiou" else "a"
-    asked = {
+    texts = {
         "object": (f"What does a {plan.kind} {plan.verb} in the image?", plan.object),
         "action": (f"What does a {plan.kind} do with {article} {plan.object}?", plan.verb),
     }
@@ -146,7 +146,7 @@ def _open_items(split: str, seed: int) -> list[Item]:
             reference=word,
             group=group,
         )
-        for group, (text, word) in asked.items()
+        for group, (text, word) in texts.items()
     ]
 
 

@@ -95,12 +95,12 @@ def _of_file(path: Path, image: str) -> Source:
     if path.suffix == ".parquet":
         import_library("pyarrow")
         try:
-            found = import_library("pandas").read_parquet(path)
+            frame = import_library("pandas").read_parquet(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path} is not parquet ({one_line(error)}): expected a table; write it anew."
             ) from error
-        return Source(path.stem, _of_frame(found, path.name, image).rows, path)
+        return Source(path.stem, _of_frame(frame, path.name, image).rows, path)
     if path.suffix in (".json", ".jsonl"):
         return Source(path.stem, read_rows(path, path.name), path)
     raise ValueError(

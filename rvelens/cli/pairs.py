@@ -117,7 +117,7 @@ def make(
         image_questions = sample(image_questions, limit, seed)
     finder = find.by_rules if spacy is None else find.by_spacy(find.load_spacy(spacy))
     if generator is VerbSource.lexicon:
-        source = by_lexicon(seed=seed, finder=finder, which=verb, attempts=attempts)
+        source = by_lexicon(seed=seed, finder=finder, number=verb, attempts=attempts)
         report = make_pairs(
             image_questions, source, output, generator=str(generator), progress=bar("questions")
         )
@@ -125,7 +125,7 @@ def make(
         endpoint = _endpoint(model, base_url, temperature)
         with connect(endpoint) as ask:
             source = by_model(
-                ask, endpoint, finder=finder, which=verb, attempts=attempts, cache_dir=cache
+                ask, endpoint, finder=finder, number=verb, attempts=attempts, cache_dir=cache
             )
             report = make_pairs(
                 image_questions,

@@ -204,7 +204,7 @@ def study(
         shown = chosen.show(setup, measured)
         files = write_study(output, chosen, made_with, measured, shown)
     if json:
-        emit_json({"study": chosen.name, "measured": measured, "says": shown.says})
+        emit_json({"study": chosen.name, "measured": measured, "says": shown.sentences})
     else:
         out().print(render_study(shown), highlight=False)
         endings = ", ".join(file.name for file in files)

@@ -60,8 +60,8 @@ def _canvas_box(canvas_width: int, canvas_height: int, width: int, height: int) 
         new = (canvas_width, min(math.ceil(height * scale_x), canvas_height))
     else:
         new = (min(math.ceil(width * scale_y), canvas_width), canvas_height)
-    left, top = (canvas_width - new[0]) // 2, (canvas_height - new[1]) // 2
-    x0, y0 = -left / new[0], -top / new[1]
+    x_offset, y_offset = (canvas_width - new[0]) // 2, (canvas_height - new[1]) // 2
+    x0, y0 = -x_offset / new[0], -y_offset / new[1]
     return (x0, y0, x0 + canvas_width / new[0], y0 + canvas_height / new[1])
 
 

@@ -51,11 +51,11 @@ def register(family: Family) -> None:
     """
     taken = [f.name for f in FAMILIES.values() if set(f.model_types) & set(family.model_types)]
     if family.name in FAMILIES or taken:
-        what = f"the name {family.name!r}"
+        clash = f"the name {family.name!r}"
         if family.name not in FAMILIES:
-            what = f"the model types {', '.join(family.model_types)}"
+            clash = f"the model types {', '.join(family.model_types)}"
         raise ValueError(
-            f"{what} of a new family: expected what no other family has; choose others, or pass "
+            f"{clash} of a new family: expected what no other family has; choose others, or pass "
             "the family to HookedLVLM.from_pretrained(family=...) instead."
         )
     FAMILIES[family.name] = family

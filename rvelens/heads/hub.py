@@ -132,7 +132,9 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
             "new, empty or of this kind; choose another."
         )
     name, key = (ABOUT, "digest") if (folder / ABOUT).exists() else (MANIFEST, "format")
-    refuse_foreign([folder / one for one in (MANIFEST, ABOUT, CARD)], folder / name, key)
+    refuse_foreign(
+        [folder / file_name for file_name in (MANIFEST, ABOUT, CARD)], folder / name, key
+    )
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -219,8 +219,12 @@ class ARSProfile:
                 f"{path} cannot be read ({error}): expected a file of `rvelens scan` or "
                 "ARSProfile.save; measure the profile again."
             ) from error
-        known = {"ranking", "mean", "per_pair", "attention_layers"}
-        if header.get("format") != FORMAT or "ranking" not in tensors or set(tensors) - known:
+        tensor_names = {"ranking", "mean", "per_pair", "attention_layers"}
+        if (
+            header.get("format") != FORMAT
+            or "ranking" not in tensors
+            or set(tensors) - tensor_names
+        ):
             raise ValueError(
                 f"{path} is not a head profile (format {header.get('format')!r}): expected "
                 f"{FORMAT!r}, as ARSProfile.save writes; measure the profile again."

@@ -22,20 +22,20 @@ def _within(seconds: float, call: Callable[[], Value]) -> Value:
     """What a call returns.
 
     Looks at the clock before every line of Python that the call runs in this thread; a debugger's or a
-    coverage tool's own look is put back afterwards.
+    coverage tool's own function is put back afterwards.
 
     Raises:
         DeadlineError: the call takes longer.
     """
     end = time.monotonic() + seconds
 
-    def look(frame: FrameType, event: str, argument: Any) -> Any:
+    def check_deadline(frame: FrameType, event: str, argument: Any) -> Any:
         if time.monotonic() > end:
             raise DeadlineError(f"not done after {seconds:g} seconds")
-        return look
+        return check_deadline
 
     before = sys.gettrace()
-    sys.settrace(look)
+    sys.settrace(check_deadline)
     try:
         return call()
     finally:

@@ -98,30 +98,30 @@ class RoomyLayer(DynamicLayer):
 
 def _grows_in_place(
     room: Float[Tensor, "rows kv_head slot d_any"],
-    held: Float[Tensor, "batch kv_head key d_any"] | None,
+    stored: Float[Tensor, "batch kv_head key d_any"] | None,
     n_new: int,
 ) -> bool:
     """Whether what a layer holds still is the beginning of its room, and more fits behind it."""
     return (
-        held is not None
-        and held.data_ptr() == room.data_ptr()
-        and held.stride() == room.stride()
-        and held.shape[0] == room.shape[0]
-        and held.shape[2] + n_new <= room.shape[2]
+        stored is not None
+        and stored.data_ptr() == room.data_ptr()
+        and stored.stride() == room.stride()
+        and stored.shape[0] == room.shape[0]
+        and stored.shape[2] + n_new <= room.shape[2]
         and room.is_inference() <= torch.is_inference_mode_enabled()
     )
 
 
 def _room_for(
     new: Float[Tensor, "batch kv_head new d_any"],
-    held: Float[Tensor, "batch kv_head key d_any"] | None,
+    stored: Float[Tensor, "batch kv_head key d_any"] | None,
     n_keys: int,
 ) -> Float[Tensor, "batch kv_head slot d_any"]:
     """Memory for `n_keys` keys and some more, with what a layer holds at its beginning."""
     n_slots = n_keys + n_keys // 8 + ROOM
     room = new.new_empty(*new.shape[:2], n_slots, new.shape[3])
-    if held is not None:
-        room[:, :, : held.shape[2]] = held
+    if stored is not None:
+        room[:, :, : stored.shape[2]] = stored
     return room
 
 

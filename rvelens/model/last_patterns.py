@@ -70,8 +70,8 @@ def watching(model: Any, layers: Sequence[int]) -> Iterator[dict[int, LastCall]]
     model._check_points([f"blocks.{layer}.attn.hook_pattern" for layer in layers])
     calls = {layer: LastCall() for layer in layers}
     try:
-        for layer, one in calls.items():
-            model.blocks[layer].attn.watch = one
+        for layer, last_call in calls.items():
+            model.blocks[layer].attn.watch = last_call
         yield calls
     finally:
         for layer in layers:
@@ -91,15 +91,15 @@ def patterns_of(
         queries: of each step, by layer.
         image: which tokens of the prompt are of the image.
     """
-    found = {}
+    patterns = {}
     for layer, call in calls.items():
         n_steps, n_keys = len(queries), call.key.shape[2]
         device = call.key.device
         # The row of a step sees the keys up to its own, and the newest row all of them.
         last = n_keys - n_steps + torch.arange(n_steps, device=device)
-        seen = torch.arange(n_keys, device=device) <= last[:, None]
+        visible = torch.arange(n_keys, device=device) <= last[:, None]
         rows = torch.cat([query[layer] for query in queries], dim=2)
-        scores, _ = replace(call, query=rows, mask=seen[None, None]).scores(True, None)
+        scores, _ = replace(call, query=rows, mask=visible[None, None]).scores(True, None)
         at = image.nonzero().flatten().to(device)
-        found[layer] = scores.softmax(dim=-1)[0].index_select(-1, at).transpose(0, 1).cpu()
-    return found
+        patterns[layer] = scores.softmax(dim=-1)[0].index_select(-1, at).transpose(0, 1).cpu()
+    return patterns

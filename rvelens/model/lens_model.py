@@ -61,8 +61,8 @@ class LensModel(LensTexts, HookRoot):
         """Raises NotImplementedError: all heads share one input here."""
         self._refuse_forks(use_attn_in, "use_attn_in")
 
-    def _refuse_forks(self, wanted: bool, name: str) -> None:
-        if wanted:
+    def _refuse_forks(self, requested: bool, name: str) -> None:
+        if requested:
             raise NotImplementedError(
                 f"{name}=True for a HookedLVLM, whose heads share one input: expected False; hook "
                 "hook_q, hook_k or hook_v of a head instead."

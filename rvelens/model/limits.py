@@ -48,11 +48,11 @@ def n_positions(config: Any) -> int | None:
         return None
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     # By kind of layer in some models (Gemma 3).
-    kinds = [one for one in scaling.values() if isinstance(one, Mapping)] or [scaling]
-    for one in kinds:
-        if one.get("rope_type", one.get("type")) in ("linear", "dynamic", "yarn", "longrope"):
-            base = one.get("original_max_position_embeddings") or limit
-            limit = max(limit, int(base * (one.get("factor") or 1)))
+    kinds = [part for part in scaling.values() if isinstance(part, Mapping)] or [scaling]
+    for part in kinds:
+        if part.get("rope_type", part.get("type")) in ("linear", "dynamic", "yarn", "longrope"):
+            base = part.get("original_max_position_embeddings") or limit
+            limit = max(limit, int(base * (part.get("factor") or 1)))
     return limit
 
 
@@ -73,10 +73,10 @@ def check_length(config: Any, inputs: Mapping[str, Any], n_new: int = 0) -> None
             f"a prompt has {longest} tokens{more}, and the model {limit} positions: expected no "
             "more tokens than positions; shorten the question, or reduce max_new_tokens."
         )
-    asked = inputs.get("qformer_attention_mask")
-    if asked is not None:
+    question_mask = inputs.get("qformer_attention_mask")
+    if question_mask is not None:
         limit = config.qformer_config.max_position_embeddings
-        longest = int(asked.sum(dim=1).max())
+        longest = int(question_mask.sum(dim=1).max())
         if longest > limit:
             raise UnaskableError(
                 f"a question has {longest} tokens, and the Q-Former {limit} positions: expected no "
@@ -105,9 +105,9 @@ def check_questions(questions: Sequence[str], processor: Any) -> None:
     """Raise UnaskableError where a question holds one of `reserved_texts`."""
     reserved = reserved_texts(processor)
     for question in questions:
-        held = next((text for text in reserved if text in question), None)
-        if held is not None:
+        reserved_word = next((text for text in reserved if text in question), None)
+        if reserved_word is not None:
             raise UnaskableError(
-                f"a question holds {held!r}, a special token of the model: expected text without "
-                "special tokens; remove it."
+                f"a question holds {reserved_word!r}, a special token of the model: expected text "
+                "without special tokens; remove it."
             )

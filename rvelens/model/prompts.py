@@ -159,10 +159,10 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
     Raises:
         ValueError: no question, an empty one, or two lists of different lengths.
     """
-    for value, what in ((images, "images"), (questions, "questions")):
+    for value, noun in ((images, "images"), (questions, "questions")):
         if not isinstance(value, Sequence) and not is_image(value):
             raise ValueError(
-                f"{what} are a {type(value).__name__}: expected one or a list of them; pass "
+                f"{noun} are a {type(value).__name__}: expected one or a list of them; pass "
                 "one of these."
             )
     single = is_image(images)

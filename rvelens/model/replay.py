@@ -73,7 +73,7 @@ class Prefix:
         points: Any = self.model.hook_points()
         hooks = [(str(point.name), h.user_hook) for point in points for h in point.fwd_hooks]
         check_replayable(self.model, hooks)
-        with self._kept():
+        with self._restoring_cache():
             return self._alone()(self.last["input_ids"])[:, -1]
 
     def replay_each(self, settings: Sequence[Hooks]) -> Float[Tensor, "batch setting vocab"]:
@@ -134,7 +134,7 @@ class Prefix:
                 with self._branches([settings[n] for n in group]) as step:
                     results.append((group, run(step, ids.expand(-1, len(group)))))
             else:
-                with self._kept(), self.model.hooks(settings[group[0]]):
+                with self._restoring_cache(), self.model.hooks(settings[group[0]]):
                     results.append((group, run(self._alone(), ids)))
         return results
 
@@ -162,10 +162,10 @@ class Prefix:
 
         def step(ids: Int[Tensor, "batch setting"]) -> Float[Tensor, "batch setting vocab"]:
             nonlocal position
-            ids, seen = rows.place(ids)
+            ids, mask = rows.place(ids)
             others = {k: v.expand_as(ids) for k, v in self.last.items() if k != "input_ids"}
             logits = self.model(
-                input_ids=ids, **others, attention_mask=seen, position_ids=position.expand_as(ids),
+                input_ids=ids, **others, attention_mask=mask, position_ids=position.expand_as(ids),
                 past_key_values=self.cache, use_cache=True,
             )  # fmt: skip
             position = position + 1
@@ -173,13 +173,13 @@ class Prefix:
 
         try:
             self.model.query_rows = "all"
-            with self._kept(), self.model.hooks(rows.hooks()), rows.widening():
+            with self._restoring_cache(), self.model.hooks(rows.hooks()), rows.widening():
                 yield step
         finally:
             self.model.query_rows = before
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _restoring_cache(self) -> Iterator[None]:
         """Drop what is added to the cache, layer by layer: a forward that failed grew only some."""
         n_keys, tokens = self.cache.get_seq_length(), carried_map(self.cache)
         try:

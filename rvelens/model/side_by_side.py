@@ -130,45 +130,45 @@ class _Part:
     Attributes:
         start: the first of the layers.
         own: settings that have a row of their own, in the order of the rows; shared rows come behind.
-        seen: the keys of these layers that belong to each setting, those of the prompt included.
+        visible: the keys of these layers that belong to each setting, those of the prompt included.
         at: the row of each setting in the forward in progress.
         mask: what each row sees.
     """
 
     start: int
     own: list[int]
-    seen: Bool[Tensor, "batch setting key"]
+    visible: Bool[Tensor, "batch setting key"]
     at: Int[Tensor, "batch setting"]
     mask: Bool[Tensor, "batch 1 row key"] | None = None
 
-    def place(self, said: Sequence[Sequence[int]]) -> Int[Tensor, "batch row"]:
+    def place(self, numbers: Sequence[Sequence[int]]) -> Int[Tensor, "batch row"]:
         """Give each setting a row, and each row the keys of its settings.
 
         Args:
-            said: a number for what each setting of each sample said; the same for the same tokens.
+            numbers: a number for what each setting of each sample said; the same for the same tokens.
 
         Returns:
             a setting for each row. Samples with fewer rows than others repeat their last one.
         """
-        device = self.seen.device
-        at, of_row = zip(*(_rows(self.own, answer) for answer in said), strict=True)
+        device = self.visible.device
+        at, of_row = zip(*(_rows(self.own, answer) for answer in numbers), strict=True)
         width = max(map(len, of_row))
         settings = torch.tensor(
             [row + row[-1:] * (width - len(row)) for row in of_row], device=device
         )
         self.at = torch.tensor(at, device=device)
         mine = self.at[:, :, None] == torch.arange(width, device=device)
-        self.seen = torch.cat([self.seen, mine], dim=2)
+        self.visible = torch.cat([self.visible, mine], dim=2)
         batch = torch.arange(len(settings), device=device)[:, None]
-        self.mask = self.seen[batch, settings][:, None]
+        self.mask = self.visible[batch, settings][:, None]
         return settings
 
 
-def _rows(own: list[int], said: Sequence[int]) -> tuple[list[int], list[int]]:
+def _rows(own: list[int], numbers: Sequence[int]) -> tuple[list[int], list[int]]:
     """The row of each setting, and a setting of each row: own ones first, then one for all alike."""
-    of_row, at, shared = list(own), [0] * len(said), dict[int, int]()
+    of_row, at, shared = list(own), [0] * len(numbers), dict[int, int]()
     ranks = {setting: row for row, setting in enumerate(own)}
-    for setting, number in enumerate(said):
+    for setting, number in enumerate(numbers):
         if setting in ranks:
             at[setting] = ranks[setting]
             continue
@@ -194,14 +194,14 @@ class SideBySide:
         self._model, self._settings = model, settings
         shares = type(model.hf_model.get_decoder()).__name__ in SHARING
         firsts = [_first_layer(model, hooks) if shares else 0 for hooks in settings]
-        seen = repeat(mask, "batch key -> batch setting key", setting=len(settings))
-        nowhere = torch.zeros(seen.shape[:2], dtype=torch.long, device=seen.device)
+        visible = repeat(mask, "batch key -> batch setting key", setting=len(settings))
+        nowhere = torch.zeros(visible.shape[:2], dtype=torch.long, device=visible.device)
         self._parts = [
-            _Part(start, [n for n, first in enumerate(firsts) if first <= start], seen, nowhere)
+            _Part(start, [n for n, first in enumerate(firsts) if first <= start], visible, nowhere)
             for start in sorted({0, *firsts})
             if start < model.n_layers
         ]
-        self._said = [[0] * len(settings) for _ in mask]
+        self._answer_numbers = [[0] * len(settings) for _ in mask]
         config: Any = model.hf_model.get_decoder().config
         # Eager attention adds its mask; SDPA takes bits.
         self._adds = config._attn_implementation == "eager"
@@ -226,14 +226,14 @@ class SideBySide:
     ) -> tuple[Int[Tensor, "batch row"], Shaped[Tensor, "batch 1 row key"]]:
         """Rows of the coming forward: the tokens and the mask that the model is given."""
         numbers: dict[tuple[int, int], int] = {}
-        self._said = [
+        self._answer_numbers = [
             [numbers.setdefault(both, len(numbers)) for both in zip(before, now, strict=True)]
-            for before, now in zip(self._said, ids.tolist(), strict=True)
+            for before, now in zip(self._answer_numbers, ids.tolist(), strict=True)
         ]
-        settings = [part.place(self._said) for part in self._parts]
+        settings = [part.place(self._answer_numbers) for part in self._parts]
         self._widening = [
-            below.at.gather(1, of_row)
-            for below, of_row in zip(self._parts, settings[1:], strict=False)
+            deeper.at.gather(1, of_row)
+            for deeper, of_row in zip(self._parts, settings[1:], strict=False)
         ]
         return ids.gather(1, settings[0]), self._mask_of(self._parts[0])
 

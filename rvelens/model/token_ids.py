@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 
-def token_ids(model: HookedLVLM, tokens: Sequence[str | int], what: str) -> list[int]:
+def token_ids(model: HookedLVLM, tokens: Sequence[str | int], noun: str) -> list[int]:
     """The ids of tokens that are given by their text or by their id.
 
     Args:
         model: the hooked model, whose vocabulary counts.
         tokens: texts of one token each, or ids.
-        what: the noun for one of them in the message.
+        noun: the noun for one of them in the message.
 
     Raises:
         ValueError: a text that is not one token, or an id that the model does not have.
@@ -25,6 +25,6 @@ def token_ids(model: HookedLVLM, tokens: Sequence[str | int], what: str) -> list
     wrong = next((id_ for id_ in ids if not 0 <= id_ < n_vocab), None)
     if wrong is not None:
         raise ValueError(
-            f"{what} {wrong}: expected the id of a token, from 0 to {n_vocab - 1}; correct it."
+            f"{noun} {wrong}: expected the id of a token, from 0 to {n_vocab - 1}; correct it."
         )
     return ids

@@ -138,8 +138,8 @@ class Trace:
 
         about, image, tensors = trace_file.read_trace(path)
         answers = (
-            TracedAnswer(stored.name, stored.text, pieces=tuple(stored.pieces), **each)
-            for stored, each in zip(about.answers, tensors, strict=True)
+            TracedAnswer(stored.name, stored.text, pieces=tuple(stored.pieces), **arrays)
+            for stored, arrays in zip(about.answers, tensors, strict=True)
         )
         grid = None if about.grid is None else about.grid.grid()
         return cls(about.model, image, about.question, about.prompt, grid, tuple(answers))
@@ -190,22 +190,24 @@ def _shown(answer: TracedAnswer) -> range:
 def _columns(answer: TracedAnswer) -> dict[str, Any]:
     """The columns of one answer's rows: tokens outside, then layers, then heads."""
     n_tokens, n_layers, n_heads, _ = answer.attention.shape
-    each = n_layers * n_heads
+    n_rows = n_layers * n_heads
     return {
         "answer": answer.name,
-        "step": np.repeat(np.arange(n_tokens), each),
-        "id": np.repeat(answer.ids.numpy(), each),
-        "token": np.repeat(np.array(answer.pieces, dtype=object), each),
-        "log_prob": np.repeat(answer.log_probs.numpy(), each),
+        "step": np.repeat(np.arange(n_tokens), n_rows),
+        "id": np.repeat(answer.ids.numpy(), n_rows),
+        "token": np.repeat(np.array(answer.pieces, dtype=object), n_rows),
+        "log_prob": np.repeat(answer.log_probs.numpy(), n_rows),
         "layer": np.tile(np.repeat(np.arange(n_layers), n_heads), n_tokens),
         "head": np.tile(np.arange(n_heads), n_tokens * n_layers),
         "image_attention": answer.attention.sum(dim=-1).flatten().numpy(),
     }
 
 
-def _check_numbers(what: str, numbers: Sequence[int], start: int, stop: int) -> None:
+def _check_numbers(noun: str, numbers: Sequence[int], start: int, stop: int) -> None:
     """Raise ValueError for numbers outside of `start` to `stop` - 1, or none at all."""
     wrong = [n for n in numbers if not start <= n < stop]
     if wrong or not numbers:
-        given = f"{what} {wrong[0]}" if wrong else f"no {what}"
-        raise ValueError(f"{given}: expected numbers from {start} to {stop - 1}; choose of these.")
+        subject = f"{noun} {wrong[0]}" if wrong else f"no {noun}"
+        raise ValueError(
+            f"{subject}: expected numbers from {start} to {stop - 1}; choose of these."
+        )

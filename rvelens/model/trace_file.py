@@ -135,9 +135,9 @@ def read_trace(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[st
 def _check(about: StoredTrace, tensors: Mapping[str, Tensor]) -> None:
     """Raise MalformedError where tensors are not those of the header."""
     numbers = range(len(about.answers))
-    wanted = {"image", *(f"{number}.{name}" for number in numbers for name in TENSORS)}
-    if set(tensors) != wanted:
-        raise MalformedError(f"tensors {', '.join(sorted(set(tensors) ^ wanted))}")
+    names = {"image", *(f"{number}.{name}" for number in numbers for name in TENSORS)}
+    if set(tensors) != names:
+        raise MalformedError(f"tensors {', '.join(sorted(set(tensors) ^ names))}")
     shapes = set()
     for number, answer in enumerate(about.answers):
         ids, log_probs, attention = (tensors[f"{number}.{name}"] for name in TENSORS)

@@ -39,9 +39,15 @@ class _Steps(LogitsProcessor):
         self.steps.append(dict(self.recorded))
         self.recorded.clear()
         self.queries.append(
-            {n: one.query for n, one in self.watched.items() if one.query is not None}
+            {
+                n: last_call.query
+                for n, last_call in self.watched.items()
+                if last_call.query is not None
+            }
         )
-        self.calls = {n: one.call for n, one in self.watched.items() if one.call is not None}
+        self.calls = {
+            n: last_call.call for n, last_call in self.watched.items() if last_call.call is not None
+        }
         return scores
 
 
@@ -175,11 +181,11 @@ def _by_step(
     model: Any, steps: _Steps, image: Bool[Tensor, " prompt"]
 ) -> Float[Tensor, "token layer head image"]:
     """What was recorded, in one tensor; a layer's steps move off its device together."""
-    found = patterns_of(steps.calls, steps.queries, image)
+    patterns = patterns_of(steps.calls, steps.queries, image)
     for layer in steps.steps[0]:
-        found[layer] = torch.cat([step[layer] for step in steps.steps]).cpu()
-    every = torch.zeros(len(steps.steps), model.n_layers, *next(iter(found.values())).shape[1:])
-    for layer, rows in found.items():
+        patterns[layer] = torch.cat([step[layer] for step in steps.steps]).cpu()
+    every = torch.zeros(len(steps.steps), model.n_layers, *next(iter(patterns.values())).shape[1:])
+    for layer, rows in patterns.items():
         every[:, layer] = rows
     return every
 
@@ -195,7 +201,7 @@ def pieces_of(processor: Any, ids: Int[Tensor, " token"]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def _n_shared(one: str, other: str) -> int:
+def _n_shared(first: str, second: str) -> int:
     """Letters that two texts begin with alike."""
-    differ = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differ, min(len(one), len(other)))
+    differ = (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differ, min(len(first), len(second)))

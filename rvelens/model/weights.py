@@ -82,7 +82,7 @@ def _digest_of(model: HookedLVLM) -> str:
     if any(tensor.is_inference() for tensor in tensors):  # these count no versions
         return weights_digest(model)
     state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-    known = _KNOWN.get(model.hf_model)
-    if known is None or known[0] != state:
-        known = _KNOWN[model.hf_model] = (state, weights_digest(model))
-    return known[1]
+    stored = _KNOWN.get(model.hf_model)
+    if stored is None or stored[0] != state:
+        stored = _KNOWN[model.hf_model] = (state, weights_digest(model))
+    return stored[1]

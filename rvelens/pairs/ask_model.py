@@ -83,7 +83,7 @@ def by_model(
     endpoint: Endpoint,
     *,
     finder: Finder = by_rules,
-    which: int = 1,
+    number: int = 1,
     attempts: int = MAX_ATTEMPTS,
     cache_dir: str | Path | None = None,
 ) -> Generator:
@@ -93,7 +93,7 @@ def by_model(
         ask: of `rvelens.judge.endpoint.connect`.
         endpoint: what `ask` is connected to.
         finder: how a verb's form is found where the model has named it.
-        which: of several verbs the first, the second and so on.
+        number: of several verbs the first, the second and so on.
         attempts: candidates that are asked for at most.
         cache_dir: folder of replies, one JSON file each, by a hash of all they depend on; made if it
             is not there. Failed requests are not kept.
@@ -106,20 +106,20 @@ def by_model(
         about = [endpoint.model, endpoint.temperature, endpoint.address, PROMPT_VERSION]
         content = [*about, prompt, image, attempt, schema(fields)]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        said = cached(
+        answer = cached(
             None if cache is None else cache / f"{key}.json",
             lambda: ask(prompt, image=image, schema=schema(fields)),
             prompt_version=PROMPT_VERSION,
         )
-        if isinstance(said, str):
-            raise RequestFailedError(f"the request failed: {said}")
-        return read_reply(said, fields)
+        if isinstance(answer, str):
+            raise RequestFailedError(f"the request failed: {answer}")
+        return read_reply(answer, fields)
 
     def tried(
         question: ImageQuestion, image: str, verdicts: list[Verdict], attempt: int
     ) -> Made | None:
         """One attempt: what came of it is added to the verdicts."""
-        proposal = reply(_propose(question.text, which, verdicts), image, PROPOSAL, attempt)
+        proposal = reply(_propose(question.text, number, verdicts), image, PROPOSAL, attempt)
         word = proposal["new_verb"].lower()
         if not _ONE_WORD.fullmatch(word):
             raise BadReplyError(f"{word!r} is not one word")
@@ -153,8 +153,8 @@ def by_model(
     return make
 
 
-def _propose(text: str, which: int, verdicts: list[Verdict]) -> str:
-    several = f" (of its verbs of action, number {which})" if which > 1 else ""
+def _propose(text: str, number: int, verdicts: list[Verdict]) -> str:
+    several = f" (of its verbs of action, number {number})" if number > 1 else ""
     no = [
         f"{verdict.candidate} ({verdict.reason})"
         for verdict in verdicts
@@ -205,9 +205,9 @@ def read_reply(reply: Reply, fields: Fields) -> dict[str, Any]:
     if reply.finish_reason == "length":
         raise BadReplyError("unreadable: the reply was cut off")
     try:
-        found = parse_writable(reply.text)
+        record = parse_writable(reply.text)
     except ValueError as error:
         raise BadReplyError(f"unreadable: the reply is not JSON ({error})") from error
-    if not isinstance(found, dict) or {k: type(v) for k, v in found.items()} != dict(fields):
+    if not isinstance(record, dict) or {k: type(v) for k, v in record.items()} != dict(fields):
         raise BadReplyError(f"unreadable: the reply is not an object of {', '.join(fields)}")
-    return found
+    return record

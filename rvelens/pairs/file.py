@@ -70,9 +70,9 @@ def load_pairs(
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}") from error
     if not pairs:
-        wanted = "accepted or edited" if reviewed else "not rejected"
+        condition = "accepted or edited" if reviewed else "not rejected"
         raise ValueError(
-            f"{path} holds {len(rows)} pairs, none of them {wanted}: expected at least one; review "
+            f"{path} holds {len(rows)} pairs, none of them {condition}: expected at least one; review "
             "them with `rvelens pairs review`."
         )
     return pairs
@@ -93,7 +93,7 @@ def read_pair_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def read_objects(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]]:
+def read_objects(path: str | Path, noun: str) -> list[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file with their line numbers; empty lines are skipped.
 
     Raises:
@@ -101,7 +101,7 @@ def read_objects(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]
     """
     if not Path(path).is_file():
         raise ValueError(
-            f"no {what}s at {path}: expected a file with one JSON object per line; check the path."
+            f"no {noun}s at {path}: expected a file with one JSON object per line; check the path."
         )
     rows = []
     for line in read_lines(path):
@@ -117,7 +117,7 @@ def read_objects(path: str | Path, what: str) -> list[tuple[int, dict[str, Any]]
             raise ValueError(f"{line}: a {type(row).__name__}: expected a JSON object; correct it.")
         rows.append((line.number, row))
     if not rows:
-        raise ValueError(f"{path} is empty: expected at least one {what}; check the file.")
+        raise ValueError(f"{path} is empty: expected at least one {noun}; check the file.")
     return rows
 
 
@@ -127,13 +127,13 @@ def parse_writable(text: str | bytes) -> Any:
     Raises:
         ValueError: what is wrong with it, in a few words.
     """
-    found = parse_json(text)
+    parsed = parse_json(text)
     try:
         # JSON can name halves of a surrogate pair, of which no UTF-8 can be made.
-        json.dumps(found, ensure_ascii=False).encode()
+        json.dumps(parsed, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError("half of a character") from error
-    return found
+    return parsed
 
 
 def _row(row: dict[str, Any], default_id: str) -> dict[str, Any]:

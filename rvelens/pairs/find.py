@@ -106,7 +106,7 @@ def _rules() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
     subject = f"{_GAP}{_SUBJECT}{_GAP}"
     maybe = f"{_GAP}(?:there{_GAP})?(?:{_SUBJECT}{_GAP})??"
     follows = rf"(?=\s+{any_of(PREPOSITIONS)})"
-    told = {
+    tags_of = {
         (any_of(DO + MODAL) + subject, ""): ("VB",),
         (any_of(BE) + maybe, ""): ("VBG",),
         (any_of(BE) + maybe, follows): ("VBN",),
@@ -119,7 +119,8 @@ def _rules() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
         (any_of(["who", "that", "which", "what"]) + maybe, ""): ("VBZ", "VBD"),
     }
     return tuple(
-        (re.compile(before + _verb(tags) + after), tags) for (before, after), tags in told.items()
+        (re.compile(before + _verb(tags) + after), tags)
+        for (before, after), tags in tags_of.items()
     )
 
 
@@ -152,12 +153,12 @@ def by_rules(question: str) -> list[Verb]:
     if not spans:
         return []
     start, end, tags = min(spans)
-    found = [_read(lower, start + skip, end + skip, tags)]
-    _refuse_two(lower, found[0])
-    for match in _later(found[0].tag).finditer(lower, found[0].end):
+    verbs = [_read(lower, start + skip, end + skip, tags)]
+    _refuse_two(lower, verbs[0])
+    for match in _later(verbs[0].tag).finditer(lower, verbs[0].end):
         name = "verb" if match["verb"] else "ing"
-        found.append(_read(lower, *match.span(name), (found[0].tag, "VBG")))
-    return found
+        verbs.append(_read(lower, *match.span(name), (verbs[0].tag, "VBG")))
+    return verbs
 
 
 def _asked_from(lower: str) -> int:
@@ -207,8 +208,10 @@ def _takes(lower: str, start: int, end: int, tag: str, lemma: str) -> str:
     if after and not _IN_THE_IMAGE.match(lower, end):
         entry = table().get(lemma)
         # "What is he holding in his hand?", but "What is he sitting on?"
-        held = wants and entry and "object" in entry.takes and not admits(entry.takes, after[1])
-        return "object" if held else after[1]
+        takes_object = (
+            wants and entry and "object" in entry.takes and not admits(entry.takes, after[1])
+        )
+        return "object" if takes_object else after[1]
     if not (after or _CLAUSE_ENDS.match(lower, end)):
         particle = _PARTICLE_ENDS.match(lower, end)
         return particle[1] if particle else "object"
@@ -226,15 +229,15 @@ def by_spacy(pipeline: Any) -> Finder:
     def find(question: str) -> list[Verb]:
         lower = question.translate(SMALL)
         skip = _asked_from(lower)
-        found = []
+        verbs = []
         for token in pipeline(question):
             tag = "VB" if token.tag_ == "VBP" else token.tag_
             start, end = token.idx, token.idx + len(token.text)
             word = lower[start:end]
             if tag in TAGS and start >= skip and word not in auxiliaries:
                 lemma = forms(tag).get(word) or token.lemma_.lower() or word
-                found.append(verb_at(question, start, end, lemma, tag))
-        return found
+                verbs.append(verb_at(question, start, end, lemma, tag))
+        return verbs
 
     return find
 
@@ -260,13 +263,13 @@ def load_spacy(name: str) -> Any:
     return spacy.load(name)
 
 
-def find_verb(question: str, finder: Finder = by_rules, which: int = 1) -> Verb:
+def find_verb(question: str, finder: Finder = by_rules, number: int = 1) -> Verb:
     """The verb of a question that is to be changed.
 
     Args:
         question: any text.
         finder: `by_rules`, or what `by_spacy` returns.
-        which: of several verbs the first, the second and so on.
+        number: of several verbs the first, the second and so on.
 
     Raises:
         NotMadeError: none was found, none of that number, two may be it, it is not in the table, or not
@@ -275,9 +278,9 @@ def find_verb(question: str, finder: Finder = by_rules, which: int = 1) -> Verb:
     verbs = finder(question)
     if not verbs:
         raise NotMadeError("no verb of the table is in the place of a verb")
-    if which > len(verbs):
-        raise NotMadeError(f"only {len(verbs)} verbs: no verb number {which}")
-    verb = verbs[which - 1]
+    if number > len(verbs):
+        raise NotMadeError(f"only {len(verbs)} verbs: no verb number {number}")
+    verb = verbs[number - 1]
     if verb.lemma not in table():
         raise NotMadeError(f"{verb.lemma!r} is not in the table of verbs")
     if not table()[verb.lemma].parts:

@@ -75,7 +75,7 @@ Generator = Callable[[ImageQuestion], Made]
 
 
 def by_lexicon(
-    *, seed: int = 55, finder: Finder = by_rules, which: int = 1, attempts: int = MAX_ATTEMPTS
+    *, seed: int = 55, finder: Finder = by_rules, number: int = 1, attempts: int = MAX_ATTEMPTS
 ) -> Generator:
     """Candidates from the table: verbs on offer that another body part does, in a random order.
 
@@ -85,12 +85,12 @@ def by_lexicon(
     Args:
         seed: of the order, together with the question's id: other questions change nothing.
         finder: how the verb is found, see `rvelens.pairs.find`.
-        which: of several verbs the first, the second and so on.
+        number: of several verbs the first, the second and so on.
         attempts: candidates that are tried at most.
     """
 
     def make(question: ImageQuestion) -> Made:
-        verb = find_verb(question.text, finder, which)
+        verb = find_verb(question.text, finder, number)
         verdicts: list[Verdict] = []
         suited = around(question.text, verb)
         order = random.Random(f"{seed} {question.id}")
@@ -111,7 +111,7 @@ def by_lexicon(
 def _offers(verb: Verb, suited: Around, order: random.Random) -> list[str]:
     """Verbs on offer for what stands around, of parts that the question's verb does not use."""
     parts = table()[verb.lemma].parts
-    found = [
+    names = [
         name
         for name, entry in table().items()
         if admits(entry.offered, verb.takes)
@@ -120,8 +120,8 @@ def _offers(verb: Verb, suited: Around, order: random.Random) -> list[str]:
         and entry.parts.isdisjoint(parts)
         and not (verb.tag == "VBG" and name in NOT_PROGRESSIVE)
     ]
-    order.shuffle(found)
-    return found
+    order.shuffle(names)
+    return names
 
 
 def verify(text: str, verb: Verb, word: str) -> Verdict:
@@ -137,12 +137,12 @@ def verify(text: str, verb: Verb, word: str) -> Verdict:
     lemmas = sorted(lemma for lemma, tag in readings(word) if tag in tags)
     if not lemmas:
         return Verdict(word, False, f"{word!r} is no verb of the form of {old!r}")
-    known = [lemma for lemma in lemmas if lemma in table()]
-    if not known:
+    in_table = [lemma for lemma in lemmas if lemma in table()]
+    if not in_table:
         return Verdict(word, True, f"{word!r} is not in the table of verbs")
     if verb.lemma in lemmas:
         return Verdict(word, False, f"{word!r} is the same verb")
-    reason = _against(known[0], verb)
+    reason = _against(in_table[0], verb)
     return Verdict(word, not reason, reason)
 
 

@@ -60,11 +60,11 @@ def inflect(verb: str, tag: str) -> tuple[str, ...]:
 @cache
 def forms(tag: str) -> Mapping[str, str]:
     """The table's verbs by their forms under a tag."""
-    found: dict[str, str] = {}
+    verb_of: dict[str, str] = {}
     for verb in table():
         for form in inflect(verb, tag):
-            found.setdefault(form, verb)
-    return found
+            verb_of.setdefault(form, verb)
+    return verb_of
 
 
 def readings(word: str) -> frozenset[tuple[str, str]]:

@@ -108,8 +108,8 @@ def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Ima
 
 def sample(questions: Sequence[ImageQuestion], limit: int, seed: int) -> list[ImageQuestion]:
     """A random `limit` of the questions, in their order; all of them if there are fewer."""
-    some = random.Random(seed).sample(range(len(questions)), min(limit, len(questions)))
-    return [questions[n] for n in sorted(some)]
+    numbers = random.Random(seed).sample(range(len(questions)), min(limit, len(questions)))
+    return [questions[n] for n in sorted(numbers)]
 
 
 def make_pairs(
@@ -185,18 +185,18 @@ def _alone(path: Path) -> AbstractContextManager[None]:
 
 def _todo(questions: Sequence[ImageQuestion], path: Path) -> list[ImageQuestion]:
     """Questions that have no pair in the file yet."""
-    known = _known(path)
+    stored = _read_stored(path)
     for question in questions:
-        asked = (question.image.strip(), question.text.strip())
-        if known.get(question.id, asked) != asked:
+        content = (question.image.strip(), question.text.strip())
+        if stored.get(question.id, content) != content:
             raise ValueError(
                 f"{path} has another question under id {question.id!r}: expected pairs of the same "
                 "questions; choose another file."
             )
-    return [question for question in questions if question.id not in known]
+    return [question for question in questions if question.id not in stored]
 
 
-def _known(path: Path) -> dict[str, tuple[str, str]]:
+def _read_stored(path: Path) -> dict[str, tuple[str, str]]:
     """Image and question of the pairs in a file by their ids; a line cut short is dropped first."""
     if not path.exists():
         return {}
@@ -229,7 +229,7 @@ def _is_json(line: bytes) -> bool:
 
 def _try(generate: Generator, question: ImageQuestion) -> Made | NotMade:
     try:
-        if not _there(question.path):
+        if not _is_file(question.path):
             raise NotMadeError("its image does not exist")
         return generate(question)
     except NotMadeError as error:
@@ -237,7 +237,7 @@ def _try(generate: Generator, question: ImageQuestion) -> Made | NotMade:
         return NotMade(question.id, question.text, str(error), failed)
 
 
-def _there(path: Path) -> bool:
+def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name that is too long, say

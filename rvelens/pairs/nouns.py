@@ -45,11 +45,11 @@ class Around:
 def classes() -> Mapping[str, frozenset[str]]:
     """The classes of each noun; one of two words has "_" between them."""
     path = resources.files("rvelens") / "data" / "nouns.csv"
-    found: dict[str, frozenset[str]] = {}
+    classes_of: dict[str, frozenset[str]] = {}
     for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
         for noun in row["nouns"].split():
-            found[noun] = found.get(noun, frozenset()) | {row["class"]}
-    return found
+            classes_of[noun] = classes_of.get(noun, frozenset()) | {row["class"]}
+    return classes_of
 
 
 def around(question: str, verb: Verb) -> Around:
@@ -76,7 +76,7 @@ def _until_end(after: str) -> str:
 
 def _first(words: str) -> frozenset[str]:
     """The classes of the first noun; of several in a row ("baseball player") those of the last."""
-    found: frozenset[str] = frozenset()
+    noun_classes: frozenset[str] = frozenset()
     end = None
     past = ""
     for match in _WORD.finditer(words):
@@ -87,9 +87,9 @@ def _first(words: str) -> frozenset[str]:
         if end is not None and (not kinds or words[end : match.start()].strip()):
             break
         if kinds:
-            found, end = kinds, match.end()
+            noun_classes, end = kinds, match.end()
         past = word
-    return found
+    return noun_classes
 
 
 def _of(word: str) -> frozenset[str]:

@@ -37,12 +37,12 @@ def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     """
     rows = [row for _, row in read_pair_rows(pairs)]
     ids = {str(row.get("question_id", row["id"])) for row in rows}
-    asked = {
+    texts = {
         (_name(row["image"]), _words(row[key]))
         for row in rows
         for key in ("question", "contrastive")
     }
-    items = [x for x in benchmark.items if not _is_held(x, ids, asked)]
+    items = [x for x in benchmark.items if not _is_held(x, ids, texts)]
     if not items:
         raise ValueError(
             f"{pairs} holds every question of {benchmark.name}: expected pairs of other questions; "
@@ -51,8 +51,8 @@ def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     return replace(benchmark.keep(items), left_out=len(benchmark.items) - len(items))
 
 
-def _is_held(item: Item, ids: set[str], asked: set[tuple[str, tuple[str, ...]]]) -> bool:
-    return item.id in ids or (_name(item.image), _words(item.text)) in asked
+def _is_held(item: Item, ids: set[str], texts: set[tuple[str, tuple[str, ...]]]) -> bool:
+    return item.id in ids or (_name(item.image), _words(item.text)) in texts
 
 
 def _name(image: str) -> str:

@@ -71,13 +71,13 @@ def decide(path: str | Path, id: str, decision: str, text: str | None = None) ->
         )
     path = Path(path)
     with changing(path):
-        found = [(number, row) for number, row in read_pair_rows(path) if row["id"] == id]
-        if len(found) != 1:
+        matches = [(number, row) for number, row in read_pair_rows(path) if row["id"] == id]
+        if len(matches) != 1:
             raise ValueError(
-                f"{path} has {len(found)} pairs of id {id!r}: expected exactly one; correct the "
+                f"{path} has {len(matches)} pairs of id {id!r}: expected exactly one; correct the "
                 "ids."
             )
-        number, row = found[0]
+        number, row = matches[0]
         _replace_line(path, number, _decided(row, decision, text))
     return row
 

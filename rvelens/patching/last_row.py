@@ -76,9 +76,9 @@ def _effects(
         for heads in groups
     ]
     under = logits_under(model, corrupted.image, [corrupted.question], settings, runs.prompt)
-    found = runs.effect(torch.cat(list(under)))
+    effects = runs.effect(torch.cat(list(under)))
     values = torch.full((model.n_layers, len(groups)), torch.nan)
-    values[list(z)] = found.reshape(len(z), len(groups))
+    values[list(z)] = effects.reshape(len(z), len(groups))
     return values
 
 
@@ -90,25 +90,25 @@ def _clean_z(runs: RunPair) -> ByLayer:
 
 
 @torch.no_grad()
-def _z_with(runs: RunPair, what: str) -> ByLayer:
+def _z_with(runs: RunPair, part: str) -> ByLayer:
     """Each head's output of the last row in the corrupted run, with a part of the clean run.
 
     One forward: in each layer the part is replaced, the outputs are recorded, and then the corrupted
     run's own outputs take their place, so that layers behind it see the corrupted run.
     """
     model, layers = runs.model, runs.model.attention_layers
-    clean = runs.cache("clean", [_point(layer, what) for layer in layers])
+    clean = runs.cache("clean", [_point(layer, part) for layer in layers])
     before = runs.cache("corrupted", [_point(layer, "z") for layer in layers])
-    seen: dict[str, Float[Tensor, "1 head d_head"]] = {}
+    recorded: dict[str, Float[Tensor, "1 head d_head"]] = {}
     hooks = list(runs.corrupted.hooks)
     for layer in layers:
-        point, outputs = _point(layer, what), _point(layer, "z")
+        point, outputs = _point(layer, part), _point(layer, "z")
         hooks.append((point, Replacement(clean[point])))
-        hooks.append((outputs, LastRowRecorder(outputs, seen, before[outputs])))
+        hooks.append((outputs, LastRowRecorder(outputs, recorded, before[outputs])))
     with model.hooks(hooks):
         model(**runs.inputs("corrupted"), logits_to_keep=1)
-    return {layer: seen[_point(layer, "z")][0] for layer in layers}
+    return {layer: recorded[_point(layer, "z")][0] for layer in layers}
 
 
-def _point(layer: int, what: str) -> str:
-    return f"blocks.{layer}.{OF_HEADS[what]}"
+def _point(layer: int, part: str) -> str:
+    return f"blocks.{layer}.{OF_HEADS[part]}"

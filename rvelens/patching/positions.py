@@ -37,9 +37,9 @@ def patch_positions(
     layers = _layers_with(runs, point)
     n = runs.tokens.n_keys
     patches = [(layer, torch.tensor([position])) for layer in layers for position in range(n)]
-    found = _run(runs, point, patches, batch_size)
+    effects = _run(runs, point, patches, batch_size)
     values = torch.full((runs.model.n_layers, n), torch.nan)
-    values[layers] = found.reshape(len(layers), n)
+    values[layers] = effects.reshape(len(layers), n)
     texts = runs.model.to_str_tokens(runs.inputs("corrupted")["input_ids"])
     return Effects(point, ("layer", "position"), values, tuple(map(str, texts)))
 
@@ -76,9 +76,9 @@ def patch_tokens(
             "them with runs.image_positions."
         )
     chosen = positions.nonzero().flatten()
-    found = _run(runs, point, [(layer, chosen) for layer in layers], batch_size)
+    effects = _run(runs, point, [(layer, chosen) for layer in layers], batch_size)
     values = torch.full((runs.model.n_layers,), torch.nan)
-    values[layers] = found
+    values[layers] = effects
     return Effects(point, ("layer",), values)
 
 

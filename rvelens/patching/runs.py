@@ -141,8 +141,8 @@ def pair_runs(
     return RunPair(model, clean, corrupted, prompt, ids, first, second, tokens)
 
 
-def _condition(given: Condition | tuple[ImageLike, str]) -> Condition:
-    return given if isinstance(given, Condition) else Condition(*given)
+def _condition(condition: Condition | tuple[ImageLike, str]) -> Condition:
+    return condition if isinstance(condition, Condition) else Condition(*condition)
 
 
 @torch.no_grad()
@@ -207,9 +207,9 @@ def _answer_ids(
         )
     first, second = ids
     if first == second:
-        given = "both runs" if answers is None else "both answers"
+        subject = "both runs" if answers is None else "both answers"
         raise ValueError(
-            f"{given} give the token {model.to_single_str_token(first)!r}: expected two different "
+            f"{subject} give the token {model.to_single_str_token(first)!r}: expected two different "
             "answers; pass answers=, such as ('Yes', 'No')."
         )
     return first, second

@@ -61,14 +61,14 @@ def attention_strip(
             f"{weights.shape[-1]}; pass one truth value for each position."
         )
     n_layers, n = weights.shape
-    known = np.asarray(weights, dtype=float)
-    logs = np.log10(known, out=np.full(known.shape, np.nan), where=known > 0)
+    values = np.asarray(weights, dtype=float)
+    logs = np.log10(values, out=np.full(values.shape, np.nan), where=values > 0)
     logs = _columns(logs)
     with house_style():
         figure, axes = new_figure(width, float(np.clip(0.055 * n_layers + 1.75, 1.9, 4.0)), title)
-        seen = logs[np.isfinite(logs)]
+        finite = logs[np.isfinite(logs)]
         # A few weights that underflowed must not take the whole scale.
-        low, high = (np.quantile(seen, 0.01), seen.max()) if seen.size else (-1.0, 0.0)
+        low, high = (np.quantile(finite, 0.01), finite.max()) if finite.size else (-1.0, 0.0)
         drawn = axes.imshow(
             logs,
             cmap="cividis",
@@ -78,7 +78,7 @@ def attention_strip(
             extent=(-0.5, n - 0.5, n_layers - 0.5, -0.5),
         )
         axes.set(xlabel="position in the input", ylabel="layer", yticks=ticks(n_layers))
-        short = bool(seen.size and seen.min() < low)
+        short = bool(finite.size and finite.min() < low)
         scale_above(figure, axes, drawn, label, extend="min" if short else "neither")
         _brackets(axes, image)
         fix_layout(figure)
@@ -136,12 +136,12 @@ def stacked_shares(
     Raises:
         ValueError: other kinds in `tokens` than in `shares`, or none.
     """
-    kinds, given = list(shares), list(tokens)
-    if not kinds or kinds != given:
+    kinds, token_kinds = list(shares), list(tokens)
+    if not kinds or kinds != token_kinds:
         raise ValueError(
             f"shares of {', '.join(kinds) or 'nothing'} and tokens of "
-            f"{', '.join(given) or 'nothing'}: expected the same kinds in the same order, at least "
-            "one; reorder them."
+            f"{', '.join(token_kinds) or 'nothing'}: expected the same kinds in the same order, "
+            "at least one; reorder them."
         )
     stack = 100 * np.stack([np.asarray(share, dtype=float) for share in shares.values()])
     layer, right = np.arange(stack.shape[1]), stack.shape[1] - 0.5
@@ -149,39 +149,39 @@ def stacked_shares(
         figure, axes = new_figure(width, height, title)
         axes.set(xlabel="layer", ylabel=y_label, ylim=(0, 100), xticks=ticks(len(layer)))
         axes.set_xlim(-0.5, right)
-        ends = []
+        line_ends = []
         top = np.zeros(len(layer))
         for n, (kind, share) in enumerate(zip(kinds, stack, strict=True)):
-            look = role(kind if kind in ROLES else "", n)
-            _step(axes, layer, top, share, look)
-            ends.append(End(kind, look.colour, right, (top + share / 2)[-1]))
+            style = role(kind if kind in ROLES else "", n)
+            _step(axes, layer, top, share, style)
+            line_ends.append(End(kind, style.colour, right, (top + share / 2)[-1]))
             top = top + np.nan_to_num(share)
         for n in range(1, max(len(kinds), 2)):
             edge = 100 * sum(tokens[kind] for kind in kinds[:n])
             axes.axhline(edge, color="black", linewidth=0.9, linestyle=(0, (4, 2)))
-            ends.append(
+            line_ends.append(
                 End(f"{' + '.join(kinds[:n])}: {edge:.1f}% of tokens", "black", right, edge)
             )
         if low is not None and high is not None:
             axes.vlines(layer, 100 * low, 100 * high, color="black", linewidth=0.8)
-        end_labels(axes, ends)
+        end_labels(axes, line_ends)
     return figure
 
 
 def _step(
     axes: Axes,
     layer: NDArray[np.integer],
-    below: NDArray[np.floating],
+    bottom: NDArray[np.floating],
     share: NDArray[np.floating],
-    look: Role,
+    style: Role,
 ) -> None:
     axes.bar(
         layer,
         np.nan_to_num(share),
-        bottom=below,
+        bottom=bottom,
         width=0.9 if len(layer) <= 12 else 1.0,
-        facecolor=look.colour + "66",
-        edgecolor=look.colour,
-        hatch=look.hatch,
+        facecolor=style.colour + "66",
+        edgecolor=style.colour,
+        hatch=style.hatch,
         linewidth=0.5 if len(layer) <= 12 else 0.0,
     )

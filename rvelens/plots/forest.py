@@ -91,29 +91,29 @@ def _panel(axes: Axes, panel: Panel, controls: Sequence[bool]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if panel.chance is not None:
         axes.axvline(panel.chance, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
-    for y, (one, is_control) in enumerate(zip(panel.estimates, controls, strict=True)):
+    for y, (estimate, is_control) in enumerate(zip(panel.estimates, controls, strict=True)):
         axes.axhline(y, color="#ececec", linewidth=0.5, zorder=-1)
-        if one is None:
+        if estimate is None:
             axes.annotate(
                 "–", (0.5, y), xycoords=axes.get_yaxis_transform(), va="center", color=GREY
             )
             continue
-        look = role("random" if is_control else "rve")
-        sure = panel.chance is None or not one["low"] <= panel.chance <= one["high"]
-        axes.hlines(y, one["low"], one["high"], color=look.colour, linewidth=1.1)
+        style = role("random" if is_control else "rve")
+        sure = panel.chance is None or not estimate["low"] <= panel.chance <= estimate["high"]
+        axes.hlines(y, estimate["low"], estimate["high"], color=style.colour, linewidth=1.1)
         axes.plot(
-            one["value"],
+            estimate["value"],
             y,
-            look.marker,
-            color=look.colour,
-            markerfacecolor=look.colour if sure else "white",
+            style.marker,
+            color=style.colour,
+            markerfacecolor=style.colour if sure else "white",
             markersize=4,
         )
     if all(estimate is None for estimate in panel.estimates):
         axes.set_xticks([])
         return
-    known = [estimate[end] for estimate in panel.estimates if estimate for end in ("low", "high")]
-    low, high = min(known), max(known)
+    limits = [estimate[end] for estimate in panel.estimates if estimate for end in ("low", "high")]
+    low, high = min(limits), max(limits)
     if panel.chance is not None:
         low, high = min(low, panel.chance), max(high, panel.chance)
     margin = 0.06 * (high - low) or 0.01

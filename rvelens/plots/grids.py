@@ -166,14 +166,14 @@ def _numeral(digits: int, *, signed: bool) -> Text:
     return text
 
 
-def _nearest(settings: Float[np.ndarray, " x"], wanted: float, name: str) -> int:
-    found = np.flatnonzero(np.isclose(settings, wanted))
-    if not found.size:
+def _nearest(settings: Float[np.ndarray, " x"], setting: float, name: str) -> int:
+    indices = np.flatnonzero(np.isclose(settings, setting))
+    if not indices.size:
         raise ValueError(
-            f"the paper's {wanted:g} is not among {name}: expected one of "
+            f"the paper's {setting:g} is not among {name}: expected one of "
             f"{', '.join(f'{value:g}' for value in settings)}; leave `paper` out otherwise."
         )
-    return int(found[0])
+    return int(indices[0])
 
 
 def _heat(
@@ -183,8 +183,8 @@ def _heat(
     outside: Bool[np.ndarray, "y x"] | None = None,
 ) -> AxesImage:
     """The cells, lowest row at the bottom; hatched where there is no number, blank outside."""
-    seen = values[np.isfinite(values)]
-    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if centre is not None:
         half = max(abs(high - centre), abs(low - centre)) or 1.0
         low, high = centre - half, centre + half
@@ -217,13 +217,13 @@ def _numbers(
     axes: Axes, drawn: AxesImage, values: Float[np.ndarray, "y x"], text: Text, width: float
 ) -> bool:
     """Each cell's number in it, if all of them fit; whether they do."""
-    seen = np.isfinite(values)
-    longest = max((len(text(float(value))) for value in values[seen]), default=1)
+    finite = np.isfinite(values)
+    longest = max((len(text(float(value))) for value in values[finite]), default=1)
     room = 72 * (width - 0.6) / values.shape[1] - 2
     size = min(SMALL, room / (0.62 * longest))
     if size < 6:
         return False
-    for row, column in np.argwhere(seen):
+    for row, column in np.argwhere(finite):
         colour = np.array(drawn.cmap(drawn.norm(values[row, column]))[:3])
         # Relative luminance; at 0.18 black and white stand out from it equally.
         light = colour**2.2 @ [0.2126, 0.7152, 0.0722] > 0.18

@@ -44,18 +44,18 @@ def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> 
     height = float(np.clip(0.11 * n_layers + 1.0, 1.9, 5.5))
     with house_style():
         figure = NotebookFigure(figsize=(COLUMN, height), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
-        mesh = left.imshow(
+        map_axes, mean_axes = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
+        mesh = map_axes.imshow(
             shown, cmap="cividis", aspect="auto", interpolation="nearest", vmin=float(scores.min())
         )
-        left.set_xlabel("head, by rank" if sort else "head")
-        left.set_ylabel("layer")
+        map_axes.set_xlabel("head, by rank" if sort else "head")
+        map_axes.set_ylabel("layer")
         if title:
             figure.suptitle(wrapped(title, COLUMN - 0.1, TEXT))
-        left.set_xticks(ticks(n_heads))
-        left.set_yticks(ticks(n_layers))
-        scale_above(figure, left, mesh, profile.score_name)
-        _layer_means(right, scores)
+        map_axes.set_xticks(ticks(n_heads))
+        map_axes.set_yticks(ticks(n_layers))
+        scale_above(figure, map_axes, mesh, profile.score_name)
+        _layer_means(mean_axes, scores)
         fix_layout(figure)
     return figure
 

@@ -217,8 +217,8 @@ def _show_head(
 
 def _extremes(heat: Float[np.ndarray, "height width"]) -> tuple[float, float]:
     """Lowest and highest value; 0 and 1 where the processor cropped a thin image away altogether."""
-    seen = heat[np.isfinite(heat)]
-    return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    finite = heat[np.isfinite(heat)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
 def small_picture(image: ImageLike, pixels: int = _PIXELS) -> Image.Image:
@@ -256,15 +256,17 @@ def _show(
     grey = np.asarray(picture.convert("L"), dtype=float) / 255
     # Pale, so that a colour means the same on dark and on light parts of the picture.
     base = np.repeat((0.25 + 0.75 * grey)[..., None], 3, axis=2)
-    seen = np.isfinite(heat)
-    filled = np.where(seen, heat, 0.0)
+    visible = np.isfinite(heat)
+    filled = np.where(visible, heat, 0.0)
     # Low values let the picture through, high ones stand out; counts of layers are all as opaque.
     opacity = 0.7 if np.isfinite(hide_below) else 0.2 + 0.6 * np.asarray(scale(filled))
     share = np.where(filled > hide_below, opacity, 0.0)[..., None]
     mixed = base * (1 - share) + colours(scale(filled))[..., :3] * share
-    axes.imshow(np.where(seen[..., None], mixed, 0.75 + 0.25 * base), interpolation=interpolation)
-    if not seen.all() and min(seen.shape) > 1:
-        axes.contour(seen.astype(float), levels=[0.5], colors="#606060", linewidths=0.6)
+    axes.imshow(
+        np.where(visible[..., None], mixed, 0.75 + 0.25 * base), interpolation=interpolation
+    )
+    if not visible.all() and min(visible.shape) > 1:
+        axes.contour(visible.astype(float), levels=[0.5], colors="#606060", linewidths=0.6)
 
 
 def _steps(n: int, top: float) -> tuple[Colormap, BoundaryNorm]:

@@ -53,10 +53,10 @@ class Series:
 
     def __post_init__(self) -> None:
         for name in ("x", "low", "high"):
-            given = getattr(self, name)
-            if given is not None and len(given) != len(self.y):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != len(self.y):
                 raise ValueError(
-                    f"{len(given)} numbers in {name} for {len(self.y)} in y: expected as many; "
+                    f"{len(numbers)} numbers in {name} for {len(self.y)} in y: expected as many; "
                     "pass one for each point."
                 )
         if (self.low is None) != (self.high is None):
@@ -147,21 +147,21 @@ def draw_lines(
 ) -> None:
     """What `lines` draws, on axes that exist already; call it last, under the house style."""
     names, positions = _positions(series, log)
-    ends = []
+    line_ends = []
     if reference is not None:
         axes.axhline(reference[1], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
     for index, (name, line) in enumerate(series.items()):
-        look = role(line.role, index)
+        style = role(line.role, index)
         shift = 1.6 * (index - (len(series) - 1) / 2)
-        _line(axes, positions[name], line, look, shift)
-        ends.append(_end(name, positions[name], np.asarray(line.y), look))
+        _line(axes, positions[name], line, style, shift)
+        line_ends.append(_end(name, positions[name], np.asarray(line.y), style))
     _x_axis(axes, names, np.concatenate(list(positions.values())), log)
     if "y" in log:
         axes.set_yscale("log")
         _log_ticks(axes.yaxis)
     if reference is not None:
-        ends.append(End(reference[0], "#5f5f5f", axes.get_xlim()[1], reference[1]))
-    end_labels(axes, ends)
+        line_ends.append(End(reference[0], "#5f5f5f", axes.get_xlim()[1], reference[1]))
+    end_labels(axes, line_ends)
 
 
 def _positions(
@@ -195,41 +195,45 @@ def _positions(
     return None, numbers
 
 
-def _line(axes: Axes, x: NDArray[np.floating], line: Series, look: Role, shift: float) -> None:
+def _line(axes: Axes, x: NDArray[np.floating], line: Series, style: Role, shift: float) -> None:
     few = len(x) <= _FEW
     y = np.asarray(line.y, dtype=float)
-    style = {"color": look.colour, "linestyle": look.line, "marker": look.marker if few else ""}
+    keywords = {
+        "color": style.colour,
+        "linestyle": style.line,
+        "marker": style.marker if few else "",
+    }
     if not few:
         alone = _alone(np.isfinite(y))
-        axes.plot(x[alone], y[alone], color=look.colour, marker=look.marker, linestyle="")
+        axes.plot(x[alone], y[alone], color=style.colour, marker=style.marker, linestyle="")
     if line.low is None or line.high is None:
-        axes.plot(x, y, **style)
+        axes.plot(x, y, **keywords)
         return
     low, high = np.asarray(line.low, dtype=float), np.asarray(line.high, dtype=float)
     if not few:
-        axes.plot(x, y, **style)
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.18, linewidth=0)
+        axes.plot(x, y, **keywords)
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
         return
     # Error bars of several lines stand beside one another, or they would hide each other.
     moved = offset_copy(axes.transData, figure_of(axes), shift, 0, units="points")
-    axes.plot(x, y, transform=moved, **style)
-    axes.vlines(x, low, high, color=look.colour, linewidth=0.9, transform=moved)
+    axes.plot(x, y, transform=moved, **keywords)
+    axes.vlines(x, low, high, color=style.colour, linewidth=0.9, transform=moved)
     axes.update_datalim(np.column_stack([np.tile(x, 3), np.concatenate([y, low, high])]))
     axes.autoscale_view()
 
 
-def _alone(known: Bool[np.ndarray, " point"]) -> Bool[np.ndarray, " point"]:
+def _alone(is_finite: Bool[np.ndarray, " point"]) -> Bool[np.ndarray, " point"]:
     """Points between two that are missing, which no line reaches."""
-    beside = np.concatenate([[False], known, [False]])
-    return known & ~beside[:-2] & ~beside[2:]
+    padded = np.concatenate([[False], is_finite, [False]])
+    return is_finite & ~padded[:-2] & ~padded[2:]
 
 
-def _end(name: str, x: NDArray[np.floating], y: NDArray[np.floating], look: Role) -> End:
-    seen = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    if not seen.size:
-        return End(f"{name} (no data)", look.colour, np.nan, np.nan)
-    last = seen[np.argmax(x[seen])]
-    return End(name, look.colour, float(x[last]), float(y[last]))
+def _end(name: str, x: NDArray[np.floating], y: NDArray[np.floating], style: Role) -> End:
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if not finite.size:
+        return End(f"{name} (no data)", style.colour, np.nan, np.nan)
+    last = finite[np.argmax(x[finite])]
+    return End(name, style.colour, float(x[last]), float(y[last]))
 
 
 def _x_axis(axes: Axes, names: list[str] | None, x: NDArray[np.floating], log: Log) -> None:

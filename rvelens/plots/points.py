@@ -50,7 +50,7 @@ def scatter(
             "for each head."
         )
     n_layers = int(layer.max()) + 1 if len(layer) else 1
-    seen = np.isfinite(x) & np.isfinite(y)
+    finite = np.isfinite(x) & np.isfinite(y)
     # Viridis without its end: yellow dots on white paper are hardly seen.
     colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, n_layers)))
     scale = BoundaryNorm(np.arange(n_layers + 1) - 0.5, n_layers)
@@ -71,16 +71,16 @@ def scatter(
                 bbox={"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.8},
             )
         dots = axes.scatter(
-            x[seen],
-            y[seen],
-            c=layer[seen],
+            x[finite],
+            y[finite],
+            c=layer[finite],
             cmap=colours,
             norm=scale,
             s=11 if n_layers < 16 else 7,
             linewidths=0.25,
             edgecolors="white",
         )
-        missing = int((~seen).sum())
+        missing = int((~finite).sum())
         note = f"\n(without {missing} of {len(x)} heads: no number)" if missing else ""
         axes.set(xlabel=x_label + note, ylabel=y_label)
         scale_above(figure, axes, dots, "layer", ticks=ticks(n_layers))

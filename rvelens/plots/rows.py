@@ -119,9 +119,9 @@ def _room(head: str) -> float:
 
 
 def _dot(axes: Axes, row: ScoreRow, y: float, digits: int) -> None:
-    look = role(row.role)
+    style = role(row.role)
     axes.axhline(y, color="#e6e6e6", linewidth=0.5, zorder=0)
-    axes.hlines(y, row.low, row.high, color=look.colour, linewidth=1.1)
+    axes.hlines(y, row.low, row.high, color=style.colour, linewidth=1.1)
     axes.plot(
         row.paper,
         y,
@@ -131,7 +131,7 @@ def _dot(axes: Axes, row: ScoreRow, y: float, digits: int) -> None:
         color="black",
         markeredgewidth=0.7,
     )
-    axes.plot(row.value, y, marker=look.marker, color=look.colour, linestyle="")
+    axes.plot(row.value, y, marker=style.marker, color=style.colour, linestyle="")
     number = f"{row.value:.{digits}f}" if np.isfinite(row.value) else "–"
     axes.text(
         1.02,
@@ -140,7 +140,7 @@ def _dot(axes: Axes, row: ScoreRow, y: float, digits: int) -> None:
         transform=axes.get_yaxis_transform(),
         va="center",
         fontsize=SMALL,
-        color=look.colour,
+        color=style.colour,
     )
 
 
@@ -212,10 +212,10 @@ def timing_bars(
         )
     if ratios is None:
         ratios = _ratios(names, np.asarray(first) + np.asarray(rest), baseline)
-    ends = np.nan_to_num(first) + np.nan_to_num(rest)
+    totals = np.nan_to_num(first) + np.nan_to_num(rest)
     if high is not None:
-        ends = np.fmax(ends, high)
-    unit, scale = ("milliseconds", 1000.0) if 0 < ends.max() < 0.5 else ("seconds", 1.0)
+        totals = np.fmax(totals, high)
+    unit, scale = ("milliseconds", 1000.0) if 0 < totals.max() < 0.5 else ("seconds", 1.0)
     labels = [wrapped(name, 0.3 * width) for name in names]
     height = _LINE * sum(max(label.count("\n") + 1, 1.35) for label in labels) + 0.85
     with house_style():
@@ -224,14 +224,14 @@ def timing_bars(
         y = np.arange(len(names))
         if low is not None and high is not None:
             axes.hlines(y, scale * low, scale * high, color="black", linewidth=0.9)
-        for place, end, ratio in zip(y, scale * ends, ratios, strict=True):
-            said = f"{ratio:.2f}×" if np.isfinite(ratio) else "not measured"
+        for place, end, ratio in zip(y, scale * totals, ratios, strict=True):
+            text = f"{ratio:.2f}×" if np.isfinite(ratio) else "not measured"
             axes.annotate(
-                said, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=SMALL
+                text, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=SMALL
             )
         axes.set(yticks=y, yticklabels=labels, xlabel=f"{unit} for an example, and × {baseline}")
         axes.tick_params(axis="y", length=0)
-        axes.set(xlim=(0, 1.2 * scale * ends.max() or 1), ylim=(len(y) - 0.5, -0.5))
+        axes.set(xlim=(0, 1.2 * scale * totals.max() or 1), ylim=(len(y) - 0.5, -0.5))
         figure.legend(loc="outside lower center", ncols=2)
         fix_layout(figure)
     return figure

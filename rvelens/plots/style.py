@@ -209,7 +209,7 @@ class End:
     y: float
 
 
-def end_labels(axes: Axes, ends: Sequence[End]) -> None:
+def end_labels(axes: Axes, line_ends: Sequence[End]) -> None:
     """Label lines right of the axes, each as near to its line's end as the others let it.
 
     The figure grows where the labels would not fit beside its axes. Limits of the axes must be final.
@@ -217,9 +217,9 @@ def end_labels(axes: Axes, ends: Sequence[End]) -> None:
     figure = figure_of(axes)
     right = axes.get_xlim()[1]
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
-    for end in ends:
+    for end in line_ends:
         axes.plot([end.x, right], [end.y, end.y], color=end.colour, linewidth=0.5, linestyle=":")
-    notes = [_note(axes, end, figure.get_figwidth()) for end in ends]
+    notes = [_note(axes, end, figure.get_figwidth()) for end in line_ends]
     fix_layout(figure)
     # Two points apart: lines of different labels must not read as one label.
     gap = 2 * figure.dpi / 72
@@ -229,10 +229,10 @@ def end_labels(axes: Axes, ends: Sequence[End]) -> None:
         figure.set_figheight(figure.get_figheight() + 1.05 * missing / figure.dpi)
         figure.draw_without_rendering()
     to_axes = axes.transData + axes.transAxes.inverted()
-    wanted = np.array([to_axes.transform((right, end.y))[1] for end in ends])
-    wanted = np.nan_to_num(wanted.clip(0, 1))
-    placed = place_labels(wanted, heights / axes.bbox.height)
-    for note, at, label in zip(notes, wanted, placed, strict=True):
+    centres = np.array([to_axes.transform((right, end.y))[1] for end in line_ends])
+    centres = np.nan_to_num(centres.clip(0, 1))
+    placed = place_labels(centres, heights / axes.bbox.height)
+    for note, at, label in zip(notes, centres, placed, strict=True):
         note.xy = (1, at)
         note.set_position((1, label))
 
@@ -261,7 +261,7 @@ def _note(axes: Axes, end: End, width: float) -> Annotation:
 
 
 def place_labels(
-    wanted: Float[np.ndarray, " label"], heights: Float[np.ndarray, " label"]
+    centres: Float[np.ndarray, " label"], heights: Float[np.ndarray, " label"]
 ) -> Float[np.ndarray, " label"]:
     """Centres of labels between 0 and 1 that do not overlap, nearest to the wanted ones.
 
@@ -269,14 +269,14 @@ def place_labels(
     off, labels that do not overlap are ascending numbers, and the nearest such are an isotonic
     regression. All heights together must be at most 1.
     """
-    if not len(wanted):
-        return wanted
-    order = np.argsort(wanted, kind="stable")
-    below = np.cumsum(heights[order]) - heights[order] / 2
+    if not len(centres):
+        return centres
+    order = np.argsort(centres, kind="stable")
+    offsets = np.cumsum(heights[order]) - heights[order] / 2
     room = max(1 - float(heights.sum()), 0.0)
-    bottom = isotonic_regression(wanted[order] - below).x.clip(0, room)
-    placed = np.empty_like(wanted)
-    placed[order] = bottom + below
+    bottom = isotonic_regression(centres[order] - offsets).x.clip(0, room)
+    placed = np.empty_like(centres)
+    placed[order] = bottom + offsets
     return placed
 
 

@@ -72,11 +72,11 @@ def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
     """
     images = [pair.image for pair in pairs]
     points = [f"blocks.{layer}.attn.hook_z" for layer in model.attention_layers]
-    seen: dict[str, Tensor] = {}
-    keep = [(point, LastRowRecorder(point, seen)) for point in points]
+    recorded: dict[str, Tensor] = {}
+    keep = [(point, LastRowRecorder(point, recorded)) for point in points]
     list(logits_under(model, images, [pair.contrastive for pair in pairs], [keep], prompt))
     settings = [
-        [(point, HeadPatch((head,), seen[point][:, [head]]))]
+        [(point, HeadPatch((head,), recorded[point][:, [head]]))]
         for point in points
         for head in range(model.n_heads)
     ]

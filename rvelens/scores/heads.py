@@ -129,10 +129,10 @@ def pairs_of(
         ValueError: an entry is neither a pair nor three things, or its image cannot be read.
     """
     pictures: dict[int, Any] = {}  # the same array stays the same object, whose forward is shared
-    found = []
+    converted = []
     for number, pair in enumerate(pairs):
         if isinstance(pair, ContrastivePair):
-            found.append(pair)
+            converted.append(pair)
             continue
         if not isinstance(pair, Sequence) or len(pair) != 3 or isinstance(pair, str):
             raise ValueError(
@@ -143,8 +143,8 @@ def pairs_of(
         if not isinstance(image, str | Path | Image.Image):
             image = pictures.setdefault(id(image), None) or load_image(image)
             pictures[id(pair[0])] = image
-        found.append(ContrastivePair(image, *texts, id=str(number)))
-    return found
+        converted.append(ContrastivePair(image, *texts, id=str(number)))
+    return converted
 
 
 def score_heads(

@@ -23,11 +23,11 @@ _NOT_HERE = {
 SHARING = frozenset({"LlamaModel", "MistralModel", "Qwen2Model"})
 
 
-def check_arguments(known: frozenset[str], model: str, kwargs: Mapping[str, Any]) -> None:
+def check_arguments(names: frozenset[str], model: str, kwargs: Mapping[str, Any]) -> None:
     """Raise TypeError for keyword arguments of a forward that would have no effect.
 
     Args:
-        known: arguments of the model's forward, from `known_arguments`.
+        names: arguments of the model's forward, from `known_arguments`.
         model: its class, for the message.
         kwargs: keyword arguments for it.
     """
@@ -37,8 +37,8 @@ def check_arguments(known: frozenset[str], model: str, kwargs: Mapping[str, Any]
                 f"{name}={value!r} has no effect, since {_NOT_HERE[name]}: expected no such "
                 "argument; leave it out."
             )
-    for name in kwargs.keys() - known - _NOT_HERE.keys():
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    for name in kwargs.keys() - names - _NOT_HERE.keys():
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
         raise TypeError(
             f"unknown argument {name!r}: expected arguments of {model}.forward; did you mean {near!r}?"
         )

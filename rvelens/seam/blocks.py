@@ -297,10 +297,10 @@ def _call_of(record: BlockRecord, module: nn.Module) -> ModuleCall | None:
 def _projection(
     part: str, record: BlockRecord, calls: dict[str, ModuleCall | None], order: Any
 ) -> Part | str:
-    given = {"q": record.query, "k": record.key, "v": record.value}[part]
-    if given is None or record.query is None or record.key is None:
+    states = {"q": record.query, "k": record.key, "v": record.value}[part]
+    if states is None or record.query is None or record.key is None:
         return "its attention function was not called"
-    n, d = given.shape[1], given.shape[3]
+    n, d = states.shape[1], states.shape[3]
     call = next((calls[name] for name in _SEPARATE[part] if calls.get(name) is not None), None)
     views: list[partial[Tensor]] = []
     if call is not None:
@@ -315,25 +315,25 @@ def _projection(
         views = [view for view in views if order in (None, view.func)]
     if call is None or call.y is None:
         return "it has no projection of its own"
-    return _fitting(call, views, given)
+    return _fitting(call, views, states)
 
 
 def _fitting(
-    call: ModuleCall, views: list[partial[Tensor]], given: Float[Tensor, "batch head query d_head"]
+    call: ModuleCall, views: list[partial[Tensor]], states: Float[Tensor, "batch head query d_head"]
 ) -> Part | str:
     assert call.y is not None
-    wanted = given.transpose(1, 2).flatten(0, 1)
+    expected = states.transpose(1, 2).flatten(0, 1)
     shown = []
     for view in views:
         try:
             x = view(call.y).flatten(0, -3)
         except RuntimeError:
             continue
-        if x.shape == wanted.shape:
+        if x.shape == expected.shape:
             shown.append((view, x))
     for view, x in shown:
-        lengths = (widen(y).norm(dim=-1).to(x.dtype) for y in (x, wanted))
-        if close(x, wanted) or close(*lengths, times=8):
+        lengths = (widen(y).norm(dim=-1).to(x.dtype) for y in (x, expected))
+        if close(x, expected) or close(*lengths, times=8):
             return Part(Output(call.module, view), True)
     if len(shown) == 1:
         return Part(Output(call.module, shown[0][0]), False)

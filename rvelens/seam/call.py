@@ -52,7 +52,9 @@ class Call:
 
     def refuse_inexact(self, point: str | None) -> None:
         """Raise NotImplementedError where the opened rows would not be what the model computes."""
-        reason = next((f"uses {_UNSUPPORTED[n]}" for n in _UNSUPPORTED if self._given(n)), None)
+        reason = next(
+            (f"uses {_UNSUPPORTED[n]}" for n in _UNSUPPORTED if self._has_argument(n)), None
+        )
         if self.name not in ("eager", "sdpa") or self.args:
             reason = f"runs under the attention implementation {self.name!r}"
         if reason is not None:
@@ -64,14 +66,14 @@ class Call:
 
     def refuse_paged(self, point: str | None) -> None:
         """Raise NotImplementedError under a paged cache, which packs the rows of several prompts."""
-        if self._given("cache") or str(self.name).startswith("paged|"):
+        if self._has_argument("cache") or str(self.name).startswith("paged|"):
             raise NotImplementedError(
                 f"{point} has hooks, and a paged cache packs the rows of several prompts into one: "
                 "expected a forward with one row for each prompt; use generate, or remove the "
                 "hooks before generate_batch."
             )
 
-    def _given(self, name: str) -> bool:
+    def _has_argument(self, name: str) -> bool:
         return self.kwargs.get(name) is not None
 
     @property
@@ -145,8 +147,8 @@ class Call:
         recorded = torch.is_grad_enabled() and (self.query.requires_grad or self.key.requires_grad)
         narrow = self.query.dtype in (torch.float16, torch.bfloat16)
         plain = self._narrow is None and self.query.dtype == self.key.dtype
-        known = hasattr(torch.ops.aten.bmm, "dtype") and not is_compiling()
-        return self.query.is_cuda and narrow and plain and known and not recorded
+        has_dtype = hasattr(torch.ops.aten.bmm, "dtype") and not is_compiling()
+        return self.query.is_cuda and narrow and plain and has_dtype and not recorded
 
     def mixed(
         self, pattern: Float[Tensor, "batch head row key"]
@@ -196,8 +198,8 @@ class Call:
     @property
     def _is_causal(self) -> bool:
         """Whether no mask means causal: the rule of transformers' SDPA function."""
-        given = self.kwargs.get("is_causal")
-        causal = getattr(self.module, "is_causal", True) if given is None else given
+        flag = self.kwargs.get("is_causal")
+        causal = getattr(self.module, "is_causal", True) if flag is None else flag
         return self.name == "sdpa" and bool(causal)
 
 

@@ -258,12 +258,12 @@ class Run:
     def _map(
         self, new: NewTokens, batch: int, n_past: int, n_query: int, cache: Any
     ) -> TokenMap | None:
-        past, given = map_behind(cache, n_past, batch), None
+        past, prompt_map = map_behind(cache, n_past, batch), None
         if self.here.given is not None:
-            given = self._given_map(self.here.given, batch, n_past + n_query)
+            prompt_map = self._given_map(self.here.given, batch, n_past + n_query)
         release_keys(cache)
-        if given is not None:
-            return given
+        if prompt_map is not None:
+            return prompt_map
         generated = past is not None and n_query == 1 and new.visual is None
         if generated and past is not None and past.blank:
             real = real_tokens(new.attention_mask, n_past, 1)
@@ -281,16 +281,16 @@ class Run:
             return None
         return past.append(roles, new.generated_before(past.n_known, n_past, n_query))
 
-    def _given_map(self, given: TokenMap, batch: int, n_keys: int) -> TokenMap:
-        if n_keys > given.n_keys or batch % given.batch:
+    def _given_map(self, whole: TokenMap, batch: int, n_keys: int) -> TokenMap:
+        if n_keys > whole.n_keys or batch % whole.batch:
             raise ValueError(
-                f"a token map of {given.batch} samples x {given.n_keys} tokens for a forward of "
+                f"a token map of {whole.batch} samples x {whole.n_keys} tokens for a forward of "
                 f"{batch} x {n_keys}: expected a map of every token up to the end of the prompt, those "
                 "in the cache included; pass tokens=TokenMap.from_masks(image, real)."
             )
-        if n_keys == given.n_keys:
+        if n_keys == whole.n_keys:
             self.here.given = None  # what comes after the prompt is generated
-        return given.crop(n_keys).expand(batch)
+        return whole.crop(n_keys).expand(batch)
 
     def ending(self) -> Forward | None:
         """The forward that ends; None where it was refused before it began."""
@@ -390,9 +390,9 @@ class Run:
             for flagged in self.flagged.values():
                 flagged.flag.zero_()
             where, _, _ = (point.name or "").rpartition(".attn.")
-            what = f"the attention of {where}.attn" if where else str(point.name)
+            place = f"the attention of {where}.attn" if where else str(point.name)
             shown = "scores, pattern and z" if where else "numbers"
             raise ValueError(
-                f"{what} is not finite after its hooks: expected finite {shown}; look for a division "
+                f"{place} is not finite after its hooks: expected finite {shown}; look for a division "
                 "by zero or an overflow in the hooks on this layer."
             )

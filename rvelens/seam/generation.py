@@ -102,7 +102,9 @@ def check_behind_cache(n_past: int, n_new: int, n_mask: int) -> None:
         )
 
 
-def _check_cache_of_prompt(inputs: Mapping[str, Any], asked: list[Mapping[str, Any]]) -> None:
+def _check_cache_of_prompt(
+    inputs: Mapping[str, Any], configurations: list[Mapping[str, Any]]
+) -> None:
     """A cache that is handed to generate holds less than the prompt, and is of as many rows."""
     cache, ids = inputs.get("past_key_values"), inputs.get("input_ids")
     n_past = int(cache.get_seq_length()) if cache is not None else 0
@@ -114,9 +116,11 @@ def _check_cache_of_prompt(inputs: Mapping[str, Any], asked: list[Mapping[str, A
             "holds only its beginning; prepare the prompt again for each generation."
         )
     many = [
-        n for n in ("num_beams", "num_return_sequences") if any((x.get(n) or 1) > 1 for x in asked)
+        n
+        for n in ("num_beams", "num_return_sequences")
+        if any((x.get(n) or 1) > 1 for x in configurations)
     ]
-    if many or any(x.get("use_cache") is False for x in asked):
+    if many or any(x.get("use_cache") is False for x in configurations):
         raise ValueError(
             f"{many[0] if many else 'use_cache=False'} with a filled cache: expected greedy "
             "decoding or sampling of one sequence per prompt; make the inputs with model.prepare."

@@ -36,8 +36,8 @@ def visual_ids(config: Any) -> tuple[int, ...]:
 def has_visual_inputs(arguments: Mapping[str, Any]) -> bool:
     """Whether images or videos are among a forward's arguments, as pixels or as features of them."""
     kinds = ("pixel", "image", "video", "vision", "mm_encoder")
-    given = [name for name, x in arguments.items() if _is_given(x)]
-    return any(kind in name for name in given for kind in kinds)
+    names = [name for name, x in arguments.items() if _is_given(x)]
+    return any(kind in name for name in names for kind in kinds)
 
 
 def _is_given(x: Any) -> bool:
@@ -114,8 +114,8 @@ def _visual_of_masks(
     visual = None
     for kind, mask in zip(kinds, result if isinstance(result, tuple) else (result,), strict=False):
         name = f"{kind}_features"
-        given = arguments[name] is not None if name in features else placed
-        if mask is None or kind == "audio" or not given:
+        is_present = arguments[name] is not None if name in features else placed
+        if mask is None or kind == "audio" or not is_present:
             continue
         mask = mask.bool().any(dim=-1) if mask.dim() == 3 else mask.bool()
         visual = mask if visual is None else visual | mask

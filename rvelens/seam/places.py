@@ -224,15 +224,15 @@ def _wrong(
         branches = (attn,) if mlp is None else (attn, mlp)
         if not is_sum(y, x, *branches):
             wrong |= {"hook_attn_out": lost, "hook_mlp_out": lost}
-    for part, given in (("q", record.query), ("k", record.key), ("v", record.value)):
-        if f"{n}.attn.hook_{part}" in nudged and given is not None and not _local(given, n):
+    for part, states in (("q", record.query), ("k", record.key), ("v", record.value)):
+        if f"{n}.attn.hook_{part}" in nudged and states is not None and not _local(states, n):
             wrong[f"attn.hook_{part}"] = "an edit of one of its heads is not one of that head alone"
     return {name: reason for name, reason in wrong.items() if f"{n}.{name}" in sources}
 
 
-def _local(given: Float[Tensor, "batch head query d_head"], n: int) -> bool:
+def _local(states: Float[Tensor, "batch head query d_head"], n: int) -> bool:
     """Whether the copy differs from the last one, which nobody edited, in the first head alone."""
-    mine, plain = (widen(given[i]).flatten(1) for i in (n, -1))
+    mine, plain = (widen(states[i]).flatten(1) for i in (n, -1))
     moved = (mine - plain).norm(dim=1) / torch.maximum(mine.norm(dim=1), plain.norm(dim=1))
     others = moved[1:].max() if len(moved) > 1 else moved.new_zeros(())
     # A change of sign moves a head by twice its length. Rounding of 16 bits in many layers stays below.

@@ -13,7 +13,7 @@ from rvelens.plots import ScoreRow, dots
 from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study, Work
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
 from rvelens.studies.kit.work import work_of_settings
@@ -67,16 +67,16 @@ def _settings(setup: Setup) -> dict[str, Hooks]:
     settled = of_rve(setup)
     return {
         name: []
-        if one is None
-        else rve_hooks(setup.ranking, **{**settled, "scope": one[0], "denoise": one[1]})
-        for name, one in ROWS.items()
+        if setting is None
+        else rve_hooks(setup.ranking, **{**settled, "scope": setting[0], "denoise": setting[1]})
+        for name, setting in ROWS.items()
     }
 
 
 def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """One table a benchmark, and the paper's rows beside those of its models."""
     (data,) = measured
-    tables, figures, says = {}, {}, []
+    tables, figures, sentences = {}, {}, []
     for benchmark, result in data["benchmarks"].items():
         if not result["rules"]:
             continue
@@ -92,14 +92,16 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
             x_label="accuracy",
             baseline="vanilla",
         )
-        says += [_said(benchmark, what, result, a, b) for what, a, b in CLAIMS]
+        sentences += [_conclude(benchmark, claim, result, a, b) for claim, a, b in CLAIMS]
     tables["paper"] = _paper(data)
-    return Shown(tables, figures, says=tuple(says), measured=_measured(data))
+    return Shown(tables, figures, sentences=tuple(sentences), measured=_measured(data))
 
 
 def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> ScoreRow:
-    found = value(data["benchmarks"][benchmark], label, "accuracy")
-    low, at, high = (float("nan") if found is None else found[k] for k in ("low", "value", "high"))
+    accuracy = value(data["benchmarks"][benchmark], label, "accuracy")
+    low, at, high = (
+        float("nan") if accuracy is None else accuracy[k] for k in ("low", "value", "high")
+    )
     role = "plain" if label == "vanilla" else "rve"
     papers = [
         cell.value
@@ -111,12 +113,14 @@ def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> ScoreRow:
     )
 
 
-def _said(benchmark: str, what: str, result: Mapping[str, Any], before: str, after: str) -> str:
+def _conclude(
+    benchmark: str, claim: str, result: Mapping[str, Any], before: str, after: str
+) -> str:
     change = pair(result, after, before)
     assert change is not None
     gain = change["change"]["accuracy"]
     numbers = f"accuracy {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    return f"{benchmark}: {what}: {numbers}, {change['verdict']}."
+    return f"{benchmark}: {claim}: {numbers}, {change['verdict']}."
 
 
 def _cells(data: Mapping[str, Any], benchmark: str) -> list[Cell]:
@@ -134,27 +138,29 @@ def _paper(data: Mapping[str, Any]) -> Table:
     if measured:
         title += f"; measured on {data['benchmarks']['mmrel-real']['questions']} questions"
     else:
-        what = "it" if model_key(data["model"]) is None else "these questions"
-        title += f"; measured here: {data['model']}, and the paper has no number of {what}"
+        subject = "it" if model_key(data["model"]) is None else "these questions"
+        title += f"; measured here: {data['model']}, and the paper has no number of {subject}"
     # Without a measurement it is the paper's alone, which nobody wants in a terminal.
-    table = beside([*lookup("table5"), *lookup("table7")], measured, title)
+    table = compare_with_paper([*lookup("table5"), *lookup("table7")], measured, title)
     return replace(table, aside=not measured)
 
 
 def _measured(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
     return {
-        cell: Estimate(**found)
+        cell: Estimate(**estimate)
         for benchmark, result in data["benchmarks"].items()
         if result["rules"]
         for cell in _cells(data, benchmark)
-        if (found := value(result, _label(cell), cell.metric)) is not None
+        if (estimate := value(result, _label(cell), cell.metric)) is not None
     }
 
 
 def _label(cell: Cell) -> str:
-    wanted = cell.setting["scope"], cell.setting["denoise"]
+    cell_setting = cell.setting["scope"], cell.setting["denoise"]
     return next(
-        name for name, one in ROWS.items() if (("none", False) if one is None else one) == wanted
+        name
+        for name, setting in ROWS.items()
+        if (("none", False) if setting is None else setting) == cell_setting
     )
 
 

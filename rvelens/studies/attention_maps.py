@@ -26,7 +26,7 @@ from rvelens.tokens.grid import Box, ImageGrid
 def _measure(setup: Setup) -> dict[str, Any]:
     """Attention of some heads of one layer to every image token of one question."""
     profile, options = setup.ranking, setup.options
-    item = _asked(setup.benchmark, options["question"])
+    item = _find_question(setup.benchmark, options["question"])
     image = item.load()
     grid = grid_of(setup.model, image)
     layer, why = _layer(setup, options["layer"])
@@ -41,11 +41,11 @@ def _measure(setup: Setup) -> dict[str, Any]:
     def read(item: Item, image: Image.Image, weights: Weights, is_image: IsImage) -> dict[str, Any]:
         of_layer = weights[layer][:, is_image]
         return {
-            group: {str(head): of_layer[head].tolist() for head in some}
-            for group, some in heads.items()
+            group: {str(head): of_layer[head].tolist() for head in numbers}
+            for group, numbers in heads.items()
         }
 
-    found = each_row(setup, "maps", [item], read)[item.id]
+    maps = each_row(setup, "maps", [item], read)[item.id]
     scores = None if profile.mean is None else profile.scores[layer].tolist()
     return {
         "model": setup.model.name,
@@ -53,27 +53,28 @@ def _measure(setup: Setup) -> dict[str, Any]:
         "question": {"id": item.id, "text": item.text, "truth": item.truth},
         "layer": layer,
         "why": why,
-        "scores": scores and {str(h): round(scores[h], 6) for some in heads.values() for h in some},
-        "attention": found,
+        "scores": scores
+        and {str(h): round(scores[h], 6) for numbers in heads.values() for h in numbers},
+        "attention": maps,
         "heads": [
             _head(item, image, grid, group, int(head), attention)
-            for group, some in found.items()
-            for head, attention in some.items()
+            for group, by_head in maps.items()
+            for head, attention in by_head.items()
         ],
     }
 
 
-def _asked(benchmark: Benchmark, name: str) -> Item:
+def _find_question(benchmark: Benchmark, name: str) -> Item:
     if not name:
         return benchmark.items[0]
-    found = next((item for item in benchmark.items if item.id == name), None)
-    if found is None:
+    question = next((item for item in benchmark.items if item.id == name), None)
+    if question is None:
         raise ValueError(
             f"question {name!r} is not among the {len(benchmark.items)} of {benchmark.name}: "
             f"expected an id such as {benchmark.items[0].id!r}; leave `question` out to use this "
             "one."
         )
-    return found
+    return question
 
 
 def _layer(setup: Setup, layer: int) -> tuple[int, str]:
@@ -109,19 +110,19 @@ def _head(
     }
     if item.regions is None:
         return row
-    found = find_region(grid, item, image, torch.tensor(attention)[None, None])
-    return row | {name: values[0][0] for name, values in found.items()}
+    measures = find_region(grid, item, image, torch.tensor(attention)[None, None])
+    return row | {name: values[0][0] for name, values in measures.items()}
 
 
 def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The heads on the picture, and the means over each group of them."""
     (data,) = measured
-    item = _asked(setup.benchmark, data["question"]["id"])
+    item = _find_question(setup.benchmark, data["question"]["id"])
     image = item.load()
     grid = grid_of(setup.model, image)
     heads = {
-        group: {int(head): np.array(a) for head, a in some.items()}
-        for group, some in data["attention"].items()
+        group: {int(head): np.array(a) for head, a in by_head.items()}
+        for group, by_head in data["attention"].items()
     }
     scores = data["scores"] and {int(head): score for head, score in data["scores"].items()}
     title = data["question"]["text"]
@@ -137,17 +138,17 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         )
     }
     for name, group in (("sensitive", "most"), ("insensitive", "least")):
-        some = list(heads[group].values())
+        maps = list(heads[group].values())
         figures[name] = overlay(
             image,
-            np.mean(some, axis=0),
+            np.mean(maps, axis=0),
             grid,
-            title=f"layer {data['layer']}, mean of {len(some)} {name} heads",
+            title=f"layer {data['layer']}, mean of {len(maps)} {name} heads",
         )
     boxes = () if item.regions is None else item.regions()[REGION]
     for figure in figures.values():
         outline(figure, boxes, image.size)
-    return Shown({"": _table(data)}, figures, says=_says(data, item.regions is not None))
+    return Shown({"": _table(data)}, figures, sentences=_conclude(data, item.regions is not None))
 
 
 def outline(figure: Figure, boxes: Sequence[Box], size: tuple[int, int]) -> None:
@@ -168,17 +169,17 @@ def outline(figure: Figure, boxes: Sequence[Box], size: tuple[int, int]) -> None
 
 
 def _table(data: Mapping[str, Any]) -> Table:
-    known = any(row["auc"] is not None for row in data["heads"])
+    has_region = any(row["auc"] is not None for row in data["heads"])
     columns = ("head", "sensitivity", "ARS", "attention to image")
     rows = [
         [
             str(row["head"]), row["group"], (data["scores"] or {}).get(str(row["head"])), row["image"],
-            *((row["auc"], row["enrichment"]) if known else ()),
+            *((row["auc"], row["enrichment"]) if has_region else ()),
         ]
         for row in data["heads"]
     ]  # fmt: skip
     notes = ["One question: what heads do in general, the study `localisation` tells."]
-    if known:
+    if has_region:
         columns += ("region AUC", "mass / area")
         notes.append(
             "Region AUC: probability that a token of the true region gets more attention than "
@@ -189,8 +190,8 @@ def _table(data: Mapping[str, Any]) -> Table:
     return Table(title, columns, rows, notes=tuple(notes))
 
 
-def _says(data: Mapping[str, Any], has_region: bool) -> tuple[str, ...]:
-    said = (
+def _conclude(data: Mapping[str, Any], has_region: bool) -> tuple[str, ...]:
+    introduction = (
         f"Layer {data['layer']}: {data['why']}. The picture is question {data['question']['id']}."
     )
     outlined = (
@@ -198,7 +199,7 @@ def _says(data: Mapping[str, Any], has_region: bool) -> tuple[str, ...]:
         if has_region
         else f"{data['benchmark']} does not say where one must look, so nothing is outlined."
     )
-    return said, outlined
+    return introduction, outlined
 
 
 STUDY = Study(

@@ -15,7 +15,7 @@ from rvelens.heads.layers import format_layers
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
 from rvelens.stats import FEW, Estimate, bootstrap_each, clusters, means
 from rvelens.studies.kit.base import Setup, Shown, Study
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 from rvelens.studies.kit.work import work_of_prompts
@@ -38,21 +38,21 @@ DEFINED = (
 def _measure(setup: Setup) -> dict[str, Any]:
     """Shares by layer with their intervals, ratios, and every weight of the first question's row."""
     items = setup.benchmark.items
-    found = each_row(setup, "shares", items, _shares)
-    asked = [item for item in items if item.id in found]
-    cluster = clusters(item.source for item in asked)
-    rows = [found[item.id] for item in asked]
+    by_item = each_row(setup, "shares", items, _shares)
+    readable = [item for item in items if item.id in by_item]
+    cluster = clusters(item.source for item in readable)
+    rows = [by_item[item.id] for item in readable]
     image, text, first = (np.array([row[kind] for row in rows]) for kind in KINDS)
     counts = np.array([[row["n_image"], row["n_text"]] for row in rows], dtype=float)
-    example = each_row(setup, "example", asked[:1], _positions)
+    example = each_row(setup, "example", readable[:1], _positions)
     return {
         "model": setup.model.name,
         "benchmark": setup.benchmark.name,
-        "questions": len(asked),
+        "questions": len(readable),
         "photographs": int(cluster.max()) + 1,
-        "left_out": len(items) - len(asked),
+        "left_out": len(items) - len(readable),
         **_estimates(image, text, first, counts, cluster, setup.seed),
-        "example": {"id": asked[0].id, "text": asked[0].text, **example[asked[0].id]},
+        "example": {"id": readable[0].id, "text": readable[0].text, **example[readable[0].id]},
     }
 
 
@@ -99,25 +99,25 @@ def _estimates(
         a, b, sink, a_token, b_token = mean[:-2].reshape(5, n_layers)
         with np.errstate(divide="ignore", invalid="ignore"):  # a layer may give the image nothing
             sums, per_token = b / a, b_token / a_token
-        ends = [f(x[later]) for x in (a, sink, sums, per_token) for f in (np.min, np.max)]
-        return np.concatenate([a, b, sink, a - mean[-2], sums, per_token, ends, mean[-2:]])
+        extremes = [f(x[later]) for x in (a, sink, sums, per_token) for f in (np.min, np.max)]
+        return np.concatenate([a, b, sink, a - mean[-2], sums, per_token, extremes, mean[-2:]])
 
     flat = [
         estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
     ]
     names = (*KINDS, "image_minus_tokens", "sums", "per_token")
     by_layer = {name: flat[n * n_layers : (n + 1) * n_layers] for n, name in enumerate(names)}
-    ends = flat[6 * n_layers :]
+    extremes = flat[6 * n_layers :]
     return {
         "by_layer": by_layer,
         "later_layers": format_layers(range(n_layers)[later]),
         "later": {
-            name: {"low": ends[2 * n], "high": ends[2 * n + 1]}
+            name: {"low": extremes[2 * n], "high": extremes[2 * n + 1]}
             for n, name in enumerate(("image", "first", "sums", "per_token"))
         },
         "tokens": {
-            "image": ends[8],
-            "text": ends[9],
+            "image": extremes[8],
+            "text": extremes[9],
             "mean_image": float(counts[:, 0].mean()),
             "mean_text": float(counts[:, 1].mean()),
         },
@@ -160,8 +160,8 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         ),
         "ratio": _ratio_figure(layers),
     }
-    tables = {"": table, "paper": _beside(data)}
-    return Shown(tables, figures, says=tuple(_says(data)), measured=_measured_cells(data))
+    tables = {"": table, "paper": _compare(data)}
+    return Shown(tables, figures, sentences=tuple(_conclude(data)), measured=_measured_cells(data))
 
 
 def _ratio_figure(layers: Mapping[str, Any]) -> Figure:
@@ -175,7 +175,7 @@ def _ratio_figure(layers: Mapping[str, Any]) -> Figure:
     )
 
 
-def _beside(data: Mapping[str, Any]) -> Table:
+def _compare(data: Mapping[str, Any]) -> Table:
     """Figures 2 and 3 in the paper's words, and what its own shares would make of its ratio."""
     cells = _cells()
     measured = _measured_cells(data)
@@ -185,7 +185,7 @@ def _beside(data: Mapping[str, Any]) -> Table:
     )
     sums = [(1 - a) / a for a in (high, low)]
     tokens = share / (1 - share)
-    table = beside(cells, measured, "Paper and measurement")
+    table = compare_with_paper(cells, measured, "Paper and measurement")
     notes = [
         f"By the paper's own shares of attention and of tokens, text / image would be {sums[0]:.0f} "
         f"to {sums[1]:.0f} as sums and {sums[0] * tokens:.0f} to {sums[1] * tokens:.0f} per token; "
@@ -203,7 +203,7 @@ def _cells() -> list[Cell]:
 
 
 def _measured_cells(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
-    return {cell: found for cell in _cells() if (found := _measured(cell, data)) is not None}
+    return {cell: estimate for cell in _cells() if (estimate := _measured(cell, data)) is not None}
 
 
 def _measured(cell: Cell, data: Mapping[str, Any]) -> Estimate | None:
@@ -213,11 +213,11 @@ def _measured(cell: Cell, data: Mapping[str, Any]) -> Estimate | None:
     if cell.metric == "image_token_share":
         return Estimate(**data["tokens"]["image"])
     name = {"image_attention": "image", "text_over_image_attention": "per_token"}[cell.metric]
-    found = data["later"][name][cell.get("end")]
-    return None if found is None else Estimate(**found)
+    estimate = data["later"][name][cell.get("end")]
+    return None if estimate is None else Estimate(**estimate)
 
 
-def _says(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Mapping[str, Any]) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     layers, tokens, later = data["by_layer"], data["tokens"], data["later"]
@@ -226,7 +226,7 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     more = sum(row["low"] > 0 for row in layers["image_minus_tokens"])
     under = sum(a["high"] < 0.5 for a in layers["image"])
     low, high = (later["image"][end]["value"] for end in ("low", "high"))
-    said = [
+    sentences = [
         f"{tokens['image']['value']:.1%} of the tokens are image tokens; in layers "
         f"{data['later_layers']} they get {low:.1%} to {high:.1%} of the attention.",
         f"Image tokens get less attention than their share of the tokens in {less} of {n} layers, "
@@ -235,19 +235,19 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     ]
     low, high = (later["first"][end]["value"] for end in ("low", "high"))
     if high > 0:  # else the image comes first
-        said.append(
+        sentences.append(
             f"The first token of the input alone gets {low:.1%} to {high:.1%} of the attention there."
         )
-    sentences = {
+    templates = {
         "per_token": "a text token gets {} times the attention of an image token",
         "sums": "all text together gets {} times the attention of the image",
     }
-    for key, sentence in sentences.items():
-        found = [later[key][end] for end in ("low", "high")]
-        if None not in found:
-            times = " to ".join(f"{item['value']:.2g}" for item in found)
-            said.append(f"In layers {data['later_layers']}, {sentence.format(times)}.")
-    return said
+    for key, sentence in templates.items():
+        ratios = [later[key][end] for end in ("low", "high")]
+        if None not in ratios:
+            times = " to ".join(f"{item['value']:.2g}" for item in ratios)
+            sentences.append(f"In layers {data['later_layers']}, {sentence.format(times)}.")
+    return sentences
 
 
 def _left_out(data: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from rvelens.speed.clock import interleaved, quartiles
 from rvelens.speed.generation import twin
 from rvelens.stats import Estimate, mcnemar
 from rvelens.studies.kit.base import Setup, Shown, Study, Work, iterate
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import Cell, lookup, model_key
 from rvelens.tables import Table
 
@@ -74,10 +74,10 @@ def _device(setup: Setup) -> str:
 def _run(setup: Setup) -> dict[str, Any]:
     model, options = setup.model, setup.options
     items = setup.benchmark.sample(options["n_questions"]).items
-    asked = [(item.load(), setup.decoding.question(item), item.image) for item in items]
+    prompts = [(item.load(), setup.decoding.question(item), item.image) for item in items]
     lengths = (1, options["new_tokens"])
-    rows: dict[str, Callable[[int], None]] = {PLAIN: _plain(setup, asked)}
-    rows |= {method.name: _of_method(setup, method, asked) for method in setup.methods}
+    rows: dict[str, Callable[[int], None]] = {PLAIN: _plain(setup, prompts)}
+    rows |= {method.name: _of_method(setup, method, prompts) for method in setup.methods}
     seconds = interleaved(
         {f"{name} {n}": lambda run=run, n=n: run(n) for name, run in rows.items() for n in lengths},
         options["runs"],
@@ -89,43 +89,45 @@ def _run(setup: Setup) -> dict[str, Any]:
         "device": _device(setup),
         "dtype": str(model.hf_model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "questions": len(asked),
+        "questions": len(prompts),
         "prompt_tokens": [
             int(model.prepare(image, text, setup.decoding.prompt)["input_ids"].shape[1])
-            for image, text, _ in asked
+            for image, text, _ in prompts
         ],
         "new_tokens": options["new_tokens"],
         "runs": options["runs"],
         # Per example and round.
-        "first": {name: [s / len(asked) for s in seconds[f"{name} 1"]] for name in rows},
-        "whole": {name: [s / len(asked) for s in seconds[f"{name} {lengths[1]}"]] for name in rows},
+        "first": {name: [s / len(prompts) for s in seconds[f"{name} 1"]] for name in rows},
+        "whole": {
+            name: [s / len(prompts) for s in seconds[f"{name} {lengths[1]}"]] for name in rows
+        },
         "peak_bytes": {name: _peak(model.device, run, lengths[1]) for name, run in rows.items()}
         if model.device.type == "cuda"
         else None,
     }
 
 
-Asked = Sequence[tuple[Image.Image, str, str]]
+Prompts = Sequence[tuple[Image.Image, str, str]]
 
 
-def _of_method(setup: Setup, method: Method, asked: Asked) -> Callable[[int], None]:
+def _of_method(setup: Setup, method: Method, prompts: Prompts) -> Callable[[int], None]:
     """Answers all questions with a number of tokens each, one after the other."""
 
     def run(n: int) -> None:
         decoding = replace(setup.decoding, max_new_tokens=n)
-        for image, text, name in asked:
+        for image, text, name in prompts:
             answer(setup.model, method, [image], [text], [name], decoding, min_new_tokens=n)
 
     return run
 
 
-def _plain(setup: Setup, asked: Asked) -> Callable[[int], None]:
+def _plain(setup: Setup, prompts: Prompts) -> Callable[[int], None]:
     """The same questions, with what transformers alone offers."""
     copy = plain_copy(setup.model)
 
     @torch.no_grad()
     def run(n: int) -> None:
-        for image, text, _ in asked:
+        for image, text, _ in prompts:
             inputs = setup.model.prepare(image, text, setup.decoding.prompt)
             copy.generate(**inputs, do_sample=False, max_new_tokens=n, min_new_tokens=n)
 
@@ -152,8 +154,8 @@ def _peak(device: torch.device, run: Callable[[int], None], n: int) -> int:
 def over_vanilla(times: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Each row's time over that of vanilla in the same round."""
     return {
-        name: [a / b for a, b in zip(each, times[BASE], strict=True)]
-        for name, each in times.items()
+        name: [a / b for a, b in zip(seconds, times[BASE], strict=True)]
+        for name, seconds in times.items()
     }
 
 
@@ -178,7 +180,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     ratios = over_vanilla(data["whole"])
     tables = {"": _times(data), "paper": _paper(data, ratios)}
     figures = {"": _figure(data, ratios)}
-    return Shown(tables, figures, {}, tuple(_says(ratios)), _measured(data, ratios))
+    return Shown(tables, figures, {}, tuple(_conclude(ratios)), _measured(data, ratios))
 
 
 def _times(data: Mapping[str, Any]) -> Table:
@@ -219,11 +221,11 @@ def _notes(data: Mapping[str, Any]) -> tuple[str, ...]:
 def _paper(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> Table:
     """The paper names no model: any of its models is put beside, and no other."""
     cells = lookup("figures", figure="9b")
-    known = model_key(data["model"]) is not None
-    table = beside(cells, _measured(data, ratios), "What the paper says (Figure 9b)")
+    is_in_paper = model_key(data["model"]) is not None
+    table = compare_with_paper(cells, _measured(data, ratios), "What the paper says (Figure 9b)")
     note = (
         "Brackets are quartiles over rounds."
-        if known
+        if is_in_paper
         else f"{data['model']} is none of the paper's models: nothing is put beside."
     )
     return replace(table, notes=(*table.notes, note, "Of RVE it says 'negligible extra' cost."))
@@ -243,40 +245,41 @@ def _figure(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> F
     names = list(data["whole"])
     first = np.array([statistics.median(data["first"][name]) for name in names])
     whole = [middle(data["whole"][name]) for name in names]
-    total = np.array([one["value"] for one in whole])
+    total = np.array([summary["value"] for summary in whole])
     return timing_bars(
         names,
         first,
         np.maximum(total - first, 0.0),
         ratios=np.array([statistics.median(ratios[name]) for name in names]),
-        low=np.array([one["low"] for one in whole]),
-        high=np.array([one["high"] for one in whole]),
+        low=np.array([summary["low"] for summary in whole]),
+        high=np.array([summary["high"] for summary in whole]),
         title=f"{data['model']} on {data['device']}, {data['new_tokens']} tokens",
     )
 
 
-def _says(ratios: Mapping[str, Sequence[float]]) -> list[str]:
+def _conclude(ratios: Mapping[str, Sequence[float]]) -> list[str]:
     """A difference only where so many rounds on one side are no chance (sign test, 5%)."""
-    said = []
-    for name, each in ratios.items():
+    sentences = []
+    for name, by_round in ratios.items():
         if name == BASE:
             continue
-        one = middle(each)
+        summary = middle(by_round)
         number = (
-            f"{one['value']:.2f} times vanilla, quartiles {one['low']:.2f} to {one['high']:.2f}"
+            f"{summary['value']:.2f} times vanilla, quartiles {summary['low']:.2f} to "
+            f"{summary['high']:.2f}"
         )
-        slower = sum(ratio > 1 for ratio in each)
-        if mcnemar(slower, len(each) - slower) < 0.05:
+        slower = sum(ratio > 1 for ratio in by_round)
+        if mcnemar(slower, len(by_round) - slower) < 0.05:
             side, rounds = (
-                ("slower", slower) if one["value"] > 1 else ("faster", len(each) - slower)
+                ("slower", slower) if summary["value"] > 1 else ("faster", len(by_round) - slower)
             )
-            said.append(f"{name} is {side} in {rounds} of {len(each)} rounds ({number}).")
+            sentences.append(f"{name} is {side} in {rounds} of {len(by_round)} rounds ({number}).")
         else:
-            said.append(
-                f"{name} is slower in {slower} of {len(each)} rounds, which confirms no difference "
+            sentences.append(
+                f"{name} is slower in {slower} of {len(by_round)} rounds, which confirms no difference "
                 f"({number})."
             )
-    return said
+    return sentences
 
 
 STUDY = Study(

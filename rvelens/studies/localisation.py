@@ -54,15 +54,15 @@ def _measure(setup: Setup) -> dict[str, Any]:
         "k": k,
         "preset": preset,
         **{
-            name: _groups(one, profile, k, preset, cluster, setup.seed)
-            for name, one in values.items()
+            name: _groups(per_head, profile, k, preset, cluster, setup.seed)
+            for name, per_head in values.items()
         },
         "correlation": _correlation(values["auc"], profile, cluster, setup.seed),
         "ars": None if profile.mean is None else _rounded(profile.scores.double().cpu().numpy()),
         "rank": (profile.ranking.argsort(dim=1) + 1).tolist(),
         "by_head": {
-            name: _rounded(_mean(one.reshape(len(one), -1)).reshape(one.shape[1:]))
-            for name, one in values.items()
+            name: _rounded(_mean(per_head.reshape(len(per_head), -1)).reshape(per_head.shape[1:]))
+            for name, per_head in values.items()
         },
     }
 
@@ -94,11 +94,11 @@ def _groups(
     columns = [
         np.column_stack([x, _mean(x.T), _mean(x[:, list(preset)].T)]) for x in by_group.values()
     ]
-    found = [
+    estimates = [
         x.to_json_or_none() for x in bootstrap_each(means(np.hstack(columns)), cluster, seed=seed)
     ]
     width = n_layers + 2
-    return {name: found[n * width : (n + 1) * width] for n, name in enumerate(by_group)}
+    return {name: estimates[n * width : (n + 1) * width] for n, name in enumerate(by_group)}
 
 
 def _mean(values: Float[np.ndarray, "number column"]) -> Float[np.ndarray, " column"]:
@@ -113,22 +113,24 @@ def _correlation(
 
     Without scores, heads have their rank within the layer only, and there is none over all of them.
     """
-    known = profile.mean is not None
-    score = profile.scores.double().cpu() if known else -profile.ranking.argsort(dim=1).double()
+    has_scores = profile.mean is not None
+    score = (
+        profile.scores.double().cpu() if has_scores else -profile.ranking.argsort(dim=1).double()
+    )
     scores = score.numpy()
     mean_of = means(auc.reshape(len(auc), -1))
 
     def statistic(drawn: Int[np.ndarray, " draw"]) -> Float[np.ndarray, " number"]:
         # Heads of equal AUC must tie, whatever the order in which theirs was summed up.
-        found = mean_of(drawn).reshape(scores.shape).round(9)
-        within = rank_correlations(scores, found)
-        over_all = rank_correlations(scores.reshape(1, -1), found.reshape(1, -1))
-        return np.concatenate([within, [within.mean()], over_all if known else [np.nan]])
+        mean_auc = mean_of(drawn).reshape(scores.shape).round(9)
+        within = rank_correlations(scores, mean_auc)
+        over_all = rank_correlations(scores.reshape(1, -1), mean_auc.reshape(1, -1))
+        return np.concatenate([within, [within.mean()], over_all if has_scores else [np.nan]])
 
-    found = [
+    estimates = [
         estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
     ]
-    return {"by_layer": found[:-2], "within_layers": found[-2], "all_heads": found[-1]}
+    return {"by_layer": estimates[:-2], "within_layers": estimates[-2], "all_heads": estimates[-1]}
 
 
 def _rounded(values: Float[np.ndarray, "layer head"]) -> list[list[float | None]]:
@@ -145,12 +147,12 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
             "layers": _lines(data, "auc"),
             "enrichment": _lines(data, "enrichment"),
         },
-        says=tuple(_says(data)),
+        sentences=tuple(_conclude(data)),
     )
 
 
 def _table(data: Mapping[str, Any], name: str) -> Table:
-    what, chance = MEASURES[name]
+    measure, chance = MEASURES[name]
     groups = data[name]
     correlation = data["correlation"]
     n_layers = len(data["rank"])
@@ -171,7 +173,7 @@ def _table(data: Mapping[str, Any], name: str) -> Table:
     if name == "auc":
         columns += ("correlation with ARS",)
         extra = [*correlation["by_layer"], correlation["within_layers"], None]
-        rows = [[*row, one] for row, one in zip(rows, extra, strict=True)]
+        rows = [[*row, estimate] for row, estimate in zip(rows, extra, strict=True)]
         if correlation["all_heads"]:
             rows.append(["all heads together", *[None] * len(GROUPS), correlation["all_heads"]])
         notes.append(
@@ -183,7 +185,7 @@ def _table(data: Mapping[str, Any], name: str) -> Table:
             f"{data['left_out']} questions are left out: their pictures could not be read."
         )
     title = (
-        f"{what} by layer, {data['model']}, {data['questions']} questions of {data['benchmark']}"
+        f"{measure} by layer, {data['model']}, {data['questions']} questions of {data['benchmark']}"
     )
     return Table(title, columns, rows, SIGNED, tuple(notes))
 
@@ -206,7 +208,7 @@ def _scatter(data: Mapping[str, Any]) -> Figure:
 
 
 def _lines(data: Mapping[str, Any], name: str) -> Figure:
-    what, chance = MEASURES[name]
+    measure, chance = MEASURES[name]
     n_layers = len(data["rank"])
     looks = {
         f"{data['k']} most sensitive": ("most", "rve"),
@@ -219,12 +221,12 @@ def _lines(data: Mapping[str, Any], name: str) -> Figure:
             for label, (group, role) in looks.items()
         },
         x_label="layer",
-        y_label=what,
+        y_label=measure,
         reference=("chance", chance),
     )
 
 
-def _says(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Mapping[str, Any]) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     n_layers, within = len(data["rank"]), data["correlation"]["within_layers"]
@@ -234,7 +236,9 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     if not (overall and preset and over_all and most and within and mass):
         return ["Whether ARS finds the region is not shown: no head has an AUC."]
     verdict = VERDICTS.get((above(overall), above(within)), "not shown")
-    layers = [above(one) for one in data["auc"]["difference"][:n_layers] if one]
+    layers = [
+        above(difference) for difference in data["auc"]["difference"][:n_layers] if difference
+    ]
     better, worse = layers.count(True), layers.count(False)
     return [
         f"Does ARS find the region? Over all layers {verdict}: AUC of sensitive minus insensitive "
@@ -260,8 +264,12 @@ def _claim(difference: Mapping[str, float], others: str) -> str:
 
 
 def _against_chance(auc: Mapping[str, float]) -> str:
-    says = {True: "above chance", False: "below chance", None: "not shown to differ from chance"}
-    return says[above(auc, 0.5)]
+    verdicts = {
+        True: "above chance",
+        False: "below chance",
+        None: "not shown to differ from chance",
+    }
+    return verdicts[above(auc, 0.5)]
 
 
 STUDY = Study(

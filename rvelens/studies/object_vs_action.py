@@ -15,14 +15,14 @@ from rvelens.evaluate.store import stored_answers
 from rvelens.plots import ScoreRow, dots
 from rvelens.stats import FEW, bootstrap
 from rvelens.studies.kit.base import Setup, Shown, Study
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Table
 
 KINDS = ("object", "action")
 # A question's kind, and the benchmark that it is of.
-Asked = tuple[str, Benchmark, Item]
+KindQuestion = tuple[str, Benchmark, Item]
 Numbers = Bool[np.ndarray, " question"] | Real[np.ndarray, " question"]
 _WORD = re.compile(r"[^\W_]+")
 
@@ -37,28 +37,30 @@ def _measure(setup: Setup) -> dict[str, Any]:
             questions of both kinds that could be asked.
     """
     kinds = by_kind(setup.benchmarks)
-    kept = _of_photographs(setup, kinds)
-    said = _answers(setup, kept)
+    photographs = _of_photographs(setup, kinds)
+    by_benchmark = _answers(setup, photographs)
     every = [
-        (kind, one, item)
-        for kind, (one, items) in kinds.items()
+        (kind, benchmark, item)
+        for kind, (benchmark, items) in kinds.items()
         for item in items
-        if item.source in kept
+        if item.source in photographs
     ]
     failed = {
         item.source
-        for _, one, item in every
-        for answers in said[one.name].values()
+        for _, benchmark, item in every
+        for answers in by_benchmark[benchmark.name].values()
         if answers[item.id].error is not None
     }
     questions = [question for question in every if question[2].source not in failed]
     if not questions:
         raise ValueError(
-            f"none of {len(kept)} photographs could be asked about: expected readable images; run "
-            "`rvelens data check`."
+            f"none of {len(photographs)} photographs could be asked about: expected readable images; "
+            "run `rvelens data check`."
         )
     right = {
-        m.name: np.array([is_right(o, i, said[o.name][m.name][i.id]) for _, o, i in questions])
+        m.name: np.array(
+            [is_right(o, i, by_benchmark[o.name][m.name][i.id]) for _, o, i in questions]
+        )
         for m in setup.methods
     }
     return _figures(questions, right, setup.seed) | {
@@ -69,21 +71,22 @@ def _measure(setup: Setup) -> dict[str, Any]:
 
 def _answers(setup: Setup, photographs: set[str]) -> dict[str, dict[str, dict[str, Answer]]]:
     """Answers to all questions about some photographs, by benchmark, method and question id."""
-    asked = [
+    benchmarks = [
         benchmark.keep([i for i in benchmark.items if i.source in photographs])
         for benchmark in setup.benchmarks
     ]
     folder = setup.parts.folder / "answers"
     evaluate(
-        setup.model, asked, setup.methods, folder,
+        setup.model, benchmarks, setup.methods, folder,
         decoding=setup.decoding, batch_size=setup.batch_size, progress=setup.progress,
     )  # fmt: skip
     setup.parts.together()
     return {
-        one.name: {
-            m.name: stored_answers(folder / one.name / m.name, one.items) for m in setup.methods
+        benchmark.name: {
+            m.name: stored_answers(folder / benchmark.name / m.name, benchmark.items)
+            for m in setup.methods
         }
-        for one in asked
+        for benchmark in benchmarks
     }
 
 
@@ -97,17 +100,20 @@ def by_kind(benchmarks: Sequence[Benchmark]) -> dict[str, tuple[Benchmark, list[
         ValueError: anything else.
     """
     if len(benchmarks) == 2:
-        return {k: (one, list(one.items)) for k, one in zip(KINDS, benchmarks, strict=True)}
+        return {
+            k: (benchmark, list(benchmark.items))
+            for k, benchmark in zip(KINDS, benchmarks, strict=True)
+        }
     (first, *_) = benchmarks
-    found = {k: (first, [i for i in first.items if i.group == k]) for k in KINDS}
-    if len(benchmarks) > 2 or not all(items for _, items in found.values()):
+    by_group = {k: (first, [i for i in first.items if i.group == k]) for k in KINDS}
+    if len(benchmarks) > 2 or not all(items for _, items in by_group.values()):
         names = ", ".join(benchmark.name for benchmark in benchmarks)
         raise ValueError(
             f"{names}: expected one benchmark with the groups object and action, or one about objects "
             "and one about actions, in this order; name action-scenes-open, or amber-existence and "
             "amber-relation."
         )
-    return found
+    return by_group
 
 
 def _of_photographs(setup: Setup, kinds: Mapping[str, tuple[Benchmark, list[Item]]]) -> set[str]:
@@ -115,7 +121,7 @@ def _of_photographs(setup: Setup, kinds: Mapping[str, tuple[Benchmark, list[Item
     both = sorted(set.intersection(*({i.source for i in items} for _, items in kinds.values())))
     limit = setup.options["n_photographs"]
     if not both or limit < 1:
-        names = " and ".join(dict.fromkeys(one.name for one, _ in kinds.values()))
+        names = " and ".join(dict.fromkeys(benchmark.name for benchmark, _ in kinds.values()))
         raise ValueError(
             f"{len(both)} photographs with object and action questions in {names}, and "
             f"n_photographs={limit}: expected at least one of each; name benchmarks of the same "
@@ -125,9 +131,9 @@ def _of_photographs(setup: Setup, kinds: Mapping[str, tuple[Benchmark, list[Item
     return {both[n] for n in drawn}
 
 
-def is_right(benchmark: Benchmark, item: Item, said: Answer) -> bool:
+def is_right(benchmark: Benchmark, item: Item, answer: Answer) -> bool:
     """Whether an answer is right: by the benchmark's rule, or by its first word if open-ended."""
-    text = said.text or ""
+    text = answer.text or ""
     if item.truth is not None:
         return benchmark.rule(text) == item.truth
     return first_word(text) == first_word(item.reference or "") != ""
@@ -140,7 +146,9 @@ def first_word(text: str) -> str:
 
 
 def _figures(
-    questions: Sequence[Asked], right: Mapping[str, Bool[np.ndarray, " question"]], seed: int = 55
+    questions: Sequence[KindQuestion],
+    right: Mapping[str, Bool[np.ndarray, " question"]],
+    seed: int = 55,
 ) -> dict[str, Any]:
     """Every number of the study, with 95% bootstrap intervals over photographs.
 
@@ -156,13 +164,13 @@ def _figures(
     is_object = np.array([kind == "object" for kind, _, _ in questions])
     _, cluster = np.unique([item.source for _, _, item in questions], return_inverse=True)
 
-    def share(kind: str, what: Numbers) -> dict[str, float]:
+    def share(kind: str, values: Numbers) -> dict[str, float]:
         of = is_object == (kind == "object")
-        return bootstrap(lambda i: float(what[i][of[i]].mean()), cluster, seed=seed).to_json()
+        return bootstrap(lambda i: float(values[i][of[i]].mean()), cluster, seed=seed).to_json()
 
-    def gap(what: Numbers) -> dict[str, float]:
+    def gap(values: Numbers) -> dict[str, float]:
         return bootstrap(
-            lambda i: float(what[i][is_object[i]].mean() - what[i][~is_object[i]].mean()),
+            lambda i: float(values[i][is_object[i]].mean() - values[i][~is_object[i]].mean()),
             cluster,
             seed=seed,
         ).to_json()
@@ -172,8 +180,8 @@ def _figures(
         "photographs": int(cluster.max()) + 1,
         "kinds": {kind: _about([q for q in questions if q[0] == kind]) for kind in KINDS},
         "methods": {
-            name: {**{kind: share(kind, one) for kind in KINDS}, "difference": gap(one)}
-            for name, one in right.items()
+            name: {**{kind: share(kind, correct) for kind in KINDS}, "difference": gap(correct)}
+            for name, correct in right.items()
         },
         "pairs": [
             {
@@ -186,7 +194,7 @@ def _figures(
     }
 
 
-def _about(questions: Sequence[Asked]) -> dict[str, Any]:
+def _about(questions: Sequence[KindQuestion]) -> dict[str, Any]:
     """Of which benchmark the questions of a kind are, and how their answers are read."""
     truths = [item.truth for _, _, item in questions if item.truth is not None]
     return {
@@ -231,21 +239,21 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         x_label="accuracy, with 95% intervals",
         title=f"Questions about the same images, {data['model']}",
     )
-    return Shown(tables, {"": figure}, says=tuple(_says(data)))
+    return Shown(tables, {"": figure}, sentences=tuple(_conclude(data)))
 
 
 def _notes(data: Mapping[str, Any]) -> list[str]:
     notes = []
     for kind, about in data["kinds"].items():
-        what = f"{kind}: {about['questions']} questions of {about['benchmark']}, "
+        lead = f"{kind}: {about['questions']} questions of {about['benchmark']}, "
         if about["yes"] is None:
             notes.append(
-                f"{what}open-ended; an answer is right if its first word is the reference (one of "
+                f"{lead}open-ended; an answer is right if its first word is the reference (one of "
                 f"{about['words']} words), whatever its case and punctuation; no judge has read it."
             )
         else:
             notes.append(
-                f"{what}read by its official rule; yes is right for {about['yes']:.0%} of them."
+                f"{lead}read by its official rule; yes is right for {about['yes']:.0%} of them."
             )
     if data["left_out"]:
         notes.append(f"{data['left_out']} photographs could not be asked about and are left out.")
@@ -253,7 +261,9 @@ def _notes(data: Mapping[str, Any]) -> list[str]:
 
 
 def _paper() -> Table:
-    table = beside(lookup("figures", figure="10"), {}, "What the paper says of R-Bench (Figure 10)")
+    table = compare_with_paper(
+        lookup("figures", figure="10"), {}, "What the paper says of R-Bench (Figure 10)"
+    )
     note = (
         "Not measured here: the paper's paired questions about objects were not published, and the "
         "questions above are others."
@@ -261,20 +271,20 @@ def _paper() -> Table:
     return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, note))
 
 
-def _says(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Mapping[str, Any]) -> list[str]:
     """What intervals confirm, and where they confirm nothing."""
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
-    said = []
+    sentences = []
     for name, row in data["methods"].items():
         gap = row["difference"]
         number = f"object minus action {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-        found = "no difference between the kinds that these photographs confirm"
+        claim = "no difference between the kinds that these photographs confirm"
         if not gap["low"] <= 0 <= gap["high"]:
             better, worse = KINDS if gap["low"] > 0 else KINDS[::-1]
-            found = f"{better} questions are answered right more often than {worse} questions"
-        said.append(f"{name}: {found} ({number}).")
-    said += [
+            claim = f"{better} questions are answered right more often than {worse} questions"
+        sentences.append(f"{name}: {claim} ({number}).")
+    sentences += [
         f"Every right answer to the {kind} questions is {'yes' if about['yes'] else 'no'}: a model "
         "that says nothing else has them all right, so the kinds do not compare like with like."
         for kind, about in data["kinds"].items()
@@ -282,8 +292,8 @@ def _says(data: Mapping[str, Any]) -> list[str]:
     ]
     for pair in data["pairs"]:
         changes = " and ".join(f"{_change(pair[kind])} on {kind} questions" for kind in KINDS)
-        said.append(f"{pair['after']} against {pair['before']}: {changes}.")
-    return said
+        sentences.append(f"{pair['after']} against {pair['before']}: {changes}.")
+    return sentences
 
 
 def _change(number: Mapping[str, float]) -> str:

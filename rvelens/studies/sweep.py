@@ -21,7 +21,7 @@ from rvelens.model.replay import Hooks
 from rvelens.plots import Series, bands, lines, surface
 from rvelens.studies.kit.asking import need_truths
 from rvelens.studies.kit.base import Setup, Shown, Study, Work
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe_setting, of_rve, pair, row, value
 from rvelens.studies.kit.work import work_of_settings
@@ -50,7 +50,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
         "base": base,
         "paper": [setup.model.family.alpha, 1.0],
         "settings": kwargs,
-        "axes": {axis: list(some) for axis, some in axes.items()},
+        "axes": {axis: list(of_axis) for axis, of_axis in axes.items()},
         "layers": [*layers, CONFIDENT],
         "candidates": candidates,
         "result": result,
@@ -67,20 +67,20 @@ def _work(setup: Setup) -> Work:
 def _every(
     axes: Mapping[str, Mapping[str, Any]], layers: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    return {name: one for axis in (*axes.values(), layers) for name, one in axis.items()}
+    return {name: setting for axis in (*axes.values(), layers) for name, setting in axis.items()}
 
 
 def _settings(setup: Setup, kwargs: Mapping[str, Mapping[str, Any]]) -> dict[str, Hooks]:
-    found = {name: rve_hooks(setup.ranking, **one) for name, one in kwargs.items()}
-    return {PLAIN: [], **found}
+    hooks = {name: rve_hooks(setup.ranking, **setting) for name, setting in kwargs.items()}
+    return {PLAIN: [], **hooks}
 
 
 def _axes(setup: Setup, base: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings by axis and name; the same setting has the same name on every axis."""
-    given, most = setup.options, setup.model.n_heads // 2
-    alphas = sorted({*map(float, given["alphas"]), base["alpha"]})
-    betas = sorted({*map(float, given["betas"]), base["beta"]})
-    ks = sorted({*(k for k in given["ks"] if k <= most), base["k"]})
+    options, most = setup.options, setup.model.n_heads // 2
+    alphas = sorted({*map(float, options["alphas"]), base["alpha"]})
+    betas = sorted({*map(float, options["betas"]), base["beta"]})
+    ks = sorted({*(k for k in options["ks"] if k <= most), base["k"]})
     n = setup.model.n_layers
     return {
         "alpha": _named(base, [{"alpha": a} for a in alphas]),
@@ -88,7 +88,7 @@ def _axes(setup: Setup, base: Mapping[str, Any]) -> dict[str, dict[str, dict[str
         "k": _named(base, [{"k": k} for k in ks]),
         "surface": _named(base, [{"alpha": a, "beta": b} for b in betas for a in alphas]),
         "bands": _named(
-            base, [{"layers": band} for band in contiguous_bands(n, given["band_step"])]
+            base, [{"layers": band} for band in contiguous_bands(n, options["band_step"])]
         ),
     }
 
@@ -99,17 +99,19 @@ def _layer_rules(setup: Setup, base: Mapping[str, Any]) -> dict[str, dict[str, A
     rules = {"preset": parse_layers("preset", None, n), "all layers": list(range(n))}
     if setup.ranking.mean is not None:
         rules[AUTO] = parse_layers("auto", setup.ranking, n)
-    found = {name: {**base, "layers": layers} for name, layers in rules.items()}
+    settings = {name: {**base, "layers": layers} for name, layers in rules.items()}
     for limit in setup.options["max_entropies"]:
         gated = {**base, "layers": list(range(n)), "max_entropy": float(limit)}
-        found[f"entropy at most {limit:g}"] = gated
-    return found
+        settings[f"entropy at most {limit:g}"] = gated
+    return settings
 
 
 def _named(
     base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    return {describe_setting(one): one for one in ({**base, **change} for change in changes)}
+    return {
+        describe_setting(setting): setting for setting in ({**base, **change} for change in changes)
+    }
 
 
 def _alike(bands: Mapping[str, Mapping[str, Any]], width: int) -> list[str]:
@@ -127,7 +129,8 @@ def most_confident(candidates: Sequence[Mapping[str, Answer]]) -> dict[str, Answ
     """
     return {
         name: max(
-            (candidate[name] for candidate in candidates), key=lambda said: abs(said.margin or 0.0)
+            (candidate[name] for candidate in candidates),
+            key=lambda answer: abs(answer.margin or 0.0),
         )
         for name in candidates[0]
     }
@@ -138,7 +141,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     (data,) = measured
     result = data["result"]
     if not result["rules"]:
-        return Shown({}, says=("no question could be asked.",))
+        return Shown({}, sentences=("no question could be asked.",))
     title = f"{data['model']}, {result['benchmark']}, {result['questions']} questions"
     tables = {
         "": Table(
@@ -154,7 +157,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
             SIGNED,
             _layer_notes(data),
         ),
-        "paper": beside(
+        "paper": compare_with_paper(
             [c for n in ("best_alpha", "best_beta", "best_k") for c in lookup("figures", metric=n)],
             {},
             "Where the paper's figures 7 and 8 peak (it prints no other number of them)",
@@ -165,7 +168,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         "bands": _bands(data),
         **{axis: _line(data, axis) for axis in ("alpha", "beta", "k")},
     }
-    return Shown(tables, figures, says=_says(data))
+    return Shown(tables, figures, sentences=_conclude(data))
 
 
 def _rule(data: Mapping[str, Any], name: str) -> str:
@@ -187,9 +190,9 @@ def _layer_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _accuracy(data: Mapping[str, Any], name: str) -> Mapping[str, float]:
-    found = value(data["result"], name, "accuracy")
-    assert found is not None  # there are questions
-    return found
+    accuracy = value(data["result"], name, "accuracy")
+    assert accuracy is not None  # there are questions
+    return accuracy
 
 
 def _line(data: Mapping[str, Any], axis: str) -> Any:
@@ -199,7 +202,7 @@ def _line(data: Mapping[str, Any], axis: str) -> Any:
         change["change"]["accuracy"] for name in names if (change := pair(data["result"], name))
     ]
     low, at, high = (
-        plain + np.array([one[key] for one in changes]) for key in ("low", "value", "high")
+        plain + np.array([change[key] for change in changes]) for key in ("low", "value", "high")
     )
     x = np.array([float(data["settings"][name][axis]) for name in names])
     label = {
@@ -242,7 +245,7 @@ def _bands(data: Mapping[str, Any]) -> Any:
     return bands(gain, preset=(preset[0], preset[-1]) if contiguous else None)
 
 
-def _says(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _conclude(data: Mapping[str, Any]) -> tuple[str, ...]:
     """What the questions confirm, and how many settings had the chance to look good."""
     changes = {name: pair(data["result"], name) for name in (*data["settings"], CONFIDENT)}
     if any(c is not None and c["verdict"].startswith("too few") for c in changes.values()):
@@ -269,13 +272,13 @@ def _says(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _peaks(data: Mapping[str, Any]) -> str:
     """Where the measured curves of Figures 7 and 8 peak; of equal settings the smallest."""
-    found = []
+    peaks = []
     for axis in ("alpha", "beta", "k"):
         name = max(data["axes"][axis], key=lambda n: _accuracy(data, n)["value"])
         at, accuracy = data["settings"][name][axis], _accuracy(data, name)["value"]
-        found.append(f"{'K' if axis == 'k' else axis} {at:g} ({accuracy:.3f})")
+        peaks.append(f"{'K' if axis == 'k' else axis} {at:g} ({accuracy:.3f})")
     return (
-        f"one axis at a time, accuracy is highest at {', '.join(found)}; the plain model's is "
+        f"one axis at a time, accuracy is highest at {', '.join(peaks)}; the plain model's is "
         f"{_accuracy(data, PLAIN)['value']:.3f}. Other values may do as well: no interval is given of "
         "where a peak lies."
     )

@@ -78,17 +78,17 @@ def _plain(setup: Setup, validation: Benchmark) -> float:
         ValueError: the questions do not tell it.
     """
     by = setup.options["by"]
-    found = _figure_of(validation, by)(
+    figure = _figure_of(validation, by)(
         setup.answers("validation-plain", validation, {PLAIN: []})[PLAIN]
     )
-    if found < 0:
+    if figure < 0:
         raise ValueError(
             f"{len(validation.items)} questions of {validation.name} to tune on do not determine "
             f"the {by} of the plain model: expected readable images; questions with the answer yes "
             "and with no, except for accuracy; and for auc single tokens for them; tune by accuracy, "
             "or on other questions."
         )
-    return found
+    return figure
 
 
 def _split(setup: Setup) -> tuple[Benchmark, Benchmark]:
@@ -149,14 +149,17 @@ def search(
         before = dict(best)
         for axis, values in _axes(setup, start).items():
             candidates = {
-                describe_setting(one): one for one in (best, *({**best, axis: v} for v in values))
+                describe_setting(setting): setting
+                for setting in (best, *({**best, axis: v} for v in values))
             }
-            hooks = {name: hooks_of(**one) for name, one in candidates.items()}
-            new = {name: one for name, one in hooks.items() if name not in tried}
+            hooks = {name: hooks_of(**setting) for name, setting in candidates.items()}
+            new = {
+                name: setting_hooks for name, setting_hooks in hooks.items() if name not in tried
+            }
             if new:
                 answers = setup.answers(f"validation-{turn + 1}-{axis}", validation, new)
-                tried |= {name: figure(said) for name, said in answers.items()}
-            name = max(candidates, key=lambda one: tried[one])
+                tried |= {name: figure(by_id) for name, by_id in answers.items()}
+            name = max(candidates, key=lambda label: tried[label])
             best = candidates[name]
             log.append(
                 {
@@ -173,13 +176,13 @@ def search(
 
 
 def _axes(setup: Setup, start: Mapping[str, Any]) -> dict[str, list[Any]]:
-    given, n, most = setup.options, setup.model.n_layers, setup.model.n_heads // 2
+    options, n, most = setup.options, setup.model.n_layers, setup.model.n_heads // 2
     axes: dict[str, list[Any]] = {
-        "layers": contiguous_bands(n, given["band_step"]),
-        "alpha": [*map(float, given["alphas"])],
-        "beta": [*map(float, given["betas"])],
-        "k": [k for k in given["ks"] if k <= most],
-        "denoise": [bool(one) for one in given["denoise"]],
+        "layers": contiguous_bands(n, options["band_step"]),
+        "alpha": [*map(float, options["alphas"])],
+        "beta": [*map(float, options["betas"])],
+        "k": [k for k in options["ks"] if k <= most],
+        "denoise": [bool(flag) for flag in options["denoise"]],
     }
     return {
         axis: values if axis == "layers" else sorted({*values, start[axis]})
@@ -192,15 +195,15 @@ def _figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]],
     """What a setting is chosen by: a metric of its answers, by the official rule; -1 if undefined."""
 
     def figure(answers: Mapping[str, Answer]) -> float:
-        asked = [n for n, item in enumerate(benchmark.items) if item.id in answers]
-        scored = read_answers(benchmark, answers, asked, benchmark.rule)
+        numbers = [n for n, item in enumerate(benchmark.items) if item.id in answers]
+        scored = read_answers(benchmark, answers, numbers, benchmark.rule)
         if by == "auc":
-            found = float(auc(scored.truth, scored.margin))
+            value = float(auc(scored.truth, scored.margin))
         elif by in scored.metrics:
-            found = float(METRICS[by](scored.cells.sum(axis=0)))
+            value = float(METRICS[by](scored.cells.sum(axis=0)))
         else:
-            found = np.nan
-        return found if np.isfinite(found) else -1.0
+            value = np.nan
+        return value if np.isfinite(value) else -1.0
 
     return figure
 
@@ -208,10 +211,10 @@ def _figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]],
 def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The test questions' figures, and the search that led there."""
     (data,) = measured
-    result, found = data["result"], data["validation"]
+    result, validation = data["result"], data["validation"]
     if not result["rules"]:
-        return Shown({}, says=("no test question could be asked.",))
-    n_tried = sum(one["tried"] for one in data["search"])
+        return Shown({}, sentences=("no test question could be asked.",))
+    n_tried = sum(step["tried"] for step in data["search"])
     names = {
         PLAIN: PLAIN,
         DEFAULT: f"{DEFAULT}: {describe_setting(data['base'])}",
@@ -224,28 +227,29 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
             [(shown, *row(result, name)) for name, shown in names.items()],
             SIGNED,
             (
-                f"Chosen from {n_tried} settings by {data['by']} on {found['questions']} questions "
-                f"about {found['photographs']} other photographs ({found['benchmark']}): "
-                f"{data['search'][-1]['value']:.3f} there, {found['plain']:.3f} without RVE.",
+                f"Chosen from {n_tried} settings by {data['by']} on {validation['questions']} "
+                f"questions about {validation['photographs']} other photographs "
+                f"({validation['benchmark']}): {data['search'][-1]['value']:.3f} there, "
+                f"{validation['plain']:.3f} without RVE.",
             ),
         ),
         "search": Table(
             "The search on validation questions",
             ("round", "axis", "settings tried", "best so far", data["by"]),
             [
-                tuple(one[k] for k in ("round", "axis", "tried", "best", "value"))
-                for one in data["search"]
+                tuple(step[k] for k in ("round", "axis", "tried", "best", "value"))
+                for step in data["search"]
             ],
         ),
     }
     gain = pair(result, TUNED)
     assert gain is not None
     change = gain["change"]["accuracy"]
-    said = (
+    sentence = (
         f"tuned RVE on questions it was not tuned on: accuracy {change['value']:+.3f} "
         f"[{change['low']:+.3f}, {change['high']:+.3f}] against the plain model; {gain['verdict']}."
     )
-    return Shown(tables, says=(said,))
+    return Shown(tables, sentences=(sentence,))
 
 
 STUDY = Study(

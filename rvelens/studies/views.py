@@ -41,29 +41,31 @@ def _measure(setup: Setup) -> dict[str, Any]:
         for n, (item, image) in enumerate(zip(batch.items, batch.images, strict=True)):
             grid = grid_of(model, image)
             of_view = {
-                name: find_region(grid, item, image, each[n, : grid.n_tokens][None, None])
-                for name, each in maps.items()
+                name: find_region(grid, item, image, view_maps[n, : grid.n_tokens][None, None])
+                for name, view_maps in maps.items()
             }
-            rows.append({v: {m: one[m][0][0] for m in MEASURES} for v, one in of_view.items()})
+            rows.append(
+                {v: {m: figures[m][0][0] for m in MEASURES} for v, figures in of_view.items()}
+            )
         return rows
 
-    found = setup.each("views", benchmark.items, compute)
-    check_read(setup, benchmark.items, found)
-    asked = [item for item in benchmark.items if item.id in found]
-    cluster = clusters(item.source for item in asked)
+    by_item = setup.map_items("views", benchmark.items, compute)
+    check_read(setup, benchmark.items, by_item)
+    readable = [item for item in benchmark.items if item.id in by_item]
+    cluster = clusters(item.source for item in readable)
     values = {
-        m: np.array([[found[item.id][v][m] for v in VIEWS] for item in asked], dtype=float)
+        m: np.array([[by_item[item.id][v][m] for v in VIEWS] for item in readable], dtype=float)
         for m in MEASURES
     }
     values["gain"] = values["auc"] - values["auc"][:, :1]
     return {
         "model": model.name,
         "benchmark": benchmark.name,
-        "questions": len(asked),
+        "questions": len(readable),
         "photographs": int(cluster.max()) + 1,
-        "left_out": len(benchmark.items) - len(asked),
+        "left_out": len(benchmark.items) - len(readable),
         "views": {name: view.about for name, view in VIEWS.items()},
-        **{name: _estimates(each, cluster, setup.seed) for name, each in values.items()},
+        **{name: _estimates(by_view, cluster, setup.seed) for name, by_view in values.items()},
     }
 
 
@@ -76,7 +78,7 @@ def _estimates(
 def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     """The views in a table and a figure, and what is confirmed of them."""
     (data,) = measured
-    return Shown({"": _table(data)}, {"": _figure(data)}, says=tuple(_says(data)))
+    return Shown({"": _table(data)}, {"": _figure(data)}, sentences=tuple(_conclude(data)))
 
 
 def _table(data: Mapping[str, Any]) -> Table:
@@ -123,19 +125,21 @@ def _figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _says(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Mapping[str, Any]) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     names = list(data["views"])
-    finds = [n for n, one in zip(names, data["auc"], strict=True) if one and above(one, 0.5)]
-    gains = {n: one for n, one in zip(names, data["gain"], strict=True) if one and n != "attention"}
-    says = [
+    finds = [n for n, auc in zip(names, data["auc"], strict=True) if auc and above(auc, 0.5)]
+    gains = {
+        n: gain for n, gain in zip(names, data["gain"], strict=True) if gain and n != "attention"
+    }
+    sentences = [
         f"Above chance: {', '.join(finds) or 'none'}, by region AUC.",
-        *(f"{name} {_claim(one)} ({format_change(one)})." for name, one in gains.items()),
+        *(f"{name} {_claim(gain)} ({format_change(gain)})." for name, gain in gains.items()),
         "Intervals are over scenes, for this model and the token that it would generate; the answers "
         "are yes or no, which name nothing in the picture.",
     ]
-    return says
+    return sentences
 
 
 def _claim(gain: Mapping[str, float]) -> str:

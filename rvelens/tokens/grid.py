@@ -82,12 +82,12 @@ class ImageGrid:
         NaN for tokens without a patch, such as newlines. Where the processor padded, middles lie
         outside of the image.
         """
-        found = np.full((self.n_tokens, 2), np.nan)
+        centres = np.full((self.n_tokens, 2), np.nan)
         tokens = np.arange(self.n_tokens, dtype=float)
         for tile in self.tiles:
             x, y = tile.middles(size)
-            found[tile.values(tokens).astype(int)] = np.stack(np.meshgrid(x, y), axis=-1)
-        return found
+            centres[tile.values(tokens).astype(int)] = np.stack(np.meshgrid(x, y), axis=-1)
+        return centres
 
     def tokens_in(self, boxes: Sequence[Box], size: tuple[int, int]) -> Bool[np.ndarray, " image"]:
         """Tokens whose patch has its middle in one of the boxes; the nearest token of a small box.
@@ -149,9 +149,9 @@ def _paint(canvas: NDArray[np.float64], values: NDArray[np.floating], box: Box) 
     height, width = canvas.shape
     x = _patch_of(width, box[0], box[2], values.shape[1])
     y = _patch_of(height, box[1], box[3], values.shape[0])
-    seen = (y >= 0)[:, None] & (x >= 0)
+    inside = (y >= 0)[:, None] & (x >= 0)
     painted = values[np.clip(y, 0, None)][:, np.clip(x, 0, None)]
-    canvas[seen] = np.fmax(canvas, painted)[seen]
+    canvas[inside] = np.fmax(canvas, painted)[inside]
 
 
 def _patch_of(pixels: int, start: float, stop: float, patches: int) -> NDArray[np.int64]:

@@ -48,8 +48,8 @@ def real_tokens(mask: Any, n_past: int, n_query: int) -> Bool[Tensor, "batch key
         return pad(mask.bool(), (0, max(n_keys - mask.shape[1], 0)))[:, n_past:n_keys]
     if mask.dim() != 4 or mask.shape[-1] < n_keys:
         return None
-    seen = ~hidden_by(mask[..., n_past:n_keys])
-    return seen.flatten(1, 2).any(dim=1)  # a key that no row sees is padding
+    visible = ~hidden_by(mask[..., n_past:n_keys])
+    return visible.flatten(1, 2).any(dim=1)  # a key that no row sees is padding
 
 
 def padding_seen_by_itself(
@@ -69,11 +69,11 @@ def padding_seen_by_itself(
     square = isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[-2] == n_query
     if not square or n_query == 1 or mask.shape[-1] < n_past + n_query:
         return None
-    seen = ~hidden_by(mask[..., : n_past + n_query]).all(dim=1)
-    new = seen[..., n_past:]
+    visible = ~hidden_by(mask[..., : n_past + n_query]).all(dim=1)
+    new = visible[..., n_past:]
     others = new & ~torch.eye(n_query, dtype=torch.bool, device=new.device)
     alone = new.any(dim=1) & ~others.any(dim=1)
-    isolated = alone & (seen.sum(dim=2) == 1)
+    isolated = alone & (visible.sum(dim=2) == 1)
     at_end = alone.flip(1).long().cumprod(dim=1).flip(1).bool() & ~isolated
     padding = isolated | at_end & (at_end.sum(dim=1, keepdim=True) > 1)
     return padding & (new.any(dim=1) & ~padding).any(dim=1, keepdim=True)

@@ -221,10 +221,10 @@ class TokenMap:
             order = self.image.int().argsort(dim=1, descending=True, stable=True)[:, :width]
             counts = torch.tensor(self.n_image, device=order.device)
             valid = torch.arange(width, device=order.device) < counts[:, None]
-            found = order * valid, valid
+            index = order * valid, valid
         if self._buffers is not None and not is_compiling():
-            self._buffers.index[:] = [found]
-        return found
+            self._buffers.index[:] = [index]
+        return index
 
     def on_static_cache(self, n_slots: int) -> TokenMap:
         """The map behind a static cache of `n_slots` keys; `advance` counts what is generated."""

@@ -40,11 +40,11 @@ class View:
         name: as `view_images(view=...)` takes it.
         about: its definition, one line.
         source: where it comes from.
-        look: from what is asked to a number for each image token; larger is more.
+        compute: from what is asked to a number for each image token; larger is more.
             Samples with fewer image tokens end in zeros.
     """
 
     name: str
     about: str
     source: str
-    look: Callable[[ViewInput], Float[Tensor, "sample image"]]
+    compute: Callable[[ViewInput], Float[Tensor, "sample image"]]

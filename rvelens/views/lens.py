@@ -17,7 +17,7 @@ _ROWS = 256  # Image tokens whose logits are held at a time.
 
 
 @torch.no_grad()
-def lens(asked: ViewInput) -> Float[Tensor, "sample image"]:
+def lens(view_input: ViewInput) -> Float[Tensor, "sample image"]:
     """The largest probability over layers that the target has behind each image token.
 
     The probability behind a layer is softmax(W_U norm(x) + b_U), with x the output of the layer and
@@ -26,35 +26,35 @@ def lens(asked: ViewInput) -> Float[Tensor, "sample image"]:
     Raises:
         NotImplementedError: logits that are scaled or capped after the unembedding.
     """
-    return by_layer(asked).amax(dim=0)
+    return by_layer(view_input).amax(dim=0)
 
 
 @torch.no_grad()
-def by_layer(asked: ViewInput) -> Float[Tensor, "layer sample image"]:
+def by_layer(view_input: ViewInput) -> Float[Tensor, "layer sample image"]:
     """The probability that the target has behind each image token, by layer.
 
     Raises:
         NotImplementedError: logits that are scaled or capped after the unembedding.
     """
-    model, streams = asked.model, dict[int, Tensor]()
+    model, streams = view_input.model, dict[int, Tensor]()
     unembed = model.unembed  # refuses before the forward
     hooks = [
         (f"blocks.{layer}.hook_resid_post", partial(_keep, streams, layer))
         for layer in range(model.n_layers)
     ]
     with model.hooks(hooks):
-        logits = model(**asked.inputs, logits_to_keep=1)[:, -1]
-    targets = logits.argmax(dim=-1) if asked.targets is None else asked.targets
+        logits = model(**view_input.inputs, logits_to_keep=1)[:, -1]
+    targets = logits.argmax(dim=-1) if view_input.targets is None else view_input.targets
     tokens = model.tokens
     assert tokens is not None  # a forward has just been
-    found = torch.zeros(model.n_layers, len(targets), max(tokens.n_image))
+    probabilities = torch.zeros(model.n_layers, len(targets), max(tokens.n_image))
     for layer, stream in streams.items():
         images = image_part(stream.transpose(1, 2), tokens).transpose(1, 2)
         for sample, target in enumerate(targets.tolist()):
             rows = images[sample, : tokens.n_image[sample]].split(_ROWS)
             shares = [_probability(model, unembed, piece, target) for piece in rows]
-            found[layer, sample, : tokens.n_image[sample]] = torch.cat(shares).cpu()
-    return found
+            probabilities[layer, sample, : tokens.n_image[sample]] = torch.cat(shares).cpu()
+    return probabilities
 
 
 def _keep(

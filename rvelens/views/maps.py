@@ -26,18 +26,18 @@ ByLayer = dict[int, Float[Tensor, "sample head query key"]]
 
 
 @torch.no_grad()
-def attention(asked: ViewInput) -> Float[Tensor, "sample image"]:
+def attention(view_input: ViewInput) -> Float[Tensor, "sample image"]:
     """E over layers and heads of the last row of A."""
     recorded: dict[int, Float[Tensor, "sample head image"]] = {}
-    with asked.model.hooks(ars_caching_hooks(asked.model.attention_layers, recorded)):
-        asked.model(**asked.inputs, logits_to_keep=1)
-    return torch.stack([one.mean(dim=1).cpu() for one in recorded.values()]).mean(dim=0)
+    with view_input.model.hooks(ars_caching_hooks(view_input.model.attention_layers, recorded)):
+        view_input.model(**view_input.inputs, logits_to_keep=1)
+    return torch.stack([weights.mean(dim=1).cpu() for weights in recorded.values()]).mean(dim=0)
 
 
-def gradient_attention(asked: ViewInput) -> Float[Tensor, "sample image"]:
+def gradient_attention(view_input: ViewInput) -> Float[Tensor, "sample image"]:
     """E over layers and heads of A * max(G, 0), in the last row: Grad-SAM."""
-    with query_rows(asked.model, "last"):
-        patterns, gradients, tokens = _with_gradients(asked)
+    with query_rows(view_input.model, "last"):
+        patterns, gradients, tokens = _with_gradients(view_input)
     maps = [
         image_part(last_row(a * gradients[layer].clamp(min=0), tokens), tokens).mean(dim=1).cpu()
         for layer, a in patterns.items()
@@ -45,7 +45,7 @@ def gradient_attention(asked: ViewInput) -> Float[Tensor, "sample image"]:
     return torch.stack(maps).mean(dim=0)
 
 
-def relevancy(asked: ViewInput) -> Float[Tensor, "sample image"]:
+def relevancy(view_input: ViewInput) -> Float[Tensor, "sample image"]:
     """The last row of R, with R <- R + E_h[max(G * A, 0)] R from layer to layer, and R = 1 before.
 
     Equations 5 and 6 of Chefer et al., for self-attention alone.
@@ -53,15 +53,15 @@ def relevancy(asked: ViewInput) -> Float[Tensor, "sample image"]:
     Raises:
         ValueError: layers without attention, of which the rule says nothing.
     """
-    _check_every_layer(asked.model, "relevancy")
-    with query_rows(asked.model, "all"):
-        patterns, gradients, tokens = _with_gradients(asked)
+    _check_every_layer(view_input.model, "relevancy")
+    with query_rows(view_input.model, "all"):
+        patterns, gradients, tokens = _with_gradients(view_input)
     steps = ((gradients[layer] * a).clamp(min=0).mean(dim=1) for layer, a in patterns.items())
     return _passed_on(steps, tokens, lambda r, step: r + step @ r)
 
 
 @torch.no_grad()
-def rollout(asked: ViewInput) -> Float[Tensor, "sample image"]:
+def rollout(view_input: ViewInput) -> Float[Tensor, "sample image"]:
     """The last row of the product over layers of (E_h[A] + 1) / 2.
 
     Equation 1 of Abnar and Zuidema, Section 3.
@@ -69,12 +69,12 @@ def rollout(asked: ViewInput) -> Float[Tensor, "sample image"]:
     Raises:
         ValueError: layers without attention, of which the rule says nothing.
     """
-    model = asked.model
+    model = view_input.model
     _check_every_layer(model, "rollout")
     patterns: ByLayer = {}
     hooks = [(_pattern(layer), _Keep(layer, patterns)) for layer in model.attention_layers]
     with query_rows(model, "all"), model.hooks(hooks):
-        model(**asked.inputs, logits_to_keep=1)
+        model(**view_input.inputs, logits_to_keep=1)
     steps = (a.mean(dim=1) for a in patterns.values())
     return _passed_on(steps, _map(model), lambda r, step: (step @ r + r) / 2)
 
@@ -122,16 +122,18 @@ class _Probe:
         return pattern + self.zeros[self.layer]
 
 
-def _with_gradients(asked: ViewInput) -> tuple[ByLayer, ByLayer, TokenMap]:
+def _with_gradients(view_input: ViewInput) -> tuple[ByLayer, ByLayer, TokenMap]:
     """A and G by layer, of the rows that the model shows, and the token map."""
-    model, patterns, zeros = asked.model, ByLayer(), ByLayer()
+    model, patterns, zeros = view_input.model, ByLayer(), ByLayer()
     layers = model.attention_layers
     probes = [(_pattern(layer), _Probe(layer, patterns, zeros)) for layer in layers]
     with torch.enable_grad(), model.hooks(probes):
-        logits = model(**asked.inputs, logits_to_keep=1)[:, -1]
-        target = asked.target_of(logits).sum()
-        found = torch.autograd.grad(target, [zeros[layer] for layer in layers])
-    gradients = {layer: one.float() for layer, one in zip(layers, found, strict=True)}
+        logits = model(**view_input.inputs, logits_to_keep=1)[:, -1]
+        target = view_input.target_of(logits).sum()
+        derivatives = torch.autograd.grad(target, [zeros[layer] for layer in layers])
+    gradients = {
+        layer: gradient.float() for layer, gradient in zip(layers, derivatives, strict=True)
+    }
     return {layer: patterns[layer] for layer in layers}, gradients, _map(model)
 
 

@@ -97,16 +97,18 @@ def view_images(
     chosen = find_view(view)
     inputs = model.prepare(images, questions, prompt)
     ids = None if targets is None else _ids_of(model, targets, len(inputs["input_ids"]))
-    return chosen.look(ViewInput(model, inputs, ids))
+    return chosen.compute(ViewInput(model, inputs, ids))
 
 
 def _ids_of(
     model: HookedLVLM, targets: Sequence[str | int], n_questions: int
 ) -> Int[Tensor, " question"]:
     if isinstance(targets, str) or len(targets) != n_questions:
-        given = f"targets={targets!r}" if isinstance(targets, str) else f"{len(targets)} targets"
+        description = (
+            f"targets={targets!r}" if isinstance(targets, str) else f"{len(targets)} targets"
+        )
         raise ValueError(
-            f"{given} for {n_questions} questions: expected a list with one token for each "
+            f"{description} for {n_questions} questions: expected a list with one token for each "
             "question; pass one."
         )
     return torch.tensor(token_ids(model, targets, "target"))

@@ -14,7 +14,7 @@ from rvelens.benchmarks.action_scenes import (
     CLEAR,
     GROUPS,
     SPLITS,
-    Look,
+    Difficulty,
     Question,
     contrastive_pairs,
     draw_scene,
@@ -26,7 +26,7 @@ from rvelens.benchmarks.action_scenes import (
 from rvelens.benchmarks.action_scenes.world import OBJECTS, PART_OF, PRIOR, SIZE, SKEW, VERBS
 
 SEEDS = st.integers(0, 10**9)
-PLAIN = Look(visibility=(1.0, 1.0), noise=0.0, copies=0, occluders=0)
+PLAIN = Difficulty(visibility=(1.0, 1.0), noise=0.0, copies=0, occluders=0)
 
 
 def pixels(question: Question) -> np.ndarray:
@@ -40,9 +40,9 @@ def test_a_scene_is_its_split_and_seed(seed: int, split: str) -> None:
     assert first.image.mode == "RGB"
     assert first.image.size == (SIZE, SIZE)
     assert np.array_equal(np.asarray(first.image), np.asarray(second.image))
-    assert (first.people, first.asked, first.copies) == (
+    assert (first.people, first.subject, first.copies) == (
         second.people,
-        second.asked,
+        second.subject,
         second.copies,
     )
 
@@ -114,7 +114,7 @@ def test_training_leans_on_the_prior() -> None:
 @given(seed=SEEDS, verb=st.sampled_from(VERBS))
 def test_regions_lie_in_the_image_and_hold_the_right_thing(seed: int, verb: str) -> None:
     scene = draw_scene(seed)
-    question, person = make_question(scene, verb), scene.people[scene.asked]
+    question, person = make_question(scene, verb), scene.people[scene.subject]
     assert set(question.regions) == {"person", "verb", "object"}
     for boxes in question.regions.values():
         for x0, y0, x1, y1 in boxes:
@@ -129,8 +129,8 @@ def test_regions_lie_in_the_image_and_hold_the_right_thing(seed: int, verb: str)
 @pytest.mark.parametrize("seed", range(12))
 def test_the_object_is_in_the_contact_region(seed: int) -> None:
     """A scene drawn with faded objects differs from the plain one at the contacts alone."""
-    faded = Look(visibility=(0.0, 0.0), noise=0.0, copies=0, occluders=0)
-    shown, hidden = draw_scene(seed, look=PLAIN), draw_scene(seed, look=faded)
+    faded = Difficulty(visibility=(0.0, 0.0), noise=0.0, copies=0, occluders=0)
+    shown, hidden = draw_scene(seed, difficulty=PLAIN), draw_scene(seed, difficulty=faded)
     changed = (np.asarray(shown.image) != np.asarray(hidden.image)).any(-1)
     contacts = [p.contact for p in shown.people]
     for box in contacts:

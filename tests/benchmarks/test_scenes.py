@@ -63,7 +63,7 @@ def test_open_questions_have_one_right_word_each():
     for thing, action in zip(opened.items[::2], opened.items[1::2], strict=True):
         assert thing.image == action.image == thing.source == action.source
         scene = draw_scene(int(thing.source.split("-")[1]), "validation")
-        person = scene.people[scene.asked]
+        person = scene.people[scene.subject]
         assert (thing.group, thing.reference) == ("object", person.object)
         assert (action.group, action.reference) == ("action", person.verb)
         assert thing.text == f"What does a {person.kind} {person.verb} in the image?"
@@ -94,7 +94,7 @@ def test_earlier_turns_are_true_and_tell_nothing_of_the_question(turns):
         assert text == plain.text
         assert (item.id, item.truth, item.group) == (plain.id, plain.truth, plain.group)
         scene = draw_scene(int(item.id.rpartition("-")[2]), "validation")
-        asked, other = scene.people[scene.asked], scene.people[1 - scene.asked]
+        asked, other = scene.people[scene.subject], scene.people[1 - scene.subject]
         found = [turn.split(" ASSISTANT: ") for turn in said.strip().split(" USER: ")]
         found[-1][1] = found[-1][1].removesuffix(" USER:")
         assert len(found) == turns

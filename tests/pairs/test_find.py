@@ -113,9 +113,9 @@ def test_several_verbs():
     question = "Is the man wearing a hat while standing on the grass and holding a bat?"
     assert [word for word, *_ in found(question)] == ["wearing", "standing", "holding"]
     assert find_verb(question).lemma == "wear"
-    assert find_verb(question, which=3).lemma == "hold"
+    assert find_verb(question, number=3).lemma == "hold"
     with pytest.raises(NotMadeError, match="only 3 verbs: no verb number 4"):
-        find_verb(question, which=4)
+        find_verb(question, number=4)
 
 
 @settings(deadline=None)  # the first call reads lemminflect's dictionary

@@ -190,7 +190,7 @@ def test_a_verb_with_a_particle_is_another_verb(text, says):
 
 
 def test_the_second_verb():
-    made = by_lexicon(which=2)(question("Is the man sitting on it and holding a bat?"))
+    made = by_lexicon(number=2)(question("Is the man sitting on it and holding a bat?"))
     assert made.verb == "holding"
     assert made.contrastive.startswith("Is the man sitting on it and ")
 

@@ -37,7 +37,7 @@ def test_what_is_shown(ablated):
     assert len(shown.tables["paper"].rows) == 40
     assert all(row[3] is None for row in shown.tables["paper"].rows)
     assert "the paper has no number of it" in shown.tables["paper"].title
-    assert [line.split(":")[1] for line in shown.says] == [
+    assert [line.split(":")[1] for line in shown.sentences] == [
         " all heads rather than the sensitive half",
         " all heads rather than the sensitive half, denoised",
         " the denoising mask, sensitive heads",

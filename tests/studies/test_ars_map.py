@@ -134,7 +134,7 @@ def test_a_ranking_agrees_with_itself_and_with_nothing_else(monkeypatch):
     found = agreement.agreement(per_pair, reversed_one, cluster, 0)
     assert found["mean"]["value"] == pytest.approx(-1)
     assert found["p"] == pytest.approx(1)
-    said = agreement.says_agreement({"model": "m", "agreement": found | {"with": "it"}})
+    said = agreement.conclude_agreement({"model": "m", "agreement": found | {"with": "it"}})
     assert said.startswith("These heads and it do not agree more than chance confirms: mean rank")
 
 
@@ -174,7 +174,7 @@ def test_every_family_and_a_single_pair(family, tmp_path):
     assert np.array(data["scores"]).shape == (model.n_layers, model.n_heads)
     if family == "instructblip":
         shown = STUDY.show(setup, [data])
-        assert shown.says[2] == "1 pairs are too few to say how many a ranking takes."
+        assert shown.sentences[2] == "1 pairs are too few to say how many a ranking takes."
         assert set(shown.figures) == {"", "heads", "layers"}
 
 
@@ -184,11 +184,15 @@ def gap_of(low, high):
 
 
 def test_middle_layers_are_claimed_only_where_the_interval_says_so():
-    assert ars_map._says_middle(gap_of(0.1, 0.3)).startswith("Middle layers are more sensitive: ")
-    assert ars_map._says_middle(gap_of(-0.3, -0.1)).startswith("Middle layers are less sensitive: ")
-    few = ars_map._says_middle(gap_of(0.1, 0.3) | {"photographs": 19})
+    assert ars_map._conclude_middle(gap_of(0.1, 0.3)).startswith(
+        "Middle layers are more sensitive: "
+    )
+    assert ars_map._conclude_middle(gap_of(-0.3, -0.1)).startswith(
+        "Middle layers are less sensitive: "
+    )
+    few = ars_map._conclude_middle(gap_of(0.1, 0.3) | {"photographs": 19})
     assert few == "19 photographs are too few to say which layers are more sensitive."
-    said = ars_map._says_middle(gap_of(-0.1, 0.3))
+    said = ars_map._conclude_middle(gap_of(-0.1, 0.3))
     assert said.startswith("That middle layers are more sensitive is not shown: ")
     assert said.endswith("(layers 2-3) minus that of the others is +0.100 [-0.100, +0.300].")
 
@@ -196,12 +200,12 @@ def test_middle_layers_are_claimed_only_where_the_interval_says_so():
 def test_the_number_of_pairs_is_that_of_disjoint_samples():
     halves = [{"value": 0.8, "low": 0.7, "high": 0.9}, None]
     found = {"n": [1, 2], "halves": halves, "settled_halves": None, "settled_whole": 2}
-    said = ars_map._says_pairs({"stability": found, "k": 5, "pairs": 3})
+    said = ars_map._conclude_pairs({"stability": found, "k": 5, "pairs": 3})
     assert said == (
         "Up to 1 pairs, two disjoint samples do not share 90% of the top 5 heads: more pairs are "
         "needed than there are; samples of these pairs share as much with all of them from 2 on."
     )
-    said = ars_map._says_pairs({"stability": found | {"settled_halves": 1}, "k": 5, "pairs": 3})
+    said = ars_map._conclude_pairs({"stability": found | {"settled_halves": 1}, "k": 5, "pairs": 3})
     assert said.startswith("Two disjoint samples share 90% of the top 5 heads from 1 pairs on; ")
 
 

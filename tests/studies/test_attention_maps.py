@@ -91,7 +91,9 @@ def test_a_ranking_without_scores_and_a_question_without_a_region(model, profile
     shown = STUDY.show(setup, [data])
     assert data["scores"] is None
     assert shown.tables[""].columns == ("head", "sensitivity", "ARS", "attention to image")
-    assert shown.says[1] == "pictures does not say where one must look, so nothing is outlined."
+    assert (
+        shown.sentences[1] == "pictures does not say where one must look, so nothing is outlined."
+    )
     assert not boxes(shown.figures["sensitive"])
 
 

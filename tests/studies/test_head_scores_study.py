@@ -276,7 +276,7 @@ def test_what_is_shown(found, tmp_path):
     assert luck["masking, accuracy"] == data["masking"]["random_orders"]["accuracy"]
     assert luck["RVE tuned"] is None
     assert "agreement" not in main.columns  # nothing was published for this model
-    assert "Scores that make tuned RVE raise accuracy" in " ".join(shown.says)
+    assert "Scores that make tuned RVE raise accuracy" in " ".join(shown.sentences)
     files = {path.name for path in write_study(tmp_path, STUDY, [made], [data], shown)}
     assert {"head-scores.png", "head-scores-controls.png", "head-scores.csv"} <= files
 
@@ -312,7 +312,7 @@ def test_a_benchmark_without_regions_has_no_finding(model, tmp_path):
     assert data["finding"] is None
     shown = STUDY.show(setup, [data])
     assert "region AUC" not in shown.tables[""].columns
-    assert shown.says == ("3 photographs are too few to say anything.",)
+    assert shown.sentences == ("3 photographs are too few to say anything.",)
 
 
 def test_interrupted_and_taken_up_again(scenes, tmp_path, monkeypatch, found):

@@ -14,7 +14,7 @@ from rvelens import HookedLVLM
 from rvelens.benchmarks import scenes
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.studies import find_study
-from rvelens.studies.imbalance import _beside, _says
+from rvelens.studies.imbalance import _compare, _conclude
 from rvelens.studies.kit import rows
 from rvelens.studies.kit.run import run_study
 from rvelens.studies.kit.write import write_study
@@ -144,20 +144,20 @@ def example_data(name):
 
 
 def test_the_paper_stands_beside_its_own_model_alone():
-    table = _beside(example_data("llava-hf/llava-1.5-7b-hf"))
+    table = _compare(example_data("llava-hf/llava-1.5-7b-hf"))
     found = [row[3] and row[3]["value"] for row in table.rows]
     assert found == [12.0, 80.0, 0.88, 12.0, 80.0]
     # (1 - 0.164) / 0.164 and (1 - 0.042) / 0.042, and these times 0.878 / 0.122
     assert "5 to 23 as sums and 37 to 164 per token" in table.notes[-2]
-    other = _beside(example_data("rvelens/tiny"))
+    other = _compare(example_data("rvelens/tiny"))
     assert [row[3] for row in other.rows] == [None] * 5
     assert other.notes[-1] == "Measured on rvelens/tiny, for which the paper has no number."
 
 
 def test_layers_count_only_where_their_interval_says_so():
-    few = _says(example_data("m") | {"photographs": 19})
+    few = _conclude(example_data("m") | {"photographs": 19})
     assert few == ["19 photographs are too few to say anything."]
-    said = _says(example_data("m") | {"photographs": 20})
+    said = _conclude(example_data("m") | {"photographs": 20})
     assert (
         "less attention than their share of the tokens in 1 of 3 layers, more in 1 of them"
         in said[1]
@@ -170,7 +170,7 @@ def test_layers_count_only_where_their_interval_says_so():
     nothing = {"low": estimates(0.0)[0], "high": estimates(0.0)[0]}
     data = example_data("m") | {"photographs": 20}
     data["later"]["first"] = nothing
-    assert not any("first token" in line for line in _says(data))
+    assert not any("first token" in line for line in _conclude(data))
 
 
 def test_end_to_end(tmp_path):

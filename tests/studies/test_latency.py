@@ -201,5 +201,5 @@ def test_vanilla_is_needed_and_images_are_read_first(model, tmp_path):
     ],
 )
 def test_a_difference_is_claimed_where_rounds_on_one_side_are_no_chance(ratios, says):
-    (said,) = latency._says({"vanilla": [1.0] * len(ratios), "vcd": ratios})
+    (said,) = latency._conclude({"vanilla": [1.0] * len(ratios), "vcd": ratios})
     assert said.startswith(says)

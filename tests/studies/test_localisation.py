@@ -20,7 +20,7 @@ from rvelens.studies import find_study, localisation
 from rvelens.studies.kit import rows
 from rvelens.studies.kit.run import run_study
 from rvelens.studies.kit.write import write_study
-from rvelens.studies.localisation import _correlation, _says
+from rvelens.studies.localisation import _conclude, _correlation
 
 STUDY = find_study("localisation")
 N = 6
@@ -178,8 +178,8 @@ def example(difference, within):
 )
 def test_the_verdict_needs_both_intervals(difference, within, verdict):
     found = example(difference, within)
-    assert _says(found | {"photographs": 19}) == ["19 photographs are too few to say anything."]
-    said = _says(found)
+    assert _conclude(found | {"photographs": 19}) == ["19 photographs are too few to say anything."]
+    said = _conclude(found)
     assert said[0].startswith(
         f"Does ARS find the region? Over all layers {verdict}: AUC of sensitive"
     )

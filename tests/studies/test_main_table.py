@@ -150,7 +150,7 @@ def test_no_number_is_cut_off_in_a_terminal(width, lines):
 
 def test_what_is_said_claims_only_what_is_confirmed(done):
     _, setup, _, data = done
-    says = find_study("main-table").show(setup, [data]).says
+    says = find_study("main-table").show(setup, [data]).sentences
     pairs = data["report"]["benchmarks"]["action-scenes"]["rules"]["official"]["pairs"]
     for method in ("rve", "pai"):
         (pair,) = (p for p in pairs if (p["before"], p["after"]) == ("vanilla", method))
@@ -366,7 +366,9 @@ def test_any_family(family, tmp_path):
     )
     shown = find_study("main-table").show(setup, [data])
     assert [row[1] for row in shown.tables[""].rows] == ["vanilla", "rve", "vcd"]
-    assert all("too few photographs to say" in line for line in shown.says if "against" in line)
+    assert all(
+        "too few photographs to say" in line for line in shown.sentences if "against" in line
+    )
 
 
 def test_questions_that_cannot_be_asked_are_counted_and_a_benchmark_of_them_is_told(tmp_path):

@@ -117,7 +117,9 @@ def test_margins_are_those_of_a_model_without_the_heads(name, tmp_path):
     chosen = masking._masks(setup)
     distinct = list(dict.fromkeys(m for many in chosen.values() for one in many for m in one))
     assert len(distinct) == 14  # nothing, everything, and 12 choices between
-    margins = setup.each("margins", BENCHMARK.items, lambda batch: pytest.fail("they are kept"))
+    margins = setup.map_items(
+        "margins", BENCHMARK.items, lambda batch: pytest.fail("they are kept")
+    )
     for asked in BENCHMARK.items[:2]:
         for n in (0, 1, 2, 5):
             literal = zeroed(name, distinct[n], asked.text, asked.load())
@@ -197,7 +199,7 @@ def test_on_the_embedded_model(tmp_path):
     setup, _, data = go(model, tmp_path / "yes", ranked, only_yes, 4, counts=[12], n_questions=2)
     shown = masking._show(setup, [data])
     assert list(shown.figures) == [""]
-    assert shown.says == ("2 photographs are too few to say anything.",)
+    assert shown.sentences == ("2 photographs are too few to say anything.",)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_sentences_claim_what_intervals_confirm(value, half, says):
         "curves": {SENSITIVE: {"accuracy": [point] * 3}},
         "draws": {"accuracy": [[0.9, 0.6, 0.5], [0.9, 0.4, 0.5]]},
     }
-    first, second, last = masking._says(data)
+    first, second, last = masking._conclude(data)
     assert says in first
     assert f"the {SENSITIVE} heads" in first
     assert f"the {LEAST} heads" in second
@@ -265,5 +267,5 @@ def test_sentences_claim_what_intervals_confirm(value, half, says):
     assert sure in last
     assert "largest at 2" in last
     assert "1 of 2 random draws keep more accuracy" in last
-    few = masking._says({**data, "photographs": 19})
+    few = masking._conclude({**data, "photographs": 19})
     assert few == ["19 photographs are too few to say anything."]

@@ -228,13 +228,13 @@ def test_sentences_claim_what_intervals_confirm(low, high, says):
         "methods": {"vanilla": {"difference": number}},
         "pairs": [{"before": "vanilla", "after": "rve", "object": number, "action": number}],
     }
-    first, second = study._says(data)
+    first, second = study._conclude(data)
     assert says in first
     word = "rises" if low > 0 else "falls" if high < 0 else "no change that these photographs"
     assert second.count(word) == 2
     one_sided = {**data, "kinds": {"object": {"yes": 0.0}, "action": {"yes": 0.5}}}
-    said = study._says(one_sided)
+    said = study._conclude(one_sided)
     assert [line for line in said if line not in (first, second)] == [said[1]]
     assert said[1].startswith("Every right answer to the object questions is no: a model that says")
-    few = study._says({**data, "photographs": 19})
+    few = study._conclude({**data, "photographs": 19})
     assert few == ["19 photographs are too few to say anything."]

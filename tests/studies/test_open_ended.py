@@ -129,7 +129,7 @@ def test_without_a_judge_nothing_stands_beside_the_papers_scores(done):
     assert list(shown.tables) == [""]
     assert shown.tables[""].title == "Share right (exact match, no judge)"
     assert "not the paper's scores" in shown.tables[""].notes[0]
-    assert all("exact match, no judge" in line for line in shown.says)
+    assert all("exact match, no judge" in line for line in shown.sentences)
     assert list(shown.figures) == [""]
 
 
@@ -139,11 +139,13 @@ def test_what_is_said_claims_only_what_is_confirmed(done):
     for name, low, high in (("all", 0.1, 0.3), ("action", -0.3, -0.1), ("object", -0.1, 0.1)):
         figures[name]["difference"]["rve"] = {"value": (low + high) / 2, "low": low, "high": high}
         figures[name]["photographs"] = 20
-    says = find_study("open-ended").show(done[1], [data]).says
+    says = find_study("open-ended").show(done[1], [data]).sentences
     for line, said in zip(says, ("better (", "worse (", "no change that these"), strict=True):
         assert f"rve against vanilla: {said}" in line
     figures["all"]["photographs"] = 19
-    assert "too few photographs to say" in find_study("open-ended").show(done[1], [data]).says[0]
+    assert (
+        "too few photographs to say" in find_study("open-ended").show(done[1], [data]).sentences[0]
+    )
 
 
 # -- a judge -----------------------------------------------------------------------------------------

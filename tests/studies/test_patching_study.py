@@ -14,7 +14,7 @@ from rvelens.patching import pair_runs, patch_attention, patch_heads, patch_toke
 from rvelens.studies import Setup, find_study
 from rvelens.studies.kit.run import run_study
 from rvelens.studies.patching import study
-from rvelens.studies.patching.render import SETS, _ranks, _says
+from rvelens.studies.patching.render import SETS, _conclude, _ranks
 
 STUDY = find_study("patching")
 N = 3
@@ -100,20 +100,20 @@ def some_data(photographs=200):
 
 
 def test_sentences_claim_what_intervals_confirm():
-    says = " ".join(_says(some_data()))
+    says = " ".join(_conclude(some_data()))
     assert "more of the answer than as many other image tokens before layers 0. " in says
     assert (
         "Two images, one question: ARS correlates with the effects of heads, beyond random orders: rank"
         in says
     )
-    assert _says(some_data(photographs=3)) == ["3 photographs are too few to say anything."]
+    assert _conclude(some_data(photographs=3)) == ["3 photographs are too few to say anything."]
     by_luck = _ranks({**some_data()["texts"], "luck": [-0.4, 0.4]}, "texts")
     assert "no correlation of ARS with the effects of heads is shown" in by_luck
     against = _ranks({**some_data()["texts"], "correlation": estimate(-0.5, -0.6, -0.4)}, "texts")
     assert "ARS correlates negatively with the effects of heads, beyond random orders" in against
     none = some_data()
     none["images"]["gain"] = [UNSURE, None]
-    assert "is not shown to carry more" in _says(none)[0]
+    assert "is not shown to carry more" in _conclude(none)[0]
 
 
 def test_tables_and_figures():

@@ -107,7 +107,7 @@ def test_rows_are_those_that_the_files_allow(request_of):
     assert named(able) == [
         ("table1", "mmrel-real"), ("table1", "amber-relation"), ("table4", "pope-random"),
     ]  # fmt: skip
-    assert [row.asked for row in able] == [8, 8, 8]
+    assert [row.n_questions for row in able] == [8, 8, 8]
     lacking = [row for row in rows if row.reason]
     assert all(row.lacks_files for row in lacking)
     lines = report.lacks(lacking)
@@ -142,7 +142,7 @@ def test_limits_and_options_reach_the_studies(request_of):
     assert len(ablation.benchmarks[0].items) == 4
     (masking,) = make_rows(choose_targets([], ["9a"]), request)
     assert len(masking.benchmarks[0].items) == 8
-    assert masking.asked == 4
+    assert masking.n_questions == 4
     options = request.options_of(masking.target)
     assert (options["n_questions"], options["n_random"]) == (4, 20)
     (maps,) = choose_targets([], ["6"])

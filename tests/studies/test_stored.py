@@ -22,4 +22,4 @@ def test_a_page_is_what_its_numbers_say(file):
     # A setup without a model: what is shown comes from the file alone.
     shown = study.show(object.__new__(Setup), [model["measured"] for model in stored["models"]])
     assert study_to_markdown(study, shown) == file.with_suffix(".md").read_text("utf-8")
-    assert list(shown.says) == stored["says"]
+    assert list(shown.sentences) == stored["says"]

@@ -91,13 +91,13 @@ def test_what_is_shown(swept):
     assert len(shown.tables[""].rows) == 1 + len(data["settings"])
     assert next(r[0] for r in shown.tables["layers"].rows) == "vanilla"
     assert "preset: 3-5" in {r[0] for r in shown.tables["layers"].rows}
-    assert len(shown.says) == 3
+    assert len(shown.sentences) == 3
 
 
 def test_peaks_are_where_accuracy_is_highest(swept):
     _, study, setup, data = swept
     methods = data["result"]["rules"]["official"]["methods"]
-    said = study.show(setup, [data]).says[2]
+    said = study.show(setup, [data]).sentences[2]
     for axis, name in (("alpha", "alpha"), ("beta", "beta"), ("k", "K")):
         by_value = {
             data["settings"][n][axis]: methods[n]["accuracy"]["value"] for n in data["axes"][axis]
@@ -134,10 +134,10 @@ def test_the_largest_change_is_called_one_only_if_it_is_a_gain(swept):
     pairs = data["result"]["rules"]["official"]["pairs"]
     for pair in pairs:
         pair["change"]["accuracy"] = {"value": 0.0, "low": -0.1, "high": 0.1}
-    said = study.show(setup, [data]).says
+    said = study.show(setup, [data]).sentences
     assert said[1] == "no setting does better than the plain model on these questions."
     pairs[3]["change"]["accuracy"] = {"value": 0.125, "low": 0.1, "high": 0.2}
-    said = study.show(setup, [data]).says
+    said = study.show(setup, [data]).sentences
     assert said[1].startswith(
         f"the largest change is +0.125 [+0.100, +0.200] ({pairs[3]['after']});"
     )
@@ -194,8 +194,8 @@ def test_setup_knows_its_profile(swept):
 def test_few_photographs_say_nothing(swept):
     data = swept[3]
     pairs = data["result"]["rules"]["official"]["pairs"]
-    assert len(sweep._says(data)) == 3
+    assert len(sweep._conclude(data)) == 3
     few = [pair | {"verdict": "too few photographs to say"} for pair in pairs]
     rules = {"official": data["result"]["rules"]["official"] | {"pairs": few}}
-    said = sweep._says(data | {"result": data["result"] | {"rules": rules}})
+    said = sweep._conclude(data | {"result": data["result"] | {"rules": rules}})
     assert said == ("too few photographs to say anything.",)

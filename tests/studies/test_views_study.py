@@ -13,7 +13,7 @@ from rvelens.benchmarks import scenes
 from rvelens.benchmarks.action_scenes import make_questions, patch_mask
 from rvelens.studies import Setup, find_study, views
 from rvelens.studies.kit.run import run_study
-from rvelens.studies.views import _says
+from rvelens.studies.views import _conclude
 from rvelens.views import VIEWS, view_images
 
 STUDY = find_study("views")
@@ -66,13 +66,13 @@ def some_data(photographs=1000):
 
 
 def test_sentences_claim_what_intervals_confirm():
-    says = " ".join(_says(some_data()))
+    says = " ".join(_conclude(some_data()))
     assert "Above chance: attention, relevancy, rollout, by region AUC." in says
     assert "gradient-attention finds the region worse than attention" in says
     assert "relevancy finds the region better than attention" in says
     assert "rollout is not shown to differ from attention" in says
     assert "logit-lens" not in says
-    assert _says(some_data(photographs=3)) == ["3 photographs are too few to say anything."]
+    assert _conclude(some_data(photographs=3)) == ["3 photographs are too few to say anything."]
 
 
 def test_the_table_and_the_figure_show_every_view():

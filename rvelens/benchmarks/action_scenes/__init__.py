@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rvelens.benchmarks.action_scenes.draw import CLEAR, FAINT, Box, Look, Person
+from rvelens.benchmarks.action_scenes.draw import CLEAR, FAINT, Box, Difficulty, Person
 from rvelens.benchmarks.action_scenes.questions import (
     GROUPS,
     SPLITS,
@@ -25,7 +25,7 @@ __all__ = [
     "GROUPS",
     "SPLITS",
     "Box",
-    "Look",
+    "Difficulty",
     "Person",
     "Question",
     "Scene",

@@ -52,7 +52,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Look:
+class Difficulty:
     """How hard a scene is to see; by default as hard as the test's.
 
     Attributes:
@@ -68,8 +68,8 @@ class Look:
     occluders: int = 2
 
 
-CLEAR = Look((0.9, 1.0), 4.0, 1, 0)
-FAINT = Look((0.0, 0.5), 20.0, 3, 2)
+CLEAR = Difficulty((0.9, 1.0), 4.0, 1, 0)
+FAINT = Difficulty((0.0, 0.5), 20.0, 3, 2)
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,19 @@ class Plan:
 
 
 def paint(
-    rng: np.random.Generator, plans: tuple[Plan, Plan], look: Look
+    rng: np.random.Generator, plans: tuple[Plan, Plan], difficulty: Difficulty
 ) -> tuple[Image.Image, tuple[Person, ...], list[tuple[str, Box]]]:
     """Draw a scene; returns the image, its people, and the copies of objects that nobody uses."""
     canvas = _background(rng)
-    copies = [_copy(rng, canvas, plans) for _ in range(int(rng.integers(0, look.copies + 1)))]
+    copies = [_copy(rng, canvas, plans) for _ in range(int(rng.integers(0, difficulty.copies + 1)))]
     centres = (24 + rng.uniform(-4, 4), 72 + rng.uniform(-4, 4))
     people = tuple(
-        _person(rng, canvas, plan, x, look) for plan, x in zip(plans, centres, strict=True)
+        _person(rng, canvas, plan, x, difficulty) for plan, x in zip(plans, centres, strict=True)
     )
-    for _ in range(int(rng.integers(0, look.occluders + 1))):
+    for _ in range(int(rng.integers(0, difficulty.occluders + 1))):
         _twig(rng, canvas)
     pixels = np.asarray(canvas, dtype=np.float32)
-    pixels = pixels + rng.normal(0, look.noise, pixels.shape).astype(np.float32)
+    pixels = pixels + rng.normal(0, difficulty.noise, pixels.shape).astype(np.float32)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), people, copies
 
 
@@ -119,7 +119,7 @@ def _copy(
 
 
 def _person(
-    rng: np.random.Generator, canvas: Image.Image, plan: Plan, x: float, look: Look
+    rng: np.random.Generator, canvas: Image.Image, plan: Plan, x: float, difficulty: Difficulty
 ) -> Person:
     d = ImageDraw.Draw(canvas)
     tall = HEIGHT[plan.kind]
@@ -152,7 +152,7 @@ def _person(
     }
     # The other parts stay where they are, so that a "no" has a place to be looked up too.
     parts = {name: _inside(_around(point, 7.0)) for name, point in place.items()}
-    visibility = float(rng.uniform(*look.visibility))
+    visibility = float(rng.uniform(*difficulty.visibility))
     spot = place[PART_OF[plan.verb]]
     _object(canvas, plan.object, spot, visibility)
     box = _inside((x - 14, head[1] - 8, x + 14, ground + 3))

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from rvelens.benchmarks.action_scenes.draw import Box, Look, Person, Plan, paint
+from rvelens.benchmarks.action_scenes.draw import Box, Difficulty, Person, Plan, paint
 from rvelens.benchmarks.action_scenes.world import (
     OBJECTS,
     PART_OF,
@@ -43,7 +43,7 @@ class Scene:
     """A picture and what is true in it.
 
     Attributes:
-        people: from left to right; `people[asked]` is the one that questions are about.
+        people: from left to right; `people[subject]` is the one that questions are about.
         verb: the verb that the scene's own question asks; None in the train split.
         copies: objects that nobody uses, with their boxes.
     """
@@ -52,7 +52,7 @@ class Scene:
     split: str
     image: Image.Image
     people: tuple[Person, ...]
-    asked: int
+    subject: int
     verb: str | None
     copies: tuple[tuple[str, Box], ...]
 
@@ -83,14 +83,14 @@ class Question:
 
 
 def draw_scene(
-    seed: int, split: str = "test", look: Look | None = None, skew: float = SKEW
+    seed: int, split: str = "test", difficulty: Difficulty | None = None, skew: float = SKEW
 ) -> Scene:
     """The scene of a seed.
 
     Args:
         seed: 0 or more; in validation and test, `seed % 4` is the group of its question.
         split: "train", "validation" or "test".
-        look: how hard it is to see; by default the test's own look.
+        difficulty: how hard it is to see; by default the test's own look.
         skew: in the train split, the share of objects that come with their prior verb.
 
     Raises:
@@ -102,10 +102,10 @@ def draw_scene(
             f"{', '.join(SPLITS)}; correct them."
         )
     rng, plans, verb = _plan(seed, split, skew)
-    asked = int(rng.integers(2))
-    placed = plans if asked == 0 else (plans[1], plans[0])
-    image, people, copies = paint(rng, placed, look or Look())
-    return Scene(seed, split, image, people, asked, verb, tuple(copies))
+    subject = int(rng.integers(2))
+    placed = plans if subject == 0 else (plans[1], plans[0])
+    image, people, copies = paint(rng, placed, difficulty or Difficulty())
+    return Scene(seed, split, image, people, subject, verb, tuple(copies))
 
 
 def _plan(
@@ -174,26 +174,26 @@ def _balanced(rng: np.random.Generator, group: str) -> tuple[tuple[Plan, Plan], 
     """
     kinds, mine, theirs = _cast(rng)
     done = draw_verb(rng, mine, float(group.startswith("PC")))
-    asked = done
+    question_verb = done
     if group == "CP-no":
-        asked = PRIOR[mine]
+        question_verb = PRIOR[mine]
     elif group == "PC-no":
-        asked = draw_verb(rng, mine, 0.0)
+        question_verb = draw_verb(rng, mine, 0.0)
     other = draw_verb(rng, theirs, 0.5)
-    while theirs == mine and other == asked:
+    while theirs == mine and other == question_verb:
         other = draw_verb(rng, theirs, 0.5)
-    return (Plan(kinds[0], done, mine), Plan(kinds[1], other, theirs)), asked
+    return (Plan(kinds[0], done, mine), Plan(kinds[1], other, theirs)), question_verb
 
 
 def make_question(scene: Scene, verb: str) -> Question:
     """Whether the asked person does `verb` with their object."""
-    person = scene.people[scene.asked]
-    held = tuple(p.contact for p in scene.people if p.object == person.object)
+    person = scene.people[scene.subject]
+    contacts = tuple(p.contact for p in scene.people if p.object == person.object)
     loose = tuple(box for name, box in scene.copies if name == person.object)
     regions = {
         "person": (person.box,),
         "verb": (person.parts[PART_OF[verb]],),
-        "object": held + loose,
+        "object": contacts + loose,
     }
     return Question(
         scene.seed,
@@ -228,7 +228,7 @@ def make_questions(split: str, n: int, seed: int = 0) -> list[Question]:
 def _question(scene: Scene) -> Question:
     """The scene's own question; in the train split, about what is done or a random other verb."""
     return make_question(
-        scene, scene.verb or _train_verb(scene.seed, scene.people[scene.asked].verb)
+        scene, scene.verb or _train_verb(scene.seed, scene.people[scene.subject].verb)
     )
 
 
@@ -242,7 +242,7 @@ def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair
     pairs = []
     for i in range(n):
         scene = draw_scene(seed * 1_000_000 + 500_000 + i, split)
-        person = scene.people[scene.asked]
+        person = scene.people[scene.subject]
         rng = np.random.default_rng([8, SPLITS.index(split), scene.seed])
         other = str(rng.choice([verb for verb in VERBS if verb != person.verb]))
         question, contrastive = (

@@ -65,7 +65,7 @@ def agreement(
         by_layer = rank_correlations(mean_of(drawn).reshape(theirs.shape), theirs)
         return np.append(by_layer, by_layer.mean())
 
-    found = [
+    estimates = [
         estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
     ]
     whole = per_pair.mean(axis=0)
@@ -76,7 +76,7 @@ def agreement(
     # Rounding must not tell a permutation that changes nothing from the ranking itself.
     reached = rank_correlations(whole, theirs).mean() - 1e-12
     p = (1 + sum(bool(x >= reached) for x in mixed)) / (1 + N_PERMUTATIONS)
-    return {"by_layer": found[:-1], "mean": found[-1], "p": p, "digest": other.digest()}
+    return {"by_layer": estimates[:-1], "mean": estimates[-1], "p": p, "digest": other.digest()}
 
 
 def agreement_figure(data: Mapping[str, Any]) -> Figure:
@@ -89,14 +89,14 @@ def agreement_figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def says_agreement(data: Mapping[str, Any]) -> str:
+def conclude_agreement(data: Mapping[str, Any]) -> str:
     """Whether they agree more than by chance."""
-    found = data["agreement"]
-    if not found:
+    correlation = data["agreement"]
+    if not correlation:
         return f"There is no other ranking of {data['model']} to compare with; name one with `against`."
-    mean, p = found["mean"], found["p"]
+    mean, p = correlation["mean"], correlation["p"]
     claim = "agree more than by chance" if p < 0.05 else "do not agree more than chance confirms"
     return (
-        f"These heads and {found['with']} {claim}: mean rank correlation {format_change(mean)}, "
+        f"These heads and {correlation['with']} {claim}: mean rank correlation {format_change(mean)}, "
         f"permutation p = {p:.3f}."
     )

@@ -36,7 +36,7 @@ def stability(
     for n in sizes:
         draws = [rng.permutation(n_pairs) for _ in range(n_draws)]
         first = [_top_of(per_pair, draw[:n], k) for draw in draws]
-        whole.append(middle_of_draws([overlap(one, all_pairs, k) for one in first]))
+        whole.append(middle_of_draws([overlap(heads, all_pairs, k) for heads in first]))
         halves.append(middle_of_draws(common(per_pair, draws, n, k)) if 2 * n <= n_pairs else None)
     return {
         "n": sizes,
@@ -95,10 +95,10 @@ def middle_of_draws(overlaps: list[float]) -> dict[str, float]:
 
 def _settled(sizes: list[int], overlaps: list[dict[str, float] | None]) -> int | None:
     """The smallest size from which on every mean overlap is high enough."""
-    found = None
-    for n, one in reversed(list(zip(sizes, overlaps, strict=True))):
-        if one is not None:
-            if one["value"] < SETTLED:
+    smallest = None
+    for n, share in reversed(list(zip(sizes, overlaps, strict=True))):
+        if share is not None:
+            if share["value"] < SETTLED:
                 break
-            found = n
-    return found
+            smallest = n
+    return smallest

@@ -20,8 +20,8 @@ from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, m
 from rvelens.studies.ars_map.agreement import (
     agreement,
     agreement_figure,
+    conclude_agreement,
     other_ranking,
-    says_agreement,
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
 from rvelens.studies.kit.base import Setup, Shown, Study, Work
@@ -79,15 +79,15 @@ def _by_layer(
     if middle:
         gap = layers[:, middle].mean(axis=1) - layers[:, outer].mean(axis=1)
         columns = np.column_stack([layers, gap])
-    found = [
+    estimates = [
         estimate.to_json_or_none()
         for estimate in bootstrap_each(means(columns), cluster, seed=seed)
     ]
     quartiles = np.quantile(layers, [0.25, 0.5, 0.75], axis=0)
     return {
-        "by_layer": found[: layers.shape[1]],
+        "by_layer": estimates[: layers.shape[1]],
         "quartiles": [[round(x, 6) for x in row] for row in quartiles.T.tolist()],
-        "middle": {"layers": middle, "minus_outer": found[-1] if middle else None},
+        "middle": {"layers": middle, "minus_outer": estimates[-1] if middle else None},
     }
 
 
@@ -114,8 +114,8 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         tables["stability"] = _stability_table(data)
     if data["agreement"]:
         figures["agreement"] = agreement_figure(data)
-    says = _says_middle(data), says_agreement(data), _says_pairs(data)
-    return Shown(tables, figures, says=says)
+    sentences = _conclude_middle(data), conclude_agreement(data), _conclude_pairs(data)
+    return Shown(tables, figures, sentences=sentences)
 
 
 def _layers_table(data: Mapping[str, Any]) -> Table:
@@ -161,10 +161,12 @@ def _layers_figure(data: Mapping[str, Any]) -> Figure:
 
 
 def _stability_table(data: Mapping[str, Any]) -> Table:
-    found = data["stability"]
+    overlaps = data["stability"]
     rows = [
         [str(n), whole, halves]
-        for n, whole, halves in zip(found["n"], found["whole"], found["halves"], strict=True)
+        for n, whole, halves in zip(
+            overlaps["n"], overlaps["whole"], overlaps["halves"], strict=True
+        )
     ]
     k = data["k"]
     return Table(
@@ -172,7 +174,7 @@ def _stability_table(data: Mapping[str, Any]) -> Table:
         ("pairs", "with all pairs", "two disjoint samples"),
         rows,
         notes=(
-            f"Share of {k} heads in common, mean over layers and {found['n_draws']} draws; "
+            f"Share of {k} heads in common, mean over layers and {overlaps['n_draws']} draws; "
             "brackets: the middle 95% of the draws.",
             f"By chance {k / data['n_heads']:.2f}. Samples of nearly all pairs overlap with all "
             "pairs by construction; disjoint ones do not.",
@@ -181,11 +183,11 @@ def _stability_table(data: Mapping[str, Any]) -> Table:
 
 
 def _stability_figure(data: Mapping[str, Any]) -> Figure:
-    found = data["stability"]
+    overlaps = data["stability"]
     names = {"with all pairs": ("whole", "control"), "disjoint samples": ("halves", "rve")}
     return lines(
         {
-            name: Series.from_estimates(np.array(found["n"]), found[key], role)
+            name: Series.from_estimates(np.array(overlaps["n"]), overlaps[key], role)
             for name, (key, role) in names.items()
         },
         x_label="contrastive pairs",
@@ -195,11 +197,11 @@ def _stability_figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _says_middle(data: Mapping[str, Any]) -> str:
+def _conclude_middle(data: Mapping[str, Any]) -> str:
     layers, gap = data["middle"]["layers"], data["middle"]["minus_outer"]
     if gap is None:
         return "The model has too few layers for a middle third."
-    what = f"the mean ARS of the middle third (layers {format_layers(layers)}) minus that of the others"
+    term = f"the mean ARS of the middle third (layers {format_layers(layers)}) minus that of the others"
     if data["photographs"] < FEW:
         return (
             f"{data['photographs']} photographs are too few to say which layers are more sensitive."
@@ -209,28 +211,29 @@ def _says_middle(data: Mapping[str, Any]) -> str:
         False: "Middle layers are less sensitive",
         None: "That middle layers are more sensitive is not shown",
     }[above(gap)]
-    return f"{claim}: {what} is {format_change(gap)}."
+    return f"{claim}: {term} is {format_change(gap)}."
 
 
-def _says_pairs(data: Mapping[str, Any]) -> str:
-    found, k = data["stability"], data["k"]
-    if not found["n"]:
+def _conclude_pairs(data: Mapping[str, Any]) -> str:
+    overlaps, k = data["stability"], data["k"]
+    if not overlaps["n"]:
         return f"{data['pairs']} pairs are too few to say how many a ranking takes."
-    honest, by_construction = found["settled_halves"], found["settled_whole"]
+    honest, by_construction = overlaps["settled_halves"], overlaps["settled_whole"]
     if honest is not None:
-        said = (
+        sentence = (
             f"Two disjoint samples share {SETTLED:.0%} of the top {k} heads from {honest} pairs on"
         )
     else:
-        last = max(n for n, one in zip(found["n"], found["halves"], strict=True) if one)
-        said = (
+        last = max(n for n, share in zip(overlaps["n"], overlaps["halves"], strict=True) if share)
+        sentence = (
             f"Up to {last} pairs, two disjoint samples do not share {SETTLED:.0%} of the top {k} "
             "heads: more pairs are needed than there are"
         )
     if by_construction is None:
-        return f"{said}."
+        return f"{sentence}."
     return (
-        f"{said}; samples of these pairs share as much with all of them from {by_construction} on."
+        f"{sentence}; samples of these pairs share as much with all of them from {by_construction} "
+        "on."
     )
 
 

@@ -65,9 +65,9 @@ def _groups(data: Data) -> list[tuple[str, str]]:
 
 
 def _chosen(data: Data) -> Iterator[tuple[str, Data]]:
-    for name, one in data["benchmarks"].items():
-        for flip in one["flips"]:
-            if flip["id"] in one["chosen"]:
+    for name, benchmark in data["benchmarks"].items():
+        for flip in benchmark["flips"]:
+            if flip["id"] in benchmark["chosen"]:
                 yield name, flip
 
 
@@ -83,10 +83,10 @@ def _filters(n_groups: int) -> str:
 def _introduction(data: Data) -> Iterator[str]:
     before, after = escape(data["before"]), escape(data["after"])
     settings = data["parameters"].get(data["after"], {})
-    said = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "profile")
+    parameters = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "profile")
     yield (
         f"<p>The same questions, answered by {escape(data['model'])} under {before} and under {after}"
-        + (f" ({escape(said)})" if said else "")
+        + (f" ({escape(parameters)})" if parameters else "")
         + f". Gained: wrong under {before}, right under {after}. Lost: the reverse.</p>"
     )
     totals = Counter(
@@ -95,9 +95,9 @@ def _introduction(data: Data) -> Iterator[str]:
         for flip in benchmark["flips"]
     )
     here = Counter(flip["direction"] for _, flip in _chosen(data))
-    each = " and ".join(f"{here[x]} of all {totals[x]} {x} answers" for x in ("gained", "lost"))
+    counts = " and ".join(f"{here[x]} of all {totals[x]} {x} answers" for x in ("gained", "lost"))
     yield (
-        f"<p>This page shows {each}, drawn at random with seed {data['seed']}: at most "
+        f"<p>This page shows {counts}, drawn at random with seed {data['seed']}: at most "
         f"{data['n_cases']} of each kind and benchmark. None was picked by hand. All flips are in the "
         "CSV beside it. P(yes) is the probability of yes against no at the first token; right and "
         "wrong are told by the text, as the benchmark's official rule reads it.</p>"
@@ -107,12 +107,13 @@ def _introduction(data: Data) -> Iterator[str]:
 def _counts(data: Data) -> str:
     head = ("", "questions", "gained", "lost", "unchanged", "McNemar p", "what is confirmed")
     rows = []
-    for name, one in data["benchmarks"].items():
-        found = Counter(flip["direction"] for flip in one["flips"])
-        p = "" if one["mcnemar_p"] is None else f"{one['mcnemar_p']:.3g}"
+    for name, benchmark in data["benchmarks"].items():
+        directions = Counter(flip["direction"] for flip in benchmark["flips"])
+        p = "" if benchmark["mcnemar_p"] is None else f"{benchmark['mcnemar_p']:.3g}"
         cells = [
-            one["questions"], found["gained"], found["lost"],
-            f"{one['right_both']} right, {one['wrong_both']} wrong", p, one["verdict"],
+            benchmark["questions"], directions["gained"], directions["lost"],
+            f"{benchmark['right_both']} right, {benchmark['wrong_both']} wrong", p,
+            benchmark["verdict"],
         ]  # fmt: skip
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{_cells(head[1:], cells)}</tr>')
     top = "".join(f'<th scope="col">{title}</th>' for title in head)
@@ -140,9 +141,9 @@ def _legend(data: Data) -> Iterator[str]:
     swatches = "".join(
         f'<i style="background:{colour(count, most)}"></i>' for count in range(1, most + 1)
     )
-    ends = "1 layer" if most == 1 else f"1 to {most} layers"
+    label = "1 layer" if most == 1 else f"1 to {most} layers"
     yield (
-        f'<p class="legend">Image tokens marked in <span>{swatches}</span> {ends} (layers '
+        f'<p class="legend">Image tokens marked in <span>{swatches}</span> {label} (layers '
         f"{escape(', '.join(layers))}), for the first token of the answer; dark where no token sees "
         "the picture.</p>"
     )
@@ -151,18 +152,22 @@ def _legend(data: Data) -> Iterator[str]:
 def _navigation(data: Data, groups: Sequence[tuple[str, str]]) -> str:
     chosen = list(_chosen(data))
     kinds = Counter(flip["direction"] for _, flip in chosen)
-    each = Counter((name, flip["group"]) for name, flip in chosen)
+    by_group = Counter((name, flip["group"]) for name, flip in chosen)
     several = len(data["benchmarks"]) > 1
     links = [("all", "all", len(chosen)), *((x, x, kinds[x]) for x in ("gained", "lost"))]
     if len(groups) > 1:
         links += [
-            (f"g{n}", ": ".join(filter(None, (name if several else "", group))), each[name, group])
+            (
+                f"g{n}",
+                ": ".join(filter(None, (name if several else "", group))),
+                by_group[name, group],
+            )
             for n, (name, group) in enumerate(groups)
         ]
-    said = " ".join(
+    anchors = " ".join(
         f'<a id="{key}" href="#{key}">{escape(text)} ({n})</a>' for key, text, n in links
     )
-    return f"<nav>Show {said}</nav>"
+    return f"<nav>Show {anchors}</nav>"
 
 
 def _section(
@@ -190,7 +195,7 @@ def _section(
     )
 
 
-def case(data: Data, flip: Data, number: int, benchmark: str, seen: Pictures) -> str:
+def case(data: Data, flip: Data, number: int, benchmark: str, pictures: Pictures) -> str:
     """One flip as HTML, its words beside its pictures; `data` names the methods before and after."""
     right = flip["direction"] == "gained"
     where = " · ".join(filter(None, (benchmark, flip["group"], flip["id"])))
@@ -205,30 +210,30 @@ def case(data: Data, flip: Data, number: int, benchmark: str, seen: Pictures) ->
             _answer(data["before"], flip["before"], not right),
             _answer(data["after"], flip["after"], right),
             "</dl>",
-            *_layers(seen),
+            *_layers(pictures),
             "</div>",
-            _figures(flip, seen),
+            _figures(flip, pictures),
             "</article>",
         ]
     )
 
 
-def _answer(method: str, said: Data, right: bool) -> str:
-    p = "" if said["p_yes"] is None else f" <small>P(yes) {said['p_yes']:.3f}</small>"
+def _answer(method: str, answer: Data, right: bool) -> str:
+    p = "" if answer["p_yes"] is None else f" <small>P(yes) {answer['p_yes']:.3f}</small>"
     mark = "✓ right" if right else "✗ wrong"
     return (
         f'<div class="{"right" if right else "wrong"}"><dt>{escape(method)}</dt>'
-        f'<dd><q dir="auto">{escape(said["answer"] or "")}</q>{p} <em>{mark}</em></dd></div>'
+        f'<dd><q dir="auto">{escape(answer["answer"] or "")}</q>{p} <em>{mark}</em></dd></div>'
     )
 
 
-def _layers(seen: Pictures) -> Iterator[str]:
+def _layers(pictures: Pictures) -> Iterator[str]:
     """Tokens by layer, folded away."""
-    if not seen.layers:
+    if not pictures.layers:
         return
     yield "<details><summary>Tokens by layer</summary><table>"
     yield '<tr><th scope="col">layer</th><th scope="col">enhanced</th><th scope="col">removed</th></tr>'
-    for layer, counts in seen.layers.items():
+    for layer, counts in pictures.layers.items():
         yield (
             f'<tr><th scope="row">{escape(layer)}</th><td>{counts["enhanced"]}</td>'
             f"<td>{counts['removed']}</td></tr>"
@@ -236,15 +241,15 @@ def _layers(seen: Pictures) -> Iterator[str]:
     yield "</table></details>"
 
 
-def _figures(flip: Data, seen: Pictures) -> str:
+def _figures(flip: Data, pictures: Pictures) -> str:
     parts = []
-    if seen.plain is not None:
-        parts.append(_figure(seen.plain, f"The picture of: {flip['question']}", "picture"))
-    for name, uri in seen.marked.items():
+    if pictures.plain is not None:
+        parts.append(_figure(pictures.plain, f"The picture of: {flip['question']}", "picture"))
+    for name, uri in pictures.marked.items():
         parts.append(_figure(uri, f"Tokens {_MARKED[name]}", _MARKED[name]))
-    if seen.reason:
-        parts.append(f'<p class="where">{escape(seen.reason)}</p>')
-    return f'<div class="pictures n{len(seen.marked) + 1}">{"".join(parts)}</div>'
+    if pictures.reason:
+        parts.append(f'<p class="where">{escape(pictures.reason)}</p>')
+    return f'<div class="pictures n{len(pictures.marked) + 1}">{"".join(parts)}</div>'
 
 
 def _figure(uri: str, alternative: str, caption: str) -> str:

@@ -51,7 +51,9 @@ class Pictures:
 
 def draw_cases(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
     """The pictures of a question; `layers` is None where the method enhances no tokens."""
-    counts = {layer: {k: len(v) for k, v in each.items()} for layer, each in (layers or {}).items()}
+    counts = {
+        layer: {k: len(v) for k, v in tokens.items()} for layer, tokens in (layers or {}).items()
+    }
     try:
         image = item.load()
     except ValueError as error:
@@ -71,7 +73,7 @@ def draw_cases(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures
 
 def n_layers(layers: Layers, name: str, n_tokens: int) -> Float[np.ndarray, " image"]:
     """In how many layers each image token was enhanced or removed."""
-    numbers = [np.asarray(each[name], dtype=int) for each in layers.values()]
+    numbers = [np.asarray(tokens[name], dtype=int) for tokens in layers.values()]
     return np.bincount(np.concatenate(numbers), minlength=n_tokens).astype(float)
 
 

@@ -18,7 +18,13 @@ from rvelens.hooks.enhanced import Masks, rve_of
 from rvelens.interventions.methods import Method
 from rvelens.studies.cases.page import page
 from rvelens.studies.cases.pictures import draw_cases
-from rvelens.studies.kit.asking import answers, asked, evaluate_methods, labels, need_labels
+from rvelens.studies.kit.asking import (
+    answers,
+    evaluate_methods,
+    labels,
+    need_labels,
+    select_askable,
+)
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Cell, Table
@@ -66,15 +72,15 @@ def _two(setup: Setup) -> tuple[Method, Method]:
 def _of_benchmark(
     setup: Setup, benchmark: Benchmark, before: Method, after: Method, report: Mapping[str, Any]
 ) -> dict[str, Any]:
-    said = {m.name: answers(setup, benchmark, m.name) for m in (before, after)}
-    numbers = asked(benchmark, said)
+    by_method = {m.name: answers(setup, benchmark, m.name) for m in (before, after)}
+    numbers = select_askable(benchmark, by_method)
     items = [benchmark.items[n] for n in numbers]
     was, now = (
-        read_answers(benchmark, said[m.name], numbers, benchmark.rule).right
+        read_answers(benchmark, by_method[m.name], numbers, benchmark.rule).right
         for m in (before, after)
     )
     flips = [
-        flip(item, said[before.name][item.id], said[after.name][item.id], bool(right))
+        flip(item, by_method[before.name][item.id], by_method[after.name][item.id], bool(right))
         for item, wrong, right in zip(items, ~was, now, strict=True)
         if wrong == right
     ]
@@ -154,7 +160,7 @@ def masks_of(
         ]
 
     items = [item for item in benchmark.items if item.id in set(chosen)]
-    return setup.each(f"masks-{benchmark.name}", items, compute)
+    return setup.map_items(f"masks-{benchmark.name}", items, compute)
 
 
 def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
@@ -172,22 +178,33 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
         for benchmark in setup.benchmarks
     }
     tables = {"": _counts(data, name), "flips": _flips(data)}
-    return Shown(tables, pages={"": page(data, name, shown)}, says=tuple(_says(data, name)))
+    return Shown(
+        tables, pages={"": page(data, name, shown)}, sentences=tuple(_conclude(data, name))
+    )
 
 
 def _counts(data: Data, name: str) -> Table:
     rows: list[list[Cell]] = []
-    for benchmark, one in data["benchmarks"].items():
-        found = Counter(flip["direction"] for flip in one["flips"])
-        unchanged = one["right_both"] + one["wrong_both"]
+    for benchmark, figures in data["benchmarks"].items():
+        directions = Counter(flip["direction"] for flip in figures["flips"])
+        unchanged = figures["right_both"] + figures["wrong_both"]
         rows.append(
-            [benchmark, "all", one["questions"], found["gained"], found["lost"], unchanged,
-             one["mcnemar_p"], one["verdict"]]
+            [benchmark, "all", figures["questions"], directions["gained"], directions["lost"],
+             unchanged, figures["mcnemar_p"], figures["verdict"]]
         )  # fmt: skip
-        for group, n in sorted(one["groups"].items()) if len(one["groups"]) > 1 else []:
-            some = Counter(f["direction"] for f in one["flips"] if f["group"] == group)
+        for group, n in sorted(figures["groups"].items()) if len(figures["groups"]) > 1 else []:
+            in_group = Counter(f["direction"] for f in figures["flips"] if f["group"] == group)
             rows.append(
-                [benchmark, group, n, some["gained"], some["lost"], n - some.total(), None, None]
+                [
+                    benchmark,
+                    group,
+                    n,
+                    in_group["gained"],
+                    in_group["lost"],
+                    n - in_group.total(),
+                    None,
+                    None,
+                ]
             )
     columns = (
         "benchmark", "group", "questions", "gained", "lost", "unchanged", "McNemar p", "verdict",
@@ -196,9 +213,9 @@ def _counts(data: Data, name: str) -> Table:
         f"gained: wrong under {data['before']} and right under {data['after']}; lost: the reverse; by "
         "each benchmark's official rule.",
         *(
-            f"{benchmark}: {one['left_out']} questions could not be asked and are left out."
-            for benchmark, one in data["benchmarks"].items()
-            if one["left_out"]
+            f"{benchmark}: {figures['left_out']} questions could not be asked and are left out."
+            for benchmark, figures in data["benchmarks"].items()
+            if figures["left_out"]
         ),
     )
     title = f"{name}: answers that {data['after']} flips, against {data['before']}"
@@ -212,10 +229,10 @@ def _flips(data: Data) -> Table:
             benchmark, flip["id"], flip["group"], flip["question"], flip["truth"],
             flip["direction"], flip["before"]["answer"], flip["after"]["answer"],
             flip["before"]["p_yes"], flip["after"]["p_yes"],
-            "yes" if flip["id"] in one["chosen"] else "no",
+            "yes" if flip["id"] in figures["chosen"] else "no",
         ]
-        for benchmark, one in data["benchmarks"].items()
-        for flip in one["flips"]
+        for benchmark, figures in data["benchmarks"].items()
+        for flip in figures["flips"]
     ]  # fmt: skip
     columns = (
         "benchmark", "id", "group", "question", "truth", "flip", before, after,
@@ -224,13 +241,14 @@ def _flips(data: Data) -> Table:
     return Table("All flips", columns, rows, aside=True)
 
 
-def _says(data: Data, name: str) -> Iterator[str]:
-    for benchmark, one in data["benchmarks"].items():
-        found = Counter(flip["direction"] for flip in one["flips"])
-        p = "" if one["mcnemar_p"] is None else f", McNemar p {one['mcnemar_p']:.3g}"
+def _conclude(data: Data, name: str) -> Iterator[str]:
+    for benchmark, figures in data["benchmarks"].items():
+        directions = Counter(flip["direction"] for flip in figures["flips"])
+        p = "" if figures["mcnemar_p"] is None else f", McNemar p {figures['mcnemar_p']:.3g}"
         yield (
-            f"{name}, {benchmark}: {data['after']} against {data['before']} gains {found['gained']} "
-            f"and loses {found['lost']} of {one['questions']} answers{p}: {one['verdict']}."
+            f"{name}, {benchmark}: {data['after']} against {data['before']} gains "
+            f"{directions['gained']} and loses {directions['lost']} of {figures['questions']} "
+            f"answers{p}: {figures['verdict']}."
         )
 
 

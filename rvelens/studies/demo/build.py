@@ -127,7 +127,7 @@ def _by_group(
 def heads_and_region(test: QuestionSet, profile: ARSProfile, seed: int) -> dict[str, Any]:
     """Image attention by layer, ARS, and whether the heads that ARS ranks high find the region."""
     attention = test.attention()
-    found = region_auc(attention, test.region)
+    aucs = region_auc(attention, test.region)
     enriched = enrichment(attention, test.region)
     k = min(K, profile.n_heads // 2)
     layers = []
@@ -137,13 +137,13 @@ def heads_and_region(test: QuestionSet, profile: ARSProfile, seed: int) -> dict[
             {
                 "image_attention": _round(attention[:, layer].sum(-1).mean()),
                 "ars": _round(profile.scores[layer].mean()),
-                "auc_top": _round(found[:, layer, top].nanmean()),
-                "auc_bottom": _round(found[:, layer, bottom].nanmean()),
+                "auc_top": _round(aucs[:, layer, top].nanmean()),
+                "auc_bottom": _round(aucs[:, layer, bottom].nanmean()),
                 "enrichment_top": _round(enriched[:, layer, top].nanmean()),
                 "enrichment_bottom": _round(enriched[:, layer, bottom].nanmean()),
             }
         )
-    values = found.numpy()
+    values = aucs.numpy()
     scores = profile.scores.numpy()
 
     def agreement(i: np.ndarray) -> float:

@@ -60,8 +60,8 @@ class QuestionSet:
                 prefix.replay_each(hooks[start : start + ROWS])
                 for start in range(0, len(hooks), ROWS)
             ]
-            each = torch.cat(logits, dim=1).transpose(0, 1)
-            parts.append(torch.stack([yes_margin(x, self.model.processor) for x in each]))
+            by_setting = torch.cat(logits, dim=1).transpose(0, 1)
+            parts.append(torch.stack([yes_margin(x, self.model.processor) for x in by_setting]))
         return torch.cat(parts, dim=1).double().cpu().numpy()
 
     def attention(

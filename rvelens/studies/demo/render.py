@@ -20,16 +20,16 @@ Number = Mapping[str, float]
 def _tables(report: DemoReport) -> list[Table]:
     """The report's tables."""
     data = report.data
-    found = [
+    tables = [
         _groups(data),
         _layers(data),
         _steering("Steering", data["steering"], data["n_validation"]),
     ]
     for name, part in data["injected_faults"].items():
         title = f"Injected fault: image scores {name}, every layer, last token's row"
-        found.append(_steering(title, part, data["n_validation"]))
-    found[-1] = replace(found[-1], notes=(*found[-1].notes, *_in_short(data)))
-    return found
+        tables.append(_steering(title, part, data["n_validation"]))
+    tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_in_short(data)))
+    return tables
 
 
 def render_demo(report: DemoReport) -> Group:
@@ -89,16 +89,16 @@ def _layers(data: Mapping[str, Any]) -> Table:
     title = f"Heads: ARS over {data['n_pairs']} contrastive pairs, localisation on test questions"
     within = rho["mean_within_layers"]
     if within["low"] > 0:
-        found = "by and large heads that ARS ranks higher find the true region better"
+        finding = "by and large heads that ARS ranks higher find the true region better"
     elif within["high"] < 0:
-        found = "by and large heads that ARS ranks higher find the true region worse"
+        finding = "by and large heads that ARS ranks higher find the true region worse"
     else:
-        found = "these questions do not show that ARS tells which heads find the true region"
-    signs = [one > 0 for one in rho["by_layer"]]
+        finding = "these questions do not show that ARS tells which heads find the true region"
+    signs = [correlation > 0 for correlation in rho["by_layer"]]
     note = (
         "Rank correlation of ARS with finding the true region, mean within layers: "
         f"{format_change(within)}, above 0 in {sum(signs)} of {len(signs)}; over all "
-        f"heads {rho['all_heads']:+.2f}. So {found}."
+        f"heads {rho['all_heads']:+.2f}. So {finding}."
     )
     return Table(title, columns, rows, notes=(note,))
 
@@ -141,8 +141,8 @@ def _in_short(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _verdict(name: str, row: Mapping[str, Any], against: str) -> str:
     """What may be said: a gain only where the untouched test split's interval excludes zero."""
-    said = [_claim(metric, row[f"{metric}_{against}"]) for metric in ("accuracy", "auc")]
-    return f"- {name}: {said[0]}; {said[1]}."
+    claims = [_claim(metric, row[f"{metric}_{against}"]) for metric in ("accuracy", "auc")]
+    return f"- {name}: {claims[0]}; {claims[1]}."
 
 
 def _claim(metric: str, gain: Number) -> str:

@@ -3,7 +3,7 @@
 - `profiles.py`: a profile by each score, and how many pairs it takes.
 - `finding.py`: whether the heads that rank first look at the ground-truth region.
 - `masking.py`: what masking them costs, against random heads of the same layers.
-- `ways.py`: RVE by each ranking, and its controls: swapped heads, all heads, the true region.
+- `steering.py`: RVE by each ranking, and its controls: swapped heads, all heads, the true region.
 - `gains.py`: what each gains, tuned on some photographs and reported on others.
 - `study.py`: all of it, one row a score.
 """

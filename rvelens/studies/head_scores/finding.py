@@ -37,10 +37,10 @@ def findings(
         return None
     cluster, values = each_region(setup)
     auc, mass = values["auc"], values["enrichment"]
-    each = values["image"].mean(axis=(1, 2))
+    image_attention = values["image"].mean(axis=(1, 2))
 
     def every_head(drawn: Int[np.ndarray, " draw"]) -> float:
-        return float(each[drawn].mean())
+        return float(image_attention[drawn].mean())
 
     return {
         "questions": len(cluster),
@@ -57,16 +57,16 @@ def _random_orders(
     auc: Float[np.ndarray, "layer head"], layers: Sequence[int], k: int, seed: int
 ) -> dict[str, Any]:
     """What rankings by chance have of "auc_over_all", "within" and "overall"."""
-    rng, some, rounded = np.random.default_rng(seed), list(layers), auc.round(9)
-    found = []
+    rng, layer_numbers, rounded = np.random.default_rng(seed), list(layers), auc.round(9)
+    orders = []
     for _ in range(N_ORDERS):
         scores = rng.random(auc.shape)
-        first = np.take_along_axis(auc, np.argsort(-scores, axis=1)[:, :k], axis=1)[some]
-        within = rank_correlations(scores, rounded)[some].mean()
+        first = np.take_along_axis(auc, np.argsort(-scores, axis=1)[:, :k], axis=1)[layer_numbers]
+        within = rank_correlations(scores, rounded)[layer_numbers].mean()
         overall = rank_correlations(scores.reshape(1, -1), rounded.reshape(1, -1))[0]
-        found.append((np.nanmean(first) - np.nanmean(auc[some]), within, overall))
-    low, high = np.percentile(found, (2.5, 97.5), axis=0).tolist()
-    mean = np.mean(found, axis=0).tolist()
+        orders.append((np.nanmean(first) - np.nanmean(auc[layer_numbers]), within, overall))
+    low, high = np.percentile(orders, (2.5, 97.5), axis=0).tolist()
+    mean = np.mean(orders, axis=0).tolist()
     return {
         name: {"value": round(mean[n], 6), "low": round(low[n], 6), "high": round(high[n], 6)}
         for n, name in enumerate(("auc_over_all", "within", "overall"))
@@ -86,19 +86,21 @@ def _of_score(
     chosen = [(layer, head) for layer in layers for head in profile.top(layer, k)]
     at = tuple(np.array(chosen).T)
     scores = profile.scores.double().numpy()
-    shape, some = scores.shape, list(layers)
+    shape, layer_numbers = scores.shape, list(layers)
     every = means(np.concatenate([auc.reshape(len(auc), -1), mass.reshape(len(mass), -1)], axis=1))
 
     def statistic(drawn: Int[np.ndarray, " draw"]) -> Float[np.ndarray, " number"]:
         by_auc, by_mass = every(drawn).reshape(2, *shape)
         # Heads of equal AUC must tie, whatever the order in which theirs was summed up.
         rounded = by_auc.round(9)
-        within = rank_correlations(scores, rounded)[some].mean()
+        within = rank_correlations(scores, rounded)[layer_numbers].mean()
         overall = rank_correlations(scores.reshape(1, -1), rounded.reshape(1, -1))[0]
         first = np.nanmean(by_auc[at])
-        over_all = first - np.nanmean(by_auc[some])
+        over_all = first - np.nanmean(by_auc[layer_numbers])
         return np.array([first, over_all, np.nanmean(by_mass[at]), within, overall])
 
     names = ("auc", "auc_over_all", "enrichment", "within", "overall")
     estimates = bootstrap_each(statistic, cluster, seed=seed)
-    return {name: one.to_json_or_none() for name, one in zip(names, estimates, strict=True)}
+    return {
+        name: estimate.to_json_or_none() for name, estimate in zip(names, estimates, strict=True)
+    }

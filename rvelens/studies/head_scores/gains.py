@@ -8,7 +8,7 @@ from typing import Any
 
 from rvelens.evaluate.scoring import score
 from rvelens.heads.profile import ARSProfile
-from rvelens.studies.head_scores.ways import ALL_HEADS, SWAPPED, ways_to_steer
+from rvelens.studies.head_scores.steering import ALL_HEADS, SWAPPED, make_steerings
 from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.settings import pair
 from rvelens.studies.tune import search, split
@@ -32,18 +32,20 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
     validation, test = split(setup.benchmark, float(setup.options["share"]), setup.seed)
     chosen: dict[str, Any] = {}
     settings: dict[str, Any] = {PLAIN: []}
-    for name, way in ways_to_steer(setup, profiles).items():
-        parts = setup.parts.below("tune-" + name.replace(" ", "-"))
-        chosen[name], _ = search(replace(setup, parts=parts), validation, way.start, way.hooks)
-        settings[f"{name}, published"] = way.hooks(**way.start)
-        settings[f"{name}, tuned"] = way.hooks(**chosen[name])
+    for name, steering in make_steerings(setup, profiles).items():
+        parts = setup.parts.open_subfolder("tune-" + name.replace(" ", "-"))
+        chosen[name], _ = search(
+            replace(setup, parts=parts), validation, steering.start, steering.hooks
+        )
+        settings[f"{name}, published"] = steering.hooks(**steering.start)
+        settings[f"{name}, tuned"] = steering.hooks(**chosen[name])
     answers = setup.answers("test", test, settings)
     result = score(test, answers, setup.seed, against=PLAIN)
-    tuned = {name: said for name, said in answers.items() if name.endswith(", tuned")}
+    tuned = {name: by_id for name, by_id in answers.items() if name.endswith(", tuned")}
     over = {}
-    for control in (one for one in CONTROLS if one in chosen):
-        beside = score(test, tuned, setup.seed, against=f"{control}, tuned")
-        over[control] = {name: _change(beside, name, control) for name in chosen}
+    for control in (name for name in CONTROLS if name in chosen):
+        comparison = score(test, tuned, setup.seed, against=f"{control}, tuned")
+        over[control] = {name: _change(comparison, name, control) for name in chosen}
     return {
         "validation": len(validation.items),
         "settings": chosen,
@@ -53,5 +55,5 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
 
 
 def _change(result: Mapping[str, Any], name: str, control: str) -> Mapping[str, float] | None:
-    found = pair(result, f"{name}, tuned", f"{control}, tuned") if result["rules"] else None
-    return found and found["change"]["accuracy"]
+    comparison = pair(result, f"{name}, tuned", f"{control}, tuned") if result["rules"] else None
+    return comparison and comparison["change"]["accuracy"]

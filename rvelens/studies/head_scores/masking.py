@@ -36,10 +36,10 @@ def costs(
     any_profile = next(iter(profiles.values()))
     by_draw = choose_masks(any_profile, layers, counts, n_random, setup.seed)[RANDOM]
     every = [*by_score.values(), *by_draw]
-    distinct = list(dict.fromkeys(mask for one in every for mask in one))
-    asked = setup.benchmark.sample(setup.options["n_questions"]).items
-    margins = margins_under(setup, asked, distinct)
-    found = figures_of([item for item in asked if item.id in margins], margins, setup.seed)
+    distinct = list(dict.fromkeys(mask for masks in every for mask in masks))
+    items = setup.benchmark.sample(setup.options["n_questions"]).items
+    margins = margins_under(setup, items, distinct)
+    figures = figures_of([item for item in items if item.id in margins], margins, setup.seed)
     matters = np.array([0 < n < n_heads for n in counts])
     column = {mask: n for n, mask in enumerate(distinct)}
     mine = {name: [column[mask] for mask in masks] for name, masks in by_score.items()}
@@ -49,28 +49,28 @@ def costs(
         "counts": counts,
         "layers": list(layers),
         "draws": n_random,
-        "scores": _by_score(found, mine, random, matters),
-        "random_orders": _random_orders(found, random, matters),
+        "scores": _by_score(figures, mine, random, matters),
+        "random_orders": _random_orders(figures, random, matters),
     }
 
 
 def _random_orders(
-    found: Mapping[str, Draws],
+    figures: Mapping[str, Draws],
     random: Int[np.ndarray, "order count"],
     matters: Bool[np.ndarray, " count"],
 ) -> dict[str, Any]:
     """By metric: each random order minus the mean of all, from the least to the most."""
     result = {}
     for metric in METRICS:
-        each = found[metric][0, random]
-        less = (each - each.mean(axis=0))[:, matters].mean(axis=1)
+        values = figures[metric][0, random]
+        less = (values - values.mean(axis=0))[:, matters].mean(axis=1)
         low, high = (round(float(end), 6) + 0.0 for end in (less.min(), less.max()))
         result[metric] = {"value": 0.0, "low": low, "high": high}
     return result
 
 
 def _by_score(
-    found: Mapping[str, Draws],
+    figures: Mapping[str, Draws],
     by_score: Mapping[str, Sequence[int]],
     random: Int[np.ndarray, "order count"],
     matters: Bool[np.ndarray, " count"],
@@ -80,10 +80,10 @@ def _by_score(
     for name, columns in {**by_score, DRAWS: None}.items():
         result[name] = {}
         for metric in METRICS:
-            chance = found[metric][:, random].mean(axis=1)
-            mine = chance if columns is None else found[metric][:, columns]
+            chance = figures[metric][:, random].mean(axis=1)
+            mine = chance if columns is None else figures[metric][:, columns]
             result[name][metric] = {
-                "curve": [to_estimate(one) for one in mine.T],
+                "curve": [to_estimate(draws) for draws in mine.T],
                 "less_random": to_estimate((mine - chance)[:, matters].mean(axis=1)),
             }
     return result

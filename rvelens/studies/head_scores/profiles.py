@@ -20,8 +20,8 @@ def chosen_scores(setup: Setup) -> list[str]:
     Raises:
         ValueError: an unknown score.
     """
-    given = setup.options["scores"] or list(COMPARED)
-    return [find_score(str(name)).name for name in dict.fromkeys(given)]
+    names = setup.options["scores"] or list(COMPARED)
+    return [find_score(str(name)).name for name in dict.fromkeys(names)]
 
 
 def profile_by(setup: Setup, score: str) -> ARSProfile:

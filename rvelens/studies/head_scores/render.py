@@ -13,7 +13,7 @@ from rvelens.stats import FEW, above, format_change
 from rvelens.studies.head_scores.finding import N_ORDERS
 from rvelens.studies.head_scores.gains import PLAIN
 from rvelens.studies.head_scores.masking import DRAWS
-from rvelens.studies.head_scores.ways import ALL_HEADS, ORACLE, SWAPPED
+from rvelens.studies.head_scores.steering import ALL_HEADS, ORACLE, SWAPPED
 from rvelens.studies.kit.base import Setup, Shown
 from rvelens.studies.kit.settings import describe_setting, pair, value
 from rvelens.tables import Table
@@ -47,14 +47,14 @@ SIGNED = frozenset(name for name, chance in COLUMNS.items() if chance == 0.0)
 
 def estimates(data: Estimates, score: str) -> dict[str, Any]:
     """What was estimated for one score, by the names of `COLUMNS`; None where there is none."""
-    found = (data["finding"] or {}).get(score, {})
+    finding = (data["finding"] or {}).get(score, {})
     agreement = (data["agreement"] or {}).get(score, {})
     return {
-        "region AUC": found.get("auc"),
-        "AUC over all heads": found.get("auc_over_all"),
-        "mass / area": found.get("enrichment"),
-        "correlation within layers": found.get("within"),
-        "correlation over all heads": found.get("overall"),
+        "region AUC": finding.get("auc"),
+        "AUC over all heads": finding.get("auc_over_all"),
+        "mass / area": finding.get("enrichment"),
+        "correlation within layers": finding.get("within"),
+        "correlation over all heads": finding.get("overall"),
         "masking, accuracy": data["masking"]["scores"][score]["accuracy"]["less_random"],
         "RVE as published": _gain(data, f"{score}, published"),
         "RVE tuned": _gain(data, f"{score}, tuned"),
@@ -65,19 +65,19 @@ def estimates(data: Estimates, score: str) -> dict[str, Any]:
 
 def _luck(data: Estimates, column: str) -> Mapping[str, float] | None:
     """What random orders of heads reach; None where nothing is said of it."""
-    found = (data["finding"] or {}).get("random_orders", {})
+    orders = (data["finding"] or {}).get("random_orders", {})
     return {
-        "AUC over all heads": found.get("auc_over_all"),
-        "correlation within layers": found.get("within"),
-        "correlation over all heads": found.get("overall"),
+        "AUC over all heads": orders.get("auc_over_all"),
+        "correlation within layers": orders.get("within"),
+        "correlation over all heads": orders.get("overall"),
         "masking, accuracy": data["masking"]["random_orders"]["accuracy"],
     }.get(column)
 
 
 def _gain(data: Estimates, setting: str) -> Mapping[str, float] | None:
     result = data["gains"]["result"]
-    found = pair(result, setting, PLAIN) if result["rules"] else None
-    return found and found["change"]["accuracy"]
+    comparison = pair(result, setting, PLAIN) if result["rules"] else None
+    return comparison and comparison["change"]["accuracy"]
 
 
 def show_scores(setup: Setup, measured: Sequence[Estimates]) -> Shown:
@@ -99,13 +99,13 @@ def show_scores(setup: Setup, measured: Sequence[Estimates]) -> Shown:
         "definitions": Table(
             "Definitions",
             ("score", "of a head, mean over pairs", "source"),
-            [(name, *said) for name, said in data["definitions"].items()],
+            [(name, *definition) for name, definition in data["definitions"].items()],
         ),
         "tuned": _tuned(data),
         "masking": _masking(data),
     }
     figures = {"": _figure(rows, shown), "controls": _controls(data)}
-    return Shown(tables, figures, says=tuple(_says(data, rows)))
+    return Shown(tables, figures, sentences=tuple(_conclude(data, rows)))
 
 
 def _notes(data: Estimates) -> tuple[str, ...]:
@@ -152,16 +152,16 @@ def _tuned(data: Estimates) -> Table:
         for how in ("published", "tuned"):
             full = f"{name}, {how}"
             change = _gain(data, full)
-            found = {m: value(result, full, m) for m in MEASURES} if change else {}
+            figures = {m: value(result, full, m) for m in MEASURES} if change else {}
             rows.append(
                 (
                     full,
                     describe_setting(setting) if how == "tuned" else "",
-                    found.get("accuracy"),
+                    figures.get("accuracy"),
                     change,
-                    found.get("auc"),
-                    found.get("yes_ratio"),
-                    *(one[name] if how == "tuned" else None for one in over.values()),
+                    figures.get("auc"),
+                    figures.get("yes_ratio"),
+                    *(changes[name] if how == "tuned" else None for changes in over.values()),
                 )
             )
     versus = tuple(f"over {control}" for control in over)
@@ -225,11 +225,11 @@ def _controls(data: Estimates) -> Figure:
     return forest(names, panels, controls=(CONTROL, SWAPPED, ALL_HEADS), width=PAGE)
 
 
-def _says(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _conclude(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is confirmed, by score; and that nothing is, where nothing is."""
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
-    says = []
+    sentences = []
     for column, claim in (
         (
             "AUC over all heads",
@@ -243,18 +243,20 @@ def _says(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ("RVE as published", "make RVE as published raise accuracy"),
         ("RVE tuned", "make tuned RVE raise accuracy on questions it was not tuned on"),
     ):
-        known = {name: row[column] for name, row in rows.items() if row[column]}
-        if known:
+        by_score = {name: row[column] for name, row in rows.items() if row[column]}
+        if by_score:
             wants, luck = column != "masking, accuracy", _luck(data, column)
-            says.append(_claim(claim, known, wants, luck))
-    says += _of_controls(data, list(rows))
-    says.append("Each interval stands alone: by chance about one in twenty excludes its level.")
-    return says
+            sentences.append(_claim(claim, by_score, wants, luck))
+    sentences += _of_controls(data, list(rows))
+    sentences.append(
+        "Each interval stands alone: by chance about one in twenty excludes its level."
+    )
+    return sentences
 
 
 def _of_controls(data: Estimates, scores: Sequence[str]) -> list[str]:
     """Whether these questions can tell that steering helps, and whether the ranking is what helps."""
-    says = []
+    sentences = []
     controls = {
         name: _gain(data, f"{name}, tuned")
         for name in (ORACLE, ALL_HEADS, SWAPPED)
@@ -268,14 +270,14 @@ def _of_controls(data: Estimates, scores: Sequence[str]) -> list[str]:
                 None: f"does not change accuracy ({format_change(change)}), as far as these "
                 "questions tell",
             }
-            says.append(f"{_upper(name)}, tuned: {does[above(change)]}.")
+            sentences.append(f"{_upper(name)}, tuned: {does[above(change)]}.")
     for control, by_name in data["gains"]["over"].items():
         over = {n: e for n, e in by_name.items() if n in scores and e}
         if over:
-            says.append(
+            sentences.append(
                 _claim(f"make tuned RVE raise accuracy beyond {control}, tuned", over, True)
             )
-    return says
+    return sentences
 
 
 def _upper(text: str) -> str:
@@ -284,7 +286,7 @@ def _upper(text: str) -> str:
 
 def _claim(
     claim: str,
-    known: Mapping[str, Mapping[str, float]],
+    by_score: Mapping[str, Mapping[str, float]],
     wants: bool,
     luck: Mapping[str, float] | None = None,
 ) -> str:
@@ -292,14 +294,14 @@ def _claim(
     low, high = (luck["low"], luck["high"]) if luck else (0.0, 0.0)
     if luck:
         claim += f" ({low:+.3f} to {high:+.3f})"
-    side = {name: above(estimate, low, high) for name, estimate in known.items()}
+    side = {name: above(estimate, low, high) for name, estimate in by_score.items()}
     yes, no = (
         [
-            f"{name} ({format_change(known[name])})"
+            f"{name} ({format_change(by_score[name])})"
             for name, where in side.items()
-            if where is wanted
+            if where is sign
         ]
-        for wanted in (wants, not wants)
+        for sign in (wants, not wants)
     )
-    said = f"Scores that {claim}: {', '.join(yes) or 'none is confirmed'}"
-    return f"{said}; the reverse is confirmed of {', '.join(no)}." if no else f"{said}."
+    sentence = f"Scores that {claim}: {', '.join(yes) or 'none is confirmed'}"
+    return f"{sentence}; the reverse is confirmed of {', '.join(no)}." if no else f"{sentence}."

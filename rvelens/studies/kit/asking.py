@@ -38,12 +38,14 @@ def answers(setup: Setup, benchmark: Benchmark, method: str) -> dict[str, Answer
     return stored_answers(_folder(setup) / benchmark.name / method, benchmark.items)
 
 
-def asked(benchmark: Benchmark, said: Mapping[str, Mapping[str, Answer]]) -> list[int]:
+def select_askable(
+    benchmark: Benchmark, by_method: Mapping[str, Mapping[str, Answer]]
+) -> list[int]:
     """Numbers of the questions that could be asked under every method."""
     return [
         n
         for n, item in enumerate(benchmark.items)
-        if all(item.id in answer and answer[item.id].error is None for answer in said.values())
+        if all(item.id in answer and answer[item.id].error is None for answer in by_method.values())
     ]
 
 

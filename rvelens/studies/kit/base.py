@@ -32,14 +32,14 @@ class Shown:
     Attributes:
         tables, figures, pages: by a short name that their files' names end in; "" for the main one.
             Pages are HTML.
-        says: what it means, in sentences that claim only what the numbers confirm.
+        sentences: what it means; they claim only what the numbers confirm.
         measured: the measured value of each cell of the paper, in the paper's unit.
     """
 
     tables: Mapping[str, Table]
     figures: Mapping[str, Figure] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
-    says: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
     measured: Mapping[Cell, Estimate] = field(default_factory=dict)
 
 
@@ -128,7 +128,7 @@ class Setup:
             )
         return self.profile
 
-    def each(
+    def map_items(
         self, label: str, items: Sequence[Item], compute: Callable[[Batch], Sequence[Any]]
     ) -> dict[str, Any]:
         """What `compute` finds for each item (as JSON), by id; kept batch by batch.
@@ -150,15 +150,15 @@ class Setup:
                     return [value for item in piece for value in run([item])]
                 self.unreadable[piece[0].id] = one_line(error)
                 return [None]
-            found = dict(zip((i.id for i in batch.items), values, strict=True))
-            return [found.get(item.id) for item in piece]
+            by_id = dict(zip((i.id for i in batch.items), values, strict=True))
+            return [by_id.get(item.id) for item in piece]
 
         def of_batch(batch: Sequence[Item]) -> list[Any]:
             return backing_off(run, batch, self.batch_size)[0]
 
         groups = batches(items, self.batch_size)
         by_item = self.parts.by_item(
-            label, groups, of_batch, lambda left: self.progress(left, label)
+            label, groups, of_batch, lambda pending: self.progress(pending, label)
         )
         return {name: value for name, value in by_item.items() if value is not None}
 
@@ -188,11 +188,11 @@ class Setup:
                 )
                 for name, hooks in hooks_of.items()
             ]  # fmt: skip
-            return [list(each) for each in zip(*rows, strict=True)]
+            return [list(of_item) for of_item in zip(*rows, strict=True)]
 
-        found = self.each(label, benchmark.items, compute)
+        by_item = self.map_items(label, benchmark.items, compute)
         return {
-            name: {item: Answer(item, *said[n]) for item, said in found.items()}
+            name: {item: Answer(item, *fields[n]) for item, fields in by_item.items()}
             for n, name in enumerate(settings)
         }
 
@@ -204,9 +204,9 @@ class Setup:
                     images[item.image] = item.load()
                 except ValueError as error:
                     self.unreadable[item.image] = one_line(error)
-        kept = [item for item in items if item.image in images]
-        texts = [self.decoding.question(item) for item in kept]
-        return Batch(kept, [images[item.image] for item in kept], texts)
+        readable = [item for item in items if item.image in images]
+        texts = [self.decoding.question(item) for item in readable]
+        return Batch(readable, [images[item.image] for item in readable], texts)
 
 
 @dataclass(frozen=True)
@@ -239,17 +239,17 @@ class Study:
     several: bool = False
     work: Callable[[Setup], Work] | None = None
 
-    def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The study's options, as given or by default.
 
         Raises:
             ValueError: an unknown option, or a value of another type.
         """
-        for name, value in given.items():
+        for name, value in options.items():
             if name not in self.options:
-                known = ", ".join(self.options) or "none"
+                names = ", ".join(self.options) or "none"
                 raise ValueError(
-                    f"study {self.name!r} has no option {name!r}: expected {known}; leave it out."
+                    f"study {self.name!r} has no option {name!r}: expected {names}; leave it out."
                 )
             default = self.options[name]
             if not _like(value, default):
@@ -257,7 +257,7 @@ class Study:
                     f"study {self.name!r}: {name}={value!r}: expected a value like "
                     f"{default!r}; correct it."
                 )
-        return {**self.options, **given}
+        return {**self.options, **options}
 
 
 def _like(value: Any, default: Any) -> bool:

@@ -37,7 +37,7 @@ def by_pair(setup: Setup, score: str, label: str) -> Float[np.ndarray, "pair lay
         return _per_pair(setup.model, pairs, score, setup.batch_size, setup.decoding.prompt)
 
     progress = iterate(setup.progress, label)
-    return _kept(setup.parts, every, CHUNK, label, compute, progress)
+    return _score_chunks(setup.parts, every, CHUNK, label, compute, progress)
 
 
 def score_heads_together(
@@ -77,28 +77,28 @@ def score_heads_together(
         "versions": versions(),
     }
 
-    def compute(some: Sequence[ContrastivePair]) -> PerPair:
-        return _per_pair(model, some, score, batch_size, prompt)
+    def compute(chunk: Sequence[ContrastivePair]) -> PerPair:
+        return _per_pair(model, chunk, score, batch_size, prompt)
 
     with shared_parts(folder, made_with) as parts:
-        kept = _kept(parts, pairs, batch_size, "pairs", compute, progress)
+        scores = _score_chunks(parts, pairs, batch_size, "pairs", compute, progress)
     if not parts.here.is_first:
         return None
-    return profile_of(model, torch.as_tensor(kept, dtype=torch.float32), score, prompt)
+    return profile_of(model, torch.as_tensor(scores, dtype=torch.float32), score, prompt)
 
 
 def _per_pair(
     model: HookedLVLM, pairs: Sequence[ContrastivePair], score: str, batch_size: int, prompt: str
 ) -> PerPair:
     """Scores of pairs whose texts have been looked at."""
-    found = score_heads(
+    profile = score_heads(
         model, pairs, score=score, batch_size=batch_size, prompt=prompt, any_text=True
     )
-    assert found.per_pair is not None
-    return found.per_pair
+    assert profile.per_pair is not None
+    return profile.per_pair
 
 
-def _kept(
+def _score_chunks(
     parts: Parts,
     pairs: Sequence[ContrastivePair],
     size: int,
@@ -109,7 +109,7 @@ def _kept(
     """Scores of all pairs, so many of them a part."""
     chunks = parts.keep_each(
         {
-            f"{label}-{start:06d}": lambda some=pairs[start : start + size]: compute(some).tolist()
+            f"{label}-{start:06d}": lambda part=pairs[start : start + size]: compute(part).tolist()
             for start in range(0, len(pairs), size)
         },
         progress,

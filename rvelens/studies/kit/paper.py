@@ -112,12 +112,12 @@ def lookup(table: str | None = None, **keys: str | bool | None) -> tuple[Cell, .
         ValueError: no such table, or no cell of any table has such a key.
     """
     every = [cell for name in TABLES for cell in paper_cells(name)]
-    known = {"model", "benchmark", "relation", "method", "metric"}.union(
+    key_names = {"model", "benchmark", "relation", "method", "metric"}.union(
         *(c.setting for c in every)
     )
     for key in keys:
-        if key not in known:
-            raise ValueError(_unknown("key", key, sorted(known)))
+        if key not in key_names:
+            raise ValueError(_unknown("key", key, sorted(key_names)))
     among = every if table is None else paper_cells(table)
     return tuple(c for c in among if all(c.get(key) == value for key, value in keys.items()))
 
@@ -139,9 +139,11 @@ def compare(cells: Iterable[Cell], measured: Mapping[Cell, Estimate]) -> list[di
     cells = list(cells)
     stray = measured.keys() - set(cells)
     if stray:
-        what = ", ".join(str(v) for k, v in _row(stray.pop(), None).items() if v and k != "note")
+        description = ", ".join(
+            str(v) for k, v in _row(stray.pop(), None).items() if v and k != "note"
+        )
         raise ValueError(
-            f"a measurement of the cell {what}, which is not among the {len(cells)} given: "
+            f"a measurement of the cell {description}, which is not among the {len(cells)} given: "
             "expected a measurement of a given cell; add the cell, or leave it out."
         )
     return [_row(cell, measured.get(cell)) for cell in cells]
@@ -250,9 +252,11 @@ def _doubt(benchmark: str | None, pair: Mapping[str, float]) -> str:
 
 
 def _cell(table: str, row: Mapping[str, Any]) -> Cell:
-    known: dict[str, Any] = {key: row.get(key) for key in _FIELDS if key not in ("table", "note")}
-    setting = {key: value for key, value in row.items() if key not in known}
-    return Cell(table=table, setting=setting, **known)
+    cell_fields: dict[str, Any] = {
+        key: row.get(key) for key in _FIELDS if key not in ("table", "note")
+    }
+    setting = {key: value for key, value in row.items() if key not in cell_fields}
+    return Cell(table=table, setting=setting, **cell_fields)
 
 
 def _noted(cell: Cell, notes: Iterable[Mapping[str, Any]]) -> Cell:
@@ -272,9 +276,9 @@ def _place(cell: Cell) -> Cell:
     return replace(cell, metric="", value=0.0, note="")
 
 
-def _row(cell: Cell, found: Estimate | None) -> dict[str, Any]:
+def _row(cell: Cell, estimate: Estimate | None) -> dict[str, Any]:
     keys = {key: cell.get(key) for key in _FIELDS if key not in ("value", "note")}
-    numbers = dict.fromkeys(("value", "low", "high")) if found is None else found.to_json()
+    numbers = dict.fromkeys(("value", "low", "high")) if estimate is None else estimate.to_json()
     return {
         **keys,
         **cell.setting,
@@ -282,12 +286,12 @@ def _row(cell: Cell, found: Estimate | None) -> dict[str, Any]:
         "measured": numbers["value"],
         "low": numbers["low"],
         "high": numbers["high"],
-        "difference": None if found is None else round(found.value - cell.value, 6),
+        "difference": None if estimate is None else round(estimate.value - cell.value, 6),
         "note": cell.note,
     }
 
 
-def _unknown(what: str, given: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)[0]
-    return f"{what} {given!r}: expected one of {', '.join(names)}; did you mean {near!r}?"
+def _unknown(kind: str, name: str, expected: Iterable[str]) -> str:
+    names = list(expected)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+    return f"{kind} {name!r}: expected one of {', '.join(names)}; did you mean {near!r}?"

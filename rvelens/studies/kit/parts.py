@@ -76,13 +76,13 @@ class Parts:
         Raises:
             ValueError: the folder holds parts that were made with something else, which is named.
         """
-        there = folder / "manifest.json"
-        if there.exists() and [there] == list(folder.iterdir()):
-            there.unlink()  # a mistake that the study refused must not take the folder
+        manifest = folder / "manifest.json"
+        if manifest.exists() and [manifest] == list(folder.iterdir()):
+            manifest.unlink()  # a mistake that the study refused must not take the folder
         check_manifest(folder, made_with)
         return cls(folder)
 
-    def below(self, name: str) -> Parts:
+    def open_subfolder(self, name: str) -> Parts:
         """Further parts in a folder of their own, made with the same settings."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -129,29 +129,29 @@ class Parts:
         here = self.here
         path = self.folder / (f"{name}.{here.rank}.jsonl" if here.rank else f"{name}.jsonl")
         cut_torn_line(path)
-        found = self._found(name)
+        values = self._read_values(name)
         mine = batches[here.rank :: here.count]
-        left = [b for b in mine if any(found.get(item.id) is None for item in b)]
-        for batch in progress(left) if left else left:
+        pending = [b for b in mine if any(values.get(item.id) is None for item in b)]
+        for batch in progress(pending) if pending else pending:
             ids = [item.id for item in batch]
             new = dict(zip(ids, compute(batch), strict=True))
             append_lines(path, [new])
-            found |= as_json(new)
+            values |= as_json(new)
         self.together()
         if here.count > 1:
-            found = self._found(name)
-        return {item.id: found[item.id] for batch in batches for item in batch}
+            values = self._read_values(name)
+        return {item.id: values[item.id] for batch in batches for item in batch}
 
-    def _found(self, name: str) -> dict[str, Any]:
+    def _read_values(self, name: str) -> dict[str, Any]:
         """Values by item that every process has kept; of two, the one that could be computed."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         first = self.folder / f"{name}.jsonl"
         others = sorted(self.folder.glob(f"{glob.escape(name)}.[0-9]*.jsonl"))
         for path in (first, *others):
             for line in read_lines(path, drop_torn=True) if path.exists() else ():
                 new = _json(line.content, line, dict)
-                found |= {k: v for k, v in new.items() if v is not None or k not in found}
-        return found
+                values |= {k: v for k, v in new.items() if v is not None or k not in values}
+        return values
 
 
 def _json(text: bytes, where: Any, kind: type = object) -> Any:
@@ -161,12 +161,12 @@ def _json(text: bytes, where: Any, kind: type = object) -> Any:
         ValueError: something else than this class writes.
     """
     try:
-        found = parse_json(text)
+        value = parse_json(text)
     except ValueError:
-        found = None
-    if found is None or not isinstance(found, kind):
+        value = None
+    if value is None or not isinstance(value, kind):
         raise ValueError(
             f"{where} is not a part of a study: expected JSON that the study wrote; remove it to "
             "compute it again."
         )
-    return found
+    return value

@@ -103,10 +103,10 @@ def each_region(
         return find_region(grid, item, image, attention)
 
     items = setup.benchmark.items
-    found = each_row(setup, "heads", items, read)
-    asked = [item for item in items if item.id in found]
+    by_item = each_row(setup, "heads", items, read)
+    readable = [item for item in items if item.id in by_item]
     values = {
-        name: np.array([found[item.id][name] for item in asked], dtype=float)
+        name: np.array([by_item[item.id][name] for item in readable], dtype=float)
         for name in ("auc", "enrichment", "image")
     }
-    return clusters(item.source for item in asked), values
+    return clusters(item.source for item in readable), values

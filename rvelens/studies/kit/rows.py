@@ -36,8 +36,8 @@ def last_rows(
     rows = torch.stack([last_row(cache[name], tokens).float().cpu() for name in names], dim=1)
     real, image = tokens.real.cpu(), tokens.image.cpu()
     return [
-        (row[..., kept], is_image[kept])
-        for row, kept, is_image in zip(rows, real, image, strict=True)
+        (row[..., is_real], is_image[is_real])
+        for row, is_real, is_image in zip(rows, real, image, strict=True)
     ]
 
 
@@ -68,14 +68,14 @@ def each_row(
             for item, image, row in zip(batch.items, batch.images, rows, strict=True)
         ]
 
-    found = setup.each(label, items, compute)
-    check_read(setup, items, found)
-    return found
+    by_item = setup.map_items(label, items, compute)
+    check_read(setup, items, by_item)
+    return by_item
 
 
-def check_read(setup: Setup, items: Sequence[Item], found: Mapping[str, Any]) -> None:
+def check_read(setup: Setup, items: Sequence[Item], by_item: Mapping[str, Any]) -> None:
     """Raise ValueError where nothing was computed of any item, since no picture could be read."""
-    if not found:
+    if not by_item:
         reason = next(iter(setup.unreadable.values()), "there are none")
         raise ValueError(
             f"none of {len(items)} pictures could be read ({reason}): expected at least one; check "

@@ -24,15 +24,15 @@ def of_rve(setup: Setup) -> dict[str, Any]:
         raise ValueError(
             "a study of RVE without the method rve: expected rve among the methods; add --method rve."
         )
-    known = {k: v for k, v in method.parameters.items() if k != "profile"}
-    layers = parse_layers(str(known["layers"]), setup.profile, setup.model.n_layers)
-    return {**known, "layers": layers}
+    parameters = {k: v for k, v in method.parameters.items() if k != "profile"}
+    layers = parse_layers(str(parameters["layers"]), setup.profile, setup.model.n_layers)
+    return {**parameters, "layers": layers}
 
 
 def describe_setting(setting: Mapping[str, Any]) -> str:
     """ "layers 3-5, K 5, alpha 0.05, beta 1": a setting of RVE, or of a control of it, in words."""
     names = {"k": "K", "alpha": "alpha", "beta": "beta"}
-    rest = (f"{said} {setting[name]:g}" for name, said in names.items() if name in setting)
+    rest = (f"{label} {setting[name]:g}" for name, label in names.items() if name in setting)
     raw = () if setting.get("denoise", True) else ("no denoising",)
     return ", ".join((f"layers {format_layers(setting['layers'])}", *rest, *raw))
 
@@ -40,9 +40,9 @@ def describe_setting(setting: Mapping[str, Any]) -> str:
 def row(result: Mapping[str, Any], name: str, before: str = "vanilla") -> Sequence[Cell]:
     """A setting's cells of `COLUMNS`, from `evaluate.scoring.score`, by the official rule."""
     scored = result["rules"]["official"]
-    found = scored["methods"][name]
-    cells: list[Cell] = [found["accuracy"], None]
-    cells += [found[key] and found[key]["value"] for key in ("f1", "auc", "yes_ratio")]
+    figures = scored["methods"][name]
+    cells: list[Cell] = [figures["accuracy"], None]
+    cells += [figures[key] and figures[key]["value"] for key in ("f1", "auc", "yes_ratio")]
     change = pair(result, name, before)
     if change is None:
         return [*cells, None]

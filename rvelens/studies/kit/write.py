@@ -32,11 +32,11 @@ def write_study(
         shown: its tables, figures and pages.
     """
     measured = [
-        {"made_with": dict(made), "measured": one}
-        for made, one in zip(made_with, data, strict=True)
+        {"made_with": dict(made), "measured": measurement}
+        for made, measurement in zip(made_with, data, strict=True)
     ]
     files = [out / f"{study.name}.json"]
-    whole = {"study": study.name, "paper": study.paper, "models": measured, "says": shown.says}
+    whole = {"study": study.name, "paper": study.paper, "models": measured, "says": shown.sentences}
     write_json(files[0], whole)
     for name, table in shown.tables.items():
         files.append(out / f"{_stem(study, name)}.csv")
@@ -60,7 +60,7 @@ def _stem(study: Study, name: str) -> str:
 def render_study(shown: Shown) -> Group:
     """For a rich console."""
     parts = [part for table in shown.tables.values() for part in (table, Text())]
-    return Group(*parts, *(Text(f"- {line}") for line in shown.says))
+    return Group(*parts, *(Text(f"- {line}") for line in shown.sentences))
 
 
 def study_to_markdown(study: Study, shown: Shown) -> str:
@@ -70,6 +70,6 @@ def study_to_markdown(study: Study, shown: Shown) -> str:
     for table in shown.tables.values():
         lines += [f"**{markdown_text(table.title)}**", "", table.to_markdown()]
         lines += ["", *(f"{markdown_text(note)}\n" for note in table.notes)]
-    lines += [f"- {markdown_text(line)}" for line in shown.says]
+    lines += [f"- {markdown_text(line)}" for line in shown.sentences]
     lines += ["", f"What it was made with is in {study.name}.json."]
     return "\n".join(lines) + "\n"

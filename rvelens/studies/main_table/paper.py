@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.beside import beside, without_number
+from rvelens.studies.kit.comparison import compare_with_paper, without_number
 from rvelens.studies.kit.paper import COUNTED, Cell, model_key, paper_cells
 from rvelens.tables import Cell as Value
 from rvelens.tables import Table
@@ -23,16 +23,16 @@ INSTANCE = "rbench-instance"
 _OF_RELATIONS = ("mmrel", "rbench")
 
 
-def beside_tables(measured: Sequence[Data]) -> dict[str, Table]:
+def compare_tables(measured: Sequence[Data]) -> dict[str, Table]:
     """The paper's three tables with what was measured of them, and R-Bench (Instance) apart."""
     notes, numbers = tuple(_notes(measured)), main_table_cells(measured)
     tables = {}
     for name, title in ABOUT.items():
         cells = paper_cells(name)
-        found = {cell: number for cell, number in numbers.items() if cell.table == name}
+        estimates = {cell: number for cell, number in numbers.items() if cell.table == name}
         # Without a measurement it is the paper's alone, which nobody wants in a terminal.
-        table = beside(cells, found, f"Paper and measurement: {title}")
-        tables[name] = replace(table, notes=table.notes + notes, aside=not found)
+        table = compare_with_paper(cells, estimates, f"Paper and measurement: {title}")
+        tables[name] = replace(table, notes=table.notes + notes, aside=not estimates)
     return tables | _instance(measured)
 
 
@@ -83,8 +83,8 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
             if cell.benchmark == INSTANCE and cell.model == model_key(data["model"]):
                 both = [compared(data, cell, f"{INSTANCE}-{mark}") for mark in ("box", "mask")]
                 if any(both):
-                    what = [cell.model, cell.relation, cell.method, cell.metric, cell.value]
-                    rows.append([*what, *both])
+                    labels = [cell.model, cell.relation, cell.method, cell.metric, cell.value]
+                    rows.append([*labels, *both])
     if not rows:
         return {}
     columns = ["model", "relation", "method", "metric", "paper", "boxes", "masks"]

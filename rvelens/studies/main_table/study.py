@@ -18,15 +18,15 @@ from rvelens.plots import ScoreRow, dots
 from rvelens.stats import Estimate, draw_counts
 from rvelens.studies.kit.asking import (
     answers,
-    asked,
     baseline_first,
     evaluate_methods,
     labels,
     need_truths,
+    select_askable,
 )
 from rvelens.studies.kit.base import Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
-from rvelens.studies.main_table.paper import beside_tables, main_table_cells, paper_value
+from rvelens.studies.main_table.paper import compare_tables, main_table_cells, paper_value
 from rvelens.tables import Cell, Table
 
 Data = Mapping[str, Any]
@@ -66,15 +66,15 @@ def _measure(setup: Setup) -> dict[str, Any]:
 
 
 def over_lists(
-    benchmark: Benchmark, said: Mapping[str, Mapping[str, Answer]], seed: int
+    benchmark: Benchmark, by_method: Mapping[str, Mapping[str, Answer]], seed: int
 ) -> dict[str, Any]:
     """Mean accuracy and F1 over the published lists of questions, by method; {} without lists.
 
     Intervals are 95% bootstrap over photographs; a draw's lists are what it holds of each list.
     """
-    numbers = asked(benchmark, said)
+    numbers = select_askable(benchmark, by_method)
     items = [benchmark.items[n] for n in numbers]
-    lists = [one for many in benchmark.subsets.values() for one in many]
+    lists = [ids for many in benchmark.subsets.values() for ids in many]
     among = np.array([[item.id in row for item in items] for row in lists], dtype=float)
     if not among.any():
         return {}
@@ -82,17 +82,17 @@ def over_lists(
     photographs, cluster = np.unique([item.source for item in items], return_inverse=True)
     n = len(photographs)
     drawn = draw_counts(n, N_DRAWS, seed)
-    found: dict[str, Any] = {"lists": len(among)}
-    for method, one in said.items():
-        cells = read_answers(benchmark, one, numbers, benchmark.rule).cells
+    figures: dict[str, Any] = {"lists": len(among)}
+    for method, by_id in by_method.items():
+        cells = read_answers(benchmark, by_id, numbers, benchmark.rule).cells
         by_cluster = np.zeros((n, len(among), 6))
         np.add.at(by_cluster, cluster, among.T[:, :, None] * cells[:, None])
         totals = np.tensordot(drawn, by_cluster, axes=1)
-        found[method] = {
+        figures[method] = {
             metric: _mean_over_lists(METRICS[metric], by_cluster.sum(axis=0), totals)
             for metric in ("accuracy", "f1")
         }
-    return found
+    return figures
 
 
 def _mean_over_lists(
@@ -102,10 +102,10 @@ def _mean_over_lists(
 ) -> dict[str, float] | None:
     """Mean of a metric of counts over the lists that have one, with its interval."""
 
-    def mean(each: Float[np.ndarray, "*draw list"]) -> Float[np.ndarray, "*draw"]:
-        known = np.isfinite(each)
-        n = known.sum(axis=-1)
-        return np.where(known, each, 0).sum(axis=-1) / np.where(n, n, np.nan)
+    def mean(values: Float[np.ndarray, "*draw list"]) -> Float[np.ndarray, "*draw"]:
+        is_finite = np.isfinite(values)
+        n = is_finite.sum(axis=-1)
+        return np.where(is_finite, values, 0).sum(axis=-1) / np.where(n, n, np.nan)
 
     value = float(mean(metric(total)[None])[0])
     return Estimate.from_draws(value, mean(metric(totals))).to_json_or_none()
@@ -118,14 +118,14 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
         "": _accuracies(measured, names),
         "changes": _changes(measured, names),
         "more": _more(measured, names),
-        **beside_tables(measured),
+        **compare_tables(measured),
     }
     figures = {
         slug(name) if len(names) > 1 else "": _figure(data, name)
         for data, name in zip(measured, names, strict=True)
         if any(True for _ in _results(data))
     }
-    return Shown(tables, figures, {}, tuple(_says(measured, names)), main_table_cells(measured))
+    return Shown(tables, figures, {}, tuple(_conclude(measured, names)), main_table_cells(measured))
 
 
 def _results(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -141,8 +141,10 @@ def _accuracies(measured: Sequence[Data], names: Sequence[str]) -> Table:
     lists = any(
         data["over_lists"].values() for data in measured if any(data["over_lists"].values())
     )
-    wanted = ["accuracy", "F1", *(["mean over lists"] if lists else []), "best"]
-    columns = [f"{name}: {what}" if several else what for name in names for what in wanted]
+    measures = ["accuracy", "F1", *(["mean over lists"] if lists else []), "best"]
+    columns = [
+        f"{name}: {measure}" if several else measure for name in names for measure in measures
+    ]
     rows: list[list[Cell]] = []
     for benchmark in measured[0]["relations"]:
         for method in measured[0]["methods"]:
@@ -267,23 +269,23 @@ def _figure(data: Data, name: str) -> Figure:
     for benchmark, result in _results(data):
         for method, figures in result["methods"].items():
             accuracy = data["over_lists"][benchmark].get(method, figures)["accuracy"]
-            look = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
+            role = {"vanilla": "plain", "rve": "rve"}.get(method, "control")
             paper = paper_value(data, benchmark, method)
-            rows.append(ScoreRow(method, **accuracy, group=benchmark, paper=paper, role=look))
+            rows.append(ScoreRow(method, **accuracy, group=benchmark, paper=paper, role=role))
     return dots(rows, x_label="accuracy", baseline=data["methods"][0], title=name)
 
 
-def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+def _conclude(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
     """What each method changes, and which one is best, as far as it is confirmed."""
     compared = 0
     for data, name in zip(measured, names, strict=True):
         for benchmark, pair in _against_baseline(data):
             compared += 1
             change = pair["change"]["accuracy"]
-            ends = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+            interval = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
             yield (
                 f"{name}, {benchmark}: {pair['after']} against {pair['before']}: {pair['verdict']} "
-                f"(accuracy {ends})."
+                f"(accuracy {interval})."
             )
         for benchmark, result in _results(data):
             if len(result["methods"]) > 1:

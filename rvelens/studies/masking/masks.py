@@ -15,21 +15,21 @@ SENSITIVE, LEAST, RANDOM = "most sensitive", "least sensitive", "random"
 Mask = tuple[tuple[int, tuple[int, ...]], ...]
 
 
-def settled_counts(given: Sequence[Any], n_heads: int) -> list[int]:
+def settled_counts(counts: Sequence[Any], n_heads: int) -> list[int]:
     """Heads to mask in each layer, ascending; by default evenly spaced from none to all of them.
 
     Raises:
         ValueError: something else than whole numbers of heads.
     """
-    if not given:
+    if not counts:
         step = next(s for s in range(1, n_heads + 1) if n_heads / s <= 8)
         return sorted({*range(0, n_heads, step), n_heads})
-    if not all(type(n) is int and 0 <= n <= n_heads for n in given):
+    if not all(type(n) is int and 0 <= n <= n_heads for n in counts):
         raise ValueError(
-            f"counts={list(given)}: expected numbers of heads from 0 to {n_heads}, such as "
+            f"counts={list(counts)}: expected numbers of heads from 0 to {n_heads}, such as "
             f"[0,{n_heads // 2},{n_heads}]; pass [] for an even series."
         )
-    return sorted({0, *given})  # what none loses is what everything is compared with
+    return sorted({0, *counts})  # what none loses is what everything is compared with
 
 
 def choose_masks(
@@ -59,7 +59,8 @@ def choose_masks(
             {layer: rng.permutation(profile.n_heads).tolist() for layer in layers}
         )
     return {
-        who: [[_mask(order, n) for n in counts] for order in many] for who, many in orders.items()
+        choice: [[_mask(order, n) for n in counts] for order in many]
+        for choice, many in orders.items()
     }
 
 
@@ -73,12 +74,12 @@ def _mask(order: Mapping[int, Sequence[int]], n: int) -> Mask:
 
 
 def summary(
-    found: Mapping[str, Draws], at: Mapping[str, Sequence[Sequence[int]]]
+    figures: Mapping[str, Draws], at: Mapping[str, Sequence[Sequence[int]]]
 ) -> dict[str, Any]:
     """Curves, and differences of the sensitive and the least sensitive heads from random ones.
 
     Args:
-        found: figures by metric, one column a mask.
+        figures: figures by metric, one column a mask.
         at: columns by way of choosing, draw (one but for random) and count.
 
     Returns:
@@ -88,41 +89,42 @@ def summary(
         the choice matters (between no head and all of them). "means" are their means over these.
     """
     means = {
-        who: {metric: found[metric][:, np.array(many)].mean(axis=1) for metric in METRICS}
-        for who, many in at.items()
+        choice: {metric: figures[metric][:, np.array(many)].mean(axis=1) for metric in METRICS}
+        for choice, many in at.items()
     }
     gaps = {
-        who: {metric: means[who][metric] - means[RANDOM][metric] for metric in METRICS}
-        for who in (SENSITIVE, LEAST)
+        choice: {metric: means[choice][metric] - means[RANDOM][metric] for metric in METRICS}
+        for choice in (SENSITIVE, LEAST)
     }
     matters = np.not_equal(at[SENSITIVE][0], at[LEAST][0])
     return {
         "curves": {
-            who: {
-                metric: [to_estimate(one) for one in draws.T] for metric, draws in by_metric.items()
+            choice: {
+                metric: [to_estimate(column) for column in draws.T]
+                for metric, draws in by_metric.items()
             }
-            for who, by_metric in means.items()
+            for choice, by_metric in means.items()
         },
         "draws": {
-            metric: [[_number(found[metric][0, n]) for n in one] for one in at[RANDOM]]
+            metric: [[_number(figures[metric][0, n]) for n in columns] for columns in at[RANDOM]]
             for metric in METRICS
         },
         "differences": {
-            who: {
+            choice: {
                 metric: [
-                    to_estimate(one) if there else None
-                    for one, there in zip(draws.T, matters, strict=True)
+                    to_estimate(column) if differs else None
+                    for column, differs in zip(draws.T, matters, strict=True)
                 ]
                 for metric, draws in by_metric.items()
             }
-            for who, by_metric in gaps.items()
+            for choice, by_metric in gaps.items()
         },
         "means": {
-            who: {
+            choice: {
                 metric: to_estimate(draws[:, matters].mean(axis=1)) if matters.any() else None
                 for metric, draws in by_metric.items()
             }
-            for who, by_metric in gaps.items()
+            for choice, by_metric in gaps.items()
         },
     }
 

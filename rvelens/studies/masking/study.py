@@ -55,16 +55,18 @@ def _measure(setup: Setup) -> dict[str, Any]:
     _check(setup)
     masks = _masks(setup)
     every = distinct(masks)
-    asked = setup.benchmark.sample(setup.options["n_questions"]).items
-    margins = margins_under(setup, asked, every)
-    items = [item for item in asked if item.id in margins]
+    sample = setup.benchmark.sample(setup.options["n_questions"]).items
+    margins = margins_under(setup, sample, every)
+    items = [item for item in sample if item.id in margins]
     if not items:
         raise ValueError(
-            f"none of {len(asked)} questions of {setup.benchmark.name} could be asked: expected "
+            f"none of {len(sample)} questions of {setup.benchmark.name} could be asked: expected "
             "readable images; run `rvelens data check`."
         )
     column = {mask: n for n, mask in enumerate(every)}
-    at = {who: [[column[mask] for mask in one] for one in many] for who, many in masks.items()}
+    at = {
+        choice: [[column[mask] for mask in draw] for draw in many] for choice, many in masks.items()
+    }
     return {
         "model": setup.model.name,
         "benchmark": setup.benchmark.name,
@@ -87,8 +89,8 @@ def _work(setup: Setup) -> Work:
 
 def _layers(setup: Setup) -> list[int]:
     """Where heads are masked."""
-    said, n = str(setup.options["layers"]).strip(), setup.model.n_layers
-    return parse_layers(f"0-{n - 1}" if said == "all" else said, setup.ranking, n)
+    text, n = str(setup.options["layers"]).strip(), setup.model.n_layers
+    return parse_layers(f"0-{n - 1}" if text == "all" else text, setup.ranking, n)
 
 
 def _counts(setup: Setup) -> list[int]:
@@ -126,7 +128,7 @@ def margins_under(
     setup: Setup, items: Sequence[Item], masks: Sequence[Mask]
 ) -> dict[str, list[float]]:
     """Log-odds of yes over no under each mask, by question id; kept batch by batch."""
-    return setup.each("margins", items, lambda batch: _margins(setup, batch, masks))
+    return setup.map_items("margins", items, lambda batch: _margins(setup, batch, masks))
 
 
 @torch.no_grad()
@@ -136,12 +138,12 @@ def _margins(setup: Setup, batch: Batch, masks: Sequence[Mask]) -> list[list[flo
         return []
     model = setup.model
     inputs = model.prepare(batch.images, batch.texts, setup.decoding.prompt)
-    found = []
+    margins = []
     for mask in masks:
         with model.hooks(head_mask_hooks(dict(mask))):
             logits = model(**inputs, logits_to_keep=1)[:, -1]
-        found.append(yes_margin(logits, model.processor))
-    return torch.stack(found, dim=1).tolist()
+        margins.append(yes_margin(logits, model.processor))
+    return torch.stack(margins, dim=1).tolist()
 
 
 def figures_of(
@@ -164,7 +166,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     }
     drawn = [m for m in ("accuracy", "auc") if None not in data["curves"][SENSITIVE][m]]
     figures = {"" if metric == "accuracy" else metric: _figure(data, metric) for metric in drawn}
-    return Shown(tables, figures, says=tuple(_says(data)))
+    return Shown(tables, figures, sentences=tuple(_conclude(data)))
 
 
 def _curves(data: Mapping[str, Any], metric: str) -> Table:
@@ -173,7 +175,7 @@ def _curves(data: Mapping[str, Any], metric: str) -> Table:
     rows = [
         (
             str(n),
-            *(curves[who][metric][k] for who in (SENSITIVE, LEAST, RANDOM)),
+            *(curves[choice][metric][k] for choice in (SENSITIVE, LEAST, RANDOM)),
             _range(data, metric, k),
         )
         for k, n in enumerate(data["counts"])
@@ -191,18 +193,18 @@ def _label(metric: str) -> str:
 
 
 def _range(data: Mapping[str, Any], metric: str, k: int) -> str | None:
-    each = [one[k] for one in data["draws"][metric]]
-    return None if None in each else f"{min(each):.3f} to {max(each):.3f}"
+    values = [draw[k] for draw in data["draws"][metric]]
+    return None if None in values else f"{min(values):.3f} to {max(values):.3f}"
 
 
 def _differences(data: Mapping[str, Any]) -> Table:
-    pairs = [(who, metric) for who in (SENSITIVE, LEAST) for metric in ("accuracy", "auc")]
-    names = [f"{who}, {_label(metric)}" for who, metric in pairs]
+    pairs = [(choice, metric) for choice in (SENSITIVE, LEAST) for metric in ("accuracy", "auc")]
+    names = [f"{choice}, {_label(metric)}" for choice, metric in pairs]
     rows = [
-        (str(n), *(data["differences"][who][metric][k] for who, metric in pairs))
+        (str(n), *(data["differences"][choice][metric][k] for choice, metric in pairs))
         for k, n in enumerate(data["counts"])
     ]
-    rows.append(("mean", *(data["means"][who][metric] for who, metric in pairs)))
+    rows.append(("mean", *(data["means"][choice][metric] for choice, metric in pairs)))
     title = "Paired difference from the mean of random heads"
     note = (
         "Below 0, masking costs more than masking random heads. Each interval stands alone: by chance "
@@ -214,15 +216,15 @@ def _differences(data: Mapping[str, Any]) -> Table:
 def _figure(data: Mapping[str, Any], metric: str) -> Figure:
     """The curves; bars of random heads are the range of their draws, the others' are intervals."""
     x, series = np.array(data["counts"]), {}
-    for who, role in ((SENSITIVE, "rve"), (LEAST, "least"), (RANDOM, "random")):
+    for choice, role in ((SENSITIVE, "rve"), (LEAST, "least"), (RANDOM, "random")):
         value, low, high = (
-            np.array([point[key] for point in data["curves"][who][metric]])
+            np.array([point[key] for point in data["curves"][choice][metric]])
             for key in ("value", "low", "high")
         )
-        name = f"{who} heads"
-        if who == RANDOM:
-            each = np.array(data["draws"][metric])
-            low, high, name = each.min(axis=0), each.max(axis=0), f"{name}, range of {len(each)}"
+        name = f"{choice} heads"
+        if choice == RANDOM:
+            draws = np.array(data["draws"][metric])
+            low, high, name = draws.min(axis=0), draws.max(axis=0), f"{name}, range of {len(draws)}"
         series[name] = Series(value, x, low, high, role)
     return lines(
         series,
@@ -232,49 +234,49 @@ def _figure(data: Mapping[str, Any], metric: str) -> Figure:
     )
 
 
-def _says(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Mapping[str, Any]) -> list[str]:
     """What intervals confirm, and where they confirm nothing."""
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
-    said = [
-        _mean(who, metric, data["means"][who][metric])
-        for who in (SENSITIVE, LEAST)
+    sentences = [
+        _mean(choice, metric, data["means"][choice][metric])
+        for choice in (SENSITIVE, LEAST)
         for metric in ("accuracy", "auc")
-        if data["means"][who][metric] is not None
+        if data["means"][choice][metric] is not None
     ]
     gaps = dict(zip(data["counts"], data["differences"][SENSITIVE]["accuracy"], strict=True))
     gaps = {n: gap for n, gap in gaps.items() if gap is not None}
     if not gaps:
-        return said
+        return sentences
     sure = [str(n) for n, gap in gaps.items() if not gap["low"] <= 0 <= gap["high"]]
     largest = max(gaps, key=lambda n: abs(gaps[n]["value"]))
     at = data["counts"].index(largest)
     mine = data["curves"][SENSITIVE]["accuracy"][at]["value"]
     draws = data["draws"]["accuracy"]
-    said.append(
+    sentences.append(
         f"Taken alone, the difference in accuracy of the {SENSITIVE} heads is confirmed at "
         f"{', '.join(sure) or 'no number of'} heads a layer; it is largest at {largest} "
         f"({_signed(gaps[largest])}), where {sum(draw[at] > mine for draw in draws)} of {len(draws)} "
         "random draws keep more accuracy."
     )
-    return said
+    return sentences
 
 
 def _signed(gap: Mapping[str, float]) -> str:
     return f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
 
 
-def _mean(who: str, metric: str, gap: Mapping[str, float]) -> str:
+def _mean(choice: str, metric: str, gap: Mapping[str, float]) -> str:
     label = _label(metric)
     number = _signed(gap)
     if gap["low"] <= 0 <= gap["high"]:
         return (
-            f"Masking the {who} heads: no difference in {label} from random heads that these questions "
-            f"confirm ({number}, mean over the numbers of heads)."
+            f"Masking the {choice} heads: no difference in {label} from random heads that these "
+            f"questions confirm ({number}, mean over the numbers of heads)."
         )
     verb = "costs more" if gap["high"] < 0 else "costs less"
     return (
-        f"Masking the {who} heads {verb} {label} than masking random ones ({number}, mean over the "
+        f"Masking the {choice} heads {verb} {label} than masking random ones ({number}, mean over the "
         "numbers of heads)."
     )
 

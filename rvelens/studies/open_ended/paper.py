@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.beside import beside, without_number
+from rvelens.studies.kit.comparison import compare_with_paper, without_number
 from rvelens.studies.kit.paper import Cell, model_key, paper_cells
 from rvelens.tables import Table
 
@@ -44,14 +44,16 @@ def open_ended_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
     }
 
 
-def beside_table(measured: Sequence[Data]) -> Table:
+def compare_table2(measured: Sequence[Data]) -> Table:
     """Table 2 with what was measured of it."""
-    found = open_ended_cells(measured)
-    table = beside(paper_cells("table2"), found, "Paper and measurement: Table 2, judge scores")
+    estimates = open_ended_cells(measured)
+    table = compare_with_paper(
+        paper_cells("table2"), estimates, "Paper and measurement: Table 2, judge scores"
+    )
     notes = [
         "The wording of the judge's prompt is this project's own, on the paper's criteria: these means "
         "are not to be compared with the paper's as if one judge had given both.",
         f"The paper's judge is GPT-5-mini, the measurement's {measured[0]['judge']}.",
         *without_number([data["model"] for data in measured]),
     ]
-    return replace(table, notes=(*table.notes, *notes), aside=not found)
+    return replace(table, notes=(*table.notes, *notes), aside=not estimates)

@@ -18,11 +18,17 @@ from rvelens.judge.open_ended import PROMPT_VERSION, judge
 from rvelens.judge.open_ended import JudgedItem as Judged
 from rvelens.plots import ScoreRow, dots
 from rvelens.stats import bootstrap
-from rvelens.studies.kit.asking import answers, asked, baseline_first, evaluate_methods, labels
+from rvelens.studies.kit.asking import (
+    answers,
+    baseline_first,
+    evaluate_methods,
+    labels,
+    select_askable,
+)
 from rvelens.studies.kit.base import Setup, Shown, Study, iterate
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.studies.open_ended.paper import (
-    beside_table,
+    compare_table2,
     open_ended_cells,
     paper_cell,
     scored_groups,
@@ -90,18 +96,18 @@ def refuse_without_judge(benchmark: Benchmark, judge_model: str) -> None:
 
 def _scored(setup: Setup, benchmark: Benchmark, methods: Sequence[str]) -> dict[str, Any]:
     """Figures of all questions and of each group; and what could not be scored, by method."""
-    said = {m: answers(setup, benchmark, m) for m in methods}
-    numbers = asked(benchmark, said)
+    by_method = {m: answers(setup, benchmark, m) for m in methods}
+    numbers = select_askable(benchmark, by_method)
     if not numbers:
         return {"questions": 0, "left_out": len(benchmark.items), "unscored": {}, "groups": {}}
-    kept = benchmark.keep([benchmark.items[n] for n in numbers])
+    askable = benchmark.keep([benchmark.items[n] for n in numbers])
     scores, unscored = {}, {}
     for method in methods:
-        scores[method], unscored[method] = _scores(setup, kept, said[method], method)
+        scores[method], unscored[method] = _scores(setup, askable, by_method[method], method)
     whole = ~np.isnan(np.stack(list(scores.values()))).any(axis=0)
-    group = np.array([item.group for item in kept.items])
+    group = np.array([item.group for item in askable.items])
     among = {"all": whole} | {str(g): whole & (group == g) for g in np.unique(group) if g}
-    source = np.array([item.source for item in kept.items])
+    source = np.array([item.source for item in askable.items])
     return {
         "questions": len(numbers),
         "left_out": len(benchmark.items) - len(numbers),
@@ -114,10 +120,10 @@ def _scored(setup: Setup, benchmark: Benchmark, methods: Sequence[str]) -> dict[
 
 
 def _scores(
-    setup: Setup, benchmark: Benchmark, said: Mapping[str, Answer], method: str
+    setup: Setup, benchmark: Benchmark, by_id: Mapping[str, Answer], method: str
 ) -> tuple[Scores, dict[str, Any]]:
     """One method's scores, and how many answers have none, with the first reason."""
-    texts = [said[item.id].text or "" for item in benchmark.items]
+    texts = [by_id[item.id].text or "" for item in benchmark.items]
     if not setup.options["judge_model"]:
         right = [
             exactly(text, item.reference or "")
@@ -125,7 +131,7 @@ def _scores(
         ]
         return np.array(right, dtype=float), {"unreadable": 0, "failed": 0, "reason": None}
     label = f"judging {benchmark.name}, {method}"
-    found = judge(
+    judgements = judge(
         [
             Judged(item.id, item.text, item.reference or "", text, item.group)
             for text, item in zip(texts, benchmark.items, strict=True)
@@ -135,16 +141,16 @@ def _scores(
         concurrency=setup.options["judge_concurrency"],
         progress=iterate(setup.progress, label),
     )
-    failed = [one for one in found if one.text is None]
-    if len(failed) == len(found):
+    failed = [judgement for judgement in judgements if judgement.text is None]
+    if len(failed) == len(judgements):
         raise ValueError(
-            f"the judge gave no score to any of {len(found)} answers ({failed[0].reason}): "
+            f"the judge gave no score to any of {len(judgements)} answers ({failed[0].reason}): "
             "expected at least one; run the same command again when the judge can be reached."
         )
-    return np.array([np.nan if x.score is None else x.score for x in found]), {
-        "unreadable": sum(one.score is None for one in found) - len(failed),
+    return np.array([np.nan if x.score is None else x.score for x in judgements]), {
+        "unreadable": sum(judgement.score is None for judgement in judgements) - len(failed),
         "failed": len(failed),
-        "reason": next((one.reason for one in found if one.reason), None),
+        "reason": next((judgement.reason for judgement in judgements if judgement.reason), None),
     }
 
 
@@ -185,13 +191,13 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     names = labels([data["model"] for data in measured])
     tables = {"": _scores_table(measured, names)}
     if all(data["judge"] for data in measured):
-        tables["table2"] = beside_table(measured)
+        tables["table2"] = compare_table2(measured)
     figures = {
         slug(name) if len(names) > 1 else "": _figure(data, name, rows)
         for data, name in zip(measured, names, strict=True)
         if (rows := list(_rows(data)))
     }
-    return Shown(tables, figures, {}, tuple(_says(measured, names)), open_ended_cells(measured))
+    return Shown(tables, figures, {}, tuple(_conclude(measured, names)), open_ended_cells(measured))
 
 
 def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
@@ -244,18 +250,21 @@ def _figure(data: Data, name: str, rows: Sequence[ScoreRow]) -> Figure:
     return dots(rows, x_label=label, baseline=data["methods"][0], title=name)
 
 
-def _says(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+def _conclude(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
     for data, name in zip(measured, names, strict=True):
         first, by = data["methods"][0], data["scored_by"]
         for benchmark, group, figures in scored_groups(data):
             for method, change in figures["difference"].items():
-                said = "no change that these questions confirm"
+                verdict = "no change that these questions confirm"
                 if figures["photographs"] < 20:
-                    said = "too few photographs to say"
+                    verdict = "too few photographs to say"
                 elif change["low"] > 0 or change["high"] < 0:
-                    said = "better" if change["low"] > 0 else "worse"
-                ends = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
-                yield f"{name}, {benchmark}, {group}: {method} against {first}: {said} ({ends}; {by})."
+                    verdict = "better" if change["low"] > 0 else "worse"
+                interval = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+                yield (
+                    f"{name}, {benchmark}, {group}: {method} against {first}: {verdict} "
+                    f"({interval}; {by})."
+                )
 
 
 STUDY = Study(

@@ -23,12 +23,12 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(
         {"": _region_table(data), "attention": _attention_table(data), "heads": _head_table(data)},
         {"": _map(data, "images"), "texts": _map(data, "texts"), "region": _lines(data)},
-        says=tuple(_says(data)),
+        sentences=tuple(_conclude(data)),
     )
 
 
-def _title(data: Mapping[str, Any], what: str) -> str:
-    return f"{what}, {data['model']}, {data['questions']} questions of {data['benchmark']}"
+def _title(data: Mapping[str, Any], subject: str) -> str:
+    return f"{subject}, {data['model']}, {data['questions']} questions of {data['benchmark']}"
 
 
 def _region_table(data: Mapping[str, Any]) -> Table:
@@ -69,8 +69,8 @@ def _head_table(data: Mapping[str, Any]) -> Table:
     """The heads with the largest effects between images."""
     n_heads = len(data["rank"][0])
     of = {kind: data[kind]["heads"] for kind in KINDS}
-    known = [n for n, one in enumerate(of["images"]) if one]
-    first = sorted(known, key=lambda n: -abs(of["images"][n]["value"]))[:10]
+    defined = [n for n, effect in enumerate(of["images"]) if effect]
+    first = sorted(defined, key=lambda n: -abs(of["images"][n]["value"]))[:10]
     rows = [
         [f"{n // n_heads}.{n % n_heads}", *(of[kind][n] for kind in KINDS),
          data["rank"][n // n_heads][n % n_heads]]
@@ -107,21 +107,21 @@ def _lines(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _says(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Mapping[str, Any]) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     of = data["images"]
-    better = [str(n) for n, one in enumerate(of["gain"]) if one and above(one)]
-    says = [
+    better = [str(n) for n, gain in enumerate(of["gain"]) if gain and above(gain)]
+    sentences = [
         "The true region carries more of the answer than as many other image tokens before layers "
         f"{', '.join(better)}." if better else
         "The true region is not shown to carry more of the answer than as many other image tokens.",
         f"Before layer 0, the effect of the true region is {format_change(of['region'][0])}, that of "
         f"all image tokens {format_change(of['whole'][0])}.",
     ]  # fmt: skip
-    says += [_ranks(data[kind], about) for kind, about in KINDS.items()]
+    sentences += [_ranks(data[kind], about) for kind, about in KINDS.items()]
     return [
-        *says,
+        *sentences,
         "Intervals are over scenes, for this model and this ranking of heads. The pairs of texts may "
         "be those that ARS was measured on.",
     ]
@@ -129,9 +129,9 @@ def _says(data: Mapping[str, Any]) -> list[str]:
 
 def _ranks(of: Mapping[str, Any], about: str) -> str:
     """Whether ARS and the effects of heads correlate, against random orders of heads."""
-    found, (low, high) = of["correlation"], of["luck"]
-    beyond = above(found)
-    if beyond is not None and low <= found["value"] <= high:
+    correlation, (low, high) = of["correlation"], of["luck"]
+    beyond = above(correlation)
+    if beyond is not None and low <= correlation["value"] <= high:
         beyond = None
     claim = {
         True: "ARS correlates with the effects of heads, beyond random orders",
@@ -140,7 +140,7 @@ def _ranks(of: Mapping[str, Any], about: str) -> str:
     }[beyond]
     return (
         f"{about[0].upper()}{about[1:]}: {claim}: rank correlation within layers "
-        f"{format_change(found)}; "
+        f"{format_change(correlation)}; "
         f"95% of random orders lie from {low:+.3f} to {high:+.3f}. Mean effect of the {of['k']} most "
         f"sensitive heads of a layer minus that of all its heads: {format_change(of['top'])}."
     )

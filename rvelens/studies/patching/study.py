@@ -58,19 +58,21 @@ def _summary(units: Sequence[Unit], cluster: Int[np.ndarray, " unit"], setup: Se
 
     def statistic(drawn: Int[np.ndarray, " draw"]) -> Float[np.ndarray, " number"]:
         effects = moved[drawn].sum(axis=0) / gap[drawn].sum()
-        return np.concatenate([effects, _beside_ars(effects[:n_heads], profile, k)])
+        return np.concatenate([effects, _correlate_with_ars(effects[:n_heads], profile, k)])
 
-    found = [x.to_json_or_none() for x in bootstrap_each(statistic, cluster, seed=setup.seed)]
+    flat_estimates = [
+        x.to_json_or_none() for x in bootstrap_each(statistic, cluster, seed=setup.seed)
+    ]
     estimates, start = {}, 0
     for name, part in parts.items():
-        estimates[name] = found[start : start + part[0].size]
+        estimates[name] = flat_estimates[start : start + part[0].size]
         start += part[0].size
     whole = statistic(np.arange(len(units)))[:n_heads]
     return {
         **estimates,
         "k": k,
-        "correlation": found[-2],
-        "top": found[-1],
+        "correlation": flat_estimates[-2],
+        "top": flat_estimates[-1],
         "luck": _luck(whole, profile, setup.seed),
     }
 
@@ -81,15 +83,15 @@ def _by_layer(
     return effects.reshape(profile.n_layers, profile.n_heads)
 
 
-def _beside_ars(
+def _correlate_with_ars(
     effects: Float[np.ndarray, " number"], profile: ARSProfile, k: int
 ) -> Float[np.ndarray, " both"]:
     """Rank correlation of sensitivity and effect within layers; the first k heads over all heads."""
     by_layer = _by_layer(effects, profile)
-    known = np.isfinite(by_layer).all(axis=1)
+    is_complete = np.isfinite(by_layer).all(axis=1)
     rank = -profile.ranking.argsort(dim=1).double().numpy()
-    within = rank_correlations(rank[known], by_layer[known].round(9)).mean()
-    layers = np.flatnonzero(known).tolist()
+    within = rank_correlations(rank[is_complete], by_layer[is_complete].round(9)).mean()
+    layers = np.flatnonzero(is_complete).tolist()
     first = np.mean([by_layer[n, profile.top(n, k)] - by_layer[n].mean() for n in layers])
     return np.array([within, first])
 
@@ -97,9 +99,9 @@ def _beside_ars(
 def _luck(effects: Float[np.ndarray, " number"], profile: ARSProfile, seed: int) -> list[float]:
     """Between which rank correlations 95% of 1000 random orders of the heads lie."""
     by_layer = _by_layer(effects, profile)
-    known = by_layer[np.isfinite(by_layer).all(axis=1)].round(9)
+    complete = by_layer[np.isfinite(by_layer).all(axis=1)].round(9)
     rng = np.random.default_rng(seed)
-    drawn = [rank_correlations(rng.random(known.shape), known).mean() for _ in range(1000)]
+    drawn = [rank_correlations(rng.random(complete.shape), complete).mean() for _ in range(1000)]
     return [round(float(x), 6) for x in np.percentile(drawn, [2.5, 97.5])]
 
 

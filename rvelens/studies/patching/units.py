@@ -46,11 +46,11 @@ def of_images(setup: Setup, items: Sequence[Item]) -> tuple[dict[str, Unit], int
             units.append({**_unit(runs), **_of_sets(runs, inside, setup.seed)})
         return units
 
-    found = setup.each("images", items, compute)
-    check_read(setup, items, found)
-    kept = {name: unit for name, unit in found.items() if "gap" in unit}
-    _check_units(list(kept.values()), list(found.values()))
-    return kept, len(items) - len(kept)
+    by_item = setup.map_items("images", items, compute)
+    check_read(setup, items, by_item)
+    compared = {name: unit for name, unit in by_item.items() if "gap" in unit}
+    _check_units(list(compared.values()), list(by_item.values()))
+    return compared, len(items) - len(compared)
 
 
 def _partner(items: Sequence[Item], n: int) -> Item:
@@ -88,16 +88,16 @@ def of_texts(setup: Setup, n: int) -> list[Unit]:
         f"texts-{start:06d}": lambda start=start: compute(start)
         for start in range(0, len(pairs), CHUNK)
     }
-    found = setup.parts.keep_each(chunks, iterate(setup.progress, "texts"))
-    units = [unit for chunk in found for unit in chunk]
-    kept = [unit for unit in units if "gap" in unit]
-    _check_units(kept, units)
-    return kept
+    computed = setup.parts.keep_each(chunks, iterate(setup.progress, "texts"))
+    units = [unit for chunk in computed for unit in chunk]
+    compared = [unit for unit in units if "gap" in unit]
+    _check_units(compared, units)
+    return compared
 
 
-def _check_units(kept: Sequence[Unit], every: Sequence[Unit]) -> None:
+def _check_units(compared: Sequence[Unit], every: Sequence[Unit]) -> None:
     """Raise ValueError where no two runs could be compared."""
-    if not kept:
+    if not compared:
         reason = next((unit["refused"] for unit in every), "there are none")
         raise ValueError(
             f"none of {len(every)} pairs of runs could be compared ({reason}): expected at least one; "

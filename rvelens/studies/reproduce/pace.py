@@ -80,24 +80,24 @@ def measure_pace(
     """
     decoding = decoding.settled(items)
 
-    def ask(some: Sequence[Item], n: int) -> None:
-        _answers(model, some, replace(decoding, max_new_tokens=n), n)
+    def ask(questions: Sequence[Item], n: int) -> None:
+        _answers(model, questions, replace(decoding, max_new_tokens=n), n)
 
     ask(items[:1], 1)  # warms up
     start = time.perf_counter()
     ask(items[:1], 1)
     alone = max(time.perf_counter() - start, 1e-6)
-    asked = items[: max(1, min(batch_size, int(seconds / (_PROMPTS * alone))))]
+    batch = items[: max(1, min(batch_size, int(seconds / (_PROMPTS * alone))))]
     rounds = interleaved(
-        {"first": lambda: ask(asked, 1), "more": lambda: ask(asked, 1 + _TOKENS)},
+        {"first": lambda: ask(batch, 1), "more": lambda: ask(batch, 1 + _TOKENS)},
         _ROUNDS,
         str(model.device),
     )
     first, more = (min(rounds[name]) for name in ("first", "more"))
-    texts = [text for text, _ in _answers(model, asked, decoding, None)]
+    texts = [text for text, _ in _answers(model, batch, decoding, None)]
     tokenizer = model.processor.tokenizer
     lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts]
-    n, longest = len(asked), decoding.max_new_tokens or max(lengths)
+    n, longest = len(batch), decoding.max_new_tokens or max(lengths)
     return Pace(
         first / n,
         max(0.0, more - first) / (_TOKENS * n),

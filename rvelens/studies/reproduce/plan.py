@@ -88,10 +88,10 @@ class Request:
         """
         study = find_study(target.study)
         of_model = target.of_model.get(model_key(self.model) or "", {})
-        found = study.settled({**target.options, **of_model})
+        options = study.settled({**target.options, **of_model})
         if target.limit_option and self.limit is not None:
-            found[target.limit_option] = min(self.limit, found[target.limit_option])
-        return study.settled({**found, **self.options.get(target.study, {})})
+            options[target.limit_option] = min(self.limit, options[target.limit_option])
+        return study.settled({**options, **self.options.get(target.study, {})})
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class PlannedRun:
         target: what it is a part of.
         names: of its benchmarks.
         benchmarks: their questions.
-        asked: questions, or pairs, that are asked.
+        n_questions: questions, or pairs, that are asked.
         reason: why it cannot be run; "" where it can.
         lacks_files: whether that is for want of files.
     """
@@ -110,7 +110,7 @@ class PlannedRun:
     target: Target
     names: tuple[str, ...]
     benchmarks: tuple[Benchmark, ...] = ()
-    asked: int = 0
+    n_questions: int = 0
     reason: str = ""
     lacks_files: bool = False
 
@@ -144,9 +144,9 @@ def make_rows(targets: Sequence[Target], request: Request) -> list[PlannedRun]:
         options: dict[str, Any] = {"relation": relation} if relation != "all" else {}
         if name.startswith("rbench-instance"):
             options["wording"] = request.wording
-        found = load_benchmark(name, request.data, **options)
+        benchmark = load_benchmark(name, request.data, **options)
         left_out = request.pairs_left_out
-        return found if left_out is None else without_pairs(found, left_out)
+        return benchmark if left_out is None else without_pairs(benchmark, left_out)
 
     return [_row(target, names, request, load) for target in targets for names in target.runs]
 
@@ -159,17 +159,19 @@ def _row(
 ) -> PlannedRun:
     try:
         whole = [load(name, _relation(target, name, request)) for name in names]
-        benchmarks = tuple(_limited(target, one, request.limit) for one in whole)
-        for one in benchmarks:
-            _refuse_missing_images(one)
+        benchmarks = tuple(_limited(target, benchmark, request.limit) for benchmark in whole)
+        for benchmark in benchmarks:
+            _refuse_missing_images(benchmark)
     except ValueError as error:
         return PlannedRun(target, names, reason=one_line(error), lacks_files=True)
     if lack := _lack(target, benchmarks, request):
         return PlannedRun(target, names, benchmarks, reason=lack)
-    asked = sum(len(benchmark.items) for benchmark in benchmarks) if names else len(request.pairs)
+    n_questions = (
+        sum(len(benchmark.items) for benchmark in benchmarks) if names else len(request.pairs)
+    )
     if target.limit_option == "n_questions":
-        asked = min(asked, request.options_of(target)["n_questions"])
-    return PlannedRun(target, names, benchmarks, asked)
+        n_questions = min(n_questions, request.options_of(target)["n_questions"])
+    return PlannedRun(target, names, benchmarks, n_questions)
 
 
 def _relation(target: Target, name: str, request: Request) -> str:
@@ -191,8 +193,8 @@ def _lack(target: Target, benchmarks: Sequence[Benchmark], request: Request) -> 
     if "pairs" in study.needs and not request.pairs:
         return "no contrastive pairs: expected --pairs FILE and --images DIR; name them."
     try:
-        for one in benchmarks if target.open_ended else ():
-            refuse_without_judge(one, request.options_of(target)["judge_model"])
+        for benchmark in benchmarks if target.open_ended else ():
+            refuse_without_judge(benchmark, request.options_of(target)["judge_model"])
     except ValueError as error:
         return one_line(error)
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 from rvelens.benchmarks.published import sources
 from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Work
-from rvelens.studies.kit.beside import beside
+from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import Cell, compare, lookup, model_key, paper_cells
 from rvelens.studies.reproduce.pace import Pace
 from rvelens.studies.reproduce.plan import PlannedRun
@@ -22,21 +22,21 @@ _FIGURES = {"figure7": ("7",), "figure8": ("8a", "8b")}
 
 def cells_of(target: Target, model: str) -> list[Cell]:
     """The paper's numbers of a target for a model; none for a model that is not the paper's."""
-    found: list[Cell] = []
+    cells: list[Cell] = []
     for name in target.results:
         if name.startswith("table"):
-            found += paper_cells(name)
+            cells += paper_cells(name)
         else:
             for figure in _FIGURES.get(name, (name.removeprefix("figure"),)):
-                found += lookup("figures", figure=figure)
+                cells += lookup("figures", figure=figure)
     key = model_key(model)
-    return [cell for cell in found if key is not None and cell.model in (None, key)]
+    return [cell for cell in cells if key is not None and cell.model in (None, key)]
 
 
 def _targets(rows: Iterable[PlannedRun]) -> list[Target]:
     """The targets that rows are of, in the paper's order."""
-    some = {row.target for row in rows}
-    return [target for target in TARGETS if target in some]
+    chosen = {row.target for row in rows}
+    return [target for target in TARGETS if target in chosen]
 
 
 def plan_table(
@@ -44,13 +44,13 @@ def plan_table(
 ) -> tuple[Table, float]:
     """Cost of each row, and hours of those that are not done."""
     lines: list[list[Any]] = []
-    left = 0.0
+    remaining = 0.0
     for row, work in rows:
         hours = pace.seconds(work) / 3600
-        left += 0.0 if done[row] else hours
+        remaining += 0.0 if done[row] else hours
         lines.append(
             [
-                row.target.name, row.label, row.asked,
+                row.target.name, row.label, row.n_questions,
                 work.prompts, pace.decoded(work), f"{hours:.2g}",
                 f"{work.stored / 2**20 + 1:.0f}", "done" if done[row] else "",
             ]
@@ -63,7 +63,7 @@ def plan_table(
         "MB: answers and figures on the disk, about.",
     )
     columns = ("result", "questions of", "asked", "prefill", "decode", "hours", "MB", "state")
-    return Table("Plan, the cheapest first", columns, lines, notes=notes), left
+    return Table("Plan, the cheapest first", columns, lines, notes=notes), remaining
 
 
 def lacks(rows: Sequence[PlannedRun]) -> list[str]:
@@ -100,7 +100,7 @@ def _tables_of_target(target: Target, results: Sequence[RunResult], model: str) 
     cells, measured = cells_of(target, model), _measured(results)
     if measured:
         title = f"Paper and measurement: {', '.join(target.results)}"
-        table = beside(cells, {c: e for c, e in measured.items() if c in cells}, title)
+        table = compare_with_paper(cells, {c: e for c, e in measured.items() if c in cells}, title)
         yield replace(table, notes=(*table.notes, *_notes(results)))
     for result in results:
         if result.shown is None:
@@ -113,7 +113,7 @@ def _tables_of_target(target: Target, results: Sequence[RunResult], model: str) 
 
 def _notes(results: Sequence[RunResult]) -> Iterator[str]:
     """How many questions were asked, and what the studies say of what they measured."""
-    notes = [f"{result.row.label}: {result.row.asked} were asked." for result in results]
+    notes = [f"{result.row.label}: {result.row.n_questions} were asked." for result in results]
     for result in results:
         tables = {} if result.shown is None else result.shown.tables
         notes += [note for table in tables.values() if not table.aside for note in table.notes]
@@ -141,8 +141,8 @@ def to_json(
         "reproduce": model,
         "cells": compare(cells, measured),
         "rows": [
-            {"result": one.row.target.name, "of": one.row.label, "reason": one.reason}
-            for one in (*results, *(RunResult(row, reason=row.reason) for row in lacking))
+            {"result": result.row.target.name, "of": result.row.label, "reason": result.reason}
+            for result in (*results, *(RunResult(row, reason=row.reason) for row in lacking))
         ],
         "open": open_points(result.row for result in results),
     }

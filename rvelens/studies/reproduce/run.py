@@ -51,7 +51,7 @@ def by_cost(
 ) -> list[tuple[PlannedRun, Work]]:
     """Rows with their work, the cheapest first; an answer counts as a tenth of a prompt."""
     counted = [(row, count(row, model, request, out)) for row in rows]
-    return sorted(counted, key=lambda one: one[1].prompts + one[1].answers / 10)
+    return sorted(counted, key=lambda entry: entry[1].prompts + entry[1].answers / 10)
 
 
 def reproduce(

@@ -159,23 +159,25 @@ def choose_targets(tables: Sequence[str] = (), figures: Sequence[str] = ()) -> t
     Raises:
         ValueError: a number that the paper has not, or of something that nothing measures.
     """
-    wanted = [name for n in tables for name in _results("table", n)]
-    wanted += [name for n in figures for name in _results("figure", n)]
-    if not wanted:
+    names = [name for n in tables for name in _results("table", n)]
+    names += [name for n in figures for name in _results("figure", n)]
+    if not names:
         return TARGETS
-    return tuple(target for target in TARGETS if set(target.results) & set(wanted))
+    return tuple(target for target in TARGETS if set(target.results) & set(names))
 
 
 def _results(kind: str, number: str) -> Iterator[str]:
     every = [name for target in TARGETS for name in target.results]
     name = f"{kind}{number.strip().lower()}"
-    found = [one for one in every if one == name or (one[:-1] == name and one[-1] in "ab")]
-    if found:
-        yield from found
+    matches = [
+        result for result in every if result == name or (result[:-1] == name and result[-1] in "ab")
+    ]
+    if matches:
+        yield from matches
         return
     if name in UNMEASURED:
         raise ValueError(
             f"{kind} {number} is {UNMEASURED[name]}: expected one that is measured; leave it out."
         )
-    known = ", ".join(one.removeprefix(kind) for one in every if one.startswith(kind))
-    raise ValueError(f"{kind} {number!r}: expected one of {known}; pass one of them.")
+    numbers = ", ".join(result.removeprefix(kind) for result in every if result.startswith(kind))
+    raise ValueError(f"{kind} {number!r}: expected one of {numbers}; pass one of them.")

@@ -1,4 +1,4 @@
-"""Ways to steer that are compared: RVE by each ranking, and what it has to do better than."""
+"""Steerings that are compared: RVE by each ranking, and what it has to do better than."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ALL_HEADS, SWAPPED, ORACLE = "all heads", "swapped heads", "true region"
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to steer.
+class Steering:
+    """How a model is steered.
 
     Attributes:
         start: its published setting, by keyword, from which the search sets out.
@@ -37,7 +37,7 @@ class Way:
     hooks: Callable[..., Hooks | HooksOf]
 
 
-def ways_to_steer(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Way]:
+def make_steerings(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Steering]:
     """RVE by each ranking, then the controls, by name.
 
     "swapped heads" is RVE by the first ranking turned around, so that the insensitive heads enhance
@@ -49,9 +49,11 @@ def ways_to_steer(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str,
     model, first = setup.model, next(iter(profiles.values()))
     method = make_method("rve", model, first, layers=setup.options["layers"])
     start = of_rve(replace(setup, profile=first, methods=(method,)))
-    ways = {name: Way(start, partial(rve_hooks, one)) for name, one in profiles.items()}
+    steerings = {
+        name: Steering(start, partial(rve_hooks, profile)) for name, profile in profiles.items()
+    }
     turned = ARSProfile(first.ranking.flip(1))
-    ways[SWAPPED] = Way(start, partial(rve_hooks, turned))
+    steerings[SWAPPED] = Steering(start, partial(rve_hooks, turned))
 
     def all_heads(layers: Sequence[int], alpha: float, beta: float) -> Hooks:
         every = list(range(model.n_heads))
@@ -60,10 +62,12 @@ def ways_to_steer(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str,
     def oracle(layers: Sequence[int], beta: float) -> HooksOf:
         return lambda batch: region_hooks(regions_of(setup, batch), layers, beta)
 
-    ways[ALL_HEADS] = Way({axis: start[axis] for axis in ("layers", "alpha", "beta")}, all_heads)
+    steerings[ALL_HEADS] = Steering(
+        {axis: start[axis] for axis in ("layers", "alpha", "beta")}, all_heads
+    )
     if has_regions(setup):
-        ways[ORACLE] = Way({axis: start[axis] for axis in ("layers", "beta")}, oracle)
-    return ways
+        steerings[ORACLE] = Steering({axis: start[axis] for axis in ("layers", "beta")}, oracle)
+    return steerings
 
 
 def regions_of(setup: Setup, batch: Batch) -> Bool[Tensor, "batch image"]:

@@ -13,7 +13,9 @@ _NUMBERS = ("table", "metric", "paper", "measured", "low", "high", "difference",
 _PLAIN = ("model", "benchmark", "relation", "method")
 
 
-def beside(cells: Iterable[Cell], measured: Mapping[Cell, Estimate], title: str) -> Table:
+def compare_with_paper(
+    cells: Iterable[Cell], measured: Mapping[Cell, Estimate], title: str
+) -> Table:
     """Paper, measured and difference, one row a cell; what is doubtful about a cell as footnotes.
 
     Args:
@@ -24,14 +26,14 @@ def beside(cells: Iterable[Cell], measured: Mapping[Cell, Estimate], title: str)
     rows: list[tuple[str, str, str, Any, float | None]] = []
     notes: dict[str, int] = {}
     for row in compare(cells, measured):
-        what = ", ".join(
+        label = ", ".join(
             _named(k, v) for k, v in row.items() if k not in _NUMBERS and v is not None
         )
         mark = f" [{notes.setdefault(row['note'], len(notes) + 1)}]" if row["note"] else ""
-        found = None
+        estimate = None
         if row["measured"] is not None:
-            found = {"value": row["measured"], "low": row["low"], "high": row["high"]}
-        rows.append((what, row["metric"], f"{row['paper']:g}{mark}", found, row["difference"]))
+            estimate = {"value": row["measured"], "low": row["low"], "high": row["high"]}
+        rows.append((label, row["metric"], f"{row['paper']:g}{mark}", estimate, row["difference"]))
     return Table(
         title,
         ("what", "metric", "paper", "measured", "difference"),

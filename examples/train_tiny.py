@@ -51,7 +51,7 @@ from rvelens import HookedLVLM, score_heads
 from rvelens.benchmarks.action_scenes import (
     CLEAR,
     FAINT,
-    Look,
+    Difficulty,
     Scene,
     contrastive_pairs,
     draw_scene,
@@ -249,9 +249,9 @@ def train_vision(
     start = time.time()
 
     def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        look = Look() if step % 2 else CLEAR
+        difficulty = Difficulty() if step % 2 else CLEAR
         seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
-        scenes = [draw_scene(seed, "train", look, EVEN) for seed in seeds]
+        scenes = [draw_scene(seed, "train", difficulty, EVEN) for seed in seeds]
         shown = np.stack([patch_labels(scene, labels) for scene in scenes])
         return pixels(scenes, processor), torch.from_numpy(shown)
 
@@ -400,7 +400,7 @@ def train_language(
     batch: int,
     lr: float,
     skew: float,
-    look: Look,
+    difficulty: Difficulty,
     hint: float,
     hinted_heads: int,
     first_seed: int,
@@ -419,7 +419,7 @@ def train_language(
     def make(step: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([first_seed, step])
         seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
-        scenes = [draw_scene(seed, "train", look, skew) for seed in seeds]
+        scenes = [draw_scene(seed, "train", difficulty, skew) for seed in seeds]
         return pixels(scenes, processor), *packer.pack([facts(scene, rng) for scene in scenes])
 
     for step, (x, ids, targets, last, region) in enumerate(batches(steps, make)):
@@ -597,16 +597,20 @@ def main() -> None:
     )
     model.model.vision_tower.requires_grad_(False)
     plans = [
-        ("clear", args.clear_steps, {"lr": 1.2e-3, "skew": EVEN, "look": CLEAR, "hint": 0.0}),
-        ("hard", args.hard_steps, {"lr": 1.2e-3, "skew": EVEN, "look": Look(), "hint": 0.5}),
-        ("skewed", args.skewed_steps, {"lr": 5e-4, "skew": 0.75, "look": FAINT, "hint": 0.0}),
+        ("clear", args.clear_steps, {"lr": 1.2e-3, "skew": EVEN, "difficulty": CLEAR, "hint": 0.0}),
+        (
+            "hard",
+            args.hard_steps,
+            {"lr": 1.2e-3, "skew": EVEN, "difficulty": Difficulty(), "hint": 0.5},
+        ),
+        ("skewed", args.skewed_steps, {"lr": 5e-4, "skew": 0.75, "difficulty": FAINT, "hint": 0.0}),
         (
             "prior",
             args.prior_steps,
             {
                 "lr": 5e-4,
                 "skew": SKEW,
-                "look": FAINT,
+                "difficulty": FAINT,
                 "hint": 0.0,
                 "until": partial(leans, model, processor, args.questions, args.prior_gap),
             },

@@ -46,3 +46,38 @@ def test_a_name_means_one_thing():
     )
     repeated = {name for name, count in definitions.items() if count > 1}
     assert repeated == {"main"}, "give each its own name"  # of `rvelens` and `python -m rvelens`
+
+
+# Words that say nothing of a value. `MadePairs.kept` is a key of the command's JSON, and `what` a
+# parameter that messages name.
+VAGUE = re.compile(
+    "one|some|each|found|said|asked|told|kept|beside|settle|look|given|left|ends|below|seen|known"
+    "|wanted|what|there|who|held|says|ways?"
+)
+VAGUE_NAMES = {
+    ("pairs/make.py", "kept"),
+    ("patching/effects.py", "what"),
+    ("patching/last_row.py", "what"),
+}
+
+
+def bound_names(tree):
+    """Variables, parameters, functions and classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+
+
+def test_names_say_what_the_values_are():
+    names = {
+        (path, name)
+        for path, text in SOURCES.items()
+        if not path.startswith("interventions/")
+        for name in bound_names(ast.parse(text))
+        if VAGUE.fullmatch(name.strip("_").lower())
+    }
+    assert names == VAGUE_NAMES

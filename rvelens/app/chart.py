@@ -11,7 +11,7 @@ from rvelens.app.markup import escape
 from rvelens.plots.style import place_labels, role
 
 WIDTH, HEIGHT = 430, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 66, 14, 46
+_PAD_L, _PAD_R, _PAD_T, _PAD_B = 56, 66, 14, 46
 _ROLES = {"vanilla": "plain", "rve": "rve"}
 _OTHERS = ("control", "oracle", "random", "least")
 
@@ -30,10 +30,10 @@ def chart(methods: Mapping[str, Mapping[str, Any]], share_of_yes: float) -> str:
     y0, y1 = _limits([row["accuracy"] for row in rows.values()])
 
     def x(value: float) -> float:
-        return _LEFT + (value - x0) / (x1 - x0) * (WIDTH - _LEFT - _RIGHT)
+        return _PAD_L + (value - x0) / (x1 - x0) * (WIDTH - _PAD_L - _PAD_R)
 
     def y(value: float) -> float:
-        return HEIGHT - _BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - _TOP - _BOTTOM)
+        return HEIGHT - _PAD_B - (value - y0) / (y1 - y0) * (HEIGHT - _PAD_T - _PAD_B)
 
     parts = [*_axes(x, y, (x0, x1), (y0, y1)), *_truth(x(share_of_yes))]
     labels = _label_heights([y(row["accuracy"]["value"]) for row in rows.values()])
@@ -63,37 +63,37 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _axes(x: Any, y: Any, across: tuple[float, float], up: tuple[float, float]) -> list[str]:
-    bottom, parts = HEIGHT - _BOTTOM, []
+    bottom, parts = HEIGHT - _PAD_B, []
     for value in _ticks(*across):
         parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" class="m">{value:.2f}</text>')
     for value in _ticks(*up):
         parts.append(
-            f'<path d="M{_LEFT} {y(value):.1f}H{WIDTH - _RIGHT}" class="g"/>'
-            f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" class="e">{value:.2f}</text>'
+            f'<path d="M{_PAD_L} {y(value):.1f}H{WIDTH - _PAD_R}" class="g"/>'
+            f'<text x="{_PAD_L - 8}" y="{y(value) + 4:.1f}" class="e">{value:.2f}</text>'
         )
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
-    parts.append(f'<path d="M{_LEFT} {bottom}H{WIDTH - _RIGHT}" class="a"/>')
+    middle = (_PAD_L + WIDTH - _PAD_R) / 2
+    parts.append(f'<path d="M{_PAD_L} {bottom}H{WIDTH - _PAD_R}" class="a"/>')
     parts.append(
         f'<text x="{middle}" y="{HEIGHT - 6}" class="m">share of questions answered yes</text>'
     )
     parts.append(
-        f'<text transform="translate(14 {(_TOP + bottom) / 2}) rotate(-90)" class="m">accuracy</text>'
+        f'<text transform="translate(14 {(_PAD_T + bottom) / 2}) rotate(-90)" class="m">accuracy</text>'
     )
     return parts
 
 
 def _truth(at: float) -> list[str]:
     return [
-        f'<path d="M{at:.1f} {_TOP}V{HEIGHT - _BOTTOM}" class="t"/>',
-        f'<text x="{at + 4:.1f}" y="{HEIGHT - _BOTTOM - 6}">yes is right</text>',
+        f'<path d="M{at:.1f} {_PAD_T}V{HEIGHT - _PAD_B}" class="t"/>',
+        f'<text x="{at + 4:.1f}" y="{HEIGHT - _PAD_B - 6}">yes is right</text>',
     ]
 
 
 def _label_heights(heights: list[float]) -> list[float]:
     """Where labels stand so that none covers another."""
-    height = HEIGHT - _TOP - _BOTTOM
-    shares = (np.array(heights) - _TOP) / height
-    return (_TOP + height * place_labels(shares, np.full(len(heights), 15 / height))).tolist()
+    height = HEIGHT - _PAD_T - _PAD_B
+    shares = (np.array(heights) - _PAD_T) / height
+    return (_PAD_T + height * place_labels(shares, np.full(len(heights), 15 / height))).tolist()
 
 
 def _point(name: str, n: int, row: Mapping[str, Any], x: Any, y: Any, label: float) -> str:
@@ -101,7 +101,7 @@ def _point(name: str, n: int, row: Mapping[str, Any], x: Any, y: Any, label: flo
     colour = "var(--rv-ink)" if style is role("plain") else style.colour  # near black
     across, up = row["yes_ratio"], row["accuracy"]
     at_x, at_y = x(across["value"]), y(up["value"])
-    right = WIDTH - _RIGHT
+    right = WIDTH - _PAD_R
     return (
         f'<g style="--c:{colour}">'
         f'<path class="i" d="M{x(across["low"]):.1f} {at_y:.1f}H{x(across["high"]):.1f}'

@@ -11,7 +11,7 @@ from rvelens.app.address import Place
 from rvelens.app.layout import folded
 from rvelens.app.markup import escape
 from rvelens.app.settings import CHOICES, Setting, read_form, settings_of
-from rvelens.app.shared import KEPT
+from rvelens.app.shared import SKIP
 
 NONE = "none"
 _NAMES = {"k": "K", "max_entropy": "max entropy", "box": "box (x0,y0,x1,y1 in pixels)"}
@@ -80,7 +80,7 @@ def wanted_of(first: str, second: str, values: Sequence[Any]) -> dict[str, dict[
 def fields_of(place: Place) -> list[Any]:
     """The values of all settings' fields that an address gives; the others stay."""
     return [
-        place.settings.get(name, {}).get(setting.name, KEPT)
+        place.settings.get(name, {}).get(setting.name, SKIP)
         for name in CHOICES
         for setting in settings_of(name)
     ]

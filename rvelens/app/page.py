@@ -20,7 +20,7 @@ from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
-from rvelens.app.shared import IN_TURN, KEPT, PATH, catch, script
+from rvelens.app.shared import IN_TURN, PATH, SKIP, catch, script
 from rvelens.app.theme import css, theme
 from rvelens.app.uploads import upload_folder
 
@@ -86,11 +86,11 @@ def _choosing(models: Models, start: Choice, model: gr.State) -> None:
 
     shown = [model, problem]
     load.click(
-        catch(lambda name, ranking: (models.choose(name, ranking),), (KEPT,)),
+        catch(lambda name, ranking: (models.choose(name, ranking),), (SKIP,)),
         [name_field, profile], shown, **IN_TURN,
     )  # fmt: skip
     reset.click(lambda: (start, start.name, "", ""), None, [model, name_field, profile, problem])
-    save.click(catch(saving, (KEPT,)), [model, file], shown)
+    save.click(catch(saving, (SKIP,)), [model, file], shown)
 
 
 def _head() -> str:

@@ -85,7 +85,7 @@ def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
 # the example, never writes over what a person opened after it.
 IN_TURN: Any = {"concurrency_id": "model", "concurrency_limit": 1}
 # An output that stays as it is.
-KEPT: Any = gr.skip()
+SKIP: Any = gr.skip()
 
 
 def catch(
@@ -96,7 +96,7 @@ def catch(
     Args:
         function: gives a value for each of the other outputs.
         otherwise: their values where it fails. What an earlier success showed does not stay beside
-            the message, unless it is still true: `KEPT`.
+            the message, unless it is still true: `SKIP`.
     """
 
     @wraps(function)

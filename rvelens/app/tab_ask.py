@@ -19,7 +19,7 @@ from rvelens.app.settings import CHOICES, REGION
 from rvelens.app.shared import (
     FIRST_SCENE,
     IN_TURN,
-    KEPT,
+    SKIP,
     catch,
     clickable,
     picture,
@@ -104,9 +104,9 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     def steer(compared: Comparison | None, by: str, event: gr.EventData) -> Sequence[Any]:
         """The fields of a region that was drawn, in pixels."""
         if compared is None:
-            return KEPT, KEPT
+            return SKIP, SKIP
         text = box_text(event.box, compared.image.size)
-        return KEPT if by == REGION else REGION, text
+        return SKIP if by == REGION else REGION, text
 
     def save(
         choice: Choice, compared: Comparison | None, at: Focus, event: gr.EventData
@@ -117,7 +117,7 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
             return (_file(models, choice, compared, at, str(event.kind)),)
 
     # The picture is set anew: Gradio builds a field that is left alone anew, without its `preprocess`.
-    fresh = (scenes()[FIRST_SCENE].image, *[KEPT] * (4 + len(fields)))
+    fresh = (scenes()[FIRST_SCENE].image, *[SKIP] * (4 + len(fields)))
 
     def restore(query: str) -> Sequence[Any]:
         if not query:
@@ -135,9 +135,9 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     under_way: list[Any] = [button.click(**asking), question.submit(**asking)]
     gr.on([button.click, question.submit], lambda: "", None, of_link, queue=False)
     shown = [view, answers, pictures, tools, problem]
-    answers.select(catch(refocus, (KEPT, "", "", "")), [model, comparison], shown)
+    answers.select(catch(refocus, (SKIP, "", "", "")), [model, comparison], shown)
     box = fields[slot(REGION).start]
-    steered = answers.edit(catch(steer, (KEPT,) * 2), [comparison, method], [second, box, problem])
+    steered = answers.edit(catch(steer, (SKIP,) * 2), [comparison, method], [second, box, problem])
     under_way.append(steered.then(**asking))
     tools.select(catch(save, ("",)), [model, comparison, view], [saved, problem], **IN_TURN)
     # What was answered about another picture, by another model or profile does not stay, and an
@@ -189,7 +189,7 @@ def restored(place: Place, start: Choice, fields: Sequence[Any]) -> Sequence[Any
     if len(first) == 2:
         first, second = first[:1], first[1]
     question = scene.text if place.question is None else place.question
-    return (scene.image, question, first[0] if first else KEPT, second, place.view, *fields)
+    return (scene.image, question, first[0] if first else SKIP, second, place.view, *fields)
 
 
 def _nothing() -> tuple[Any, ...]:

@@ -36,8 +36,8 @@ from rvelens.app.markup import (
 from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.shared import (
     IN_TURN,
-    KEPT,
     PATH,
+    SKIP,
     catch,
     clickable,
     picture,
@@ -143,7 +143,7 @@ def build_heads_tab(
             or profile is None
             or profile.mean is None
         ):
-            return (KEPT,) * 4
+            return (SKIP,) * 4
         recorded = _see(models, choice, path, text, other)
         ((layer, number), *_) = sorted_heads(_numbers(profile.mean), "score")
         shown = shown or f"{layer}.{number}"
@@ -196,16 +196,19 @@ def build_heads_tab(
         catch(show_pair, (None, "")), [*pair, head], [of_pair, maps, problem], **IN_TURN
     )
     clicked = chart.select(
-        catch(click, (None, KEPT, KEPT, "", KEPT)), [model, of_pair, *pair[1:], chosen, adds],
+        catch(click, (None, SKIP, SKIP, "", SKIP)), [model, of_pair, *pair[1:], chosen, adds],
         [of_pair, head, chosen, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
     chart.edit(
-        catch(brush, (KEPT, KEPT)), [model, chosen, head], [chosen, marks, problem], **IN_TURN
+        catch(brush, (SKIP, SKIP)),
+        [model, chosen, head],
+        [chosen, marks, problem],
+        **IN_TURN,
     )
     clear.click(catch(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
     clear.click(lambda: ("", ""), None, [chosen, answers])
     first_looked = tabs.select(
-        catch(first_look, (KEPT,) * 4), [model, of_pair, *pair[1:], chosen, head],
+        catch(first_look, (SKIP,) * 4), [model, of_pair, *pair[1:], chosen, head],
         [of_pair, head, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
     order.input(catch(show_map, ("",)), **drawn)
@@ -214,7 +217,7 @@ def build_heads_tab(
     chosen.blur(catch(show_marks, ("",)), [model, head, chosen], [marks, problem])
     source.input(catch(show_map, ("",)), **drawn)
     answering = without.click(catch(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
-    measure.click(catch(remeasure, (KEPT,)), model, [model, problem], **IN_TURN)
+    measure.click(catch(remeasure, (SKIP,)), model, [model, problem], **IN_TURN)
     # What was seen of another picture does not stay, and what is under way does not arrive.
     under_way: list[Any] = [looked, clicked, first_looked, answering]
     results = [of_pair, maps, answers, problem]
@@ -227,7 +230,7 @@ def build_heads_tab(
     fields = [number, question, contrastive, head, chosen]
     gr.on([field.change for field in fields], None, fields, None, js=WRITE)
     model.change(
-        catch(renewed, (KEPT,) * 9),
+        catch(renewed, (SKIP,) * 9),
         model, [of_pair, chart, source, order, maps, chosen, head, marks, answers, problem], **IN_TURN,
     )  # fmt: skip
 
@@ -243,7 +246,7 @@ def build_heads_tab(
         )  # fmt: skip
 
     # The picture is set anew: Gradio builds a field that is left alone anew, without its `preprocess`.
-    fresh = (KEPT, pairs[0].image, *[KEPT] * 5)
+    fresh = (SKIP, pairs[0].image, *[SKIP] * 5)
     restored = [number, image, question, contrastive, head, chosen, marks, problem]
     return catch(restore, fresh), restored
 

@@ -20,7 +20,7 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.shared import KEPT, PATH, catch, clickable
+from rvelens.app.shared import PATH, SKIP, catch, clickable
 from rvelens.files.atomic import one_line
 from rvelens.files.paths import path_below
 from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewed
@@ -71,7 +71,7 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
     def first_look(file: str, folder: str, last: Any, shown: str, event: gr.EventData) -> Any:
         """The example, where a person comes to the tab and nothing is open."""
         if event.value != "pairs" or shown or file.strip() != EXAMPLE:
-            return (KEPT,) * 7
+            return (SKIP,) * 7
         return start(file, folder, last)
 
     def take(last: Any, event: gr.EventData) -> Sequence[Any]:
@@ -96,7 +96,7 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
         return on_click
 
     shown = [at, card, text]
-    closed = ("", "", "", gr.update(visible=False), None, KEPT, KEPT)
+    closed = ("", "", "", gr.update(visible=False), None, SKIP, SKIP)
     everything = [*shown, opened, own, recent, offered, problem]
     # Apart from the model: a person decides while it is at work.
     in_turn: Any = {"concurrency_id": "pairs", "concurrency_limit": 1}
@@ -106,19 +106,22 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
     )  # fmt: skip
     tabs.select(catch(first_look, closed), [path, images, recent, at], everything, **in_turn)
     offered.select(
-        catch(take, (KEPT, KEPT, *closed)), recent, [path, images, *everything], **in_turn
+        catch(take, (SKIP, SKIP, *closed)), recent, [path, images, *everything], **in_turn
     )
     page.load(recent_html, recent, offered)
     for control, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
         control.click(
-            catch(deciding(decision), (KEPT,) * 3), [own, at, text], [*shown, problem], **in_turn
+            catch(deciding(decision), (SKIP,) * 3),
+            [own, at, text],
+            [*shown, problem],
+            **in_turn,
         )
     for control, step in (
         (back, lambda rows, here: neighbour(rows, here, -1)),
         (forth, lambda rows, here: neighbour(rows, here, 1)),
         (open_one, next_undecided),
     ):
-        control.click(catch(moving(step), (KEPT,) * 3), [own, at], [*shown, problem], **in_turn)
+        control.click(catch(moving(step), (SKIP,) * 3), [own, at], [*shown, problem], **in_turn)
 
 
 def _rows(file: str) -> list[Row]:

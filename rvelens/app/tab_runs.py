@@ -31,7 +31,7 @@ from rvelens.app.runs import (
     matching,
     open_run,
 )
-from rvelens.app.shared import IN_TURN, KEPT, PATH, catch, clickable
+from rvelens.app.shared import IN_TURN, PATH, SKIP, catch, clickable
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
@@ -100,7 +100,7 @@ def build_runs_tab(
     ) -> Sequence[Any]:
         """The example, where a person comes to the tab and nothing is open."""
         if event.value != "runs" or of_run is not None or path.strip() != EXAMPLE:
-            return (KEPT,) * 6
+            return (SKIP,) * 6
         return open_(path, files, last)
 
     def take(last: Any, event: gr.EventData) -> Sequence[Any]:
@@ -148,10 +148,10 @@ def build_runs_tab(
 
     inputs = [model, run, benchmark, method, direction, group, search]
     listed = [shown, cases, more, group, failure]
-    none = (PAGE, "", gr.update(visible=False), KEPT)
+    none = (PAGE, "", gr.update(visible=False), SKIP)
     # Updates, not components: these would be built here, at the foot of the page.
     empty = gr.update(choices=[], value=None)
-    closed = (None, gr.update(visible=False), empty, empty, KEPT, KEPT)
+    closed = (None, gr.update(visible=False), empty, empty, SKIP, SKIP)
     everything = [run, opened, benchmark, method, recent, offered, problem]
     gr.on(
         [button.click, folder.submit],
@@ -159,7 +159,7 @@ def build_runs_tab(
     )  # fmt: skip
     tabs.select(catch(first_look, closed), [folder, data, recent, run], everything, **IN_TURN)
     offered.select(
-        catch(take, (KEPT, KEPT, *closed)), recent, [folder, data, *everything], **IN_TURN
+        catch(take, (SKIP, SKIP, *closed)), recent, [folder, data, *everything], **IN_TURN
     )
     page.load(lambda last: recent_html(last, nearby_runs()), recent, offered)
     gr.on(

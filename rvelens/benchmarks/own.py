@@ -135,12 +135,22 @@ def _check_columns(source: Source, named: Mapping[str, str], rule: str) -> None:
         )
 
 
+# Names of yes and no in tables. No answer of a model matches them, so all of them would be unparsed.
+_OTHER_NAMES = (("0", "1"), ("0.0", "1.0"), ("false", "true"), ("f", "t"), ("n", "y"))
+
+
 def _rule_of(source: Source, label: str) -> str:
     """The rule that fits the labels."""
     rows = [row.value for row in source.rows if isinstance(row.value, dict)]
     texts = [text for row in rows if (text := _text(row.get(label)))]
     if sum(_is_yes_no(text) for text in texts) >= _MOST * len(texts):
         return "strict"
+    labels = {text.strip().casefold() for text in texts}
+    if any(labels and labels <= set(names) for names in _OTHER_NAMES):
+        raise ValueError(
+            f"{source.name}: all labels are {' and '.join(sorted(labels))}: expected yes and no where "
+            "these are meant; write the words, or pass the rule choice."
+        )
     different = {rules.text_words(text) for text in texts}
     return "choice" if 1 < len(different) <= len(texts) / 2 else "contains"
 

@@ -126,7 +126,8 @@ def evaluate_command(
         )
     parameters = parameters_by_method(setting or [], methods)
     check_model_options(model, family, device_map, prompt)
-    ranking = find_profile(profile, model) if any(map(needs_profile, methods)) else None
+    is_ranked = profile is not None or any(map(needs_profile, methods))
+    ranking = find_profile(profile, model) if is_ranked else None
     for name in methods:
         check_parameters(name, parameters[name], ranking)
     check_images(loaded)

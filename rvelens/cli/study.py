@@ -169,7 +169,7 @@ def study(
     _refuse_files(output, chosen.name)
     if chosen.name == "tune":
         _warn_of_few(benchmarks, float(options["share"]))
-    is_ranked = "profile" in chosen.needs or any(map(needs_profile, names))
+    is_ranked = bool(profile) or "profile" in chosen.needs or any(map(needs_profile, names))
     rankings = [
         find_profile(profile[n] if profile else None, model_name) if is_ranked else None
         for n, model_name in enumerate(models)

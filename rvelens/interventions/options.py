@@ -99,8 +99,9 @@ def _value(method: str, name: str, value: Any, options: Mapping[str, Option]) ->
     fits = is_bearable(value, hint) and not (type(value) is bool and hint is not bool)
     if not fits:
         wanted = getattr(hint, "__name__", None) or str(hint)
+        quoted = f", on the command line '\"{value}\"'" if is_bearable("", hint) else ""
         raise ValueError(
             f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected "
-            f"{wanted}; pass such a value."
+            f"{wanted}; pass such a value{quoted}."
         )
     return value

@@ -28,7 +28,7 @@ NAME = "rvelens_name"
 # What most models in lmms-eval generate at most where the task does not say.
 LONG = 1024
 # Options that are honoured here, or mean nothing where decoding is greedy.
-_KNOWN = {"max_new_tokens", "until", "do_sample", "temperature", "top_p", "top_k", "num_beams"}
+_USED_KEYS = {"max_new_tokens", "until", "do_sample", "temperature", "top_p", "top_k", "num_beams"}
 
 
 class RvelensModel(lmms):
@@ -72,7 +72,7 @@ class RvelensModel(lmms):
                 or beams; an image that cannot be read.
         """
         bar = tqdm(total=len(requests), desc="rvelens", disable=self.rank != 0)
-        ignored = {name for request in requests for name in request.arguments[1]} - _KNOWN
+        ignored = {name for request in requests for name in request.arguments[1]} - _USED_KEYS
         if ignored:
             logger.warning(f"rvelens does not know the options {sorted(ignored)}: left out")
         answers: list[str] = []

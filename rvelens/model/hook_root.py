@@ -6,6 +6,7 @@ import difflib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from reprlib import repr as brief
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +22,18 @@ from rvelens.seam.taps import TapPoint
 
 # Hook points, or filters of their names, and the hook for each.
 Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
+
+
+def _as_pair(hook: Any) -> tuple[str | Callable[[str], bool], Callable[..., Any]]:
+    """An entry of a list of hooks; raises ValueError where it is no pair of a point and a function."""
+    if isinstance(hook, tuple | list) and len(hook) == 2:
+        point, function = hook
+        if callable(function) and (isinstance(point, str) or callable(point)):
+            return point, function
+    raise ValueError(
+        f"hook {brief(hook)}: expected a pair of a hook point, or a filter of names, and a function; "
+        "pass a list of such pairs."
+    )
 
 
 class HookRoot(HookedRootModule):
@@ -55,7 +68,8 @@ class HookRoot(HookedRootModule):
         """
         run = self._seam.run
         fwd_hooks, bwd_hooks = list(fwd_hooks), list(bwd_hooks)
-        names = [n for name, hook in (*fwd_hooks, *bwd_hooks) for n in self._named(name, hook)]
+        pairs = [_as_pair(hook) for hook in (*fwd_hooks, *bwd_hooks)]
+        names = [n for name, hook in pairs for n in self._named(name, hook)]
         self._check_points(names)
         with super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
             try:

@@ -96,13 +96,18 @@ class LensTexts:
         """The id of a text that is one token.
 
         Raises:
-            ValueError: it is none, or several.
+            ValueError: it is none, or several, or the tokenizer does not know the text.
         """
         ids = self.tokenizer(string, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
             raise ValueError(
                 f"{string!r} is {len(ids)} tokens: expected a text of one token; a leading space may "
                 "be missing, see model.to_str_tokens."
+            )
+        if ids[0] == self.tokenizer.unk_token_id and string != self.tokenizer.unk_token:
+            raise ValueError(
+                f"{string!r} is not in the vocabulary: expected a text that the tokenizer knows, not "
+                f"{self.tokenizer.unk_token}; take another text."
             )
         return int(ids[0])
 

@@ -13,7 +13,7 @@ from rvelens.heads.profile import ARSProfile
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 # Digests by model; edited weights have other version counters.
-_KNOWN: WeakKeyDictionary[torch.nn.Module, tuple[object, str]] = WeakKeyDictionary()
+_DIGESTS: WeakKeyDictionary[torch.nn.Module, tuple[object, str]] = WeakKeyDictionary()
 
 
 def weights_digest(model: HookedLVLM) -> str:
@@ -82,7 +82,7 @@ def _digest_of(model: HookedLVLM) -> str:
     if any(tensor.is_inference() for tensor in tensors):  # these count no versions
         return weights_digest(model)
     state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-    stored = _KNOWN.get(model.hf_model)
+    stored = _DIGESTS.get(model.hf_model)
     if stored is None or stored[0] != state:
-        stored = _KNOWN[model.hf_model] = (state, weights_digest(model))
+        stored = _DIGESTS[model.hf_model] = (state, weights_digest(model))
     return stored[1]

@@ -92,7 +92,7 @@ _WANTS_OBJECT = re.compile(
     rf"{_GAP}{_SUBJECT}{_GAP}\Z"
 )
 _HAS = re.compile(any_of(HAVE))
-_ASKED = re.compile(any_of(DO + MODAL))
+_AUXILIARY = re.compile(any_of(DO + MODAL))
 
 
 @cache
@@ -175,7 +175,7 @@ def _read(lower: str, start: int, end: int, tags: tuple[str, ...]) -> Verb:
 
 def _refuse_two(lower: str, verb: Verb) -> None:
     # "Sports drinks hold": without an auxiliary, the verb may have an s or not.
-    alone = verb.tag == "VB" and not _ASKED.search(lower, 0, verb.start)
+    alone = verb.tag == "VB" and not _AUXILIARY.search(lower, 0, verb.start)
     tags = ("VB", "VBZ") if alone else (verb.tag,)
     after = re.compile(rf"\s+{_verb(tags)}").match(lower, verb.end)
     if after:

@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*(?P<owner>'s?(?!\w))?")
 _AUXILIARY = re.compile(any_of(AUXILIARIES))
 _LEADING = re.compile(rf"\s*{any_of(PREPOSITIONS)}")
 # "a piece of cake" goes on to the cake.
-_ENDS = re.compile(rf"[?.!,;:]|{any_of([*PREPOSITIONS, 'and', 'or', 'while'], but='of')}")
+_PHRASE_END = re.compile(rf"[?.!,;:]|{any_of([*PREPOSITIONS, 'and', 'or', 'while'], but='of')}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def around(question: str, verb: Verb) -> Around:
 
 
 def _until_end(after: str) -> str:
-    end = _ENDS.search(after)
+    end = _PHRASE_END.search(after)
     return after[: end.start()] if end else after
 
 

@@ -64,7 +64,7 @@ def overlay(
         ValueError: not one number per image token, or a scale that ends below 0.
     """
     picture = small_picture(image)
-    heat = grid.picture(values.astype(float), *picture.size)
+    heat = grid.picture(np.asarray(values, dtype=float), *picture.size)
     scale = _scale_of(heat, top)
     if ax is not None:
         ax.set_axis_off()

@@ -64,12 +64,17 @@ class ImageGrid:
         cropped away are NaN: no token sees them.
 
         Raises:
-            ValueError: the vector is not as long as the image has tokens.
+            ValueError: the vector is not as long as the image has tokens, or is not finite.
         """
         if tokens.shape != (self.n_tokens,):
             raise ValueError(
                 f"a vector of shape {tokens.shape} for an image of {self.n_tokens} tokens: "
                 f"expected ({self.n_tokens},); pass one number per image token."
+            )
+        if not np.isfinite(tokens).all():
+            raise ValueError(
+                f"{int((~np.isfinite(tokens)).sum())} of {self.n_tokens} numbers are NaN or infinite: "
+                "expected a finite number per image token; look at where they come from."
             )
         canvas = np.full((height, width), np.nan)
         for tile in self.tiles:

@@ -16,7 +16,7 @@ from rvelens.app.fields import fields_of
 from rvelens.app.heads_link import HeadsPlace, read_heads_link
 from rvelens.app.models import Models
 from rvelens.app.settings import settings_of
-from rvelens.app.shared import KEPT, scene_pairs, scenes
+from rvelens.app.shared import SKIP, scene_pairs, scenes
 from rvelens.app.tab_ask import restored
 from rvelens.app.viewer import Focus
 
@@ -64,7 +64,7 @@ def test_a_restored_page_asks_the_same(asked, models):
     )
     assert image.tobytes() == asked.image.tobytes()
     names = [setting.name for setting in settings_of("rve")]
-    assert [v for v in fields[: len(names)] if v != KEPT] == ["3", False]
+    assert [v for v in fields[: len(names)] if v != SKIP] == ["3", False]
 
 
 def test_no_upload_and_no_path_goes_into_an_address(asked, tmp_path):

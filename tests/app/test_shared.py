@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from rvelens.app.shared import KEPT, catch
+from rvelens.app.shared import SKIP, catch
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_a_failure_is_a_message_and_leaves_no_old_result(error, said, caplog):
     def failing():
         raise error
 
-    first, second, message = catch(failing, ("", KEPT))()
+    first, second, message = catch(failing, ("", SKIP))()
     assert (first, second) == ("", gr.skip())
     assert said in message
     assert ("Traceback" in caplog.text) is isinstance(error, KeyError)

@@ -286,3 +286,14 @@ def test_pictures_in_cells_are_of_the_formats_of_files(kind):
     row = {"image": content.getvalue(), "question": "Is it?", "label": "yes"}
     with pytest.raises(ValueError, match=r"cannot be read as an image .* expected PNG, JPEG"):
         load_questions(pd.DataFrame([row])).items[0].load()
+
+
+@pytest.mark.parametrize(
+    "labels", [["1", "0"] * 4, ["true", "false"] * 4, ["1"] * 8, ["N", "y"] * 4]
+)
+def test_names_of_yes_and_no_that_no_answer_matches_are_refused(folder, labels):
+    with pytest.raises(
+        ValueError, match="expected yes and no where these are meant; write the words"
+    ):
+        labelled(folder, labels)
+    assert labelled(folder, labels, rule="choice").items

@@ -383,3 +383,19 @@ def test_image_tokens_at_other_positions_are_refused():
     longer = "yes" + " yes" * (n_large - n_small)
     with pytest.raises(ValueError, match="is an image token in one prompt alone: expected image"):
         pair_runs(model, (large, "yes"), (small, longer), (7, 9))
+
+
+def test_texts_that_the_tokenizer_does_not_know_are_no_answers():
+    model = hooked("llava")
+    with pytest.raises(ValueError, match="'Maybe' is not in the vocabulary: expected a text that"):
+        model.to_single_token("Maybe")
+
+
+@pytest.mark.parametrize("hooks", ["hooks", [("hook_embed",)], [("hook_embed", 3)], [(3, print)]])
+def test_what_is_no_pair_of_a_point_and_a_function_is_no_hook(hooks):
+    model = hooked("llava")
+    refused = pytest.raises(
+        ValueError, match="expected a pair of a hook point, or a filter of names"
+    )
+    with refused, model.hooks(hooks):
+        pass

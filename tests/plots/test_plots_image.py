@@ -56,6 +56,8 @@ def test_overlay_keeps_the_aspect_and_dims_what_was_cropped():
 def test_overlay_wants_one_number_per_image_token():
     with pytest.raises(ValueError, match=r"expected \(16,\)"):
         overlay(WIDE, np.zeros(9), GRID)
+    with pytest.raises(ValueError, match="16 of 16 numbers are NaN or infinite: expected a finite"):
+        overlay(WIDE, np.full(16, np.nan), GRID)
 
 
 def test_overlay_of_nothing_at_all():

@@ -38,9 +38,15 @@ def matching_points(
         layers: of the points in layers, those of these layers; None for all.
 
     Raises:
-        ValueError: a pattern that matches nothing, or a point of the image's own forward.
+        ValueError: a layer that the model lacks, a pattern that matches nothing, or a point of the
+            image's own forward.
     """
     chosen = None if layers is None else set(layers)
+    outside = sorted(layer for layer in chosen or () if layer not in range(model.n_layers))
+    if outside:
+        raise ValueError(
+            f"layers={outside}: expected layers from 0 to {model.n_layers - 1}; leave out the others."
+        )
     matches: set[str] = set()
     for pattern in patterns:
         names = [name for name in model.hook_dict if _matches(name, pattern, chosen)]

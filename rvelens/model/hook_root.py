@@ -24,7 +24,7 @@ from rvelens.seam.taps import TapPoint
 Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 
 
-def _as_pair(hook: Any) -> tuple[str | Callable[[str], bool], Callable[..., Any]]:
+def check_hook(hook: Any) -> tuple[Any, Callable[..., Any]]:
     """An entry of a list of hooks; raises ValueError where it is no pair of a point and a function."""
     if isinstance(hook, tuple | list) and len(hook) == 2:
         point, function = hook
@@ -68,7 +68,7 @@ class HookRoot(HookedRootModule):
         """
         run = self._seam.run
         fwd_hooks, bwd_hooks = list(fwd_hooks), list(bwd_hooks)
-        pairs = [_as_pair(hook) for hook in (*fwd_hooks, *bwd_hooks)]
+        pairs = [check_hook(hook) for hook in (*fwd_hooks, *bwd_hooks)]
         names = [n for name, hook in pairs for n in self._named(name, hook)]
         self._check_points(names)
         with super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):

@@ -145,7 +145,7 @@ def test_each_setting_is_that_of_the_setting_alone(model, attention, shares, mon
     for n, hooks in enumerate(settings):
         with model.hooks(hooks):
             # Other batch sizes, other kernels: 1.2e-5 of rounding was measured in float32.
-                torch.testing.assert_close(together[:, n], prefix.replay(), rtol=0, atol=2e-5)
+            torch.testing.assert_close(together[:, n], prefix.replay(), rtol=0, atol=2e-5)
             alone = model.generate(**inputs, do_sample=False, max_new_tokens=5)
         assert torch.equal(ids[:, n], alone[:, inputs["input_ids"].shape[1] :])
     assert len({tuple(row.tolist()) for row in ids[0]}) > 2

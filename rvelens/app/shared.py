@@ -81,9 +81,16 @@ def thumbnails(images: Sequence[Any], captions: Sequence[str]) -> str:
     return f'<div class="rv-scenes">{"".join(buttons)}</div>'
 
 
-# Events that use the model run one at a time, in their order: a slow one that began earlier, such as
-# the example, never writes over what a person opened after it.
-IN_TURN: Any = {"concurrency_id": "model", "concurrency_limit": 1}
+def in_turn(queue: str) -> Any:
+    """Arguments of events that run one at a time, in their order.
+
+    A slow event that began earlier, such as the example, never writes over what a person opened later.
+    """
+    return {"concurrency_id": queue, "concurrency_limit": 1}
+
+
+# Of events that use the model.
+IN_TURN = in_turn("model")
 # An output that stays as it is.
 SKIP: Any = gr.skip()
 

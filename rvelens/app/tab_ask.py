@@ -132,18 +132,21 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         "outputs": results,
         **IN_TURN,
     }
-    under_way: list[Any] = [button.click(**asking), question.submit(**asking)]
+    button.click(**asking)
+    question.submit(**asking)
     gr.on([button.click, question.submit], lambda: "", None, of_link, queue=False)
     shown = [view, answers, pictures, tools, problem]
     answers.select(catch(refocus, (SKIP, "", "", "")), [model, comparison], shown)
     box = fields[slot(REGION).start]
     steered = answers.edit(catch(steer, (SKIP,) * 2), [comparison, method], [second, box, problem])
-    under_way.append(steered.then(**asking))
+    steered.then(**asking)
     tools.select(catch(save, ("",)), [model, comparison, view], [saved, problem], **IN_TURN)
-    # What was answered about another picture, by another model or profile does not stay, and an
-    # answer under way does not arrive.
-    gallery.select(_take, None, [image, question], cancels=under_way).then(_nothing, None, results)
-    gr.on([image.upload, image.clear, model.change], _nothing, None, results, cancels=under_way)
+    gallery.select(_take, None, [image, question])
+    # What was answered about another picture, by another model or profile does not stay.
+    changes = [gallery.select, image.upload, image.clear, model.change]
+    gr.on(changes, _nothing, None, results, queue=False)
+    # Once more behind an answer that is under way, which arrives later.
+    gr.on(changes, _nothing, None, results, trigger_mode="multiple", **IN_TURN)
 
     def on_load(page: gr.Blocks, other: tuple[Any, list[Any]], ready: str) -> None:
         """Restore, another tab's fields too, show the page, then answer."""

@@ -192,10 +192,8 @@ def build_heads_tab(
 
     pair = [model, image, question, contrastive]
     drawn = {"inputs": [model, of_pair, source, order], "outputs": [chart, problem]}
-    looked = button.click(
-        catch(show_pair, (None, "")), [*pair, head], [of_pair, maps, problem], **IN_TURN
-    )
-    clicked = chart.select(
+    button.click(catch(show_pair, (None, "")), [*pair, head], [of_pair, maps, problem], **IN_TURN)
+    chart.select(
         catch(click, (None, SKIP, SKIP, "", SKIP)), [model, of_pair, *pair[1:], chosen, adds],
         [of_pair, head, chosen, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
@@ -207,7 +205,7 @@ def build_heads_tab(
     )
     clear.click(catch(show_marks, ("",)), [model, head, gr.State("")], [marks, problem])
     clear.click(lambda: ("", ""), None, [chosen, answers])
-    first_looked = tabs.select(
+    tabs.select(
         catch(first_look, (SKIP,) * 4), [model, of_pair, *pair[1:], chosen, head],
         [of_pair, head, maps, marks, problem], **IN_TURN,
     )  # fmt: skip
@@ -216,16 +214,17 @@ def build_heads_tab(
     head.submit(catch(lambda s, h: (head_maps(s, h),), ("",)), [of_pair, head], [maps, problem])
     chosen.blur(catch(show_marks, ("",)), [model, head, chosen], [marks, problem])
     source.input(catch(show_map, ("",)), **drawn)
-    answering = without.click(catch(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
+    without.click(catch(mask, ("",)), [*pair, chosen], [answers, problem], **IN_TURN)
     measure.click(catch(remeasure, (SKIP,)), model, [model, problem], **IN_TURN)
-    # What was seen of another picture does not stay, and what is under way does not arrive.
-    under_way: list[Any] = [looked, clicked, first_looked, answering]
-    results = [of_pair, maps, answers, problem]
-    gr.on(
-        [image.upload, image.clear],
-        lambda: (None, "", "", ""), None, results, cancels=under_way,
-    )  # fmt: skip
-    gallery.select(_take, None, [number, image, question, contrastive, *results], cancels=under_way)
+    gallery.select(_take, None, [number, image, question, contrastive])
+    # What was seen of another picture does not stay.
+    changes, results = (
+        [gallery.select, image.upload, image.clear],
+        [of_pair, maps, answers, problem],
+    )
+    gr.on(changes, _nothing, None, results, queue=False)
+    # Once more behind what is under way, which arrives later.
+    gr.on(changes, _nothing, None, results, trigger_mode="multiple", **IN_TURN)
     gr.on([image.upload, image.clear], lambda: UPLOAD, None, number)
     fields = [number, question, contrastive, head, chosen]
     gr.on([field.change for field in fields], None, fields, None, js=WRITE)
@@ -251,10 +250,15 @@ def build_heads_tab(
     return catch(restore, fresh), restored
 
 
+def _nothing() -> tuple[Any, ...]:
+    """The results before anything was looked at."""
+    return None, "", "", ""
+
+
 def _take(event: gr.EventData) -> Sequence[Any]:
-    """The pair that was clicked on; what was seen of the last one is dropped."""
+    """The pair that was clicked on."""
     pair = scene_pairs()[int(event.value)]
-    return str(int(event.value)), pair.image, pair.question, pair.contrastive, None, "", "", ""
+    return str(int(event.value)), pair.image, pair.question, pair.contrastive
 
 
 def _see(models: Models, choice: Choice, path: str | None, text: str, other: str) -> PairAttention:

@@ -20,7 +20,7 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.shared import PATH, SKIP, catch, clickable
+from rvelens.app.shared import PATH, SKIP, catch, clickable, in_turn
 from rvelens.files.atomic import one_line
 from rvelens.files.paths import path_below
 from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewed
@@ -99,29 +99,27 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
     closed = ("", "", "", gr.update(visible=False), None, SKIP, SKIP)
     everything = [*shown, opened, own, recent, offered, problem]
     # Apart from the model: a person decides while it is at work.
-    in_turn: Any = {"concurrency_id": "pairs", "concurrency_limit": 1}
+    queue = in_turn("pairs")
     gr.on(
         [button.click, images.submit],
-        catch(start, closed), [path, images, recent], everything, **in_turn,
+        catch(start, closed), [path, images, recent], everything, **queue,
     )  # fmt: skip
-    tabs.select(catch(first_look, closed), [path, images, recent, at], everything, **in_turn)
-    offered.select(
-        catch(take, (SKIP, SKIP, *closed)), recent, [path, images, *everything], **in_turn
-    )
+    tabs.select(catch(first_look, closed), [path, images, recent, at], everything, **queue)
+    offered.select(catch(take, (SKIP, SKIP, *closed)), recent, [path, images, *everything], **queue)
     page.load(recent_html, recent, offered)
     for control, decision in ((accept, "accept"), (edit, "edit"), (reject, "reject")):
         control.click(
             catch(deciding(decision), (SKIP,) * 3),
             [own, at, text],
             [*shown, problem],
-            **in_turn,
+            **queue,
         )
     for control, step in (
         (back, lambda rows, here: neighbour(rows, here, -1)),
         (forth, lambda rows, here: neighbour(rows, here, 1)),
         (open_one, next_undecided),
     ):
-        control.click(catch(moving(step), (SKIP,) * 3), [own, at], [*shown, problem], **in_turn)
+        control.click(catch(moving(step), (SKIP,) * 3), [own, at], [*shown, problem], **queue)
 
 
 def _rows(file: str) -> list[Row]:

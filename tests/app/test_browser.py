@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browsing import MARKS, arrive, ask, field, keep, panel, put, scene
+from browsing import MARKS, PATIENCE, arrive, ask, field, keep, panel, put, scene
 from playwright.sync_api import expect
 
 import rvelens
@@ -304,22 +304,35 @@ def test_the_message_of_a_folder_stays_while_the_last_run_is_drawn(page, folder)
     expect(page.locator("#run-problem")).to_contain_text(NO_RUN)
 
 
-def test_answers_about_a_picture_do_not_arrive_under_the_next(page, models):
+def test_answers_about_a_picture_do_not_stay_under_the_next(page, models):
     with busy(models):
         ask(page)
         page.wait_for_timeout(300)
         scene(page, 1, "ask-question", scenes()[1].text)
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(6000)
     assert page.locator("#ask-answers .rv-answer").count() == 0
     panel(page, "Heads")
     with busy(models):
         page.locator("#look").click()
         page.wait_for_timeout(300)
         scene(page, 1, "pair-question", scene_pairs()[1].question)
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(6000)
     assert page.locator("#head-maps figure").count() == 0
     page.locator("#look").click()
     expect(page.locator("#head-maps figure").first).to_be_visible()
+
+
+def test_the_first_answer_does_not_stay_under_the_next_picture(browser, address, models):
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE)
+    with busy(models):
+        page.goto(address)
+        page.locator("html[data-rv-ready]").wait_for()
+        page.wait_for_timeout(1000)
+        scene(page, 1, "ask-question", scenes()[1].text)
+    page.wait_for_timeout(6000)
+    assert page.locator("#ask-answers .rv-answer").count() == 0
+    page.context.close()
 
 
 def test_people_wait_for_one_another(page, browser, address, models):

@@ -157,6 +157,15 @@ def chosen_layers(
     """
     if layers is None:
         return with_attention(scaled_layers(first, last, n_layers), attention_layers)
+    return check_attention(sorted_layers(layers, n_layers), attention_layers)
+
+
+def sorted_layers(layers: Iterable[int], n_layers: int) -> list[int]:
+    """The layers in order, without repetition.
+
+    Raises:
+        ValueError: no layer, or one that a model of `n_layers` lacks.
+    """
     layers = sorted(set(layers))
     outside = [layer for layer in layers if not 0 <= layer < n_layers]
     if outside or not layers:
@@ -164,4 +173,4 @@ def chosen_layers(
             f"layers {outside or layers} for a model of {n_layers} layers: expected layers from 0 "
             f"to {n_layers - 1}; choose at least one of them."
         )
-    return check_attention(layers, attention_layers)
+    return layers

@@ -8,6 +8,7 @@ from reprlib import repr as brief
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from rvelens.benchmarks import Item
+from rvelens.model.hook_root import is_hook_pair
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 
@@ -92,8 +93,7 @@ def checked_hooks(made: Any, name: str) -> tuple[tuple[Any, Any], ...]:
     """
     pairs = tuple(made) if isinstance(made, list | tuple) else None
     for pair in pairs if pairs is not None else [made]:
-        ok = isinstance(pair, tuple) and len(pair) == 2
-        if not (ok and (isinstance(pair[0], str) or callable(pair[0])) and callable(pair[1])):
+        if not (isinstance(pair, tuple) and is_hook_pair(pair)):
             raise ValueError(
                 f"method {name!r} gave {brief(pair)} for a hook: expected a list of (hook name, hook); "
                 "return one, as rvelens.hooks.rve_hooks does."

@@ -24,16 +24,27 @@ from rvelens.seam.taps import TapPoint
 Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 
 
-def check_hook(hook: Any) -> tuple[Any, Callable[..., Any]]:
-    """An entry of a list of hooks; raises ValueError where it is no pair of a point and a function."""
-    if isinstance(hook, tuple | list) and len(hook) == 2:
-        point, function = hook
-        if callable(function) and (isinstance(point, str) or callable(point)):
-            return point, function
-    raise ValueError(
-        f"hook {brief(hook)}: expected a pair of a hook point, or a filter of names, and a function; "
-        "pass a list of such pairs."
-    )
+def is_hook_pair(entry: Any) -> bool:
+    """Whether this is a hook point, or a filter of names, with a function."""
+    if not isinstance(entry, tuple | list) or len(entry) != 2:
+        return False
+    point, function = entry
+    return (isinstance(point, str) or callable(point)) and callable(function)
+
+
+def check_hook(entry: Any) -> tuple[Any, Callable[..., Any]]:
+    """The hook point, or filter of names, and the function of an entry of a list of hooks.
+
+    Raises:
+        ValueError: the entry is something else.
+    """
+    if not is_hook_pair(entry):
+        raise ValueError(
+            f"hook {brief(entry)}: expected a pair of a hook point, or a filter of names, and a "
+            "function; pass a list of such pairs."
+        )
+    point, function = entry
+    return point, function
 
 
 class HookRoot(HookedRootModule):

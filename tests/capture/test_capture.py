@@ -219,7 +219,10 @@ def test_refusals(tiny, scenes, tmp_path):
     ):
         capture(tiny, scenes, CaptureRequest(("hook_embed",)), tmp_path / "none")
     outside = CaptureRequest(("hook_resid_post",), layers=(2, 9))
-    with pytest.raises(ValueError, match=r"layers=\[9\]: expected layers from 0 to 5; leave out"):
+    with pytest.raises(
+        ValueError,
+        match=r"layers \[9\] for a model of 6 layers: expected layers from 0 to 5; choose",
+    ):
         capture(tiny, scenes, outside, tmp_path / "none")
     with pytest.raises(ValueError, match="no capture in"):
         open_capture(tmp_path / "none")

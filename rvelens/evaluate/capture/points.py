@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from rvelens.heads.layers import sorted_layers
 from rvelens.hooks.names import KEYED
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.token_map import TokenMap
@@ -41,12 +42,7 @@ def matching_points(
         ValueError: a layer that the model lacks, a pattern that matches nothing, or a point of the
             image's own forward.
     """
-    chosen = None if layers is None else set(layers)
-    outside = sorted(layer for layer in chosen or () if layer not in range(model.n_layers))
-    if outside:
-        raise ValueError(
-            f"layers={outside}: expected layers from 0 to {model.n_layers - 1}; leave out the others."
-        )
+    chosen = None if layers is None else set(sorted_layers(layers, model.n_layers))
     matches: set[str] = set()
     for pattern in patterns:
         names = [name for name in model.hook_dict if _matches(name, pattern, chosen)]

@@ -26,7 +26,7 @@ from rvelens.model.query_rows import query_rows
 from rvelens.model.trace import Trace, TracedAnswer
 from rvelens.model.yes_no import yes_no_probabilities
 from rvelens.scores.maps import by_decoder_layer
-from rvelens.studies.cases.pictures import Layers
+from rvelens.studies.cases.pictures import TokensByLayer
 
 MOST_PIXELS = 40_000_000
 MAX_NEW_TOKENS = 32
@@ -65,7 +65,7 @@ class Column:
     method: Method
     answer: YesNoAnswer
     traced: TracedAnswer = field(repr=False)
-    masks: Layers = field(repr=False)
+    masks: TokensByLayer = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ def _made(loaded: Loaded, image: Image.Image, name: str, parameters: Mapping[str
     return region_method(loaded.model, grid, parse_region(box, image.size), image.size, **settings)
 
 
-def _masks(model: HookedLVLM, method: Method, image: Image.Image, question: str) -> Layers:
+def _masks(model: HookedLVLM, method: Method, image: Image.Image, question: str) -> TokensByLayer:
     """What RVE enhanced at the first token; other methods need no forward."""
     if method.name != "rve":
         return {}
@@ -205,7 +205,7 @@ def record_attention(
     return by_decoder_layer(model, torch.stack(layers, dim=1)), masks
 
 
-def tokens_by_layer(masks: Mapping[int, Masks], sample: int = 0) -> Layers:
+def tokens_by_layer(masks: Mapping[int, Masks], sample: int = 0) -> TokensByLayer:
     """Numbers of the image tokens that each layer enhanced, and that denoising removed."""
     return {
         str(layer): {

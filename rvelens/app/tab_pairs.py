@@ -23,7 +23,7 @@ from rvelens.app.recent import (
 from rvelens.app.shared import PATH, SKIP, catch, clickable, in_turn
 from rvelens.files.atomic import one_line
 from rvelens.files.paths import path_below
-from rvelens.pairs.review import Row, Span, decide, marks, pending, read_reviewed
+from rvelens.pairs.review import ReviewRow, Span, decide, marks, pending, read_reviewed
 from rvelens.studies.cases.pictures import small, to_data_uri
 
 
@@ -87,7 +87,7 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
 
         return on_click
 
-    def moving(step: Callable[[list[Row], str], Row]) -> Callable[..., Sequence[Any]]:
+    def moving(step: Callable[[list[ReviewRow], str], ReviewRow]) -> Callable[..., Sequence[Any]]:
         def on_click(paths: Paths | None, here: str) -> Sequence[Any]:
             file, folder = paths or ("", "")
             rows = _rows(file)
@@ -122,7 +122,7 @@ def build_pairs_tab(page: gr.Blocks, tabs: gr.HTML, examples: Path) -> None:
         control.click(catch(moving(step), (SKIP,) * 3), [own, at], [*shown, problem], **queue)
 
 
-def _rows(file: str) -> list[Row]:
+def _rows(file: str) -> list[ReviewRow]:
     if not file.strip():
         raise ValueError(
             "no file is given: expected a file that `rvelens pairs make` wrote; enter its path."
@@ -138,17 +138,17 @@ def _folder(folder: str) -> Path:
     return Path(folder.strip())
 
 
-def _show(rows: list[Row], folder: str, row: Row) -> tuple[str, str, str]:
+def _show(rows: list[ReviewRow], folder: str, row: ReviewRow) -> tuple[str, str, str]:
     return row["id"], pair_card(rows, row, _folder(folder)), row["contrastive"]
 
 
-def neighbour(rows: list[Row], here: str, step: int) -> Row:
+def neighbour(rows: list[ReviewRow], here: str, step: int) -> ReviewRow:
     """The pair before or behind one, round at the ends."""
     ids = [row["id"] for row in rows]
     return rows[((ids.index(here) if here in ids else 0) + step) % len(rows)]
 
 
-def next_undecided(rows: list[Row], here: str) -> Row:
+def next_undecided(rows: list[ReviewRow], here: str) -> ReviewRow:
     """The next pair that waits for a decision, first behind this one; this one if none waits."""
     ids = [row["id"] for row in rows]
     start = ids.index(here) if here in ids else 0
@@ -156,7 +156,7 @@ def next_undecided(rows: list[Row], here: str) -> Row:
     return next((row for row in in_turn if row["decision"] is None), rows[start])
 
 
-def pair_card(rows: list[Row], row: Row, folder: Path) -> str:
+def pair_card(rows: list[ReviewRow], row: ReviewRow, folder: Path) -> str:
     """The pair with its picture and its verbs marked, and how far the review is."""
     spans = marks(row) or (None, None)
     texts = (row["question"], row["contrastive"])
@@ -182,7 +182,7 @@ def marked(text: str, span: Span | None) -> str:
     return f"{escape(text[:start])}<mark>{escape(text[start:end])}</mark>{escape(text[end:])}"
 
 
-def _progress(rows: list[Row]) -> str:
+def _progress(rows: list[ReviewRow]) -> str:
     counts = Counter(row["decision"] or "undecided" for row in rows)
     done = len(rows) - counts["undecided"]
     words = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))

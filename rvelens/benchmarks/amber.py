@@ -12,7 +12,7 @@ from rvelens.benchmarks.rows import Row, collect, yes_or_no
 
 TRUTH = "annotations.json"
 # Questions of each part.
-PUBLISHED = {"existence": 4924, "relation": 1664}
+_PUBLISHED = {"existence": 4924, "relation": 1664}
 
 
 def load_amber(part: str, data: Path | None) -> Benchmark:
@@ -60,7 +60,7 @@ def load_amber(part: str, data: Path | None) -> Benchmark:
         rules.amber,
         folder.digests([query, annotations]),
         positives=("no", "yes"),
-        published=PUBLISHED[part],
+        published=_PUBLISHED[part],
     )
 
 

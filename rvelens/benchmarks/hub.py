@@ -21,7 +21,7 @@ from PIL import Image
 from rvelens.benchmarks import rules
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import sha256
-from rvelens.benchmarks.pope import PUBLISHED
+from rvelens.benchmarks.pope import N_PUBLISHED
 from rvelens.benchmarks.published import sources
 from rvelens.benchmarks.rows import Row, collect
 from rvelens.benchmarks.sources import import_library
@@ -152,7 +152,7 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
     return Benchmark(
         name, items, problems, rules.pope,
         {f"{copy.repository}@{copy.revision}/{path.name}": sha256(path) for path in files},
-        published=PUBLISHED,
+        published=N_PUBLISHED,
     )  # fmt: skip
 
 

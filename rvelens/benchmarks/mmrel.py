@@ -11,7 +11,7 @@ from rvelens.benchmarks.rows import Row, collect
 
 # What the names of files and folders call things.
 DOMAINS = {"real": {"real", "vg"}, "dalle": {"dall", "dalle"}, "sdxl": {"sdxl", "spec"}}
-RELATIONS = {"action": {"action"}, "spatial": {"spatial"}, "comparative": {"comparative", "size"}}
+_RELATIONS = {"action": {"action"}, "spatial": {"spatial"}, "comparative": {"comparative", "size"}}
 OPEN = {"open", "generative"}
 # Sets of their own: questions against common sense, and what models are tuned on.
 LEFT_OUT = {"adversarial", "tuning", "finetuning"}
@@ -88,14 +88,14 @@ def _item(folder: Folder, row: Row, part: str) -> Item | None:
     """The question of a row, or None if its image is of another part."""
     name = row.text("image")
     hints = words(f"{folder.relative(row.path)}/{name}")
-    domain, relation = _named(hints, DOMAINS), _named(hints, RELATIONS)
+    domain, relation = _named(hints, DOMAINS), _named(hints, _RELATIONS)
     if part != "open" and domain != part:
         return None
 
     def fits(path_words: set[str]) -> bool:
         """Not of another part, whose pictures have the same numbers."""
         kinds = [
-            (_named(path_words, kinds), _named(hints, kinds)) for kinds in (DOMAINS, RELATIONS)
+            (_named(path_words, kinds), _named(hints, kinds)) for kinds in (DOMAINS, _RELATIONS)
         ]
         return all(
             path_kind == hint_kind for path_kind, hint_kind in kinds if path_kind and hint_kind

@@ -9,7 +9,7 @@ from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, photograph
 from rvelens.benchmarks.rows import Row, collect
 
-PUBLISHED = 3000
+N_PUBLISHED = 3000
 
 
 def load_pope(split: str, data: Path | None) -> Benchmark:
@@ -40,4 +40,6 @@ def load_pope(split: str, data: Path | None) -> Benchmark:
         )
 
     items, problems = collect(folder.read(path), make)
-    return Benchmark(name, items, problems, rules.pope, folder.digests([path]), published=PUBLISHED)
+    return Benchmark(
+        name, items, problems, rules.pope, folder.digests([path]), published=N_PUBLISHED
+    )

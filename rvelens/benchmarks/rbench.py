@@ -21,7 +21,7 @@ from rvelens.files.atomic import read_json
 from rvelens.files.paths import path_below
 from rvelens.model.prompts import image_formats, load_image
 
-PUBLISHED = {"image": 7883, "instance": 3768}
+_PUBLISHED = {"image": 7883, "instance": 3768}
 # Names of the five published id lists; the official number is the mean over them.
 LISTS = {
     "image": ("nocaps_image-level_rel_ids_{}.json", "image-level_ids_{}.json"),
@@ -86,7 +86,7 @@ def load_rbench(
         rules.rbench,
         folder.digests([path, *lists]),
         subsets={f"{level}-level": tuple(lists.values())} if lists else {},
-        published=PUBLISHED[level],
+        published=_PUBLISHED[level],
     )
     return whole.keep(whole.items).of_relation(relation)
 

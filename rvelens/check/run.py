@@ -22,7 +22,7 @@ from rvelens.model.loading import load_parts
 from rvelens.model.prompts import ImageLike, load_image, prepare
 from rvelens.seam.device import execution_device
 from rvelens.seam.seam import is_wrapped
-from rvelens.speed.clock import Progress
+from rvelens.speed.clock import Tracker
 
 # Where there is no other picture: a random one with structure at the scale of a patch.
 _SIZE = (448, 336)
@@ -95,7 +95,7 @@ def check(
     speed: bool = True,
     compiled: bool | None = None,
     only: Sequence[str] | None = None,
-    progress: Progress = iter,
+    progress: Tracker = iter,
 ) -> CheckReport:
     """Whether rvelens is exact on this very model, and how fast.
 

@@ -91,7 +91,7 @@ def _print(result: BenchResult) -> None:
 
 
 # Columns of the table of generation.
-COLUMNS = (
+BENCH_COLUMNS = (
     "generation",
     "ratio",
     "quartiles",
@@ -119,7 +119,7 @@ def _rows(result: BenchResult) -> list[tuple[str, ...]]:
 
 
 def _generation(result: BenchResult) -> Table:
-    return Table("", COLUMNS, _rows(result))
+    return Table("", BENCH_COLUMNS, _rows(result))
 
 
 def as_markdown(result: BenchResult) -> str:

@@ -10,7 +10,7 @@ import typer
 from rvelens.benchmarks import BENCHMARKS, load_benchmark
 from rvelens.cli.common import (
     BatchSize,
-    Data,
+    DataFolder,
     DeviceMap,
     Dtype,
     DtypeOption,
@@ -30,9 +30,9 @@ from rvelens.cli.common import (
 from rvelens.cli.methods import parse_names
 from rvelens.cli.questions import (
     Columns,
-    Images,
+    ImagesFolder,
     Questions,
-    Rule,
+    RuleName,
     own_questions,
     print_sources,
     refuse_without_benchmark,
@@ -51,11 +51,11 @@ def capture_command(
     ],
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder of the tensors.")],
     benchmark: Annotated[str | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")] = None,
-    data: Data = None,
+    data: DataFolder = None,
     questions: Questions = None,
-    images: Images = None,
+    images: ImagesFolder = None,
     column: Columns = None,
-    rule: Rule = None,
+    rule: RuleName = None,
     layers: Annotated[
         str | None, typer.Option(help="Of points in layers, as in 10-20.", show_default="all")
     ] = None,

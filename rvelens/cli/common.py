@@ -43,13 +43,15 @@ FamilyName = Annotated[
         help="The model family, if the configuration does not show it; see `rvelens families`.",
     ),
 ]
+# Problems and files that are listed before the rest is counted.
+SHOWN = 5
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights.")]
 DeviceMap = Annotated[
     str | None,
     typer.Option(help="Devices, as in transformers.", show_default="auto with a GPU, else the CPU"),
 ]
 # Of commands that ask a benchmark's questions.
-Data = Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder that holds the benchmarks' files.")]
 DataOrHub = Annotated[
     str | None,
     typer.Option(

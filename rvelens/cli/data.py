@@ -11,10 +11,9 @@ from rich.console import Console
 from rvelens.benchmarks import BENCHMARKS
 from rvelens.benchmarks.check import Check
 from rvelens.benchmarks.check import check_files as look_over
-from rvelens.cli.common import Json, emit_json, out, status
+from rvelens.cli.common import SHOWN, Json, emit_json, out, status
 
 data = typer.Typer(help="Check the files of a benchmark.")
-SHOWN = 5
 
 
 @data.callback()

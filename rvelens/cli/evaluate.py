@@ -34,9 +34,9 @@ from rvelens.cli.common import (
 from rvelens.cli.methods import known_methods, parameters_by_method, parse_names
 from rvelens.cli.questions import (
     Columns,
-    Images,
+    ImagesFolder,
     Questions,
-    Rule,
+    RuleName,
     own_questions,
     print_sources,
     refuse_without_benchmark,
@@ -55,9 +55,9 @@ def evaluate_command(
         list[str] | None, typer.Option(help=f"One or several of {', '.join(BENCHMARKS)}.")
     ] = None,
     questions: Questions = None,
-    images: Images = None,
+    images: ImagesFolder = None,
     column: Columns = None,
-    rule: Rule = None,
+    rule: RuleName = None,
     method: Annotated[
         list[str] | None,
         typer.Option(

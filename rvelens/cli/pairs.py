@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from rvelens.benchmarks import BENCHMARKS, RELATIONS, load_benchmark
-from rvelens.cli.common import Json, bar, emit_json, out
+from rvelens.cli.common import SHOWN, Json, bar, emit_json, out
 from rvelens.files.paths import check_new_folder
 from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.pairs import find, review
@@ -29,7 +29,6 @@ from rvelens.pairs.make import (
 )
 
 pairs = typer.Typer(help="Make contrastive pairs from questions, and review them.")
-SHOWN = 5
 
 
 class VerbSource(StrEnum):
@@ -205,7 +204,7 @@ def review_pairs(
     _say(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
 
 
-def _review(path: Path, row: review.Row) -> bool:
+def _review(path: Path, row: review.ReviewRow) -> bool:
     """Ask until there is a decision or none is wanted; false to stop."""
     while True:
         typed = typer.prompt("[a]ccept, [e]dit, [r]eject, [s]kip, [q]uit", default="s")
@@ -223,7 +222,7 @@ def _review(path: Path, row: review.Row) -> bool:
             _say(str(error))
 
 
-def _edited(row: review.Row) -> str:
+def _edited(row: review.ReviewRow) -> str:
     """One word takes the verb's place; more are the whole text."""
     text = typer.prompt("the verb as it is to stand there, or the whole text").strip()
     spans = review.marks(row)
@@ -233,7 +232,7 @@ def _edited(row: review.Row) -> str:
     return row["question"][:start] + text + row["question"][end:]
 
 
-def _marked(row: review.Row) -> Iterator[Text]:
+def _marked(row: review.ReviewRow) -> Iterator[Text]:
     spans = review.marks(row) or (None, None)
     for text, span in zip((row["question"], row["contrastive"]), spans, strict=True):
         line = Text(f"  {text}")

@@ -10,7 +10,7 @@ import typer
 
 from rvelens.benchmarks import Benchmark
 from rvelens.benchmarks.own import COLUMNS, RULES, describe_source, load_questions
-from rvelens.cli.common import warn
+from rvelens.cli.common import SHOWN, warn
 
 Questions = Annotated[
     str | None,
@@ -19,7 +19,7 @@ Questions = Annotated[
         help="Your own: .csv, .json, .jsonl, .parquet, or OWNER/NAME:SPLIT of a dataset on the Hub.",
     ),
 ]
-Images = Annotated[Path | None, typer.Option(help="The folder of the images of --questions.")]
+ImagesFolder = Annotated[Path | None, typer.Option(help="The folder of the images of --questions.")]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,13 +28,12 @@ Columns = Annotated[
         help=f"Of --questions, where {', '.join(COLUMNS)} are called otherwise; repeatable.",
     ),
 ]
-Rule = Annotated[
+RuleName = Annotated[
     str | None,
     typer.Option(
         help=f"What reads the answers to --questions: {', '.join(RULES)}.", show_default="auto"
     ),
 ]
-SHOWN = 5
 
 
 def own_questions(

@@ -16,7 +16,7 @@ from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.cli.common import (
     AnyText,
     BatchSize,
-    Data,
+    DataFolder,
     DeviceMap,
     Dtype,
     DtypeOption,
@@ -41,7 +41,7 @@ from rvelens.cli.methods import known_methods, parameters_by_method, parse_names
 from rvelens.cli.questions import (
     Columns,
     Questions,
-    Rule,
+    RuleName,
     own_questions,
     print_sources,
     refuse_without_benchmark,
@@ -78,10 +78,10 @@ def study(
         list[str] | None,
         typer.Option(help=f"Of {', '.join(BENCHMARKS)}.", show_default="the study's"),
     ] = None,
-    data: Data = None,
+    data: DataFolder = None,
     questions: Questions = None,
     column: Columns = None,
-    rule: Rule = None,
+    rule: RuleName = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(

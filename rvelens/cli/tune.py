@@ -10,7 +10,7 @@ import typer
 from rvelens.benchmarks import BENCHMARKS
 from rvelens.cli.common import (
     BatchSize,
-    Data,
+    DataFolder,
     DeviceMap,
     Dtype,
     DtypeOption,
@@ -22,7 +22,7 @@ from rvelens.cli.common import (
     Relation,
     Suffix,
 )
-from rvelens.cli.questions import Columns, Images, Questions, Rule
+from rvelens.cli.questions import Columns, ImagesFolder, Questions, RuleName
 from rvelens.cli.study import study
 from rvelens.evaluate.tuned import By
 
@@ -38,11 +38,11 @@ def tune(
             show_default="action-scenes",
         ),
     ] = None,
-    data: Data = None,
+    data: DataFolder = None,
     questions: Questions = None,
-    images: Images = None,
+    images: ImagesFolder = None,
     column: Columns = None,
-    rule: Rule = None,
+    rule: RuleName = None,
     profile: Annotated[
         str | None, typer.Option(help="A file that `rvelens scan` wrote, or `published`.")
     ] = None,

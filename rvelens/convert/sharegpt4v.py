@@ -31,7 +31,7 @@ from rvelens.convert.original import (
 )
 from rvelens.convert.shards import find_shards, read_object, read_shard, write_shards
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DROPPED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 _RENAMED = [
     (re.compile(pattern), new)
@@ -129,8 +129,8 @@ def convert_sharegpt4v(
 
 
 def _check_target(dst: Path, dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}; choose one.")
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(_DTYPES)}; choose one.")
     if dst.exists() and not (dst.is_dir() and not any(dst.iterdir())):
         raise ValueError(
             f"{dst} exists and is not an empty folder: expected a new name; choose another or move it."

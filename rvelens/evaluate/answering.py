@@ -26,11 +26,11 @@ from rvelens.model.limits import check_length
 from rvelens.model.prefix import can_share, identity, prepare_shared
 from rvelens.model.prompts import ImageLike, load_image
 from rvelens.model.query_rows import query_rows
-from rvelens.model.replay import ROWS, Hooks, can_replay, prefill, replays_exactly
+from rvelens.model.replay import MOST_SETTINGS, Hooks, can_replay, prefill, replays_exactly
 from rvelens.model.side_by_side import edits_last_row
 from rvelens.model.yes_no import yes_margin
 
-Value = TypeVar("Value")
+_Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,8 @@ def answer_each(
     check_length(model.hf_model.config, inputs, decoding.max_new_tokens or 16)
     prefix = prefill(model, inputs)
     answers: list[list[tuple[str, float | None]]] = [[] for _ in questions]
-    for start in range(0, len(settings), ROWS):
-        group = settings[start : start + ROWS]
+    for start in range(0, len(settings), MOST_SETTINGS):
+        group = settings[start : start + MOST_SETTINGS]
         ids, first = prefix.generate_each(group, decoding.max_new_tokens or 16)
         texts = model.processor.batch_decode(ids.flatten(0, 1), skip_special_tokens=True)
         margins = _margins(first.flatten(0, 1), model)
@@ -404,14 +404,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def backing_off(
-    run: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item], size: int
-) -> tuple[list[Value], int]:
+    run: Callable[[Sequence[Item]], list[_Value]], items: Sequence[Item], size: int
+) -> tuple[list[_Value], int]:
     """Run items in pieces of `size`, halving it whenever memory runs out.
 
     Returns:
         a value for each item, such as its answers, and the size that fitted, to go on with.
     """
-    answers: list[Value] = []
+    answers: list[_Value] = []
     while len(answers) < len(items):
         piece = items[len(answers) : len(answers) + size]
         try:

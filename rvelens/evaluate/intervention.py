@@ -32,7 +32,7 @@ from rvelens.interventions.methods import Method, make_method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tables import markdown_block, markdown_code, markdown_text
 
-FORMAT = "rvelens-intervention-1"
+INTERVENTION_FORMAT = "rvelens-intervention-1"
 
 
 class StoredProfile(Stored):
@@ -178,7 +178,7 @@ class Intervention:
         """
         folder = hub.make_folder(folder)
         data = {
-            "format": FORMAT,
+            "format": INTERVENTION_FORMAT,
             "model": dict(self.model),
             "method": {"name": self.name, "parameters": dict(self.parameters)},
             "heads": self.heads(),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rvelens.tables import Cell, Table, markdown_text
 
-COLUMNS = (
+_COLUMNS = (
     ("accuracy", "accuracy"),
     ("f1", "F1"),
     ("balanced_accuracy", "bal. acc."),
@@ -95,7 +95,7 @@ def _metrics(
     name: str, rule: str, result: Mapping[str, Any], scored: Mapping[str, Any], counts: Any
 ) -> Table:
     # Labels that are other texts than yes and no have no positive class.
-    shown = [(key, title) for key, title in COLUMNS if result["positive"] or key == "accuracy"]
+    shown = [(key, title) for key, title in _COLUMNS if result["positive"] or key == "accuracy"]
     columns = ("method", *(title for _, title in shown), "unparsed")
     rows = [
         [method, *(_cell(row[key], key == "accuracy") for key, _ in shown), row["unparsed"]]
@@ -122,7 +122,7 @@ def _input_notes(counts: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _positive_no(name: str, rule: str, scored: Mapping[str, Any]) -> Table:
     keys = ("f1", "precision", "recall", "specificity")
-    titles = dict(COLUMNS)
+    titles = dict(_COLUMNS)
     rows = [
         [method, *(_cell(row["positive_no"][key], key == "f1") for key in keys)]
         for method, row in scored["methods"].items()
@@ -147,7 +147,7 @@ def _groups(name: str, rule: str, scored: Mapping[str, Any]) -> list[Table]:
 def _subsets(name: str, rule: str, scored: Mapping[str, Any]) -> list[Table]:
     names = {subset for row in scored["methods"].values() for subset in row["subsets"]}
     keys = ("accuracy", "f1", "precision", "recall", "yes_ratio")
-    titles = dict(COLUMNS)
+    titles = dict(_COLUMNS)
     parts = []
     for subset in sorted(names):
         rows = [

@@ -27,54 +27,54 @@ YES_YES, YES_NO, YES_X, NO_YES, NO_NO, NO_X = range(6)
 # The same counts with no as the positive answer.
 EXCHANGED = [NO_NO, NO_YES, NO_X, YES_NO, YES_YES, YES_X]
 Cells = Float[np.ndarray, "*draw 6"]
-Numbers = np.ndarray | np.floating  # numpy gives a number where an array would have no axis
-Draws = Int[np.ndarray, "draw cluster"]
+_Numbers = np.ndarray | np.floating  # numpy gives a number where an array would have no axis
+_Draws = Int[np.ndarray, "draw cluster"]
 N_DRAWS = 1000
 
 
-def _share(part: Numbers, whole: Numbers) -> Numbers:
+def _share(part: _Numbers, whole: _Numbers) -> _Numbers:
     """part / whole, NaN where there is nothing."""
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
-def _accuracy(c: Cells) -> Numbers:
+def _accuracy(c: Cells) -> _Numbers:
     """Share of questions answered right."""
     return _share(c[..., YES_YES] + c[..., NO_NO], c.sum(-1))
 
 
-def precision(c: Cells) -> Numbers:
+def precision(c: Cells) -> _Numbers:
     """Share of yes answers that are right."""
     return _share(c[..., YES_YES], c[..., YES_YES] + c[..., NO_YES])
 
 
-def recall(c: Cells) -> Numbers:
+def recall(c: Cells) -> _Numbers:
     """Share of true yes that are answered yes."""
     return _share(c[..., YES_YES], c[..., :NO_YES].sum(-1))
 
 
-def _f1(c: Cells) -> Numbers:
+def _f1(c: Cells) -> _Numbers:
     """2 TP / (2 TP + FP + FN); an unparsed answer to a true yes is an FN."""
     hits = 2 * c[..., YES_YES]
     return _share(hits, hits + c[..., NO_YES] + c[..., YES_NO] + c[..., YES_X])
 
 
-def specificity(c: Cells) -> Numbers:
+def specificity(c: Cells) -> _Numbers:
     """Share of true no that are answered no."""
     return _share(c[..., NO_NO], c[..., NO_YES:].sum(-1))
 
 
-def balanced_accuracy(c: Cells) -> Numbers:
+def balanced_accuracy(c: Cells) -> _Numbers:
     """Mean of recall and specificity: blind to how often yes is right in this benchmark."""
     return (recall(c) + specificity(c)) / 2
 
 
-def _yes_ratio(c: Cells) -> Numbers:
+def _yes_ratio(c: Cells) -> _Numbers:
     """Share of questions answered yes."""
     return _share(c[..., YES_YES] + c[..., NO_YES], c.sum(-1))
 
 
 # From the counts of a confusion table, by the names that reports use.
-METRICS: Mapping[str, Callable[[Cells], Numbers]] = {
+METRICS: Mapping[str, Callable[[Cells], _Numbers]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "precision": precision,
@@ -104,7 +104,7 @@ class Scored:
     truth: Bool[np.ndarray, " question"]
     cells: Float[np.ndarray, "question 6"]
     margin: Float[np.ndarray, " question"]
-    metrics: Mapping[str, Callable[[Cells], Numbers]] = field(default_factory=lambda: METRICS)
+    metrics: Mapping[str, Callable[[Cells], _Numbers]] = field(default_factory=lambda: METRICS)
 
     @property
     def right(self) -> Bool[np.ndarray, " question"]:
@@ -246,7 +246,7 @@ class Resampled:
     aucs: Float[np.ndarray, " draw"]
 
 
-def _resample(scored: Scored, cluster: Int[np.ndarray, " question"], drawn: Draws) -> Resampled:
+def _resample(scored: Scored, cluster: Int[np.ndarray, " question"], drawn: _Draws) -> Resampled:
     by_cluster = np.zeros((drawn.shape[1], 6))
     np.add.at(by_cluster, cluster, scored.cells)
     area, areas = np.nan, np.full(len(drawn), np.nan)

@@ -13,7 +13,7 @@ from rvelens.benchmarks import Benchmark
 from rvelens.files.stored import Stored, checked, read_stored
 
 By = Literal["auc", "accuracy", "balanced_accuracy", "f1"]
-FORMAT = "rvelens-tuned-1"
+TUNED_FORMAT = "rvelens-tuned-1"
 
 
 class StoredTuned(Stored):
@@ -91,7 +91,7 @@ class Tuned:
     def to_json(self) -> dict[str, Any]:
         """As `load` reads it."""
         return {
-            "format": FORMAT,
+            "format": TUNED_FORMAT,
             **{k: v for k, v in vars(self).items() if k != "photographs"},
             "setting": dict(self.setting),
             "photographs": list(self.photographs),
@@ -109,7 +109,7 @@ class Tuned:
         expected = "the tune.json that `rvelens tune` wrote; tune again"
         data = read_stored(path, dict, expected)
         try:
-            if data.get("format") != FORMAT:
+            if data.get("format") != TUNED_FORMAT:
                 data = checked(data, StoredStudy).models[0].measured.tuned
             attributes = checked(data, StoredTuned).model_dump(exclude={"format"})
         except ValueError as error:

@@ -9,7 +9,7 @@ from rvelens.families.base import ALL_CHECKS, Family
 from rvelens.tokens.grid import ImageGrid, VideoGrid, single_tile
 
 USER = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
-CHAT = (
+_CHAT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     + USER
     + "<|im_start|>assistant\n"
@@ -48,7 +48,7 @@ def video_grid(config: Any, inputs: Mapping[str, Any], video: int) -> VideoGrid 
 FAMILY = Family(
     name="qwen2_5_vl",
     model_types=("qwen2_5_vl", "qwen2_vl"),
-    prompts={"chat": CHAT},
+    prompts={"chat": _CHAT},
     grid=qwen_grid,
     video_grid=video_grid,
     note="Qwen2-VL too; single images; videos from the processor's own inputs",

@@ -9,7 +9,7 @@ from rvelens.families.base import ALL_CHECKS, Family
 
 # The model derives from LLaVA's code and conversation; that "chat" is the prompt of its own
 # evaluation was not confirmed from its source: pass prompt= where you know better.
-CHAT = llava.SYSTEM + " USER: {image}\n{question} ASSISTANT:"
+_CHAT = llava.SYSTEM + " USER: {image}\n{question} ASSISTANT:"
 
 
 def is_named_so(config: Any) -> bool:
@@ -21,7 +21,7 @@ def is_named_so(config: Any) -> bool:
 FAMILY = Family(
     name="sharegpt4v",
     model_types=(),
-    prompts={"chat": CHAT, "llava_v1": llava.LLAVA_V1},
+    prompts={"chat": _CHAT, "llava_v1": llava.LLAVA_V1},
     grid=llava.llava_grid,
     note=(
         "weights converted to transformers' LLaVA; chosen by family='sharegpt4v' or by the model's "

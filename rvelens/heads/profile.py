@@ -20,7 +20,7 @@ from rvelens.files import atomic as files
 from rvelens.heads import hub
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
-FORMAT = "rvelens-ars-1"
+PROFILE_FORMAT = "rvelens-ars-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ class ARSProfile:
         tensors = {name: t.contiguous() for name, t in tensors.items() if t is not None}
         if len(self.attention_layers) < self.n_layers:
             tensors["attention_layers"] = torch.tensor(self.attention_layers)
-        content = save(tensors, {"format": FORMAT, "about": json.dumps(self.about)})
+        content = save(tensors, {"format": PROFILE_FORMAT, "about": json.dumps(self.about)})
         files.write_bytes(path, content)
 
     def save_folder(self, folder: str | Path) -> None:
@@ -221,13 +221,13 @@ class ARSProfile:
             ) from error
         tensor_names = {"ranking", "mean", "per_pair", "attention_layers"}
         if (
-            header.get("format") != FORMAT
+            header.get("format") != PROFILE_FORMAT
             or "ranking" not in tensors
             or set(tensors) - tensor_names
         ):
             raise ValueError(
                 f"{path} is not a head profile (format {header.get('format')!r}): expected "
-                f"{FORMAT!r}, as ARSProfile.save writes; measure the profile again."
+                f"{PROFILE_FORMAT!r}, as ARSProfile.save writes; measure the profile again."
             )
         check_tensors(path, tensors)
         layers = tensors.pop("attention_layers", torch.tensor([])).tolist()

@@ -19,7 +19,7 @@ from rvelens.evaluate.scoring import EXCHANGED, METRICS, NO_X, YES_X
 from rvelens.lmms.model import NAME
 
 DATA = "RVELENS_DATA"
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
 class BenchmarkTask(ConfigurableTask):
@@ -58,22 +58,22 @@ class BenchmarkTask(ConfigurableTask):
         ]
         self.dataset = self.dataset_no_image = DatasetDict({"test": Dataset.from_list(rows)})
 
-    def doc_to_text(self, doc: Row) -> str:
+    def doc_to_text(self, doc: _Row) -> str:
         """The question alone: what stands around it is the model's prompt."""
         return doc["question"]
 
-    def doc_to_target(self, doc: Row) -> str:
+    def doc_to_target(self, doc: _Row) -> str:
         """Yes or no."""
         return doc["truth"]
 
-    def doc_to_visual(self, doc: Row) -> list[Image.Image]:
+    def doc_to_visual(self, doc: _Row) -> list[Image.Image]:
         """The picture; raises ValueError if its file cannot be read."""
         picture = self.items[doc["id"]].load()
         picture.info[NAME] = doc["image"]
         return [picture]
 
     def process_results(  # type: ignore
-        self, doc: Row, results: Sequence[Any], full_docs: Any = None
+        self, doc: _Row, results: Sequence[Any], full_docs: Any = None
     ) -> dict[str, dict[str, Any]]:
         """The answer under every metric; they are computed from all answers at the end."""
         row = {name: doc[name] for name in ("id", "source", "truth")} | {"answer": results[0]}
@@ -125,7 +125,7 @@ def read_benchmark(name: str, options: Mapping[str, Any]) -> Benchmark:
     return benchmark.keep(sorted(benchmark.items, key=lambda item: place[item.image]))
 
 
-def figure(name: str, benchmark: Benchmark, rows: Sequence[Row]) -> float:
+def figure(name: str, benchmark: Benchmark, rows: Sequence[_Row]) -> float:
     """One metric of the answers, NaN where it is undefined.
 
     Names are those of `rvelens.evaluate.scoring.METRICS`, and "unparsed", the share of answers that

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from jinja2 import TemplateError
 
-Value = TypeVar("Value")
+_Value = TypeVar("Value")
 _SECONDS = 10.0
 
 
@@ -18,7 +18,7 @@ class DeadlineError(Exception):
     """Code that took longer than it was given."""
 
 
-def _within(seconds: float, call: Callable[[], Value]) -> Value:
+def _within(seconds: float, call: Callable[[], _Value]) -> _Value:
     """What a call returns.
 
     Looks at the clock before every line of Python that the call runs in this thread; a debugger's or a

@@ -13,7 +13,7 @@ from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import can_share, prepare_shared
 from rvelens.model.prompts import Images
-from rvelens.model.replay import ROWS, can_replay, prefill
+from rvelens.model.replay import MOST_SETTINGS, can_replay, prefill
 
 
 def logits_under(
@@ -54,5 +54,5 @@ def _replayed(
 ) -> Iterator[Float[Tensor, "batch vocab"]]:
     prepare = prepare_shared if can_share(model, prompt) else HookedLVLM.prepare
     prefix = prefill(model, prepare(model, images, texts, prompt))
-    for start in range(0, len(settings), ROWS):
-        yield from prefix.replay_each(settings[start : start + ROWS]).unbind(dim=1)
+    for start in range(0, len(settings), MOST_SETTINGS):
+        yield from prefix.replay_each(settings[start : start + MOST_SETTINGS]).unbind(dim=1)

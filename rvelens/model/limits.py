@@ -8,7 +8,7 @@ from typing import Any
 # A side, pixels in all, and how many times the longer side may exceed the shorter one. Processors scale
 # the shorter side up, so that a thin strip would take gigabytes.
 LONGEST_SIDE = 32_768
-MOST_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
+_MOST_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
 MOST_STRETCHED = 200
 
 
@@ -24,10 +24,10 @@ def check_size(size: tuple[int, int], name: str) -> None:
         name: what the error calls the picture.
     """
     longer, shorter = max(size), min(size)
-    if shorter < 1 or longer > LONGEST_SIDE or size[0] * size[1] > MOST_PIXELS:
+    if shorter < 1 or longer > LONGEST_SIDE or size[0] * size[1] > _MOST_PIXELS:
         raise UnaskableError(
             f"{name} has {size[0]} x {size[1]} pixels: expected 1 to {LONGEST_SIDE} on each side and "
-            f"at most {MOST_PIXELS} in all; scale it down."
+            f"at most {_MOST_PIXELS} in all; scale it down."
         )
     if longer > MOST_STRETCHED * shorter:
         raise UnaskableError(

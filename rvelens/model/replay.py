@@ -33,9 +33,9 @@ from rvelens.tokens.carried import carried_map, carry_map
 from rvelens.tokens.token_map import TokenMap
 
 # Settings that run in one forward; each is a query row behind the prompt.
-ROWS = 32
+MOST_SETTINGS = 32
 
-Result = TypeVar("Result")
+_Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +114,8 @@ class Prefix:
 
     @torch.no_grad()
     def _under_each(
-        self, settings: Sequence[Hooks], run: Callable[[Step, Tensor], Result]
-    ) -> list[tuple[list[int], Result]]:
+        self, settings: Sequence[Hooks], run: Callable[[Step, Tensor], _Result]
+    ) -> list[tuple[list[int], _Result]]:
         """What `run` makes of each group of settings: their numbers, and what came of their steps."""
         if not settings:
             raise ValueError(

@@ -22,7 +22,7 @@ from rvelens.files.stored import MalformedError, Stored, parse_stored
 from rvelens.model.limits import check_size
 from rvelens.tokens.grid import ImageGrid, Tile
 
-FORMAT = "rvelens-trace-1"
+TRACE_FORMAT = "rvelens-trace-1"
 _EXPECTED = "a file that Trace.save wrote"
 # What each answer has in the file, behind its number: "0.ids".
 TENSORS = ("ids", "log_probs", "attention")
@@ -98,7 +98,7 @@ def write_trace(
     tensors = {"image": _png(image)}
     for number, answer in enumerate(answers):
         tensors |= {f"{number}.{name}": getattr(answer, name).contiguous() for name in TENSORS}
-    files.write_bytes(path, save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
+    files.write_bytes(path, save(tensors, {"format": TRACE_FORMAT, "about": json.dumps(about)}))
 
 
 def read_trace(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[str, Tensor]]]:
@@ -115,9 +115,9 @@ def read_trace(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[st
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error}): expected {_EXPECTED}.") from error
-    if header.get("format") != FORMAT:
+    if header.get("format") != TRACE_FORMAT:
         raise ValueError(
-            f"{path} is not a trace (format {header.get('format')!r}): expected {FORMAT!r}, as "
+            f"{path} is not a trace (format {header.get('format')!r}): expected {TRACE_FORMAT!r}, as "
             "Trace.save writes; record the trace again."
         )
     try:

@@ -16,11 +16,11 @@ from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_pair_rows
 DECIDE = {"accept": ACCEPTED, "edit": EDITED, "reject": REJECTED}
 
 # The object of a line, with "id", "contrastive" and "decision" filled in.
-Row = dict[str, Any]
+ReviewRow = dict[str, Any]
 Span = tuple[int, int]
 
 
-def read_reviewed(path: str | Path) -> list[Row]:
+def read_reviewed(path: str | Path) -> list[ReviewRow]:
     """All pairs of a file, decided or not, in their order.
 
     Raises:
@@ -29,12 +29,12 @@ def read_reviewed(path: str | Path) -> list[Row]:
     return [{"decision": None, **row} for _, row in read_pair_rows(path)]
 
 
-def pending(rows: Sequence[Row]) -> list[Row]:
+def pending(rows: Sequence[ReviewRow]) -> list[ReviewRow]:
     """Those that wait for a decision."""
     return [row for row in rows if row["decision"] is None]
 
 
-def marks(row: Row) -> tuple[Span, Span] | None:
+def marks(row: ReviewRow) -> tuple[Span, Span] | None:
     """Where the verb is in the question and in the contrastive text: start and end of both.
 
     None if the texts differ in more than one word.
@@ -46,7 +46,7 @@ def marks(row: Row) -> tuple[Span, Span] | None:
     return (start, end), (start, start + len(other))
 
 
-def decide(path: str | Path, id: str, decision: str, text: str | None = None) -> Row:
+def decide(path: str | Path, id: str, decision: str, text: str | None = None) -> ReviewRow:
     """Write a decision to the file, which is replaced whole; no other line changes.
 
     Args:
@@ -82,7 +82,7 @@ def decide(path: str | Path, id: str, decision: str, text: str | None = None) ->
     return row
 
 
-def _decided(row: Row, decision: str, text: str | None) -> Row:
+def _decided(row: ReviewRow, decision: str, text: str | None) -> ReviewRow:
     if text is not None:
         swapped_word(row["question"], text)
         row.setdefault("proposed", row["contrastive"])
@@ -91,7 +91,7 @@ def _decided(row: Row, decision: str, text: str | None) -> Row:
     return row
 
 
-def _replace_line(path: Path, number: int, row: Row) -> None:
+def _replace_line(path: Path, number: int, row: ReviewRow) -> None:
     lines = path.read_bytes().split(b"\n")
     end = b"\r" if lines[number - 1].endswith(b"\r") else b""
     lines[number - 1] = json.dumps(row, ensure_ascii=False).encode() + end

@@ -25,7 +25,7 @@ OF_HEADS: Mapping[str, str] = {
     "k": "attn.hook_k",
     "v": "attn.hook_v",
 }
-ByLayer = dict[int, Float[Tensor, "head d_head"]]
+OutputsByLayer = dict[int, Float[Tensor, "head d_head"]]
 
 
 def patch_heads(runs: RunPair, what: str = "z") -> Effects:
@@ -66,7 +66,7 @@ def patch_attention(runs: RunPair) -> Effects:
 
 
 def _effects(
-    runs: RunPair, z: ByLayer, groups: list[tuple[int, ...]]
+    runs: RunPair, z: OutputsByLayer, groups: list[tuple[int, ...]]
 ) -> Float[Tensor, "layer group"]:
     """Effects of patches of each group of heads in each layer; NaN in layers without attention."""
     model, corrupted = runs.model, runs.corrupted
@@ -82,7 +82,7 @@ def _effects(
     return values
 
 
-def _clean_z(runs: RunPair) -> ByLayer:
+def _clean_z(runs: RunPair) -> OutputsByLayer:
     """Each head's output of the last row, in the clean run."""
     layers = runs.model.attention_layers
     cache = runs.cache("clean", [_point(layer, "z") for layer in layers])
@@ -90,7 +90,7 @@ def _clean_z(runs: RunPair) -> ByLayer:
 
 
 @torch.no_grad()
-def _z_with(runs: RunPair, part: str) -> ByLayer:
+def _z_with(runs: RunPair, part: str) -> OutputsByLayer:
     """Each head's output of the last row in the corrupted run, with a part of the clean run.
 
     One forward: in each layer the part is replaced, the outputs are recorded, and then the corrupted

@@ -23,7 +23,7 @@ from rvelens.model.yes_no import yes_margin
 from rvelens.scores.inputs import both_texts
 from rvelens.scores.maps import by_decoder_layer
 
-PerHead = Float[Tensor, "pair layer head"]
+_PerHead = Float[Tensor, "pair layer head"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Probe:
         return scores + self.zeros[self.layer]
 
 
-def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> PerHead:
+def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> _PerHead:
     """Sum over the image tokens of |d margin / d score|, mean of both texts.
 
     The gradient is with respect to the last row's pre-softmax scores of the head, through all that
@@ -64,7 +64,7 @@ def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
 
 
 @torch.no_grad()
-def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> PerHead:
+def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> _PerHead:
     """|change of the margin| as the head's output under the contrastive text takes its own's place.
 
     Activation patching of `hook_z` at the last token of the question, one head at a time; layers

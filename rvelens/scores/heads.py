@@ -63,14 +63,14 @@ def chance(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> 
     return by_decoder_layer(model, torch.stack([numbers(pair) for pair in pairs])[:, layers])
 
 
-PUBLISHED = "ars-as-published"
+_PUBLISHED = "ars-as-published"
 # By the names that `rvelens scan --score` takes.
 SCORES = {
     score.name: score
     for score in (
         Score("ars", "||A - A'|| / mean(||A||, ||A'||)", "the paper, equation 3", of_maps(ars)),
         Score(
-            PUBLISHED,
+            _PUBLISHED,
             "equation 3 of maps rounded to float16, with 1e-8 added below",
             "the authors' code",
             of_maps(ars_as_published),
@@ -104,7 +104,7 @@ SCORES = {
     )
 }
 # What the study of head scores compares: ARS as published differs from ARS by its rounding alone.
-COMPARED = tuple(name for name in SCORES if name != PUBLISHED)
+COMPARED = tuple(name for name in SCORES if name != _PUBLISHED)
 
 
 def find_score(name: str) -> Score:
@@ -182,12 +182,12 @@ def score_heads(
         ValueError: a model in training mode, no pairs, a pair that `check_pair` refuses, an image
             that cannot be read, an unknown score, or as_published with another score than ARS.
     """
-    if as_published and score not in ("ars", PUBLISHED):
+    if as_published and score not in ("ars", _PUBLISHED):
         raise ValueError(
             f"as_published with score={score!r}: expected 'ars', which the authors' code computes; "
             "leave one of them out."
         )
-    score = PUBLISHED if as_published else score
+    score = _PUBLISHED if as_published else score
     of_pairs = find_score(score).of_pairs
     if model.hf_model.training:
         raise ValueError(

@@ -18,7 +18,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.scores.inputs import both_texts
 
 Maps = Float[Tensor, "pair head image"]
-PerHead = Float[Tensor, "pair head"]
+_PerHead = Float[Tensor, "pair head"]
 
 
 def ars(
@@ -40,7 +40,7 @@ def ars(
     return torch.where(mean_norm > 0, (a - a_hat).norm(dim=-1) / mean_norm, 0.0)
 
 
-def ars_as_published(a: Maps, a_hat: Maps) -> PerHead:
+def ars_as_published(a: Maps, a_hat: Maps) -> _PerHead:
     """Equation 3 as the authors' code computes it, for rankings that are to be compared with theirs.
 
     Both maps are rounded to float16, and 1e-8 is added to the mean norm. The smallest steps of float16
@@ -50,12 +50,12 @@ def ars_as_published(a: Maps, a_hat: Maps) -> PerHead:
     return (a - a_hat).norm(dim=-1) / ((a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2 + 1e-8)
 
 
-def difference(a: Maps, a_hat: Maps) -> PerHead:
+def difference(a: Maps, a_hat: Maps) -> _PerHead:
     """||A - A_hat||, the numerator of equation 3: heads that hardly look at the image score little."""
     return (a - a_hat).norm(dim=-1)
 
 
-def renormalised(a: Maps, a_hat: Maps) -> PerHead:
+def renormalised(a: Maps, a_hat: Maps) -> _PerHead:
     """Equation 3 on maps that each sum to 1: how far a head looks elsewhere, however little it looks.
 
     A head that gives the image nothing under a text has a map of zeros there.
@@ -63,7 +63,7 @@ def renormalised(a: Maps, a_hat: Maps) -> PerHead:
     return ars(_shares(a), _shares(a_hat))
 
 
-def mass_weighted(a: Maps, a_hat: Maps) -> PerHead:
+def mass_weighted(a: Maps, a_hat: Maps) -> _PerHead:
     """Equation 3 times the attention that the image gets, mean of both texts."""
     return ars(a, a_hat) * (a.sum(dim=-1) + a_hat.sum(dim=-1)) / 2
 
@@ -83,7 +83,7 @@ def by_decoder_layer(
 
 
 def of_maps(
-    formula: Callable[[Maps, Maps], PerHead],
+    formula: Callable[[Maps, Maps], _PerHead],
 ) -> Callable[[HookedLVLM, Sequence[ContrastivePair], str], Float[Tensor, "pair layer head"]]:
     """A score of models and pairs from one of maps; one forward for both texts of all pairs."""
 

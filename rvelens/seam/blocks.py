@@ -16,11 +16,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from rvelens.seam.forward import Run
-from rvelens.seam.taps import Input, InputInPlace, Output, Scale, Source
+from rvelens.seam.taps import Input, InputInPlace, Output, Scale, TapSource
 from rvelens.seam.watching import BlockRecord, ModuleCall
 
 # A point's source, or the reason why it has none, as part of a sentence.
-SourceOrReason = Source | str
+SourceOrReason = TapSource | str
 
 
 def close(

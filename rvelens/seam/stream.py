@@ -14,7 +14,7 @@ from rvelens.seam.attention import AttentionHooks
 from rvelens.seam.blocks import SourceOrReason
 from rvelens.seam.forward import Forward, Run
 from rvelens.seam.points import rows_of
-from rvelens.seam.taps import Scale, Source, TapPoint
+from rvelens.seam.taps import Scale, TapPoint, TapSource
 from rvelens.seam.watching import Stack
 
 
@@ -85,7 +85,7 @@ class Stream:
                 point.handle = None
                 point.refresh()
 
-    def find(self, key: str) -> Source | None:
+    def find(self, key: str) -> TapSource | None:
         """The source of a point; None in a tower before its first hooked forward.
 
         Raises:

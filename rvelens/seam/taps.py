@@ -308,7 +308,7 @@ class _OnVisualEmbeds(_Tap):
 
 
 # Where a point's tensor comes from; `hook(fire)` puts a torch hook there and returns its handle.
-Source = Input | InputInPlace | Output | Result | Scale | VisualEmbeds
+TapSource = Input | InputInPlace | Output | Result | Scale | VisualEmbeds
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

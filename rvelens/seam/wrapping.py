@@ -17,10 +17,10 @@ from torch import nn
 ATTRIBUTE = "_rvelens_around"
 
 # Gets the module, its method, and the arguments of the call.
-Around = Callable[[Any, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
+_Around = Callable[[Any, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
 
 
-class Arounds(dict[str, Around]):
+class Arounds(dict[str, _Around]):
     """Functions around the methods of one module, by name; copies and pickles hold None."""
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
@@ -33,7 +33,7 @@ def has_method(module: nn.Module, name: str) -> bool:
     return callable(own)
 
 
-def wrap_method(module: nn.Module, name: str, around: Around) -> None:
+def wrap_method(module: nn.Module, name: str, around: _Around) -> None:
     """Let calls of a module's method run `around`; an earlier function around it is replaced.
 
     Args:
@@ -53,7 +53,7 @@ def wrap_method(module: nn.Module, name: str, around: Around) -> None:
 class WrappedAttribute:
     """A callable that was set on a module, with a function around it."""
 
-    def __init__(self, module: nn.Module, own: Any, around: Around) -> None:
+    def __init__(self, module: nn.Module, own: Any, around: _Around) -> None:
         self.own = own.own if isinstance(own, WrappedAttribute) else own
         self.module = weakref.ref(module)  # weak: the module holds this in the method's place
         self.around = around

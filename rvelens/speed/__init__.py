@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from rvelens.speed.counts import VIEWS, count_graph_breaks, count_kernels, decode_step
+from rvelens.speed.counts import VIEW_OPERATIONS, count_graph_breaks, count_kernels, decode_step
 from rvelens.speed.generation import boot_bridge, compile_config_of, run_bench, run_shape
 from rvelens.speed.results import (
     BRIDGE,
@@ -40,7 +40,7 @@ __all__ = [
     "RVE_COMPILED",
     "SHAPES",
     "UNHOOKED",
-    "VIEWS",
+    "VIEW_OPERATIONS",
     "BenchResult",
     "Conditions",
     "Counts",

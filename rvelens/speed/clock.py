@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
+Tracker = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def quartiles(x: list[float]) -> list[float]:
@@ -17,7 +17,7 @@ def quartiles(x: list[float]) -> list[float]:
 
 
 def interleaved(
-    settings: dict[str, Callable[[], Any]], runs: int, device: str, progress: Progress = iter
+    settings: dict[str, Callable[[], Any]], runs: int, device: str, progress: Tracker = iter
 ) -> dict[str, list[float]]:
     """Seconds of each setting in each round, after a round of warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in settings}

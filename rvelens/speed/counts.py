@@ -13,7 +13,7 @@ from transformers import Cache, DynamicCache, StaticCache
 
 # Operations that give other shapes, strides or names to memory that is there already. They run on the
 # CPU alone and launch no kernel, so they are not counted; every other operation launches at least one.
-VIEWS = frozenset(
+VIEW_OPERATIONS = frozenset(
     f"aten.{name}"
     for name in (
         "_reshape_alias",
@@ -49,7 +49,7 @@ class _Kernels(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count the operation and run it."""
-        self.n += str(func.overloadpacket) not in VIEWS
+        self.n += str(func.overloadpacket) not in VIEW_OPERATIONS
         return func(*args, **(kwargs or {}))
 
 

@@ -41,7 +41,7 @@ from rvelens.speed.results import (
     plain_of,
 )
 from rvelens.speed.settings import settings_side_by_side
-from rvelens.speed.shapes import SHAPES, Inputs, Shape, build_random, prompt_of
+from rvelens.speed.shapes import SHAPES, PromptTensors, Shape, build_random, prompt_of
 from rvelens.speed.sharing import sharing
 from rvelens.tokens.token_map import attach_tokens
 
@@ -183,7 +183,7 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _settings(
-    hf_model: PreTrainedModel, hooked: HookedLVLM, inputs: Inputs, layers: list[int]
+    hf_model: PreTrainedModel, hooked: HookedLVLM, inputs: PromptTensors, layers: list[int]
 ) -> tuple[dict[str, BenchSetting], dict[str, str]]:
     """What to measure, and the reason of what cannot be measured here."""
     scores = torch.rand(hooked.n_layers, hooked.n_heads, generator=torch.Generator().manual_seed(2))
@@ -206,7 +206,7 @@ def _settings(
     return settings, {}
 
 
-def _counts(settings: dict[str, BenchSetting], inputs: Inputs, progress: Progress) -> Counts:
+def _counts(settings: dict[str, BenchSetting], inputs: PromptTensors, progress: Progress) -> Counts:
     """Kernels of every setting, and graph breaks of all but the bridge."""
     counts: Counts = {"kernels": {}, "graph_breaks": {}, "uncounted": {}}
     for name, setting in progress(list(settings.items()), "kernels and graph breaks"):
@@ -226,7 +226,7 @@ def _counts(settings: dict[str, BenchSetting], inputs: Inputs, progress: Progres
 
 def _timed(
     settings: dict[str, BenchSetting],
-    inputs: Inputs,
+    inputs: PromptTensors,
     new_tokens: int,
     config: CompileConfig | None,
     progress: Progress,

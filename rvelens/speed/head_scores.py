@@ -20,7 +20,7 @@ from rvelens.speed.shapes import IMAGE_TOKEN, processor_of
 
 N_PAIRS, QUESTION_TOKENS = 2, 12
 SEPARATE, SHARED = "two forwards", "score_heads"
-PROMPT = "w11 w12 w13 w14 {image} {question} w15"
+SCORING_PROMPT = "w11 w12 w13 w14 {image} {question} w15"
 
 
 def scoring(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def scoring(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
         scores[SEPARATE] = _two_forwards(scored, pairs)
 
     def shared() -> None:
-        per_pair = score_heads(scored, pairs, batch_size=N_PAIRS, prompt=PROMPT).per_pair
+        per_pair = score_heads(scored, pairs, batch_size=N_PAIRS, prompt=SCORING_PROMPT).per_pair
         assert per_pair is not None
         scores[SHARED] = per_pair
 
@@ -85,6 +85,6 @@ def _two_forwards(model: HookedLVLM, pairs: list[ContrastivePair]) -> Tensor:
     texts = [pair.question for pair in pairs], [pair.contrastive for pair in pairs]
     for cache, questions in zip(attention, texts, strict=True):
         with model.hooks(ars_caching_hooks(model.attention_layers, cache)):
-            model(**model.prepare(images, questions, PROMPT), logits_to_keep=1)
+            model(**model.prepare(images, questions, SCORING_PROMPT), logits_to_keep=1)
     first, second = attention
     return torch.stack([ars(first[n], second[n]).cpu() for n in model.attention_layers], dim=1)

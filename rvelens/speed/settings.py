@@ -26,7 +26,7 @@ from rvelens.speed.shapes import IMAGE_TOKEN, processor_of
 N_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS = 4, 12, 2
 ALPHAS, BETAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7), (0.5, 1.0, 1.5, 2.0)
 PLAIN, WHOLE, SETTINGS = "plain", "plain generate", "32 settings"
-PROMPT = "w11 w12 w13 w14 {image} {question} w15"
+_PROMPT = "w11 w12 w13 w14 {image} {question} w15"
 
 
 def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str
     words = rng.integers(10, IMAGE_TOKEN, (N_QUESTIONS, QUESTION_TOKENS))
     questions = [" ".join(f"w{n}" for n in row) for row in words]
     names = [str(n) for n in range(N_QUESTIONS)]
-    decoding = Decoding(PROMPT, max_new_tokens=ANSWER_TOKENS)
+    decoding = Decoding(_PROMPT, max_new_tokens=ANSWER_TOKENS)
     scores = torch.rand(hooked.n_layers, hooked.n_heads, generator=torch.Generator().manual_seed(2))
     profile = ARSProfile.from_scores(scores)
     layers, k = parse_layers("preset", None, hooked.n_layers), min(5, hooked.n_heads // 2)

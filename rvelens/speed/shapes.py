@@ -20,7 +20,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from rvelens.speed.memory import check_room
 
-Inputs = dict[str, Tensor]
+PromptTensors = dict[str, Tensor]
 IMAGE_TOKEN = 32000
 
 
@@ -104,7 +104,7 @@ def build_random(shape: Shape, device: str) -> PreTrainedModel:
         ).eval()
 
 
-def prompt_of(model: PreTrainedModel, text_tokens: int, images: int = 1) -> Inputs:
+def prompt_of(model: PreTrainedModel, text_tokens: int, images: int = 1) -> PromptTensors:
     """One random prompt: for each image its 576 tokens and `text_tokens` of text around them."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(10, IMAGE_TOKEN, (images, 576 + text_tokens), generator=generator)

@@ -12,15 +12,15 @@ from rvelens.model.replay import Hooks
 from rvelens.plots import ScoreRow, dots
 from rvelens.stats import Estimate
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study, Work
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study, Work
 from rvelens.studies.kit.comparison import compare_with_paper
-from rvelens.studies.kit.paper import Cell, lookup, model_key
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, of_rve, pair, row, value
+from rvelens.studies.kit.paper import PaperCell, lookup, model_key
+from rvelens.studies.kit.settings import CHANGE_COLUMNS, SIGNED, of_rve, pair, row, value
 from rvelens.studies.kit.work import work_of_settings
 from rvelens.tables import Table
 
 # Rows of the tables: the scope that is enhanced, and whether the denoising mask is subtracted.
-ROWS: Mapping[str, tuple[str, bool] | None] = {
+TABLE_ROWS: Mapping[str, tuple[str, bool] | None] = {
     "vanilla": None,
     "sensitive heads": ("sensitive", False),
     "all heads": ("all", False),
@@ -69,11 +69,11 @@ def _settings(setup: Setup) -> dict[str, Hooks]:
         name: []
         if setting is None
         else rve_hooks(setup.ranking, **{**settled, "scope": setting[0], "denoise": setting[1]})
-        for name, setting in ROWS.items()
+        for name, setting in TABLE_ROWS.items()
     }
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """One table a benchmark, and the paper's rows beside those of its models."""
     (data,) = measured
     tables, figures, sentences = {}, {}, []
@@ -83,12 +83,12 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
         name = "" if not tables else benchmark
         tables[name] = Table(
             f"{data['model']}, {benchmark}, {result['questions']} questions: what is enhanced",
-            ("enhanced", *COLUMNS),
-            [(label, *row(result, label)) for label in ROWS],
+            ("enhanced", *CHANGE_COLUMNS),
+            [(label, *row(result, label)) for label in TABLE_ROWS],
             SIGNED,
         )
         figures[name] = dots(
-            [_dot(data, benchmark, label) for label in ROWS],
+            [_dot(data, benchmark, label) for label in TABLE_ROWS],
             x_label="accuracy",
             baseline="vanilla",
         )
@@ -97,7 +97,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(tables, figures, sentences=tuple(sentences), measured=_measured(data))
 
 
-def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> ScoreRow:
+def _dot(data: Measured, benchmark: str, label: str) -> ScoreRow:
     accuracy = value(data["benchmarks"][benchmark], label, "accuracy")
     low, at, high = (
         float("nan") if accuracy is None else accuracy[k] for k in ("low", "value", "high")
@@ -113,9 +113,7 @@ def _dot(data: Mapping[str, Any], benchmark: str, label: str) -> ScoreRow:
     )
 
 
-def _conclude(
-    benchmark: str, claim: str, result: Mapping[str, Any], before: str, after: str
-) -> str:
+def _conclude(benchmark: str, claim: str, result: Measured, before: str, after: str) -> str:
     change = pair(result, after, before)
     assert change is not None
     gain = change["change"]["accuracy"]
@@ -123,7 +121,7 @@ def _conclude(
     return f"{benchmark}: {claim}: {numbers}, {change['verdict']}."
 
 
-def _cells(data: Mapping[str, Any], benchmark: str) -> list[Cell]:
+def _cells(data: Measured, benchmark: str) -> list[PaperCell]:
     """The paper's cells of the model and the questions that were measured."""
     if (benchmark, data["relation"][benchmark]) != ("mmrel-real", "action"):
         return []
@@ -131,7 +129,7 @@ def _cells(data: Mapping[str, Any], benchmark: str) -> list[Cell]:
     return [c for c in (*lookup("table5"), *lookup("table7")) if c.model == model]
 
 
-def _paper(data: Mapping[str, Any]) -> Table:
+def _paper(data: Measured) -> Table:
     """Tables 5 and 7; measured only where the model and the questions are the paper's."""
     measured = _measured(data)
     title = "The paper's Tables 5 and 7 (MMRel real, action questions)"
@@ -145,7 +143,7 @@ def _paper(data: Mapping[str, Any]) -> Table:
     return replace(table, aside=not measured)
 
 
-def _measured(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
+def _measured(data: Measured) -> dict[PaperCell, Estimate]:
     return {
         cell: Estimate(**estimate)
         for benchmark, result in data["benchmarks"].items()
@@ -155,11 +153,11 @@ def _measured(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
     }
 
 
-def _label(cell: Cell) -> str:
+def _label(cell: PaperCell) -> str:
     cell_setting = cell.setting["scope"], cell.setting["denoise"]
     return next(
         name
-        for name, setting in ROWS.items()
+        for name, setting in TABLE_ROWS.items()
         if (("none", False) if setting is None else setting) == cell_setting
     )
 

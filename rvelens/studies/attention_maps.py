@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from PIL import Image
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.heads.layers import PRESET, format_layers, scaled_layers
 from rvelens.plots import head_overlays, overlay
-from rvelens.studies.kit.base import Setup, Shown, Study
-from rvelens.studies.kit.regions import REGION, find_region, grid_of
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study
+from rvelens.studies.kit.regions import ANSWER_REGION, find_region, grid_of
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
@@ -114,7 +114,7 @@ def _head(
     return row | {name: values[0][0] for name, values in measures.items()}
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """The heads on the picture, and the means over each group of them."""
     (data,) = measured
     item = _find_question(setup.benchmark, data["question"]["id"])
@@ -145,7 +145,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
             grid,
             title=f"layer {data['layer']}, mean of {len(maps)} {name} heads",
         )
-    boxes = () if item.regions is None else item.regions()[REGION]
+    boxes = () if item.regions is None else item.regions()[ANSWER_REGION]
     for figure in figures.values():
         outline(figure, boxes, image.size)
     return Shown({"": _table(data)}, figures, sentences=_conclude(data, item.regions is not None))
@@ -168,7 +168,7 @@ def outline(figure: Figure, boxes: Sequence[Box], size: tuple[int, int]) -> None
             axes.add_patch(box)
 
 
-def _table(data: Mapping[str, Any]) -> Table:
+def _table(data: Measured) -> Table:
     has_region = any(row["auc"] is not None for row in data["heads"])
     columns = ("head", "sensitivity", "ARS", "attention to image")
     rows = [
@@ -190,7 +190,7 @@ def _table(data: Mapping[str, Any]) -> Table:
     return Table(title, columns, rows, notes=tuple(notes))
 
 
-def _conclude(data: Mapping[str, Any], has_region: bool) -> tuple[str, ...]:
+def _conclude(data: Measured, has_region: bool) -> tuple[str, ...]:
     introduction = (
         f"Layer {data['layer']}: {data['why']}. The picture is question {data['question']['id']}."
     )

@@ -14,16 +14,16 @@ from rvelens.benchmarks import Item
 from rvelens.heads.layers import format_layers
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
 from rvelens.stats import FEW, Estimate, bootstrap_each, clusters, means
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study
 from rvelens.studies.kit.comparison import compare_with_paper
-from rvelens.studies.kit.paper import Cell, lookup, model_key
+from rvelens.studies.kit.paper import PaperCell, lookup, model_key
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
 
 # The paper leaves the two layers closest to the input out of what it says of all others.
 NEAR_INPUT = 2
-KINDS = ("image", "text", "first")
+_KINDS = ("image", "text", "first")
 DEFINED = (
     "Shares are those of equation 1: post-softmax weights of the last prompt token, mean over heads, "
     "summed over image or text tokens; all that is neither image token nor padding is text.",
@@ -42,7 +42,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     readable = [item for item in items if item.id in by_item]
     cluster = clusters(item.source for item in readable)
     rows = [by_item[item.id] for item in readable]
-    image, text, first = (np.array([row[kind] for row in rows]) for kind in KINDS)
+    image, text, first = (np.array([row[kind] for row in rows]) for kind in _KINDS)
     counts = np.array([[row["n_image"], row["n_text"]] for row in rows], dtype=float)
     example = each_row(setup, "example", readable[:1], _positions)
     return {
@@ -105,7 +105,7 @@ def _estimates(
     flat = [
         estimate.to_json_or_none() for estimate in bootstrap_each(statistic, cluster, seed=seed)
     ]
-    names = (*KINDS, "image_minus_tokens", "sums", "per_token")
+    names = (*_KINDS, "image_minus_tokens", "sums", "per_token")
     by_layer = {name: flat[n * n_layers : (n + 1) * n_layers] for n, name in enumerate(names)}
     extremes = flat[6 * n_layers :]
     return {
@@ -124,11 +124,11 @@ def _estimates(
     }
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Shares by layer, the paper's numbers, and one row of attention position by position."""
     (data,) = measured
     layers, example = data["by_layer"], data["example"]
-    columns = (*KINDS, "sums", "per_token")
+    columns = (*_KINDS, "sums", "per_token")
     rows = [
         [str(n), *cells] for n, cells in enumerate(zip(*(layers[c] for c in columns), strict=True))
     ]
@@ -175,7 +175,7 @@ def _ratio_figure(layers: Mapping[str, Any]) -> Figure:
     )
 
 
-def _compare(data: Mapping[str, Any]) -> Table:
+def _compare(data: Measured) -> Table:
     """Figures 2 and 3 in the paper's words, and what its own shares would make of its ratio."""
     cells = _cells()
     measured = _measured_cells(data)
@@ -198,15 +198,15 @@ def _compare(data: Mapping[str, Any]) -> Table:
     return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, *notes))
 
 
-def _cells() -> list[Cell]:
+def _cells() -> list[PaperCell]:
     return [*lookup("figures", figure="2"), *lookup("figures", figure="3")]
 
 
-def _measured_cells(data: Mapping[str, Any]) -> dict[Cell, Estimate]:
+def _measured_cells(data: Measured) -> dict[PaperCell, Estimate]:
     return {cell: estimate for cell in _cells() if (estimate := _measured(cell, data)) is not None}
 
 
-def _measured(cell: Cell, data: Mapping[str, Any]) -> Estimate | None:
+def _measured(cell: PaperCell, data: Measured) -> Estimate | None:
     """What was measured of a cell of the paper; None on another model."""
     if cell.model != model_key(data["model"]):
         return None
@@ -217,7 +217,7 @@ def _measured(cell: Cell, data: Mapping[str, Any]) -> Estimate | None:
     return None if estimate is None else Estimate(**estimate)
 
 
-def _conclude(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     layers, tokens, later = data["by_layer"], data["tokens"], data["later"]
@@ -250,7 +250,7 @@ def _conclude(data: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _left_out(data: Mapping[str, Any]) -> list[str]:
+def _left_out(data: Measured) -> list[str]:
     n = data["left_out"]
     return [f"{n} questions are left out: their pictures could not be read."] if n else []
 

@@ -20,9 +20,9 @@ from rvelens.plots import timing_bars
 from rvelens.speed.clock import interleaved, quartiles
 from rvelens.speed.generation import twin
 from rvelens.stats import Estimate, mcnemar
-from rvelens.studies.kit.base import Setup, Shown, Study, Work, iterate
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study, Work, iterate
 from rvelens.studies.kit.comparison import compare_with_paper
-from rvelens.studies.kit.paper import Cell, lookup, model_key
+from rvelens.studies.kit.paper import PaperCell, lookup, model_key
 from rvelens.tables import Table
 
 PLAIN, BASE = "transformers", "vanilla"
@@ -159,7 +159,7 @@ def over_vanilla(times: Mapping[str, Sequence[float]]) -> dict[str, list[float]]
     }
 
 
-def further(data: Mapping[str, Any]) -> dict[str, list[float]]:
+def further(data: Measured) -> dict[str, list[float]]:
     """Seconds of each token behind the first, by row and round."""
     n = data["new_tokens"] - 1
     return {
@@ -174,7 +174,7 @@ def middle(values: Sequence[float]) -> dict[str, float]:
     return {"value": statistics.median(values), "low": low, "high": high}
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Times and ratios by method, what the rounds confirm, and the paper's words beside."""
     (data,) = measured
     ratios = over_vanilla(data["whole"])
@@ -183,7 +183,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(tables, figures, {}, tuple(_conclude(ratios)), _measured(data, ratios))
 
 
-def _times(data: Mapping[str, Any]) -> Table:
+def _times(data: Measured) -> Table:
     n = data["new_tokens"]
     columns = ["method", "first token, ms", "further token, ms", f"{n} tokens, × vanilla",
                "first token, × vanilla"]  # fmt: skip
@@ -205,7 +205,7 @@ def _times(data: Mapping[str, Any]) -> Table:
     return Table(f"{data['model']}: time per example", tuple(columns), rows, notes=_notes(data))
 
 
-def _notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(data: Measured) -> tuple[str, ...]:
     lengths = sorted({min(data["prompt_tokens"]), max(data["prompt_tokens"])})
     return (
         f"On {data['device']}, threads: {data['threads']}, {data['dtype']}. Questions asked one at a "
@@ -218,7 +218,7 @@ def _notes(data: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _paper(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> Table:
+def _paper(data: Measured, ratios: Mapping[str, Sequence[float]]) -> Table:
     """The paper names no model: any of its models is put beside, and no other."""
     cells = lookup("figures", figure="9b")
     is_in_paper = model_key(data["model"]) is not None
@@ -231,9 +231,7 @@ def _paper(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> Ta
     return replace(table, notes=(*table.notes, note, "Of RVE it says 'negligible extra' cost."))
 
 
-def _measured(
-    data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]
-) -> dict[Cell, Estimate]:
+def _measured(data: Measured, ratios: Mapping[str, Sequence[float]]) -> dict[PaperCell, Estimate]:
     return {
         cell: Estimate(**middle(ratios[str(cell.method)]))
         for cell in lookup("figures", figure="9b")
@@ -241,7 +239,7 @@ def _measured(
     }
 
 
-def _figure(data: Mapping[str, Any], ratios: Mapping[str, Sequence[float]]) -> Figure:
+def _figure(data: Measured, ratios: Mapping[str, Sequence[float]]) -> Figure:
     names = list(data["whole"])
     first = np.array([statistics.median(data["first"][name]) for name in names])
     whole = [middle(data["whole"][name]) for name in names]

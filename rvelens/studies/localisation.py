@@ -14,25 +14,25 @@ from rvelens.heads.profile import ARSProfile
 from rvelens.heads.region import rank_correlations
 from rvelens.plots import Series, lines, scatter
 from rvelens.stats import FEW, above, bootstrap_each, format_change, means
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study
 from rvelens.studies.kit.regions import check_regions, each_region
 from rvelens.tables import Table
 
-MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
-GROUPS = {
+_MEASURES = {"auc": ("region AUC", 0.5), "enrichment": ("mass / area", 1.0)}
+_GROUPS = {
     "most": "sensitive",
     "least": "insensitive",
     "all": "all heads",
     "difference": "sensitive - insensitive",
     "over_all": "sensitive - all",
 }
-SIGNED = frozenset({GROUPS["difference"], GROUPS["over_all"], "correlation with ARS"})
+_SIGNED = frozenset({_GROUPS["difference"], _GROUPS["over_all"], "correlation with ARS"})
 # By whether the difference of AUC and the correlation are confirmed above (true) or below 0.
 VERDICTS: Mapping[tuple[bool | None, bool | None], str] = {
     (True, True): "yes, sensitive heads find it better and AUC rises with ARS",
     (False, False): "no, sensitive heads find it worse and AUC falls with ARS",
 }
-PerHead = Float[np.ndarray, "question layer head"]
+_PerHead = Float[np.ndarray, "question layer head"]
 
 
 def _measure(setup: Setup) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
 
 
 def _groups(
-    values: PerHead,
+    values: _PerHead,
     profile: ARSProfile,
     k: int,
     preset: Sequence[int],
@@ -107,7 +107,7 @@ def _mean(values: Float[np.ndarray, "number column"]) -> Float[np.ndarray, " col
 
 
 def _correlation(
-    auc: PerHead, profile: ARSProfile, cluster: Int[np.ndarray, " question"], seed: int
+    auc: _PerHead, profile: ARSProfile, cluster: Int[np.ndarray, " question"], seed: int
 ) -> dict[str, Any]:
     """Spearman's correlation of a head's sensitivity with its mean AUC, within layers and over all.
 
@@ -137,7 +137,7 @@ def _rounded(values: Float[np.ndarray, "layer head"]) -> list[list[float | None]
     return [[round(x, 6) if np.isfinite(x) else None for x in row] for row in values.tolist()]
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Every head's ARS against its AUC, and groups of heads by layer."""
     (data,) = measured
     return Shown(
@@ -151,14 +151,14 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     )
 
 
-def _table(data: Mapping[str, Any], name: str) -> Table:
-    measure, chance = MEASURES[name]
+def _table(data: Measured, name: str) -> Table:
+    measure, chance = _MEASURES[name]
     groups = data[name]
     correlation = data["correlation"]
     n_layers = len(data["rank"])
     firsts = [*map(str, range(n_layers)), "all layers", f"{format_layers(data['preset'])} (preset)"]
-    rows = [[first, *(groups[group][n] for group in GROUPS)] for n, first in enumerate(firsts)]
-    columns = ("layer", *GROUPS.values())
+    rows = [[first, *(groups[group][n] for group in _GROUPS)] for n, first in enumerate(firsts)]
+    columns = ("layer", *_GROUPS.values())
     notes = [
         f"Means over questions and over the {data['k']} most and the {data['k']} least sensitive "
         "heads by ARS of each layer. Brackets: 95% bootstrap intervals over scenes. Chance is "
@@ -175,7 +175,7 @@ def _table(data: Mapping[str, Any], name: str) -> Table:
         extra = [*correlation["by_layer"], correlation["within_layers"], None]
         rows = [[*row, estimate] for row, estimate in zip(rows, extra, strict=True)]
         if correlation["all_heads"]:
-            rows.append(["all heads together", *[None] * len(GROUPS), correlation["all_heads"]])
+            rows.append(["all heads together", *[None] * len(_GROUPS), correlation["all_heads"]])
         notes.append(
             "Correlation: Spearman's, of ARS and mean AUC over the heads of a layer; for all "
             "layers, the mean of these."
@@ -187,10 +187,10 @@ def _table(data: Mapping[str, Any], name: str) -> Table:
     title = (
         f"{measure} by layer, {data['model']}, {data['questions']} questions of {data['benchmark']}"
     )
-    return Table(title, columns, rows, SIGNED, tuple(notes))
+    return Table(title, columns, rows, _SIGNED, tuple(notes))
 
 
-def _scatter(data: Mapping[str, Any]) -> Figure:
+def _scatter(data: Measured) -> Figure:
     scored = data["ars"] is not None
     x = np.array(data["ars"] if scored else data["rank"], dtype=float)
     y = np.array(data["by_head"]["auc"], dtype=float)
@@ -207,8 +207,8 @@ def _scatter(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _lines(data: Mapping[str, Any], name: str) -> Figure:
-    measure, chance = MEASURES[name]
+def _lines(data: Measured, name: str) -> Figure:
+    measure, chance = _MEASURES[name]
     n_layers = len(data["rank"])
     looks = {
         f"{data['k']} most sensitive": ("most", "rve"),
@@ -226,7 +226,7 @@ def _lines(data: Mapping[str, Any], name: str) -> Figure:
     )
 
 
-def _conclude(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     n_layers, within = len(data["rank"]), data["correlation"]["within_layers"]

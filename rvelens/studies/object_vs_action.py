@@ -14,7 +14,7 @@ from rvelens.evaluate import Answer, evaluate
 from rvelens.evaluate.store import stored_answers
 from rvelens.plots import ScoreRow, dots
 from rvelens.stats import FEW, bootstrap
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study
 from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import lookup
 from rvelens.studies.kit.work import work_of_all_questions
@@ -205,7 +205,7 @@ def _about(questions: Sequence[KindQuestion]) -> dict[str, Any]:
     }
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Accuracy by kind and method, what methods change, and the paper's words beside."""
     (data,) = measured
     rows = [
@@ -242,7 +242,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(tables, {"": figure}, sentences=tuple(_conclude(data)))
 
 
-def _notes(data: Mapping[str, Any]) -> list[str]:
+def _notes(data: Measured) -> list[str]:
     notes = []
     for kind, about in data["kinds"].items():
         lead = f"{kind}: {about['questions']} questions of {about['benchmark']}, "
@@ -271,7 +271,7 @@ def _paper() -> Table:
     return Table(table.title, table.columns, table.rows, table.signed, (*table.notes, note))
 
 
-def _conclude(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Measured) -> list[str]:
     """What intervals confirm, and where they confirm nothing."""
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]

@@ -20,14 +20,22 @@ from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
 from rvelens.plots import Series, bands, lines, surface
 from rvelens.studies.kit.asking import need_truths
-from rvelens.studies.kit.base import Setup, Shown, Study, Work
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study, Work
 from rvelens.studies.kit.comparison import compare_with_paper
 from rvelens.studies.kit.paper import lookup
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe_setting, of_rve, pair, row, value
+from rvelens.studies.kit.settings import (
+    CHANGE_COLUMNS,
+    SIGNED,
+    describe_setting,
+    of_rve,
+    pair,
+    row,
+    value,
+)
 from rvelens.studies.kit.work import work_of_settings
 from rvelens.tables import Table
 
-PLAIN = "vanilla"
+_PLAIN = "vanilla"
 CONFIDENT = "most confident band"
 AUTO = "auto (ARS above its mean)"
 
@@ -43,7 +51,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     answers = setup.answers(benchmark.name, benchmark, settings)
     candidates = _alike(axes["bands"], len(base["layers"]))
     answers[CONFIDENT] = most_confident([answers[name] for name in candidates])
-    result = score(benchmark, answers, setup.seed, against=PLAIN)
+    result = score(benchmark, answers, setup.seed, against=_PLAIN)
     return {
         "model": setup.model.name,
         "n_layers": setup.model.n_layers,
@@ -72,7 +80,7 @@ def _every(
 
 def _settings(setup: Setup, kwargs: Mapping[str, Mapping[str, Any]]) -> dict[str, Hooks]:
     hooks = {name: rve_hooks(setup.ranking, **setting) for name, setting in kwargs.items()}
-    return {PLAIN: [], **hooks}
+    return {_PLAIN: [], **hooks}
 
 
 def _axes(setup: Setup, base: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -136,7 +144,7 @@ def most_confident(candidates: Sequence[Mapping[str, Answer]]) -> dict[str, Answ
     }
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Lines over share, strength and heads, a surface of the first two, bands, and layer rules."""
     (data,) = measured
     result = data["result"]
@@ -146,14 +154,14 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     tables = {
         "": Table(
             f"{title}: every setting",
-            ("setting", *COLUMNS),
-            [(name, *row(result, name)) for name in (PLAIN, *data["settings"])],
+            ("setting", *CHANGE_COLUMNS),
+            [(name, *row(result, name)) for name in (_PLAIN, *data["settings"])],
             SIGNED,
         ),
         "layers": Table(
             f"{title}: ways to choose the layers",
-            ("layers", *COLUMNS),
-            [(_rule(data, name), *row(result, name)) for name in (PLAIN, *data["layers"])],
+            ("layers", *CHANGE_COLUMNS),
+            [(_rule(data, name), *row(result, name)) for name in (_PLAIN, *data["layers"])],
             SIGNED,
             _layer_notes(data),
         ),
@@ -171,12 +179,12 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(tables, figures, sentences=_conclude(data))
 
 
-def _rule(data: Mapping[str, Any], name: str) -> str:
+def _rule(data: Measured, name: str) -> str:
     setting = data["settings"].get(name)
     return name if setting is None else f"{name}: {format_layers(setting['layers'])}"
 
 
-def _layer_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _layer_notes(data: Measured) -> tuple[str, ...]:
     notes = [
         f"{CONFIDENT}: of {len(data['candidates'])} bands about as wide as the one chosen, for each "
         "question the one that is surest of its answer."
@@ -189,15 +197,15 @@ def _layer_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _accuracy(data: Mapping[str, Any], name: str) -> Mapping[str, float]:
+def _accuracy(data: Measured, name: str) -> Mapping[str, float]:
     accuracy = value(data["result"], name, "accuracy")
     assert accuracy is not None  # there are questions
     return accuracy
 
 
-def _line(data: Mapping[str, Any], axis: str) -> Any:
+def _line(data: Measured, axis: str) -> Any:
     """Bars are of the paired change: those of accuracies alone hide differences from one line."""
-    names, plain = data["axes"][axis], _accuracy(data, PLAIN)["value"]
+    names, plain = data["axes"][axis], _accuracy(data, _PLAIN)["value"]
     changes = [
         change["change"]["accuracy"] for name in names if (change := pair(data["result"], name))
     ]
@@ -219,7 +227,7 @@ def _line(data: Mapping[str, Any], axis: str) -> Any:
     )
 
 
-def _surface(data: Mapping[str, Any]) -> Any:
+def _surface(data: Measured) -> Any:
     settings = [data["settings"][name] for name in data["axes"]["surface"]]
     alphas, betas = (np.array(sorted({s[key] for s in settings})) for key in ("alpha", "beta"))
     z = np.array([_accuracy(data, name)["value"] for name in data["axes"]["surface"]])
@@ -228,11 +236,11 @@ def _surface(data: Mapping[str, Any]) -> Any:
         alphas, betas, z.reshape(len(betas), len(alphas)),
         x_label="share of image tokens, α", y_label="strength, β", z_label="accuracy",
         paper=paper if paper[0] in alphas and paper[1] in betas else None,
-        centre=_accuracy(data, PLAIN)["value"],
+        centre=_accuracy(data, _PLAIN)["value"],
     )  # fmt: skip
 
 
-def _bands(data: Mapping[str, Any]) -> Any:
+def _bands(data: Measured) -> Any:
     n = data["n_layers"]
     gain: Float[np.ndarray, "first last"] = np.full((n, n), np.nan)
     for name in data["axes"]["bands"]:
@@ -245,7 +253,7 @@ def _bands(data: Mapping[str, Any]) -> Any:
     return bands(gain, preset=(preset[0], preset[-1]) if contiguous else None)
 
 
-def _conclude(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _conclude(data: Measured) -> tuple[str, ...]:
     """What the questions confirm, and how many settings had the chance to look good."""
     changes = {name: pair(data["result"], name) for name in (*data["settings"], CONFIDENT)}
     if any(c is not None and c["verdict"].startswith("too few") for c in changes.values()):
@@ -270,7 +278,7 @@ def _conclude(data: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _peaks(data: Mapping[str, Any]) -> str:
+def _peaks(data: Measured) -> str:
     """Where the measured curves of Figures 7 and 8 peak; of equal settings the smallest."""
     peaks = []
     for axis in ("alpha", "beta", "k"):
@@ -279,7 +287,7 @@ def _peaks(data: Mapping[str, Any]) -> str:
         peaks.append(f"{'K' if axis == 'k' else axis} {at:g} ({accuracy:.3f})")
     return (
         f"one axis at a time, accuracy is highest at {', '.join(peaks)}; the plain model's is "
-        f"{_accuracy(data, PLAIN)['value']:.3f}. Other values may do as well: no interval is given of "
+        f"{_accuracy(data, _PLAIN)['value']:.3f}. Other values may do as well: no interval is given of "
         "where a peak lies."
     )
 

@@ -22,8 +22,8 @@ from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
 from rvelens.stats import auc
 from rvelens.studies.kit.asking import need_labels
-from rvelens.studies.kit.base import HooksOf, Setup, Shown, Study
-from rvelens.studies.kit.settings import COLUMNS, SIGNED, describe_setting, of_rve, pair, row
+from rvelens.studies.kit.base import HooksOf, Measured, Setup, Shown, Study
+from rvelens.studies.kit.settings import CHANGE_COLUMNS, SIGNED, describe_setting, of_rve, pair, row
 from rvelens.tables import Table
 
 PLAIN, DEFAULT, TUNED = "vanilla", "RVE, as it was", "RVE, tuned"
@@ -208,7 +208,7 @@ def _figure_of(benchmark: Benchmark, by: By) -> Callable[[Mapping[str, Answer]],
     return figure
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """The test questions' figures, and the search that led there."""
     (data,) = measured
     result, validation = data["result"], data["validation"]
@@ -223,7 +223,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     tables = {
         "": Table(
             f"{data['model']}, {result['benchmark']}, {result['questions']} test questions",
-            ("setting", *COLUMNS),
+            ("setting", *CHANGE_COLUMNS),
             [(shown, *row(result, name)) for name, shown in names.items()],
             SIGNED,
             (

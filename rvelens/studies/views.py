@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from rvelens.plots import Panel, forest
 from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, means
-from rvelens.studies.kit.base import Batch, Setup, Shown, Study
+from rvelens.studies.kit.base import Batch, Measured, Setup, Shown, Study
 from rvelens.studies.kit.regions import check_regions, find_region, grid_of
 from rvelens.studies.kit.rows import check_read
 from rvelens.tables import Table
 from rvelens.views import VIEWS, view_images
 
-MEASURES = {"auc": 0.5, "enrichment": 1.0}  # and what chance gives
-COLUMNS = {
+_MEASURES = {"auc": 0.5, "enrichment": 1.0}  # and what chance gives
+_COLUMNS = {
     "auc": "region AUC",
     "gain": "AUC - attention's",
     "enrichment": "mass / area",
@@ -45,7 +45,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
                 for name, view_maps in maps.items()
             }
             rows.append(
-                {v: {m: figures[m][0][0] for m in MEASURES} for v, figures in of_view.items()}
+                {v: {m: figures[m][0][0] for m in _MEASURES} for v, figures in of_view.items()}
             )
         return rows
 
@@ -55,7 +55,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     cluster = clusters(item.source for item in readable)
     values = {
         m: np.array([[by_item[item.id][v][m] for v in VIEWS] for item in readable], dtype=float)
-        for m in MEASURES
+        for m in _MEASURES
     }
     values["gain"] = values["auc"] - values["auc"][:, :1]
     return {
@@ -75,13 +75,13 @@ def _estimates(
     return [x.to_json_or_none() for x in bootstrap_each(means(values), cluster, seed=seed)]
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """The views in a table and a figure, and what is confirmed of them."""
     (data,) = measured
     return Shown({"": _table(data)}, {"": _figure(data)}, sentences=tuple(_conclude(data)))
 
 
-def _table(data: Mapping[str, Any]) -> Table:
+def _table(data: Measured) -> Table:
     rows = [
         [
             name,
@@ -108,11 +108,11 @@ def _table(data: Mapping[str, Any]) -> Table:
     )
     title += f"of {data['benchmark']}"
     return Table(
-        title, ("view", *COLUMNS.values()), rows, frozenset({COLUMNS["gain"]}), tuple(notes)
+        title, ("view", *_COLUMNS.values()), rows, frozenset({_COLUMNS["gain"]}), tuple(notes)
     )
 
 
-def _figure(data: Mapping[str, Any]) -> Figure:
+def _figure(data: Measured) -> Figure:
     gain = [None, *data["gain"][1:]]
     return forest(
         list(data["views"]),
@@ -125,7 +125,7 @@ def _figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _conclude(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     names = list(data["views"])

@@ -31,6 +31,6 @@ def test_score_heads_sees_each_image_once_and_two_forwards_twice(hooked):
     handle = tower.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     model, pairs = HookedLVLM(hooked.hf_model, scoring.processor_of()), scoring._pairs()
     scoring._two_forwards(model, pairs)
-    scoring.score_heads(model, pairs, prompt=scoring.PROMPT)
+    scoring.score_heads(model, pairs, prompt=scoring.SCORING_PROMPT)
     handle.remove()
     assert seen == [len(pairs)] * 3

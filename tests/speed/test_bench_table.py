@@ -10,7 +10,7 @@ import pytest
 
 from rvelens import speed as bench
 from rvelens.cli import main
-from rvelens.cli.bench import COLUMNS, as_markdown
+from rvelens.cli.bench import BENCH_COLUMNS, as_markdown
 from rvelens.speed.results import read_result
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_a_kept_run_is_shown_again_in_every_form(file, show):
 
 def test_markdown_has_the_columns_and_rows_of_the_table(file):
     head, marks, *rows = as_markdown(read_result(file)).splitlines()
-    assert head == "| " + " | ".join(COLUMNS) + " |"
+    assert head == "| " + " | ".join(BENCH_COLUMNS) + " |"
     assert marks == "| --- | --: | --: | --: | --: | --: |"
     assert rows[2] == "| HookedLVLM + RVE | 1.021x | 1.010 to 1.031 | 1506 | 1.142x | 0 |"
     assert len(rows) == 6

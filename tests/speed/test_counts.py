@@ -14,7 +14,7 @@ from rvelens import HookedLVLM
 from rvelens import speed as bench
 from rvelens.heads.layers import parse_layers
 from rvelens.speed import generation
-from rvelens.speed.counts import VIEWS, count_kernels, decode_step
+from rvelens.speed.counts import VIEW_OPERATIONS, count_kernels, decode_step
 from rvelens.speed.shapes import prompt_of
 
 DEEP = bench.Shape(16, 128, 8, 128, 1, 64, torch.bfloat16, text_tokens=24)
@@ -138,6 +138,6 @@ def test_copies_that_stay_or_are_of_values_would_be_noticed():
 
 def test_views_are_listed_by_name_and_nothing_else_is(watched):
     for watch in watched.values():
-        assert watch.views <= VIEWS
+        assert watch.views <= VIEW_OPERATIONS
         # It hands memory on as a view does, and has no base only for autograd's sake.
-        assert watch.others & VIEWS <= {"aten._unsafe_view"}
+        assert watch.others & VIEW_OPERATIONS <= {"aten._unsafe_view"}

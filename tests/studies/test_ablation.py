@@ -9,7 +9,7 @@ from small import measured, tiny
 
 from rvelens.hooks import rve_hooks
 from rvelens.studies import ablation
-from rvelens.studies.ablation import ROWS
+from rvelens.studies.ablation import TABLE_ROWS
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_rows_are_the_settings_that_they_name(ablated):
     _, setup, data = ablated
     model, profile = tiny()
     items = setup.benchmark.items
-    for name, one in ROWS.items():
+    for name, one in TABLE_ROWS.items():
         hooks = [] if one is None else rve_hooks(profile, range(3, 6), scope=one[0], denoise=one[1])
         with model.hooks(hooks):
             said = model.ask([i.load() for i in items], [i.text for i in items])
@@ -33,7 +33,7 @@ def test_rows_are_the_settings_that_they_name(ablated):
 def test_what_is_shown(ablated):
     study, setup, data = ablated
     shown = study.show(setup, [data])
-    assert [row[0] for row in shown.tables[""].rows] == list(ROWS)
+    assert [row[0] for row in shown.tables[""].rows] == list(TABLE_ROWS)
     assert len(shown.tables["paper"].rows) == 40
     assert all(row[3] is None for row in shown.tables["paper"].rows)
     assert "the paper has no number of it" in shown.tables["paper"].title
@@ -60,7 +60,7 @@ def test_the_papers_model_on_its_questions_stands_beside_it(ablated):
     assert table.title.endswith(f"; measured on {n} questions")
     assert not table.aside
     rows = table.rows
-    papers = [ablation._dot(of_paper, "mmrel-real", name).paper for name in ROWS]
+    papers = [ablation._dot(of_paper, "mmrel-real", name).paper for name in TABLE_ROWS]
     assert papers == [0.7112, 0.7378, 0.7488, 0.7406, 0.7808]  # Table 5, LLaVA-1.5, top to bottom
     assert sum(row[3] is not None for row in rows) == 10
     first = next(row for row in rows if row[3] is not None)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvelens import stats
-from rvelens.studies.kit.margins import METRICS, draw_figures, to_estimate
+from rvelens.studies.kit.margins import MARGIN_METRICS, draw_figures, to_estimate
 
 
 def literal(truth, margin):
@@ -48,7 +48,7 @@ def test_every_draw_against_counting(rows, seed):
     for n, draw in enumerate(draws):
         for setting in (0, 1):
             expected = literal(truth[draw].tolist(), margin[setting, draw].tolist())
-            for metric in METRICS:
+            for metric in MARGIN_METRICS:
                 assert found[metric].shape == (5, 2)
                 assert found[metric][n, setting] == pytest.approx(
                     expected[metric], abs=1e-9, nan_ok=True

@@ -18,7 +18,7 @@ from rvelens.benchmarks import Benchmark, Item, load_benchmark, rules
 from rvelens.model.hooked_lvlm import TINY
 from rvelens.model.yes_no import yes_margin
 from rvelens.studies import find_study
-from rvelens.studies.kit.margins import METRICS, draw_figures
+from rvelens.studies.kit.margins import MARGIN_METRICS, draw_figures
 from rvelens.studies.kit.run import run_study
 from rvelens.studies.kit.write import study_to_markdown, write_study
 from rvelens.studies.masking import masks
@@ -139,7 +139,7 @@ def test_the_summary_against_loops():
     }
     found = draw_figures(truth, margin, cluster)
     data = masks.summary(found, at)
-    for metric in METRICS:
+    for metric in MARGIN_METRICS:
         value = [found[metric][0, n] for n in range(14)]
         mean = sum(value[4:14]) / 10
         assert data["curves"][RANDOM][metric][1]["value"] == pytest.approx(mean, abs=1e-6)
@@ -154,7 +154,7 @@ def test_the_summary_against_loops():
             assert gap["low"] == pytest.approx(np.percentile(draws, 2.5), abs=1e-6)
     assert masks.summary(found, {who: [one[::2] for one in many] for who, many in at.items()})[
         "means"
-    ][SENSITIVE] == dict.fromkeys(METRICS)
+    ][SENSITIVE] == dict.fromkeys(MARGIN_METRICS)
 
 
 def test_interrupted_and_taken_up_again(model, tmp_path, monkeypatch):

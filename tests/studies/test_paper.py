@@ -17,7 +17,7 @@ from rvelens.stats import Estimate
 from rvelens.studies.kit.paper import (
     COUNTED,
     TABLES,
-    Cell,
+    PaperCell,
     compare,
     lookup,
     model_key,
@@ -342,7 +342,9 @@ def test_compare_refuses_a_measurement_of_no_cell():
 
 
 def test_cells_are_told_apart_by_their_setting():
-    one, other = (Cell("table2", None, None, None, None, "f1", 0.5, {"domain": d}) for d in "ab")
+    one, other = (
+        PaperCell("table2", None, None, None, None, "f1", 0.5, {"domain": d}) for d in "ab"
+    )
     assert one != other
     assert {one: 1, other: 2}[other] == 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rvelens.benchmarks.action_scenes.draw import CLEAR, FAINT, Box, Difficulty, Person
+from rvelens.benchmarks.action_scenes.draw import CLEAR, FAINT, Difficulty, Person
 from rvelens.benchmarks.action_scenes.questions import (
     GROUPS,
     SPLITS,

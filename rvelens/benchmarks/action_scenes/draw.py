@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rvelens.benchmarks.action_scenes.world import OBJECTS, PART_OF, SIZE, VERBS
+from rvelens.tokens.grid import Box
 
-Box = tuple[float, float, float, float]
-Point = tuple[float, float]
+_Point = tuple[float, float]
 SKIN = (236, 188, 150)
 CLOTHES = {"man": (52, 84, 168), "woman": (196, 52, 96), "child": (64, 148, 72)}
 HAIR = {"man": (60, 40, 30), "woman": (120, 60, 20), "child": (220, 180, 60)}
@@ -162,7 +162,7 @@ def _person(
 
 def _limbs(
     verb: str, x: float, side: int, ground: float, neck: float, hip: float
-) -> tuple[Point, Point, Point, Point]:
+) -> tuple[_Point, _Point, _Point, _Point]:
     """Ends of the active leg, the other leg, the active arm and the other arm."""
     foot = (x + side * 8, ground - 4) if verb == "kick" else (x + side * 4, ground)
     hand = {
@@ -174,7 +174,7 @@ def _limbs(
     return foot, (x - side * 4, ground), hand, other_hand
 
 
-def _head(d: ImageDraw.ImageDraw, kind: str, at: Point, side: int) -> None:
+def _head(d: ImageDraw.ImageDraw, kind: str, at: _Point, side: int) -> None:
     x, y = at
     if kind == "woman":
         d.rounded_rectangle((x - 7, y - 6, x + 7, y + 8), 4, fill=HAIR[kind])
@@ -184,7 +184,7 @@ def _head(d: ImageDraw.ImageDraw, kind: str, at: Point, side: int) -> None:
     d.line((x + side * 1.5, y + 3, x + side * 4.5, y + 3), fill=(170, 40, 40), width=1)
 
 
-def _object(canvas: Image.Image, thing: str, at: Point, visibility: float) -> None:
+def _object(canvas: Image.Image, thing: str, at: _Point, visibility: float) -> None:
     """Draw an object at a place; below 1 its colours fade into what lies behind."""
     x0, y0 = int(at[0]) - 9, int(at[1]) - 9
     patch = canvas.crop((x0, y0, x0 + 18, y0 + 18))
@@ -270,7 +270,7 @@ def _twig(rng: np.random.Generator, canvas: Image.Image) -> None:
     ImageDraw.Draw(canvas).line((x - dx, y - dy, x + dx, y + dy), fill=color, width=2)
 
 
-def _around(point: Point, r: float) -> Box:
+def _around(point: _Point, r: float) -> Box:
     return (point[0] - r, point[1] - r, point[0] + r, point[1] + r)
 
 

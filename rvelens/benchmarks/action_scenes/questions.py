@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from rvelens.benchmarks.action_scenes.draw import Box, Difficulty, Person, Plan, paint
+from rvelens.benchmarks.action_scenes.draw import Difficulty, Person, Plan, paint
 from rvelens.benchmarks.action_scenes.world import (
     OBJECTS,
     PART_OF,
@@ -32,7 +32,7 @@ from rvelens.benchmarks.action_scenes.world import (
     draw_verb,
 )
 from rvelens.heads.pair import ContrastivePair
-from rvelens.tokens.grid import single_tile
+from rvelens.tokens.grid import Box, single_tile
 
 SPLITS = ("train", "validation", "test")
 GROUPS = ("PC-yes", "PC-no", "CP-yes", "CP-no")

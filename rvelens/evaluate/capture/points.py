@@ -14,7 +14,7 @@ from rvelens.hooks.names import KEYED
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.token_map import TokenMap
 
-ROWS = ("last", "all")
+ROW_CHOICES = ("last", "all")
 # Numbers as the model computes them, or rounded.
 DTYPES = {
     "auto": None,

@@ -25,7 +25,7 @@ from rvelens.evaluate.answering import (
 )
 from rvelens.evaluate.capture.points import (
     DTYPES,
-    ROWS,
+    ROW_CHOICES,
     matching_points,
     rounded,
     rows_of_sample,
@@ -44,7 +44,7 @@ from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
 from rvelens.files.atomic import locked, write_bytes
 from rvelens.model.hooked_lvlm import HookedLVLM
 
-FORMAT = "rvelens-capture-1"
+CAPTURE_FORMAT = "rvelens-capture-1"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ class CaptureRequest:
                     f"points {pattern!r}: expected names of hook points with * and ?, such as "
                     "hook_resid_post or attn.hook_*; correct the pattern."
                 )
-        for name, value, choices in (("rows", self.rows, ROWS), ("dtype", self.dtype, DTYPES)):
+        for name, value, choices in (
+            ("rows", self.rows, ROW_CHOICES),
+            ("dtype", self.dtype, DTYPES),
+        ):
             if value not in choices:
                 raise ValueError(
                     f"{name}={value!r}: expected one of {', '.join(choices)}; pass one of them."
@@ -171,7 +174,7 @@ def capture(
     names = matching_points(model, request.points, request.layers)
     every = list(enumerate(batches(benchmark.items, batch_size)))
     made_with = {
-        "format": FORMAT,
+        "format": CAPTURE_FORMAT,
         "model": about_model(model),
         "questions": about_questions(benchmark),
         "capture": {**asdict(request), "batch_size": batch_size, "names": names},

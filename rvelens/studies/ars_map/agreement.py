@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from rvelens.heads.region import rank_correlations
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.plots import Series, lines
 from rvelens.stats import bootstrap_each, format_change, means
+from rvelens.studies.kit.base import Measured
 from rvelens.studies.kit.paper import model_key
 
 N_PERMUTATIONS = 999
@@ -79,7 +79,7 @@ def agreement(
     return {"by_layer": estimates[:-1], "mean": estimates[-1], "p": p, "digest": other.digest()}
 
 
-def agreement_figure(data: Mapping[str, Any]) -> Figure:
+def agreement_figure(data: Measured) -> Figure:
     """By layer, with intervals."""
     return lines(
         {"agreement": Series.from_estimates(None, data["agreement"]["by_layer"], "rve")},
@@ -89,7 +89,7 @@ def agreement_figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def conclude_agreement(data: Mapping[str, Any]) -> str:
+def conclude_agreement(data: Measured) -> str:
     """Whether they agree more than by chance."""
     correlation = data["agreement"]
     if not correlation:

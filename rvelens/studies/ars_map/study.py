@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from rvelens.studies.ars_map.agreement import (
     other_ranking,
 )
 from rvelens.studies.ars_map.stability import SETTLED, stability
-from rvelens.studies.kit.base import Setup, Shown, Study, Work
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study, Work
 from rvelens.studies.kit.pairs import by_pair
 from rvelens.studies.kit.work import work_of_prompts
 from rvelens.tables import Table
@@ -99,7 +99,7 @@ def thirds(n_layers: int) -> tuple[list[int], list[int]]:
     return middle, [layer for layer in range(n_layers) if layer not in middle]
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """The map of heads, layers, agreement, and how many pairs a ranking takes."""
     (data,) = measured
     profile = ARSProfile.from_scores(torch.tensor(data["scores"]))
@@ -118,7 +118,7 @@ def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     return Shown(tables, figures, sentences=sentences)
 
 
-def _layers_table(data: Mapping[str, Any]) -> Table:
+def _layers_table(data: Measured) -> Table:
     scores = np.array(data["scores"])
     top = np.argsort(-scores, axis=1, kind="stable")[:, : data["k"]]
     other = data["agreement"]
@@ -148,7 +148,7 @@ def _layers_table(data: Mapping[str, Any]) -> Table:
     return Table(title, columns, rows, frozenset({"rank agreement"}), tuple(notes))
 
 
-def _layers_figure(data: Mapping[str, Any]) -> Figure:
+def _layers_figure(data: Measured) -> Figure:
     q1, middle, q3 = np.array(data["quartiles"]).T
     return lines(
         {
@@ -160,7 +160,7 @@ def _layers_figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _stability_table(data: Mapping[str, Any]) -> Table:
+def _stability_table(data: Measured) -> Table:
     overlaps = data["stability"]
     rows = [
         [str(n), whole, halves]
@@ -182,7 +182,7 @@ def _stability_table(data: Mapping[str, Any]) -> Table:
     )
 
 
-def _stability_figure(data: Mapping[str, Any]) -> Figure:
+def _stability_figure(data: Measured) -> Figure:
     overlaps = data["stability"]
     names = {"with all pairs": ("whole", "control"), "disjoint samples": ("halves", "rve")}
     return lines(
@@ -197,7 +197,7 @@ def _stability_figure(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _conclude_middle(data: Mapping[str, Any]) -> str:
+def _conclude_middle(data: Measured) -> str:
     layers, gap = data["middle"]["layers"], data["middle"]["minus_outer"]
     if gap is None:
         return "The model has too few layers for a middle third."
@@ -214,7 +214,7 @@ def _conclude_middle(data: Mapping[str, Any]) -> str:
     return f"{claim}: {term} is {format_change(gap)}."
 
 
-def _conclude_pairs(data: Mapping[str, Any]) -> str:
+def _conclude_pairs(data: Measured) -> str:
     overlaps, k = data["stability"], data["k"]
     if not overlaps["n"]:
         return f"{data['pairs']} pairs are too few to say how many a ranking takes."

@@ -9,8 +9,8 @@ from importlib import resources
 from typing import Any
 
 from rvelens.studies.cases.pictures import Pictures, colour
+from rvelens.studies.kit.base import Measured
 
-Data = Mapping[str, Any]
 # Nothing is loaded and nothing runs, whatever a benchmark's texts hold.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MARKED = {
@@ -19,7 +19,7 @@ _MARKED = {
 }
 
 
-def page(data: Data, name: str, shown: Mapping[str, Mapping[str, Pictures]]) -> str:
+def page(data: Measured, name: str, shown: Mapping[str, Mapping[str, Pictures]]) -> str:
     """The whole page.
 
     Args:
@@ -59,12 +59,12 @@ def page(data: Data, name: str, shown: Mapping[str, Mapping[str, Pictures]]) -> 
     )
 
 
-def _groups(data: Data) -> list[tuple[str, str]]:
+def _groups(data: Measured) -> list[tuple[str, str]]:
     """Benchmark and group of the chosen cases; their place here is what anchors are named after."""
     return sorted({(name, flip["group"]) for name, flip in _chosen(data)})
 
 
-def _chosen(data: Data) -> Iterator[tuple[str, Data]]:
+def _chosen(data: Measured) -> Iterator[tuple[str, Measured]]:
     for name, benchmark in data["benchmarks"].items():
         for flip in benchmark["flips"]:
             if flip["id"] in benchmark["chosen"]:
@@ -80,7 +80,7 @@ def _filters(n_groups: int) -> str:
     )
 
 
-def _introduction(data: Data) -> Iterator[str]:
+def _introduction(data: Measured) -> Iterator[str]:
     before, after = escape(data["before"]), escape(data["after"])
     settings = data["parameters"].get(data["after"], {})
     parameters = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "profile")
@@ -104,7 +104,7 @@ def _introduction(data: Data) -> Iterator[str]:
     )
 
 
-def _counts(data: Data) -> str:
+def _counts(data: Measured) -> str:
     head = ("", "questions", "gained", "lost", "unchanged", "McNemar p", "what is confirmed")
     rows = []
     for name, benchmark in data["benchmarks"].items():
@@ -130,7 +130,7 @@ def _cells(titles: Sequence[str], cells: Sequence[Any]) -> str:
     )
 
 
-def _legend(data: Data) -> Iterator[str]:
+def _legend(data: Measured) -> Iterator[str]:
     """What the colours on the pictures mean."""
     layers = next(
         (m for benchmark in data["benchmarks"].values() for m in benchmark["masks"].values()), None
@@ -149,7 +149,7 @@ def _legend(data: Data) -> Iterator[str]:
     )
 
 
-def _navigation(data: Data, groups: Sequence[tuple[str, str]]) -> str:
+def _navigation(data: Measured, groups: Sequence[tuple[str, str]]) -> str:
     chosen = list(_chosen(data))
     kinds = Counter(flip["direction"] for _, flip in chosen)
     by_group = Counter((name, flip["group"]) for name, flip in chosen)
@@ -171,7 +171,7 @@ def _navigation(data: Data, groups: Sequence[tuple[str, str]]) -> str:
 
 
 def _section(
-    data: Data,
+    data: Measured,
     direction: str,
     groups: Sequence[tuple[str, str]],
     shown: Mapping[str, Mapping[str, Pictures]],
@@ -195,7 +195,7 @@ def _section(
     )
 
 
-def case(data: Data, flip: Data, number: int, benchmark: str, pictures: Pictures) -> str:
+def case(data: Measured, flip: Measured, number: int, benchmark: str, pictures: Pictures) -> str:
     """One flip as HTML, its words beside its pictures; `data` names the methods before and after."""
     right = flip["direction"] == "gained"
     where = " · ".join(filter(None, (benchmark, flip["group"], flip["id"])))
@@ -218,7 +218,7 @@ def case(data: Data, flip: Data, number: int, benchmark: str, pictures: Pictures
     )
 
 
-def _answer(method: str, answer: Data, right: bool) -> str:
+def _answer(method: str, answer: Measured, right: bool) -> str:
     p = "" if answer["p_yes"] is None else f" <small>P(yes) {answer['p_yes']:.3f}</small>"
     mark = "✓ right" if right else "✗ wrong"
     return (
@@ -241,7 +241,7 @@ def _layers(pictures: Pictures) -> Iterator[str]:
     yield "</table></details>"
 
 
-def _figures(flip: Data, pictures: Pictures) -> str:
+def _figures(flip: Measured, pictures: Pictures) -> str:
     parts = []
     if pictures.plain is not None:
         parts.append(_figure(pictures.plain, f"The picture of: {flip['question']}", "picture"))

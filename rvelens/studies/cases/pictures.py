@@ -17,8 +17,8 @@ from rvelens.tokens.grid import ImageGrid
 from rvelens.tokens.heat import mixed, small, to_data_uri
 
 __all__ = [
-    "Layers",
     "Pictures",
+    "TokensByLayer",
     "colour",
     "draw_cases",
     "n_layers",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # By layer, numbers of image tokens: {"14": {"enhanced": [...], "removed": [...]}}.
-Layers = Mapping[str, Mapping[str, list[int]]]
+TokensByLayer = Mapping[str, Mapping[str, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Pictures:
     reason: str
 
 
-def draw_cases(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures:
+def draw_cases(model: HookedLVLM, item: Item, layers: TokensByLayer | None) -> Pictures:
     """The pictures of a question; `layers` is None where the method enhances no tokens."""
     counts = {
         layer: {k: len(v) for k, v in tokens.items()} for layer, tokens in (layers or {}).items()
@@ -71,7 +71,7 @@ def draw_cases(model: HookedLVLM, item: Item, layers: Layers | None) -> Pictures
     return Pictures(to_data_uri(picture), marked, counts, "")
 
 
-def n_layers(layers: Layers, name: str, n_tokens: int) -> Float[np.ndarray, " image"]:
+def n_layers(layers: TokensByLayer, name: str, n_tokens: int) -> Float[np.ndarray, " image"]:
     """In how many layers each image token was enhanced or removed."""
     numbers = [np.asarray(tokens[name], dtype=int) for tokens in layers.values()]
     return np.bincount(np.concatenate(numbers), minlength=n_tokens).astype(float)

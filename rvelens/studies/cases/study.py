@@ -25,12 +25,11 @@ from rvelens.studies.kit.asking import (
     need_labels,
     select_askable,
 )
-from rvelens.studies.kit.base import Batch, Setup, Shown, Study
+from rvelens.studies.kit.base import Batch, Measured, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.tables import Cell, Table
 
-Data = Mapping[str, Any]
-DIRECTIONS = ("gained", "lost")
+_DIRECTIONS = ("gained", "lost")
 
 
 def _measure(setup: Setup) -> dict[str, Any]:
@@ -121,10 +120,10 @@ def _p_yes(margin: float | None) -> float | None:
     return round(1 / (1 + math.exp(-min(max(margin, -50.0), 50.0))), 6)
 
 
-def choose_flips(flips: Sequence[Data], n: int, seed: int) -> list[str]:
+def choose_flips(flips: Sequence[Measured], n: int, seed: int) -> list[str]:
     """Ids of at most `n` random flips of each direction, in the order of the flips."""
     chosen: set[str] = set()
-    for number, direction in enumerate(DIRECTIONS):
+    for number, direction in enumerate(_DIRECTIONS):
         ids = [flip["id"] for flip in flips if flip["direction"] == direction]
         drawn = np.random.default_rng([seed, number]).permutation(len(ids))[: max(n, 0)]
         chosen.update(ids[k] for k in drawn)
@@ -163,7 +162,7 @@ def masks_of(
     return setup.map_items(f"masks-{benchmark.name}", items, compute)
 
 
-def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Counts, all flips as a file, and the page with the chosen ones."""
     (data,) = measured
     (name,) = labels([data["model"]])
@@ -183,7 +182,7 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     )
 
 
-def _counts(data: Data, name: str) -> Table:
+def _counts(data: Measured, name: str) -> Table:
     rows: list[list[Cell]] = []
     for benchmark, figures in data["benchmarks"].items():
         directions = Counter(flip["direction"] for flip in figures["flips"])
@@ -222,7 +221,7 @@ def _counts(data: Data, name: str) -> Table:
     return Table(title, columns, rows, notes=notes)
 
 
-def _flips(data: Data) -> Table:
+def _flips(data: Measured) -> Table:
     before, after = data["before"], data["after"]
     rows: list[list[Cell]] = [
         [
@@ -241,7 +240,7 @@ def _flips(data: Data) -> Table:
     return Table("All flips", columns, rows, aside=True)
 
 
-def _conclude(data: Data, name: str) -> Iterator[str]:
+def _conclude(data: Measured, name: str) -> Iterator[str]:
     for benchmark, figures in data["benchmarks"].items():
         directions = Counter(flip["direction"] for flip in figures["flips"])
         p = "" if figures["mcnemar_p"] is None else f", McNemar p {figures['mcnemar_p']:.3g}"

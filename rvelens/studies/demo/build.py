@@ -17,8 +17,10 @@ from rvelens.benchmarks.action_scenes import GROUPS, contrastive_pairs, make_que
 from rvelens.heads.profile import ARSProfile
 from rvelens.heads.region import enrichment, rank_correlations, region_auc
 from rvelens.hooks import dilution_hooks
+from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.scores import score_heads
+from rvelens.speed.clock import Tracker
 from rvelens.stats import (
     Metric,
     accuracy,
@@ -29,8 +31,8 @@ from rvelens.stats import (
     f1,
     yes_ratio,
 )
-from rvelens.studies.demo.questions import Progress, QuestionSet, prefill_questions
-from rvelens.studies.demo.settings import CONTROL_TUNED, TUNED, Hooks, K, choose_settings
+from rvelens.studies.demo.questions import QuestionSet, prefill_questions
+from rvelens.studies.demo.settings import CONTROL_TUNED, TUNED, K, choose_settings
 
 # The injected faults, in every layer, last token's row: image scores scaled, or lowered.
 DILUTIONS = {"scaled by 0.35": (0.35, 0.0), "lowered by 9": (1.0, -9.0)}
@@ -55,7 +57,7 @@ def run_demo(
     n_pairs: int = 128,
     seed: int = 55,
     batch_size: int = 50,
-    progress: Progress = iter,
+    progress: Tracker = iter,
 ) -> DemoReport:
     """Measure a model on action scenes; numbers with 95% bootstrap intervals over scenes.
 
@@ -167,7 +169,7 @@ def steering(
     validation: QuestionSet,
     test: QuestionSet,
     fault: Hooks,
-    progress: Progress,
+    progress: Tracker,
     seed: int,
 ) -> dict[str, Any]:
     """RVE, controls and oracle against the plain model, all under the same fault."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ from torch import Tensor
 from rvelens.benchmarks.action_scenes import Question
 from rvelens.hooks import ars_caching_hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
-from rvelens.model.replay import ROWS, Prefix, prefill
+from rvelens.model.replay import MOST_SETTINGS, Prefix, prefill
 from rvelens.model.yes_no import yes_margin
+from rvelens.speed.clock import Tracker
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 # Hooks are a function of the batch's regions, so that the oracle can be given the ground truth.
-HooksOf = Callable[[Bool[Tensor, "batch image"]], list[tuple[str, Any]]]
+RegionHooks = Callable[[Bool[Tensor, "batch image"]], list[tuple[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class QuestionSet:
     region: Bool[Tensor, "question image"]
     prefixes: Sequence[Prefix]
 
-    def margins(self, hooks_of: HooksOf = lambda region: []) -> Float[np.ndarray, " question"]:
+    def margins(self, hooks_of: RegionHooks = lambda region: []) -> Float[np.ndarray, " question"]:
         """Log-odds of yes over no for every question under one setting; by default the plain model."""
         parts = []
         for prefix, region in zip(self.prefixes, self._regions(), strict=True):
@@ -50,22 +50,22 @@ class QuestionSet:
         return torch.cat(parts).double().cpu().numpy()
 
     def margins_each(
-        self, settings: Sequence[HooksOf], progress: Progress = iter
+        self, settings: Sequence[RegionHooks], progress: Tracker = iter
     ) -> Float[np.ndarray, "setting question"]:
         """`margins` under every setting, `ROWS` of them a replay."""
         parts = []
         for prefix, region in progress(list(zip(self.prefixes, self._regions(), strict=True))):
             hooks = [hooks_of(region) for hooks_of in settings]
             logits = [
-                prefix.replay_each(hooks[start : start + ROWS])
-                for start in range(0, len(hooks), ROWS)
+                prefix.replay_each(hooks[start : start + MOST_SETTINGS])
+                for start in range(0, len(hooks), MOST_SETTINGS)
             ]
             by_setting = torch.cat(logits, dim=1).transpose(0, 1)
             parts.append(torch.stack([yes_margin(x, self.model.processor) for x in by_setting]))
         return torch.cat(parts, dim=1).double().cpu().numpy()
 
     def attention(
-        self, hooks_of: HooksOf = lambda region: []
+        self, hooks_of: RegionHooks = lambda region: []
     ) -> Float[Tensor, "question layer head image"]:
         """Last-token attention to the image tokens, post-softmax, by default without any edit."""
         parts = []
@@ -83,7 +83,7 @@ class QuestionSet:
 
 
 def prefill_questions(
-    model: HookedLVLM, questions: Sequence[Question], batch_size: int, progress: Progress
+    model: HookedLVLM, questions: Sequence[Question], batch_size: int, progress: Tracker
 ) -> QuestionSet:
     """Prefill every question up to its last token.
 

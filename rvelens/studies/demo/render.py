@@ -12,6 +12,7 @@ from rich.text import Text
 from rvelens.stats import format_change
 from rvelens.studies.demo.build import DemoReport
 from rvelens.studies.demo.settings import DEFAULT, ORACLE, TUNED
+from rvelens.studies.kit.base import Measured
 from rvelens.tables import Table, markdown_text
 
 Number = Mapping[str, float]
@@ -46,7 +47,7 @@ def demo_to_markdown(report: DemoReport) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _groups(data: Mapping[str, Any]) -> Table:
+def _groups(data: Measured) -> Table:
     rows = [
         (
             name,
@@ -64,7 +65,7 @@ def _groups(data: Mapping[str, Any]) -> Table:
     return Table(title, ("group", "n", "accuracy", "F1", "AUC", "yes-ratio"), rows, notes=(note,))
 
 
-def _layers(data: Mapping[str, Any]) -> Table:
+def _layers(data: Measured) -> Table:
     heads = data["heads_and_region"]
     rho = heads["rank_correlation"]
     rows = [
@@ -127,7 +128,7 @@ def _steering(title: str, part: Mapping[str, Any], n_validation: int) -> Table:
     return Table(title, columns, table, frozenset({"gain"}), tuple(notes))
 
 
-def _in_short(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _in_short(data: Measured) -> tuple[str, ...]:
     """What all of it says about RVE on this model, whichever way it fell."""
     rows = data["steering"]["rows"]
     gains = [_claim("accuracy", rows[name]["accuracy_gain"]) for name in (DEFAULT, TUNED, ORACLE)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,10 +11,11 @@ from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import region_hooks, rve_hooks
 from rvelens.hooks.rve import mask_hooks
+from rvelens.model.hook_root import Hooks
+from rvelens.speed.clock import Tracker
 from rvelens.stats import auc
-from rvelens.studies.demo.questions import HooksOf, Progress, QuestionSet
+from rvelens.studies.demo.questions import QuestionSet, RegionHooks
 
-Hooks = list[tuple[str, Any]]
 K, ALPHA, BETA = 5, 0.05, 1.0
 ALPHAS, BETAS = (0.05, 0.1, 0.2), (0.5, 1.0, 2.0)
 DEFAULT, TUNED = "RVE, paper's defaults", "RVE, tuned"
@@ -28,11 +28,11 @@ class DemoSetting:
     """One way to steer: what it is called in the table, and its hooks for a batch's regions."""
 
     described: str
-    hooks: HooksOf
+    hooks: RegionHooks
 
 
 def choose_settings(
-    profile: ARSProfile, validation: QuestionSet, fault: Hooks, progress: Progress
+    profile: ARSProfile, validation: QuestionSet, fault: Hooks, progress: Tracker
 ) -> dict[str, DemoSetting]:
     """RVE and its control at the paper's defaults and tuned, and the oracle tuned.
 
@@ -87,7 +87,7 @@ def layer_bands(n_layers: int) -> list[list[int]]:
     ]
 
 
-def _best(validation: QuestionSet, tried: list[DemoSetting], progress: Progress) -> DemoSetting:
+def _best(validation: QuestionSet, tried: list[DemoSetting], progress: Tracker) -> DemoSetting:
     margins = validation.margins_each([setting.hooks for setting in tried], progress)
     return tried[int(np.argmax([auc(validation.truth, margin) for margin in margins]))]
 

@@ -9,11 +9,11 @@ from typing import Any
 from rvelens.evaluate.scoring import score
 from rvelens.heads.profile import ARSProfile
 from rvelens.studies.head_scores.steering import ALL_HEADS, SWAPPED, make_steerings
-from rvelens.studies.kit.base import Setup
+from rvelens.studies.kit.base import Measured, Setup
 from rvelens.studies.kit.settings import pair
 from rvelens.studies.tune import search, split
 
-PLAIN = "vanilla"
+VANILLA = "vanilla"
 # What each way is compared with beside the plain model, all of them tuned.
 CONTROLS = (ALL_HEADS, SWAPPED, "random")
 
@@ -31,7 +31,7 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
     """
     validation, test = split(setup.benchmark, float(setup.options["share"]), setup.seed)
     chosen: dict[str, Any] = {}
-    settings: dict[str, Any] = {PLAIN: []}
+    settings: dict[str, Any] = {VANILLA: []}
     for name, steering in make_steerings(setup, profiles).items():
         parts = setup.parts.open_subfolder("tune-" + name.replace(" ", "-"))
         chosen[name], _ = search(
@@ -40,7 +40,7 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
         settings[f"{name}, published"] = steering.hooks(**steering.start)
         settings[f"{name}, tuned"] = steering.hooks(**chosen[name])
     answers = setup.answers("test", test, settings)
-    result = score(test, answers, setup.seed, against=PLAIN)
+    result = score(test, answers, setup.seed, against=VANILLA)
     tuned = {name: by_id for name, by_id in answers.items() if name.endswith(", tuned")}
     over = {}
     for control in (name for name in CONTROLS if name in chosen):
@@ -54,6 +54,6 @@ def gains(setup: Setup, profiles: Mapping[str, ARSProfile]) -> dict[str, Any]:
     }
 
 
-def _change(result: Mapping[str, Any], name: str, control: str) -> Mapping[str, float] | None:
+def _change(result: Measured, name: str, control: str) -> Mapping[str, float] | None:
     comparison = pair(result, f"{name}, tuned", f"{control}, tuned") if result["rules"] else None
     return comparison and comparison["change"]["accuracy"]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from rvelens.heads.profile import ARSProfile
 from rvelens.studies.kit.base import Setup
-from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
+from rvelens.studies.kit.margins import MARGIN_METRICS, Draws, to_estimate
 from rvelens.studies.masking.masks import RANDOM, SENSITIVE, choose_masks, settled_counts
 from rvelens.studies.masking.study import figures_of, margins_under
 
@@ -61,7 +61,7 @@ def _random_orders(
 ) -> dict[str, Any]:
     """By metric: each random order minus the mean of all, from the least to the most."""
     result = {}
-    for metric in METRICS:
+    for metric in MARGIN_METRICS:
         values = figures[metric][0, random]
         less = (values - values.mean(axis=0))[:, matters].mean(axis=1)
         low, high = (round(float(end), 6) + 0.0 for end in (less.min(), less.max()))
@@ -79,7 +79,7 @@ def _by_score(
     result: dict[str, Any] = {}
     for name, columns in {**by_score, DRAWS: None}.items():
         result[name] = {}
-        for metric in METRICS:
+        for metric in MARGIN_METRICS:
             chance = figures[metric][:, random].mean(axis=1)
             mine = chance if columns is None else figures[metric][:, columns]
             result[name][metric] = {

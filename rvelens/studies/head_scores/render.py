@@ -11,7 +11,7 @@ from rvelens.heads.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
 from rvelens.stats import FEW, above, format_change
 from rvelens.studies.head_scores.finding import N_ORDERS
-from rvelens.studies.head_scores.gains import PLAIN
+from rvelens.studies.head_scores.gains import VANILLA
 from rvelens.studies.head_scores.masking import DRAWS
 from rvelens.studies.head_scores.steering import ALL_HEADS, ORACLE, SWAPPED
 from rvelens.studies.kit.base import Setup, Shown
@@ -19,11 +19,11 @@ from rvelens.studies.kit.settings import describe_setting, pair, value
 from rvelens.tables import Table
 
 CONTROL = "random"  # The score that ranks heads by chance.
-ORDERS = "random orders"
-MEASURES = ("accuracy", "auc", "yes_ratio")
+_ORDERS = "random orders"
+_MEASURES = ("accuracy", "auc", "yes_ratio")
 Estimates = Mapping[str, Any]
 # Columns: where the estimate of a score stands, and what is chance there.
-COLUMNS = {
+_COLUMNS = {
     "region AUC": 0.5,
     "AUC over all heads": 0.0,
     "mass / area": 1.0,
@@ -42,7 +42,7 @@ DRAWN = {
     "masking, accuracy": "accuracy when masked, minus random heads'",
     "RVE tuned": "change of accuracy by tuned RVE",
 }
-SIGNED = frozenset(name for name, chance in COLUMNS.items() if chance == 0.0)
+_SIGNED = frozenset(name for name, chance in _COLUMNS.items() if chance == 0.0)
 
 
 def estimates(data: Estimates, score: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _luck(data: Estimates, column: str) -> Mapping[str, float] | None:
 
 def _gain(data: Estimates, setting: str) -> Mapping[str, float] | None:
     result = data["gains"]["result"]
-    comparison = pair(result, setting, PLAIN) if result["rules"] else None
+    comparison = pair(result, setting, VANILLA) if result["rules"] else None
     return comparison and comparison["change"]["accuracy"]
 
 
@@ -84,16 +84,16 @@ def show_scores(setup: Setup, measured: Sequence[Estimates]) -> Shown:
     """One table and one figure, a row a score; what RVE was tuned to, and definitions."""
     (data,) = measured
     rows = {name: estimates(data, name) for name in data["definitions"]}
-    shown = [column for column in COLUMNS if any(row[column] for row in rows.values())]
+    shown = [column for column in _COLUMNS if any(row[column] for row in rows.values())]
     tables = {
         "": Table(
             f"Head scores, {data['model']}, {data['benchmark']}, {data['pairs']} pairs",
             ("score", *shown),
             [
                 *((name, *(row[column] for column in shown)) for name, row in rows.items()),
-                (ORDERS, *(_luck(data, column) for column in shown)),
+                (_ORDERS, *(_luck(data, column) for column in shown)),
             ],
-            SIGNED,
+            _SIGNED,
             _notes(data),
         ),
         "definitions": Table(
@@ -114,8 +114,8 @@ def _notes(data: Estimates) -> tuple[str, ...]:
     notes = [
         f"The {k} heads that rank first, in each of layers {layers}. Brackets: 95% bootstrap intervals "
         "over photographs; of halves, the middle 95% of draws. They do not hold the luck of an order "
-        f"of heads, of which {CONTROL} is one. The row {ORDERS} does: the middle 95% of {N_ORDERS}; of "
-        f"masking the least and the most of {cost['draws']}.",
+        f"of heads, of which {CONTROL} is one. The row {_ORDERS} does: the middle 95% of {N_ORDERS}; "
+        f"of masking the least and the most of {cost['draws']}.",
         f"Masking: accuracy minus that of {cost['draws']} random choices of as many heads of the same "
         f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
         "these heads matter more.",
@@ -152,7 +152,7 @@ def _tuned(data: Estimates) -> Table:
         for how in ("published", "tuned"):
             full = f"{name}, {how}"
             change = _gain(data, full)
-            figures = {m: value(result, full, m) for m in MEASURES} if change else {}
+            figures = {m: value(result, full, m) for m in _MEASURES} if change else {}
             rows.append(
                 (
                     full,
@@ -187,7 +187,7 @@ def _plain(result: Estimates, n_columns: int) -> tuple[Any, ...]:
     """The row of the plain model."""
     if not result["rules"]:
         return ("plain", *[None] * (n_columns - 1))
-    accuracy, auc, ratio = (value(result, PLAIN, measure) for measure in MEASURES)
+    accuracy, auc, ratio = (value(result, VANILLA, measure) for measure in _MEASURES)
     return ("plain", "", accuracy, None, auc, ratio, *[None] * (n_columns - 6))
 
 
@@ -208,7 +208,7 @@ def _masking(data: Estimates) -> Table:
 
 def _figure(rows: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> Figure:
     panels = [
-        Panel(label, [row[name] for row in rows.values()], COLUMNS[name])
+        Panel(label, [row[name] for row in rows.values()], _COLUMNS[name])
         for name, label in DRAWN.items()
         if name in shown
     ]

@@ -18,7 +18,7 @@ from rvelens.hooks.rve import mask_hooks
 from rvelens.interventions.methods import make_method
 from rvelens.model.replay import Hooks
 from rvelens.studies.kit.base import Batch, HooksOf, Setup
-from rvelens.studies.kit.regions import REGION, grid_of, has_regions
+from rvelens.studies.kit.regions import ANSWER_REGION, grid_of, has_regions
 from rvelens.studies.kit.settings import of_rve
 
 ALL_HEADS, SWAPPED, ORACLE = "all heads", "swapped heads", "true region"
@@ -75,6 +75,8 @@ def regions_of(setup: Setup, batch: Batch) -> Bool[Tensor, "batch image"]:
     inside = []
     for item, image in zip(batch.items, batch.images, strict=True):
         assert item.regions is not None
-        inside.append(grid_of(setup.model, image).tokens_in(item.regions()[REGION], image.size))
+        inside.append(
+            grid_of(setup.model, image).tokens_in(item.regions()[ANSWER_REGION], image.size)
+        )
     longest = max(map(len, inside))
     return torch.from_numpy(np.stack([np.pad(x, (0, longest - len(x))) for x in inside]))

@@ -20,7 +20,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import UnaskableError
 from rvelens.model.replay import Hooks, can_replay, replays_exactly
 from rvelens.stats import Estimate
-from rvelens.studies.kit.paper import Cell
+from rvelens.studies.kit.paper import PaperCell
 from rvelens.studies.kit.parts import Parts
 from rvelens.tables import Table
 
@@ -40,7 +40,7 @@ class Shown:
     figures: Mapping[str, Figure] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     sentences: tuple[str, ...] = ()
-    measured: Mapping[Cell, Estimate] = field(default_factory=dict)
+    measured: Mapping[PaperCell, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class LeftToFirst(Exception):  # noqa: N818
 
 
 HooksOf = Callable[[Batch], Hooks]
+# What a study measured of a model, as its JSON has it: values by name, whose keys `measure` documents.
+Measured = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +233,7 @@ class Study:
     paper: str
     about: str
     measure: Callable[[Setup], dict[str, Any]]
-    show: Callable[[Setup, Sequence[Mapping[str, Any]]], Shown]
+    show: Callable[[Setup, Sequence[Measured]], Shown]
     needs: frozenset[str] = frozenset()
     benchmarks: tuple[str, ...] = ("action-scenes",)
     methods: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rvelens.stats import Estimate
-from rvelens.studies.kit.paper import Cell, compare, model_key
+from rvelens.studies.kit.paper import PaperCell, compare, model_key
 from rvelens.tables import Table
 
 _NUMBERS = ("table", "metric", "paper", "measured", "low", "high", "difference", "note")
@@ -14,7 +14,7 @@ _PLAIN = ("model", "benchmark", "relation", "method")
 
 
 def compare_with_paper(
-    cells: Iterable[Cell], measured: Mapping[Cell, Estimate], title: str
+    cells: Iterable[PaperCell], measured: Mapping[PaperCell, Estimate], title: str
 ) -> Table:
     """Paper, measured and difference, one row a cell; what is doubtful about a cell as footnotes.
 

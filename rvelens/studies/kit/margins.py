@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from rvelens.stats import Estimate, auc_of_draws, resamples
 
-METRICS = ("accuracy", "balanced_accuracy", "auc", "yes_ratio")
+MARGIN_METRICS = ("accuracy", "balanced_accuracy", "auc", "yes_ratio")
 # Row 0 is the questions as they are, the others are bootstrap draws of them.
 Draws = Float[np.ndarray, "draw setting"]
 

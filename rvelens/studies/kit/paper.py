@@ -39,7 +39,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class PaperCell:
     """One number of the paper.
 
     Attributes:
@@ -73,11 +73,11 @@ class Cell:
         return getattr(self, key) if key in _FIELDS else self.setting.get(key)
 
 
-_FIELDS = tuple(f.name for f in fields(Cell) if f.name != "setting")
+_FIELDS = tuple(f.name for f in fields(PaperCell) if f.name != "setting")
 
 
 @cache
-def paper_cells(table: str) -> tuple[Cell, ...]:
+def paper_cells(table: str) -> tuple[PaperCell, ...]:
     """All cells of a table, in the order of its rows.
 
     Args:
@@ -91,14 +91,14 @@ def paper_cells(table: str) -> tuple[Cell, ...]:
     path = resources.files("rvelens") / "data" / "paper" / f"{table}.json"
     content = read_json(path)
     cells = [_noted(_cell(table, row), content["notes"]) for row in content["rows"]]
-    pairs: dict[Cell, dict[str, float]] = defaultdict(dict)
+    pairs: dict[PaperCell, dict[str, float]] = defaultdict(dict)
     for cell in cells:
         pairs[_place(cell)][cell.metric] = cell.value
     doubts = {place: _doubt(place.benchmark, pair) for place, pair in pairs.items()}
     return tuple(_add_note(cell, doubts[_place(cell)]) for cell in cells)
 
 
-def lookup(table: str | None = None, **keys: str | bool | None) -> tuple[Cell, ...]:
+def lookup(table: str | None = None, **keys: str | bool | None) -> tuple[PaperCell, ...]:
     """The cells that have all of the given values, of one table or of all.
 
     `lookup(benchmark="mmrel-real", method="rve", metric="accuracy")`, `lookup("table5", denoise=True)`.
@@ -122,7 +122,9 @@ def lookup(table: str | None = None, **keys: str | bool | None) -> tuple[Cell, .
     return tuple(c for c in among if all(c.get(key) == value for key, value in keys.items()))
 
 
-def compare(cells: Iterable[Cell], measured: Mapping[Cell, Estimate]) -> list[dict[str, Any]]:
+def compare(
+    cells: Iterable[PaperCell], measured: Mapping[PaperCell, Estimate]
+) -> list[dict[str, Any]]:
     """Paper and measurement side by side, one flat row a cell, in the order of the cells.
 
     Args:
@@ -251,15 +253,15 @@ def _doubt(benchmark: str | None, pair: Mapping[str, float]) -> str:
     return ""
 
 
-def _cell(table: str, row: Mapping[str, Any]) -> Cell:
+def _cell(table: str, row: Mapping[str, Any]) -> PaperCell:
     cell_fields: dict[str, Any] = {
         key: row.get(key) for key in _FIELDS if key not in ("table", "note")
     }
     setting = {key: value for key, value in row.items() if key not in cell_fields}
-    return Cell(table=table, setting=setting, **cell_fields)
+    return PaperCell(table=table, setting=setting, **cell_fields)
 
 
-def _noted(cell: Cell, notes: Iterable[Mapping[str, Any]]) -> Cell:
+def _noted(cell: PaperCell, notes: Iterable[Mapping[str, Any]]) -> PaperCell:
     """The cell with those notes of its file that are of such cells."""
     for note in notes:
         if all(cell.get(key) == value for key, value in note["where"].items()):
@@ -267,16 +269,16 @@ def _noted(cell: Cell, notes: Iterable[Mapping[str, Any]]) -> Cell:
     return cell
 
 
-def _add_note(cell: Cell, text: str) -> Cell:
+def _add_note(cell: PaperCell, text: str) -> PaperCell:
     return replace(cell, note=f"{cell.note} {text}".strip())
 
 
-def _place(cell: Cell) -> Cell:
+def _place(cell: PaperCell) -> PaperCell:
     """What the cells of one accuracy and F1 have in common."""
     return replace(cell, metric="", value=0.0, note="")
 
 
-def _row(cell: Cell, estimate: Estimate | None) -> dict[str, Any]:
+def _row(cell: PaperCell, estimate: Estimate | None) -> dict[str, Any]:
     keys = {key: cell.get(key) for key in _FIELDS if key not in ("value", "note")}
     numbers = dict.fromkeys(("value", "low", "high")) if estimate is None else estimate.to_json()
     return {

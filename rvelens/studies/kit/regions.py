@@ -18,7 +18,7 @@ from rvelens.studies.kit.base import Setup
 from rvelens.studies.kit.rows import IsImage, Weights, each_row
 from rvelens.tokens.grid import ImageGrid
 
-REGION = "verb"  # Where one must look to answer, in benchmarks that know it.
+ANSWER_REGION = "verb"  # Where one must look to answer, in benchmarks that know it.
 
 
 def grid_of(model: HookedLVLM, image: Image.Image) -> ImageGrid:
@@ -70,7 +70,7 @@ def find_region(
     # Newline tokens show nothing, so they are neither inside nor outside.
     placed = np.isfinite(grid.middles(image.size)[:, 0])
     boxes = {} if item.regions is None else item.regions()
-    inside = grid.tokens_in(boxes[REGION], image.size)[placed]
+    inside = grid.tokens_in(boxes[ANSWER_REGION], image.size)[placed]
     shown, region = attention[..., placed][None].double(), torch.as_tensor(inside)[None]
     return {
         name: [[x if np.isfinite(x) else None for x in row] for row in values[0].tolist()]

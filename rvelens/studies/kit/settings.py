@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rvelens.heads.layers import format_layers, parse_layers
-from rvelens.studies.kit.base import Setup
+from rvelens.studies.kit.base import Measured, Setup
 from rvelens.tables import Cell
 
-COLUMNS = ("accuracy", "change", "F1", "AUC", "yes-ratio", "against vanilla")
+CHANGE_COLUMNS = ("accuracy", "change", "F1", "AUC", "yes-ratio", "against vanilla")
 SIGNED = frozenset({"change"})
 
 
@@ -37,7 +37,7 @@ def describe_setting(setting: Mapping[str, Any]) -> str:
     return ", ".join((f"layers {format_layers(setting['layers'])}", *rest, *raw))
 
 
-def row(result: Mapping[str, Any], name: str, before: str = "vanilla") -> Sequence[Cell]:
+def row(result: Measured, name: str, before: str = "vanilla") -> Sequence[Cell]:
     """A setting's cells of `COLUMNS`, from `evaluate.scoring.score`, by the official rule."""
     scored = result["rules"]["official"]
     figures = scored["methods"][name]
@@ -50,12 +50,12 @@ def row(result: Mapping[str, Any], name: str, before: str = "vanilla") -> Sequen
     return [*cells, change["verdict"]]
 
 
-def pair(result: Mapping[str, Any], name: str, before: str = "vanilla") -> Mapping[str, Any] | None:
+def pair(result: Measured, name: str, before: str = "vanilla") -> Mapping[str, Any] | None:
     """The paired comparison of a setting with another; None with itself."""
     pairs = result["rules"]["official"]["pairs"]
     return next((p for p in pairs if (p["before"], p["after"]) == (before, name)), None)
 
 
-def value(result: Mapping[str, Any], name: str, metric: str) -> Mapping[str, float] | None:
+def value(result: Measured, name: str, metric: str) -> Mapping[str, float] | None:
     """A setting's estimate of a metric, by the official rule."""
     return result["rules"]["official"]["methods"][name][metric]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from rvelens.stats import Estimate
+from rvelens.studies.kit.base import Measured
 from rvelens.studies.kit.comparison import compare_with_paper, without_number
-from rvelens.studies.kit.paper import COUNTED, Cell, model_key, paper_cells
-from rvelens.tables import Cell as Value
+from rvelens.studies.kit.paper import COUNTED, PaperCell, model_key, paper_cells
+from rvelens.tables import PaperCell as Value
 from rvelens.tables import Table
 
-Data = Mapping[str, Any]
 ABOUT = {
     "table1": "Table 1, action relations",
     "table3": "Table 3, spatial relations",
@@ -23,7 +22,7 @@ INSTANCE = "rbench-instance"
 _OF_RELATIONS = ("mmrel", "rbench")
 
 
-def compare_tables(measured: Sequence[Data]) -> dict[str, Table]:
+def compare_tables(measured: Sequence[Measured]) -> dict[str, Table]:
     """The paper's three tables with what was measured of them, and R-Bench (Instance) apart."""
     notes, numbers = tuple(_notes(measured)), main_table_cells(measured)
     tables = {}
@@ -36,7 +35,7 @@ def compare_tables(measured: Sequence[Data]) -> dict[str, Table]:
     return tables | _instance(measured)
 
 
-def main_table_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
+def main_table_cells(measured: Sequence[Measured]) -> dict[PaperCell, Estimate]:
     """The measured values of the cells of the three tables."""
     return {
         cell: Estimate(**number)
@@ -48,7 +47,7 @@ def main_table_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
     }
 
 
-def compared(data: Data, cell: Cell, benchmark: str | None) -> dict[str, float] | None:
+def compared(data: Measured, cell: PaperCell, benchmark: str | None) -> dict[str, float] | None:
     """The measured number for a cell of the paper, on a benchmark of that name.
 
     It is the mean over the published lists where there are some, else over all questions. None where
@@ -63,7 +62,7 @@ def compared(data: Data, cell: Cell, benchmark: str | None) -> dict[str, float] 
     return data["over_lists"][benchmark].get(cell.method, figures)[cell.metric]
 
 
-def paper_value(data: Data, benchmark: str, method: str) -> float:
+def paper_value(data: Measured, benchmark: str, method: str) -> float:
     """The paper's accuracy of what was measured; NaN where it has none."""
     for table in ABOUT:
         for cell in paper_cells(table):
@@ -75,7 +74,7 @@ def paper_value(data: Data, benchmark: str, method: str) -> float:
     return float("nan")
 
 
-def _instance(measured: Sequence[Data]) -> dict[str, Table]:
+def _instance(measured: Sequence[Measured]) -> dict[str, Table]:
     """R-Bench with marked things: both ways of marking, since the paper does not say which is its."""
     rows: list[list[Value]] = []
     for data in measured:
@@ -99,7 +98,7 @@ def _instance(measured: Sequence[Data]) -> dict[str, Table]:
     return {"instance": Table("R-Bench (Instance)", tuple(columns), rows, notes=(note,))}
 
 
-def _notes(measured: Sequence[Data]) -> Iterator[str]:
+def _notes(measured: Sequence[Measured]) -> Iterator[str]:
     """Why a measured number has no cell of the paper, and which number is in a cell."""
     paper = {str(cell.benchmark) for table in ABOUT for cell in paper_cells(table)}
     yield from without_number(data["model"] for data in measured)
@@ -126,7 +125,7 @@ def _notes(measured: Sequence[Data]) -> Iterator[str]:
             )
 
 
-def _fewer(measured: Sequence[Data]) -> Iterator[str]:
+def _fewer(measured: Sequence[Measured]) -> Iterator[str]:
     """Benchmarks of which fewer questions were measured than the paper's number is of."""
     for name in measured[0]["relations"]:
         n = min(data["report"]["benchmarks"][name]["questions"] for data in measured)

@@ -24,12 +24,11 @@ from rvelens.studies.kit.asking import (
     need_truths,
     select_askable,
 )
-from rvelens.studies.kit.base import Setup, Shown, Study
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.studies.main_table.paper import compare_tables, main_table_cells, paper_value
 from rvelens.tables import Cell, Table
 
-Data = Mapping[str, Any]
 # What is told of each method besides accuracy and F1, and how it is called.
 MORE = {
     "balanced_accuracy": "balanced accuracy",
@@ -111,7 +110,7 @@ def _mean_over_lists(
     return Estimate.from_draws(value, mean(metric(totals))).to_json_or_none()
 
 
-def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Accuracy and F1, changes against the baseline, other metrics; and the paper's numbers."""
     names = labels([data["model"] for data in measured])
     tables = {
@@ -128,14 +127,14 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     return Shown(tables, figures, {}, tuple(_conclude(measured, names)), main_table_cells(measured))
 
 
-def _results(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _results(data: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Benchmarks of which some question could be asked, with what their official rule finds."""
     for name, result in data["report"]["benchmarks"].items():
         if result["rules"]:
             yield name, result["rules"]["official"]
 
 
-def _accuracies(measured: Sequence[Data], names: Sequence[str]) -> Table:
+def _accuracies(measured: Sequence[Measured], names: Sequence[str]) -> Table:
     """A row for each benchmark and method; columns by model."""
     several = len(measured) > 1
     lists = any(
@@ -157,7 +156,7 @@ def _accuracies(measured: Sequence[Data], names: Sequence[str]) -> Table:
     return Table(title, ("benchmark", "method", *columns), rows, notes=_notes(measured, names))
 
 
-def _accuracy_cells(data: Data, benchmark: str, method: str, lists: bool) -> list[Cell]:
+def _accuracy_cells(data: Measured, benchmark: str, method: str, lists: bool) -> list[Cell]:
     result = dict(_results(data)).get(benchmark)
     figures = result["methods"][method] if result else {}
     f1 = figures.get("f1")
@@ -172,7 +171,7 @@ def _accuracy_cells(data: Data, benchmark: str, method: str, lists: bool) -> lis
     return [*cells, ", ".join(leads)]
 
 
-def confirmed_best(result: Mapping[str, Any], metric: str) -> str | None:
+def confirmed_best(result: Measured, metric: str) -> str | None:
     """The method with the highest value, if its lead over the second is confirmed.
 
     Confirmed means that the interval of their paired difference excludes 0 and, for accuracy, that
@@ -195,7 +194,7 @@ def confirmed_best(result: Mapping[str, Any], metric: str) -> str | None:
     return first if ahead and sure else None
 
 
-def _notes(measured: Sequence[Data], names: Sequence[str]) -> tuple[str, ...]:
+def _notes(measured: Sequence[Measured], names: Sequence[str]) -> tuple[str, ...]:
     """What was asked, and what was left out."""
     notes = [
         "best: ahead of the second by a paired difference whose interval excludes 0 (accuracy: and "
@@ -222,7 +221,7 @@ def _notes(measured: Sequence[Data], names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def _against_baseline(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _against_baseline(data: Measured) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Benchmark and comparison with the first method, for each other method."""
     for benchmark, result in _results(data):
         for pair in result["pairs"]:
@@ -230,7 +229,7 @@ def _against_baseline(data: Data) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield benchmark, pair
 
 
-def _changes(measured: Sequence[Data], names: Sequence[str]) -> Table:
+def _changes(measured: Sequence[Measured], names: Sequence[str]) -> Table:
     first = measured[0]["methods"][0]
     columns = (
         "model", "benchmark", "method", "accuracy", "F1", "gained", "lost", "McNemar p", "verdict",
@@ -247,7 +246,7 @@ def _changes(measured: Sequence[Data], names: Sequence[str]) -> Table:
     return Table(title, columns, rows, frozenset(columns[3:5]))
 
 
-def _more(measured: Sequence[Data], names: Sequence[str]) -> Table:
+def _more(measured: Sequence[Measured], names: Sequence[str]) -> Table:
     rows: list[list[Cell]] = []
     for data, name in zip(measured, names, strict=True):
         for benchmark, result in _results(data):
@@ -264,7 +263,7 @@ def _more(measured: Sequence[Data], names: Sequence[str]) -> Table:
     return Table("Other metrics (official rules, yes is positive)", columns, rows, aside=True)
 
 
-def _figure(data: Data, name: str) -> Figure:
+def _figure(data: Measured, name: str) -> Figure:
     rows = []
     for benchmark, result in _results(data):
         for method, figures in result["methods"].items():
@@ -275,7 +274,7 @@ def _figure(data: Data, name: str) -> Figure:
     return dots(rows, x_label="accuracy", baseline=data["methods"][0], title=name)
 
 
-def _conclude(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+def _conclude(measured: Sequence[Measured], names: Sequence[str]) -> Iterator[str]:
     """What each method changes, and which one is best, as far as it is confirmed."""
     compared = 0
     for data, name in zip(measured, names, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rvelens.heads.profile import ARSProfile
-from rvelens.studies.kit.margins import METRICS, Draws, to_estimate
+from rvelens.studies.kit.margins import MARGIN_METRICS, Draws, to_estimate
 
 SENSITIVE, LEAST, RANDOM = "most sensitive", "least sensitive", "random"
 # Heads that are masked, by layer; hashable, so that equal masks are run once.
@@ -89,11 +89,13 @@ def summary(
         the choice matters (between no head and all of them). "means" are their means over these.
     """
     means = {
-        choice: {metric: figures[metric][:, np.array(many)].mean(axis=1) for metric in METRICS}
+        choice: {
+            metric: figures[metric][:, np.array(many)].mean(axis=1) for metric in MARGIN_METRICS
+        }
         for choice, many in at.items()
     }
     gaps = {
-        choice: {metric: means[choice][metric] - means[RANDOM][metric] for metric in METRICS}
+        choice: {metric: means[choice][metric] - means[RANDOM][metric] for metric in MARGIN_METRICS}
         for choice in (SENSITIVE, LEAST)
     }
     matters = np.not_equal(at[SENSITIVE][0], at[LEAST][0])
@@ -107,7 +109,7 @@ def summary(
         },
         "draws": {
             metric: [[_number(figures[metric][0, n]) for n in columns] for columns in at[RANDOM]]
-            for metric in METRICS
+            for metric in MARGIN_METRICS
         },
         "differences": {
             choice: {

@@ -16,8 +16,8 @@ from rvelens.hooks import head_mask_hooks
 from rvelens.model.yes_no import yes_margin, yes_no_ids
 from rvelens.plots import Series, lines
 from rvelens.stats import FEW
-from rvelens.studies.kit.base import Batch, Setup, Shown, Study, Work
-from rvelens.studies.kit.margins import METRICS, Draws, draw_figures
+from rvelens.studies.kit.base import Batch, Measured, Setup, Shown, Study, Work
+from rvelens.studies.kit.margins import MARGIN_METRICS, Draws, draw_figures
 from rvelens.studies.kit.work import work_of_prompts
 from rvelens.studies.masking.masks import (
     LEAST,
@@ -31,7 +31,7 @@ from rvelens.studies.masking.masks import (
 )
 from rvelens.tables import Table
 
-MIN_DRAWS = 10
+_MIN_DRAWS = 10
 _NOTES = (
     "Masked heads give nothing at any position. Random heads are as many in each of the same layers. "
     "Intervals are over photographs, for the heads that were drawn; the range is over draws of heads.",
@@ -109,9 +109,9 @@ def _check(setup: Setup) -> None:
         setup.options["n_random"],
         setup.options["n_questions"],
     )
-    if n_random < MIN_DRAWS:
+    if n_random < _MIN_DRAWS:
         raise ValueError(
-            f"n_random={n_random}: expected at least {MIN_DRAWS} random choices of heads; leave it "
+            f"n_random={n_random}: expected at least {_MIN_DRAWS} random choices of heads; leave it "
             "out to use the default."
         )
     if n < 1:
@@ -156,20 +156,20 @@ def figures_of(
     return draw_figures(truth, margin, cluster, seed=seed)
 
 
-def _show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Curves, every figure by count, and what the differences confirm."""
     (data,) = measured
     tables = {
         "": _curves(data, "accuracy"),
         "differences": _differences(data),
-        **{metric.replace("_", "-"): _curves(data, metric) for metric in METRICS[1:]},
+        **{metric.replace("_", "-"): _curves(data, metric) for metric in MARGIN_METRICS[1:]},
     }
     drawn = [m for m in ("accuracy", "auc") if None not in data["curves"][SENSITIVE][m]]
     figures = {"" if metric == "accuracy" else metric: _figure(data, metric) for metric in drawn}
     return Shown(tables, figures, sentences=tuple(_conclude(data)))
 
 
-def _curves(data: Mapping[str, Any], metric: str) -> Table:
+def _curves(data: Measured, metric: str) -> Table:
     curves, n_draws = data["curves"], len(data["draws"][metric])
     columns = ("heads a layer", SENSITIVE, LEAST, f"random, mean of {n_draws}", "random, range")
     rows = [
@@ -192,12 +192,12 @@ def _label(metric: str) -> str:
     return "AUC" if metric == "auc" else metric.replace("_", " ")
 
 
-def _range(data: Mapping[str, Any], metric: str, k: int) -> str | None:
+def _range(data: Measured, metric: str, k: int) -> str | None:
     values = [draw[k] for draw in data["draws"][metric]]
     return None if None in values else f"{min(values):.3f} to {max(values):.3f}"
 
 
-def _differences(data: Mapping[str, Any]) -> Table:
+def _differences(data: Measured) -> Table:
     pairs = [(choice, metric) for choice in (SENSITIVE, LEAST) for metric in ("accuracy", "auc")]
     names = [f"{choice}, {_label(metric)}" for choice, metric in pairs]
     rows = [
@@ -213,7 +213,7 @@ def _differences(data: Mapping[str, Any]) -> Table:
     return Table(title, ("heads a layer", *names), rows, frozenset(names), (note,))
 
 
-def _figure(data: Mapping[str, Any], metric: str) -> Figure:
+def _figure(data: Measured, metric: str) -> Figure:
     """The curves; bars of random heads are the range of their draws, the others' are intervals."""
     x, series = np.array(data["counts"]), {}
     for choice, role in ((SENSITIVE, "rve"), (LEAST, "least"), (RANDOM, "random")):
@@ -234,7 +234,7 @@ def _figure(data: Mapping[str, Any], metric: str) -> Figure:
     )
 
 
-def _conclude(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Measured) -> list[str]:
     """What intervals confirm, and where they confirm nothing."""
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]

@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.stats import Estimate
+from rvelens.studies.kit.base import Measured
 from rvelens.studies.kit.comparison import compare_with_paper, without_number
-from rvelens.studies.kit.paper import Cell, model_key, paper_cells
+from rvelens.studies.kit.paper import PaperCell, model_key, paper_cells
 from rvelens.tables import Table
 
-Data = Mapping[str, Any]
 _DOMAINS = {"real-action": "real", "dalle-action": "dalle"}
 
 
-def scored_groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def scored_groups(data: Measured) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Benchmark, group and figures, wherever something was scored."""
     for benchmark, result in data["benchmarks"].items():
         for group, figures in result["groups"].items():
@@ -23,7 +23,7 @@ def scored_groups(data: Data) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield benchmark, group, figures
 
 
-def paper_cell(data: Data, benchmark: str, group: str, method: str) -> Cell | None:
+def paper_cell(data: Measured, benchmark: str, group: str, method: str) -> PaperCell | None:
     """The paper's cell of what was measured, None where it has none."""
     for cell in paper_cells("table2"):
         place = (cell.model, cell.benchmark, cell.setting["domain"], cell.method)
@@ -32,7 +32,7 @@ def paper_cell(data: Data, benchmark: str, group: str, method: str) -> Cell | No
     return None
 
 
-def open_ended_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
+def open_ended_cells(measured: Sequence[Measured]) -> dict[PaperCell, Estimate]:
     """What a judge gave, by the paper's cell."""
     return {
         cell: Estimate(**mean)
@@ -44,7 +44,7 @@ def open_ended_cells(measured: Sequence[Data]) -> dict[Cell, Estimate]:
     }
 
 
-def compare_table2(measured: Sequence[Data]) -> Table:
+def compare_table2(measured: Sequence[Measured]) -> Table:
     """Table 2 with what was measured of it."""
     estimates = open_ended_cells(measured)
     table = compare_with_paper(

@@ -25,7 +25,7 @@ from rvelens.studies.kit.asking import (
     labels,
     select_askable,
 )
-from rvelens.studies.kit.base import Setup, Shown, Study, iterate
+from rvelens.studies.kit.base import Measured, Setup, Shown, Study, iterate
 from rvelens.studies.kit.work import work_of_all_questions
 from rvelens.studies.open_ended.paper import (
     compare_table2,
@@ -35,7 +35,6 @@ from rvelens.studies.open_ended.paper import (
 )
 from rvelens.tables import Cell, Table
 
-Data = Mapping[str, Any]
 # Scores of the answers to a benchmark's questions; NaN where there is none.
 Scores = Float[np.ndarray, " question"]
 EXACT = "exact match, no judge"
@@ -186,7 +185,7 @@ def _figures(scores: Mapping[str, Scores], source: np.ndarray, seed: int) -> dic
     }
 
 
-def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
+def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Scores by model, benchmark, group and method; beside Table 2 where a judge gave them."""
     names = labels([data["model"] for data in measured])
     tables = {"": _scores_table(measured, names)}
@@ -200,7 +199,7 @@ def _show(setup: Setup, measured: Sequence[Data]) -> Shown:
     return Shown(tables, figures, {}, tuple(_conclude(measured, names)), open_ended_cells(measured))
 
 
-def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
+def _scores_table(measured: Sequence[Measured], names: Sequence[str]) -> Table:
     first = measured[0]["methods"][0]
     change = f"difference from {first}"
     rows: list[list[Cell]] = [
@@ -215,7 +214,7 @@ def _scores_table(measured: Sequence[Data], names: Sequence[str]) -> Table:
     return Table(title, columns, rows, frozenset({change}), tuple(_notes(measured, names)))
 
 
-def _notes(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+def _notes(measured: Sequence[Measured], names: Sequence[str]) -> Iterator[str]:
     if not measured[0]["judge"]:
         yield (
             "Right: the first word of the answer is the reference, whatever the case and punctuation. "
@@ -235,7 +234,7 @@ def _notes(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
         yield from data["notes"]
 
 
-def _rows(data: Data) -> Iterator[ScoreRow]:
+def _rows(data: Measured) -> Iterator[ScoreRow]:
     for benchmark, group, figures in scored_groups(data):
         for method, mean in figures["mean"].items():
             cell = paper_cell(data, benchmark, group, method) if data["judge"] else None
@@ -245,12 +244,12 @@ def _rows(data: Data) -> Iterator[ScoreRow]:
             )  # fmt: skip
 
 
-def _figure(data: Data, name: str, rows: Sequence[ScoreRow]) -> Figure:
+def _figure(data: Measured, name: str, rows: Sequence[ScoreRow]) -> Figure:
     label = "judge's mean score, 0 to 10" if data["judge"] else f"share right ({EXACT})"
     return dots(rows, x_label=label, baseline=data["methods"][0], title=name)
 
 
-def _conclude(measured: Sequence[Data], names: Sequence[str]) -> Iterator[str]:
+def _conclude(measured: Sequence[Measured], names: Sequence[str]) -> Iterator[str]:
     for data, name in zip(measured, names, strict=True):
         first, by = data["methods"][0], data["scored_by"]
         for benchmark, group, figures in scored_groups(data):

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from rvelens.plots import Series, lines, surface
 from rvelens.stats import FEW, above, format_change
-from rvelens.studies.kit.base import Setup, Shown
+from rvelens.studies.kit.base import Measured, Setup, Shown
 from rvelens.tables import Table
 
-KINDS = {"images": "two images, one question", "texts": "one image, the verb swapped"}
+_KINDS = {"images": "two images, one question", "texts": "one image, the verb swapped"}
 SETS = {"region": "true region", "others": "as many others", "whole": "all image tokens"}
 
 
-def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
+def show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     """Maps of the heads, the region by layer, and what is confirmed."""
     (data,) = measured
     return Shown(
@@ -27,11 +27,11 @@ def show(setup: Setup, measured: Sequence[Mapping[str, Any]]) -> Shown:
     )
 
 
-def _title(data: Mapping[str, Any], subject: str) -> str:
+def _title(data: Measured, subject: str) -> str:
     return f"{subject}, {data['model']}, {data['questions']} questions of {data['benchmark']}"
 
 
-def _region_table(data: Mapping[str, Any]) -> Table:
+def _region_table(data: Measured) -> Table:
     of = data["images"]
     rows = [[str(n), *(of[name][n] for name in SETS)] for n in range(len(data["rank"]))]
     notes = [
@@ -52,49 +52,49 @@ def _region_table(data: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _attention_table(data: Mapping[str, Any]) -> Table:
+def _attention_table(data: Measured) -> Table:
     rows = [
-        [str(n), *(data[kind]["attention"][n] for kind in KINDS)] for n in range(len(data["rank"]))
+        [str(n), *(data[kind]["attention"][n] for kind in _KINDS)] for n in range(len(data["rank"]))
     ]
     notes = [f"All heads of the layer together, in the last row. Texts: {data['pairs']} pairs."]
     if data["left_out"]["texts"]:
         notes.append(f"{data['left_out']['texts']} pairs of texts cannot be compared.")
     return Table(
-        _title(data, "Effect of each layer's attention"), ("layer", *KINDS.values()), rows,
-        frozenset(KINDS.values()), tuple(notes),
+        _title(data, "Effect of each layer's attention"), ("layer", *_KINDS.values()), rows,
+        frozenset(_KINDS.values()), tuple(notes),
     )  # fmt: skip
 
 
-def _head_table(data: Mapping[str, Any]) -> Table:
+def _head_table(data: Measured) -> Table:
     """The heads with the largest effects between images."""
     n_heads = len(data["rank"][0])
-    of = {kind: data[kind]["heads"] for kind in KINDS}
+    of = {kind: data[kind]["heads"] for kind in _KINDS}
     defined = [n for n, effect in enumerate(of["images"]) if effect]
     first = sorted(defined, key=lambda n: -abs(of["images"][n]["value"]))[:10]
     rows = [
-        [f"{n // n_heads}.{n % n_heads}", *(of[kind][n] for kind in KINDS),
+        [f"{n // n_heads}.{n % n_heads}", *(of[kind][n] for kind in _KINDS),
          data["rank"][n // n_heads][n % n_heads]]
         for n in first
     ]  # fmt: skip
     return Table(
-        _title(data, "Heads with the largest effects"), ("head", *KINDS.values(), "by ARS"), rows,
-        frozenset(KINDS.values()),
+        _title(data, "Heads with the largest effects"), ("head", *_KINDS.values(), "by ARS"), rows,
+        frozenset(_KINDS.values()),
         ("Head: layer and number. The output of the head in the last row is patched. By ARS: its place "
          "among the heads of its layer, 1 is the most sensitive.",),
     )  # fmt: skip
 
 
-def _map(data: Mapping[str, Any], kind: str) -> Figure:
+def _map(data: Measured, kind: str) -> Figure:
     rank = data["rank"]
     values = [np.nan if head is None else head["value"] for head in data[kind]["heads"]]
     z = np.array(values).reshape(len(rank), -1)
     return surface(
         np.arange(z.shape[1]), np.arange(z.shape[0]), z, x_label="head", y_label="layer",
-        z_label="effect of the head", centre=0.0, digits=2, title=KINDS[kind],
+        z_label="effect of the head", centre=0.0, digits=2, title=_KINDS[kind],
     )  # fmt: skip
 
 
-def _lines(data: Mapping[str, Any]) -> Figure:
+def _lines(data: Measured) -> Figure:
     roles = {"region": "oracle", "others": "random", "whole": "plain"}
     return lines(
         {
@@ -107,7 +107,7 @@ def _lines(data: Mapping[str, Any]) -> Figure:
     )
 
 
-def _conclude(data: Mapping[str, Any]) -> list[str]:
+def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
         return [f"{data['photographs']} photographs are too few to say anything."]
     of = data["images"]
@@ -119,7 +119,7 @@ def _conclude(data: Mapping[str, Any]) -> list[str]:
         f"Before layer 0, the effect of the true region is {format_change(of['region'][0])}, that of "
         f"all image tokens {format_change(of['whole'][0])}.",
     ]  # fmt: skip
-    sentences += [_ranks(data[kind], about) for kind, about in KINDS.items()]
+    sentences += [_ranks(data[kind], about) for kind, about in _KINDS.items()]
     return [
         *sentences,
         "Intervals are over scenes, for this model and this ranking of heads. The pairs of texts may "

@@ -16,7 +16,7 @@ from rvelens.model.yes_no import yes_and_no
 from rvelens.patching import RunPair, pair_runs, patch_attention, patch_heads, patch_tokens
 from rvelens.studies.kit.base import Batch, Setup, iterate
 from rvelens.studies.kit.pairs import CHUNK
-from rvelens.studies.kit.regions import REGION, grid_of
+from rvelens.studies.kit.regions import ANSWER_REGION, grid_of
 from rvelens.studies.kit.rows import check_read
 
 # Of one pair of runs: the distance of both answers in logits, "gap", and effects by name; or why not.
@@ -41,7 +41,7 @@ def of_images(setup: Setup, items: Sequence[Item]) -> tuple[dict[str, Unit], int
                 units.append({"refused": one_line(error)})
                 continue
             assert item.regions is not None  # check_regions
-            boxes = item.regions()[REGION]
+            boxes = item.regions()[ANSWER_REGION]
             inside = grid_of(setup.model, image).tokens_in(boxes, image.size)
             units.append({**_unit(runs), **_of_sets(runs, inside, setup.seed)})
         return units

@@ -10,7 +10,7 @@ from rvelens.benchmarks.published import sources
 from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Work
 from rvelens.studies.kit.comparison import compare_with_paper
-from rvelens.studies.kit.paper import Cell, compare, lookup, model_key, paper_cells
+from rvelens.studies.kit.paper import PaperCell, compare, lookup, model_key, paper_cells
 from rvelens.studies.reproduce.pace import Pace
 from rvelens.studies.reproduce.plan import PlannedRun
 from rvelens.studies.reproduce.run import RunResult
@@ -20,9 +20,9 @@ from rvelens.tables import Table, markdown_text
 _FIGURES = {"figure7": ("7",), "figure8": ("8a", "8b")}
 
 
-def cells_of(target: Target, model: str) -> list[Cell]:
+def cells_of(target: Target, model: str) -> list[PaperCell]:
     """The paper's numbers of a target for a model; none for a model that is not the paper's."""
-    cells: list[Cell] = []
+    cells: list[PaperCell] = []
     for name in target.results:
         if name.startswith("table"):
             cells += paper_cells(name)
@@ -121,7 +121,7 @@ def _notes(results: Sequence[RunResult]) -> Iterator[str]:
     yield from dict.fromkeys(note for note in notes if not note.startswith(("[", "best:")))
 
 
-def _measured(results: Iterable[RunResult]) -> dict[Cell, Estimate]:
+def _measured(results: Iterable[RunResult]) -> dict[PaperCell, Estimate]:
     return {
         cell: number
         for result in results

@@ -10,8 +10,9 @@ from PIL import ImageOps
 from torch import Tensor
 
 from rvelens.check.outcome import Outcome, describe_error, failed, not_applicable, passed
-from rvelens.check.subject import Inputs, Subject
+from rvelens.check.subject import Subject
 from rvelens.model.prompts import image_text, render_prompt
+from rvelens.seam.arguments import ModelInputs
 
 
 def check_image_tokens(subject: Subject) -> Outcome:
@@ -53,7 +54,7 @@ def _ids_that_differ(subject: Subject) -> str:
     )
 
 
-def _inverted(subject: Subject) -> Inputs:
+def _inverted(subject: Subject) -> ModelInputs:
     """The same prompt about the inverted picture."""
     if subject.image is not None:
         inverted = ImageOps.invert(subject.image)
@@ -65,7 +66,9 @@ def _inverted(subject: Subject) -> Inputs:
 
 
 @torch.no_grad()
-def embeddings_of(subject: Subject, inputs: Inputs) -> Float[Tensor, "batch key d_model"] | None:
+def embeddings_of(
+    subject: Subject, inputs: ModelInputs
+) -> Float[Tensor, "batch key d_model"] | None:
     """What the decoder gets in the place of ids."""
     embeddings: list[Tensor] = []
 

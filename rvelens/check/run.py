@@ -15,11 +15,12 @@ from rvelens.check.facts import attention_of, facts_of
 from rvelens.check.outcome import Outcome, describe_error, failed
 from rvelens.check.report import CheckLine, CheckReport
 from rvelens.check.speed import measure_speed
-from rvelens.check.subject import QUESTIONS, Inputs, Subject
+from rvelens.check.subject import QUESTIONS, Subject
 from rvelens.families import Family, family_of
 from rvelens.model.hooked_lvlm import HookedLVLM, check_loaded
 from rvelens.model.loading import load_parts
 from rvelens.model.prompts import ImageLike, load_image, prepare
+from rvelens.seam.arguments import ModelInputs
 from rvelens.seam.device import execution_device
 from rvelens.seam.seam import is_wrapped
 from rvelens.speed.clock import Tracker
@@ -87,7 +88,7 @@ def check(
     *,
     image: ImageLike | None = None,
     question: str = QUESTIONS[0],
-    inputs: Inputs | None = None,
+    inputs: ModelInputs | None = None,
     processor: Any = None,
     family: str | Family | None = None,
     dtype: str = "auto",

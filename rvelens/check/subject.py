@@ -19,6 +19,7 @@ from rvelens.hooks import rve_hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import PER_KEY
 from rvelens.seam import look_up
+from rvelens.seam.arguments import ModelInputs
 from rvelens.seam.call import Call
 from rvelens.seam.marks import visual_ids
 
@@ -31,7 +32,6 @@ QUESTIONS = (
 # Two generated tokens behind the first show that a cache is read as the prompt is.
 NEW_TOKENS = 4
 
-Inputs = Mapping[str, Any]
 # What happens in the place of a layer's attention: (hook points, call) to z and weights.
 Attend = Callable[[Any, Call], tuple[Tensor, Any]]
 
@@ -49,7 +49,7 @@ class Subject:
     """
 
     model: HookedLVLM
-    inputs: Inputs
+    inputs: ModelInputs
     image: Image.Image | None
     question: str
     plain: Mapping[str, Tensor | Exception] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Subject:
         return tuple(n for n, name in names.items() if seam.reason(decoder, name) is None)
 
     @cached_property
-    def batch(self) -> Inputs:
+    def batch(self) -> ModelInputs:
         """Prompts of unequal length, left-padded; the given tensors without a processor."""
         if self.image is None:
             return self.inputs
@@ -95,17 +95,17 @@ class Subject:
         alpha = self.model.family.alpha
         return list(rve_hooks(self.profile, self.layers, k=self.k, alpha=alpha))
 
-    def image_keys(self, inputs: Inputs) -> Bool[Tensor, "batch key"]:
+    def image_keys(self, inputs: ModelInputs) -> Bool[Tensor, "batch key"]:
         """Which tokens of a prompt are visual, by their ids alone."""
         ids = inputs["input_ids"]
         return torch.isin(ids, ids.new_tensor(visual_ids(self.model.hf_model.config)))
 
     @torch.no_grad()
-    def logits(self, inputs: Inputs) -> Float[Tensor, "batch query vocab"]:
+    def logits(self, inputs: ModelInputs) -> Float[Tensor, "batch query vocab"]:
         """Logits of a forward under the hooks that are on."""
         return self.model(**inputs)
 
-    def generate(self, inputs: Inputs, n_new: int = NEW_TOKENS, **options: Any) -> Any:
+    def generate(self, inputs: ModelInputs, n_new: int = NEW_TOKENS, **options: Any) -> Any:
         """Exactly `n_new` greedy tokens, none of them visual, with logits and cache."""
         never = list(visual_ids(self.model.hf_model.config))
         how = {
@@ -119,7 +119,7 @@ class Subject:
         }
         return self.model.generate(**inputs, **{**how, **options})
 
-    def first_logits(self, inputs: Inputs) -> Float[Tensor, "batch vocab"]:
+    def first_logits(self, inputs: ModelInputs) -> Float[Tensor, "batch vocab"]:
         """Logits that predict the first generated token; generate counts no padding."""
         return self.generate(inputs, 1).logits[0]
 
@@ -166,7 +166,7 @@ class Looking:
 
 
 def longer(
-    inputs: Inputs, new: Int[Tensor, "batch new"], *, prefix_model: bool = False
+    inputs: ModelInputs, new: Int[Tensor, "batch new"], *, prefix_model: bool = False
 ) -> dict[str, Any]:
     """A prompt with tokens of text behind it.
 
@@ -185,7 +185,7 @@ def longer(
     return whole
 
 
-def left_padded(inputs: Inputs, n: int, pad_id: int) -> dict[str, Any]:
+def left_padded(inputs: ModelInputs, n: int, pad_id: int) -> dict[str, Any]:
     """A batch with `n` tokens of padding before each prompt."""
     padded = dict(inputs)
     ids = inputs["input_ids"]

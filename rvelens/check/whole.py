@@ -19,16 +19,17 @@ from rvelens.check.outcome import (
     passed,
     within,
 )
-from rvelens.check.subject import NEW_TOKENS, Inputs, Subject, left_padded, longer
+from rvelens.check.subject import NEW_TOKENS, Subject, left_padded, longer
 from rvelens.model.prefix import can_share, prepare_shared
 from rvelens.model.replay import prefill
+from rvelens.seam.arguments import ModelInputs
 
 # Tokens of padding before a prompt.
 _PADDING = 3
 
 
 @torch.no_grad()
-def plain_results(hf_model: Any, inputs: Inputs) -> dict[str, Tensor | Exception]:
+def plain_results(hf_model: Any, inputs: ModelInputs) -> dict[str, Tensor | Exception]:
     """Logits and a greedy generation of a model that is not wrapped, or why there are none."""
     results: dict[str, Tensor | Exception] = {}
     options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -14,6 +14,7 @@ from rvelens.cli.common import Json, bar, emit_json, out
 from rvelens.heads.layers import format_layers
 from rvelens.speed import PLAIN, PLAIN_COMPILED, BenchResult
 from rvelens.speed.memory import check_room
+from rvelens.speed.results import Ratio, ScoringResult, SettingsResult, SharingResult
 from rvelens.tables import Table
 
 
@@ -155,7 +156,7 @@ def _memory(result: BenchResult) -> Table:
     return Table("", columns, rows)
 
 
-def _sharing(result: dict[str, Any]) -> str:
+def _sharing(result: SharingResult) -> str:
     rates = ", ".join(f"{name} {rate:.2f}" for name, rate in result["per_second"].items())
     return (
         f"\n{result['questions']} questions about an image, {result['answer_tokens']} tokens each, "
@@ -164,7 +165,7 @@ def _sharing(result: dict[str, Any]) -> str:
     )
 
 
-def _scoring(result: dict[str, Any]) -> str:
+def _scoring(result: ScoringResult) -> str:
     times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result["seconds"].items())
     return (
         f"\nARS of {result['pairs']} pairs, each with an image of its own, seconds: {times}; "
@@ -173,7 +174,7 @@ def _scoring(result: dict[str, Any]) -> str:
     )
 
 
-def _settings(result: dict[str, Any]) -> str:
+def _settings(result: SettingsResult) -> str:
     times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in result["seconds"].items())
     whole = f"; to plain generate {_ratio(result['whole'])}" if "whole" in result else ""
     return (
@@ -183,7 +184,7 @@ def _settings(result: dict[str, Any]) -> str:
     )
 
 
-def _ratio(result: dict[str, Any]) -> str:
+def _ratio(result: Ratio) -> str:
     low, high = result["quartiles"]
     counted = f", of arithmetic {result['arithmetic']:.2f}x" if "arithmetic" in result else ""
     return f"ratio {result['ratio']:.2f}x (quartiles {low:.2f} to {high:.2f}){counted}"

@@ -30,7 +30,7 @@ from rvelens.model.replay import MOST_SETTINGS, Hooks, can_replay, prefill, repl
 from rvelens.model.side_by_side import edits_last_row
 from rvelens.model.yes_no import yes_margin
 
-_Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)

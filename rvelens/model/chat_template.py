@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from jinja2 import TemplateError
 
-_Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 _SECONDS = 10.0
 
 

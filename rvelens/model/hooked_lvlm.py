@@ -20,7 +20,13 @@ from rvelens.model.lens_model import LensModel
 from rvelens.model.limits import check_length
 from rvelens.model.prompts import ImageLike, Images, load_image, pair_up, prepare, text_around_image
 from rvelens.model.trace import Trace
-from rvelens.seam.arguments import check_arguments, known_arguments, name_arguments
+from rvelens.seam.arguments import (
+    Keywords,
+    ModelInputs,
+    check_arguments,
+    known_arguments,
+    name_arguments,
+)
 from rvelens.seam.device import execution_device
 from rvelens.seam.generation import check_behind_cache, check_prompt
 from rvelens.seam.marks import has_visual_inputs, visual_ids
@@ -242,7 +248,7 @@ class HookedLVLM(LensModel):
         return LogitsAndLoss(logits, loss) if return_type == "both" else loss
 
     def _with_ids(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, args: tuple[Any, ...], kwargs: Keywords
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with ids by name, and with ids and a mask in the place of texts."""
         if not args:
@@ -269,7 +275,7 @@ class HookedLVLM(LensModel):
         return predicted
 
     def _stopped(
-        self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: TokenMap | None
+        self, layer: int, args: tuple[Any, ...], kwargs: Keywords, tokens: TokenMap | None
     ) -> Float[Tensor, "batch query d_model"]:
         stack = self._seam.stream.stack
         named = name_arguments(self.hf_model, args, kwargs)
@@ -321,7 +327,7 @@ class HookedLVLM(LensModel):
         """Token ids of each prompt before and behind its image; see `prompts.text_around_image`."""
         return text_around_image(self.family, self.processor, questions, prompt)
 
-    def token_map(self, inputs: Mapping[str, Any]) -> TokenMap:
+    def token_map(self, inputs: ModelInputs) -> TokenMap:
         """The token map of a prepared batch: image tokens and video frames by their ids."""
         return TokenMap.from_inputs(
             inputs["input_ids"], visual_ids(self.hf_model.config), inputs.get("attention_mask")
@@ -333,7 +339,7 @@ class HookedLVLM(LensModel):
         n_tokens = self.token_map(self.prepare(loaded, "?")).n_image[0]
         return self.family.grid(self.hf_model.config, self.processor, loaded.size, n_tokens)
 
-    def video_grid(self, inputs: Mapping[str, Any], video: int = 0) -> VideoGrid | None:
+    def video_grid(self, inputs: ModelInputs, video: int = 0) -> VideoGrid | None:
         """Where the tokens of a video lie in it; None for families that read no videos.
 
         Args:

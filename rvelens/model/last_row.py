@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import can_share, prepare_shared
 from rvelens.model.prompts import Images
 from rvelens.model.replay import MOST_SETTINGS, can_replay, prefill
+from rvelens.seam.arguments import ModelInputs
 
 
 def logits_under(
@@ -41,7 +41,7 @@ def logits_under(
 
 
 def _whole(
-    model: HookedLVLM, inputs: Mapping[str, Any], settings: Sequence[Hooks]
+    model: HookedLVLM, inputs: ModelInputs, settings: Sequence[Hooks]
 ) -> Iterator[Float[Tensor, "batch vocab"]]:
     for hooks in settings:
         with torch.no_grad(), model.hooks(hooks):

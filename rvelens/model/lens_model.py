@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from rvelens.heads.layers import format_layers
 from rvelens.model.hook_root import HookRoot
 from rvelens.model.lens_config import LensConfig, config_of, d_vocab_of
 from rvelens.model.lens_texts import LensTexts
+from rvelens.seam.arguments import Keywords, ModelInputs
 from rvelens.seam.lens_attention import bias_of
 from rvelens.seam.linear import weight_of
 from rvelens.seam.stream import FinalNorm
@@ -221,7 +222,7 @@ class LensModel(LensTexts, HookRoot):
     # Inputs ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def default_inputs(self, inputs: Mapping[str, Any]) -> Iterator[LensModel]:
+    def default_inputs(self, inputs: ModelInputs) -> Iterator[LensModel]:
         """A context in which forwards use these pixels, masks and grids if they get none.
 
         TransformerLens' patching helpers call the model with token ids alone. Inside
@@ -238,7 +239,7 @@ class LensModel(LensTexts, HookRoot):
         finally:
             self.__dict__["_defaults"] = before
 
-    def _with_defaults(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _with_defaults(self, kwargs: Keywords) -> dict[str, Any]:
         """The arguments of a forward, with defaults for those that are missing; none with a cache."""
         defaults = self.__dict__.get("_defaults", {})
         return kwargs if kwargs.get("past_key_values") is not None else {**defaults, **kwargs}

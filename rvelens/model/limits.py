@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rvelens.seam.arguments import ModelInputs
+
 # A side, pixels in all, and how many times the longer side may exceed the shorter one. Processors scale
 # the shorter side up, so that a thin strip would take gigabytes.
 LONGEST_SIDE = 32_768
@@ -56,7 +58,7 @@ def n_positions(config: Any) -> int | None:
     return limit
 
 
-def check_length(config: Any, inputs: Mapping[str, Any], n_new: int = 0) -> None:
+def check_length(config: Any, inputs: ModelInputs, n_new: int = 0) -> None:
     """Raise UnaskableError where a prompt, and what is generated, is longer than a model's positions.
 
     Args:

@@ -20,6 +20,7 @@ from rvelens.model.filling import fill, roomy_cache
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import check_length
 from rvelens.model.prompts import ImageLike, Images, pair_up
+from rvelens.seam.arguments import ModelInputs
 
 # Inputs with one entry per key; the others (pixel values, image sizes) go with the prefix whole.
 PER_KEY = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -131,7 +132,7 @@ def can_share(model: HookedLVLM, prompt: str) -> bool:
 
 
 def _heads(
-    model: HookedLVLM, inputs: Mapping[str, Any], tails: Sequence[Int[Tensor, " _"]], prompt: str
+    model: HookedLVLM, inputs: ModelInputs, tails: Sequence[Int[Tensor, " _"]], prompt: str
 ) -> list[Int[Tensor, " _"]]:
     """Token ids of each prompt up to the end of its image, without padding."""
     heads = []

@@ -28,6 +28,7 @@ from rvelens.model.greedy import Greedy, Step, check_greedy
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import PER_KEY, check_replays, positions
 from rvelens.model.side_by_side import Hooks, SideBySide, groups_of, merge_groups, points_of
+from rvelens.seam.arguments import ModelInputs
 from rvelens.seam.hook_point import name_of
 from rvelens.tokens.carried import carried_map, carry_map
 from rvelens.tokens.token_map import TokenMap
@@ -35,7 +36,7 @@ from rvelens.tokens.token_map import TokenMap
 # Settings that run in one forward; each is a query row behind the prompt.
 MOST_SETTINGS = 32
 
-_Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +229,7 @@ def can_replay(model: HookedLVLM, hooks: Hooks) -> bool:
 
 
 @torch.no_grad()
-def prefill(model: HookedLVLM, inputs: Mapping[str, Any]) -> Prefix:
+def prefill(model: HookedLVLM, inputs: ModelInputs) -> Prefix:
     """Run all but the last token of a left-padded batch, without hooks in between.
 
     Args:

@@ -17,6 +17,7 @@ from rvelens.model.last_patterns import LastCall, deferrable_layers, patterns_of
 from rvelens.model.limits import check_length
 from rvelens.model.prompts import ImageLike, load_image
 from rvelens.model.trace import Trace, TracedAnswer
+from rvelens.seam.arguments import ModelInputs
 from rvelens.seam.call import Call
 
 
@@ -123,7 +124,7 @@ def check_traced(question: Any, settings: Mapping[str, Any] | None, hooked: bool
 @torch.no_grad()
 def traced_answer(
     model: Any,  # a HookedLVLM, which imports this module
-    inputs: Mapping[str, Any],
+    inputs: ModelInputs,
     name: str,
     max_new_tokens: int,
     processors: Sequence[LogitsProcessor] = (),

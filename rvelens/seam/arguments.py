@@ -10,6 +10,11 @@ from typing import Any
 import transformers
 from torch import nn
 
+# What the forward of a Hugging Face model takes by name, as `HookedLVLM.prepare` returns it.
+ModelInputs = Mapping[str, Any]
+# The keyword arguments of one call, as torch passes them to a module's hooks.
+Keywords = dict[str, Any]
+
 # Arguments of TransformerLens' forward, and of transformers' that change what is returned.
 _NOT_HERE = {
     "start_at_layer": "a HookedLVLM runs from the embeddings on; hook hook_resid_pre of that layer",

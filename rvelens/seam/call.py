@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from rvelens.seam.arguments import Keywords
 from rvelens.tokens.masks import hidden_by
 
 # Arguments that change the scores in ways which the opened rows do not compute.
@@ -42,7 +43,7 @@ class Call:
     value: Float[Tensor, "batch kv_head key d_value"]
     mask: Any
     args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    kwargs: Keywords
 
     def original(self) -> tuple[Float[Tensor, "batch query head d_value"], Tensor | None]:
         """What the model computes by itself: every row of z, and the weights in eager mode."""

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from rvelens.seam.arguments import name_arguments
+from rvelens.seam.arguments import ModelInputs, name_arguments
 from rvelens.seam.wrapping import has_method, wrap_method
 
 # Options of generate under which a step has more rows than the one that hooks see.
@@ -22,7 +22,7 @@ _SEVERAL_ROWS = (
 )
 
 
-def check_prompt(hf_model: transformers.PreTrainedModel, inputs: Mapping[str, Any]) -> None:
+def check_prompt(hf_model: transformers.PreTrainedModel, inputs: ModelInputs) -> None:
     """Raise ValueError for a cache that does not go with the prompt of a generation.
 
     Args:
@@ -32,7 +32,7 @@ def check_prompt(hf_model: transformers.PreTrainedModel, inputs: Mapping[str, An
     _check_cache_of_prompt(inputs, _options(hf_model, inputs))
 
 
-def _options(hf_model: Any, inputs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _options(hf_model: Any, inputs: ModelInputs) -> list[Mapping[str, Any]]:
     """Where generate reads its options: arguments, a configuration among them, the model's own."""
     configs = (inputs.get("generation_config"), getattr(hf_model, "generation_config", None))
     return [inputs, *(vars(c) for c in configs if isinstance(c, transformers.GenerationConfig))]
@@ -68,7 +68,7 @@ class GuardedGenerate:
         return method(*args, **kwargs)
 
 
-def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
+def _check_rows(hf_model: Any, inputs: ModelInputs) -> None:
     several = several_rows(hf_model, inputs)
     if several:
         raise ValueError(
@@ -77,7 +77,7 @@ def _check_rows(hf_model: Any, inputs: Mapping[str, Any]) -> None:
         )
 
 
-def several_rows(hf_model: Any, inputs: Mapping[str, Any]) -> list[str]:
+def several_rows(hf_model: Any, inputs: ModelInputs) -> list[str]:
     """Options of a generation under which a step has several rows.
 
     Args:
@@ -102,9 +102,7 @@ def check_behind_cache(n_past: int, n_new: int, n_mask: int) -> None:
         )
 
 
-def _check_cache_of_prompt(
-    inputs: Mapping[str, Any], configurations: list[Mapping[str, Any]]
-) -> None:
+def _check_cache_of_prompt(inputs: ModelInputs, configurations: list[Mapping[str, Any]]) -> None:
     """A cache that is handed to generate holds less than the prompt, and is of as many rows."""
     cache, ids = inputs.get("past_key_values"), inputs.get("input_ids")
     n_past = int(cache.get_seq_length()) if cache is not None else 0

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rvelens.seam.arguments import Keywords
 from rvelens.seam.taps import TapPoint, first_of, hidden_of
 
 RETURN_TYPES = ("logits", "loss", "both", None)
@@ -29,7 +30,7 @@ class StoppedError(Exception):
         self.residual = residual
 
 
-def check_return(return_type: Any, kwargs: dict[str, Any]) -> None:
+def check_return(return_type: Any, kwargs: Keywords) -> None:
     """Raise ValueError for an unknown return type, or one that the arguments rule out."""
     if return_type not in RETURN_TYPES:
         raise ValueError(
@@ -100,7 +101,7 @@ def stopping(blocks: tuple[nn.Module, ...], layer: int | None, embed: TapPoint) 
             f"{-len(blocks)} to {len(blocks)}; choose one of these."
         )
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         x = hidden_of(args, kwargs)
         # A copy: it may be the caller's own tensor.
         raise StoppedError(residual=embed.show(x.clone())[0] if n == 0 and embed.in_use else x)

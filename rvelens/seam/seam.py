@@ -16,7 +16,7 @@ from torch.compiler import is_compiling
 
 from rvelens.hooks.names import KEYED, layer_of
 from rvelens.seam import look_up, marks
-from rvelens.seam.arguments import name_arguments
+from rvelens.seam.arguments import Keywords, name_arguments
 from rvelens.seam.attention import AttentionHooks
 from rvelens.seam.blocks import SourceOrReason
 from rvelens.seam.device import execution_device
@@ -305,13 +305,13 @@ class Announce(_Follower):
         self.run, self.ids = run, ids
         self._note_outside = self.uncompiled(self._note)
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         """Note ids and mask of the coming forward."""
         if _is_left_out(self.run, kwargs.get("input_ids"), kwargs):
             return
         self._note_outside(module, args, kwargs)
 
-    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         named = name_arguments(module, args, kwargs)
         visual = marks.has_visual_inputs(named)
         self.run.here.coming = NewTokens(
@@ -338,7 +338,7 @@ class Forget(_Follower):
         self.run = run
 
     def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords, output: Any
     ) -> None:
         """Drop what the decoder did not ask for."""
         if not is_compiling():
@@ -364,7 +364,7 @@ class Begin(_Follower):
         self.seam, self.run = seam, seam.run
         self._begin_outside = self.uncompiled(self._begin)
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         """Find the map, from what was announced or from the decoder's own inputs.
 
         Raises:
@@ -381,7 +381,7 @@ class Begin(_Follower):
             return
         self._begin_outside(module, args, kwargs)
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         kwargs = name_arguments(module, args, kwargs)
         ids, x = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
         x = ids if x is None else x
@@ -412,7 +412,7 @@ class _End(_Follower):
         self._end_outside = self.uncompiled(self._end)
 
     def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords, output: Any
     ) -> None:
         """Let the cache take the map along; raise what the hooks did wrong."""
         x = kwargs.get("inputs_embeds")
@@ -421,9 +421,7 @@ class _End(_Follower):
             return
         self._end_outside(module, args, kwargs, output)
 
-    def _end(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> None:
+    def _end(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords, output: Any) -> None:
         run = self.seam.run
         forward = run.ending()
         if forward is None:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from rvelens.seam.arguments import Keywords
 from rvelens.seam.firing import fire_and_compare
 from rvelens.seam.forward import Run
 from rvelens.seam.hook_point import Point
@@ -118,7 +119,7 @@ class Input:
 
 
 class _OnInput(_Tap):
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> Any:
         # A copy: it may be the caller's own tensor, and the block before shows it too.
         y, _ = self.fire(hidden_of(args, kwargs).clone())
         return with_hidden(args, kwargs, y)
@@ -143,7 +144,7 @@ class InputInPlace:
 
 
 class _OnInputInPlace(_Tap):
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         x = hidden_of(args, kwargs)
         x = x if self.source.view is None else self.source.view(x)
         y, replaces = self.fire(x.clone())  # what a hook stored must not change with the stream
@@ -249,7 +250,7 @@ class Scale:
 
 class _OnScale(_Tap):
     def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords, output: Tensor
     ) -> Any:
         scale = self.source.of(hidden_of(args, kwargs))
         y, replaces = self.fire(scale.clone())
@@ -280,12 +281,12 @@ class _OnVisualEmbeds(_Tap):
         disable: Any = torch.compiler.disable
         self._edit_uncompiled = disable(self._edit)
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> Any:
         if kwargs.get("inputs_embeds") is None or (is_compiling() and self.source.run.in_step):
             return None  # text alone, or generated tokens
         return self._edit_uncompiled(args, kwargs)
 
-    def _edit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _edit(self, args: tuple[Any, ...], kwargs: Keywords) -> Any:
         embeds = kwargs["inputs_embeds"]
         forward = self.source.run.forward_at("hook_image_features")
         tokens = forward.tokens
@@ -311,12 +312,12 @@ class _OnVisualEmbeds(_Tap):
 TapSource = Input | InputInPlace | Output | Result | Scale | VisualEmbeds
 
 
-def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def hidden_of(args: tuple[Any, ...], kwargs: Keywords) -> Tensor:
     """The hidden states among a module's arguments."""
     return args[0] if args else kwargs["hidden_states"]
 
 
-def with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:
+def with_hidden(args: tuple[Any, ...], kwargs: Keywords, x: Tensor) -> Any:
     """The arguments with other hidden states."""
     return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
 

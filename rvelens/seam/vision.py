@@ -18,6 +18,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from rvelens.seam import look_up
+from rvelens.seam.arguments import Keywords
 from rvelens.seam.forward import Run, refuse_checkpointing
 from rvelens.seam.hook_point import Point
 from rvelens.seam.lens_attention import LensAttention
@@ -119,7 +120,7 @@ class Tower:
                 "store its tensors in hooks of your own."
             )
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(self, args: tuple[Any, ...], kwargs: Keywords) -> None:
         """Locate the points, and put the torch hooks on.
 
         Raises:
@@ -192,7 +193,7 @@ class _Begin:
     def __init__(self, tower: Tower) -> None:
         self.tower = tower
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords) -> None:
         self.tower.begin(args, kwargs)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:

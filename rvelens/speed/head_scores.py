@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.scores import score_heads
 from rvelens.scores.maps import ars
 from rvelens.speed.clock import interleaved, quartiles
+from rvelens.speed.results import ScoringResult
 from rvelens.speed.shapes import IMAGE_TOKEN, processor_of
 
 N_PAIRS, QUESTION_TOKENS = 2, 12
@@ -23,7 +23,7 @@ SEPARATE, SHARED = "two forwards", "score_heads"
 SCORING_PROMPT = "w11 w12 w13 w14 {image} {question} w15"
 
 
-def scoring(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
+def scoring(model: HookedLVLM, runs: int, device: str) -> ScoringResult:
     """ARS of a batch of pairs, each with an image of its own, in two ways.
 
     "two forwards" runs all original texts in one forward and all contrastive ones in another, both

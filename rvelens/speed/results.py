@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from rvelens.files.atomic import parse_json
 
@@ -55,13 +55,56 @@ class Counts(TypedDict):
     uncounted: dict[str, str]
 
 
+class Ratio(TypedDict):
+    """A ratio of two times within rounds.
+
+    Attributes:
+        ratio: median over rounds.
+        quartiles: first and third.
+        arithmetic: ratio of the floating-point operations, where they were counted.
+    """
+
+    ratio: float
+    quartiles: list[float]
+    arithmetic: NotRequired[float]
+
+
+class SharingResult(Ratio):
+    """Several questions about one image, with and without a shared prefix."""
+
+    questions: int
+    answer_tokens: int
+    per_second: dict[str, float]
+    same_answers: bool
+
+
+class ScoringResult(Ratio):
+    """Head scores of pairs, in one forward that shares images and in two forwards."""
+
+    pairs: int
+    seconds: dict[str, float]
+    largest_score: float
+    largest_difference: float
+
+
+class SettingsResult(Ratio):
+    """Many settings in one run against one plain run; `whole` is against plain `generate`."""
+
+    settings: int
+    questions: int
+    answer_tokens: int
+    seconds: dict[str, float]
+    whole: NotRequired[Ratio]
+    same_answers: bool
+
+
 class OtherMeasurements(TypedDict):
     """What is measured beside generation, by the modules of these names; `memory` reports captures."""
 
     capture: list[dict[str, int]]
-    sharing: dict[str, Any]
-    scoring: dict[str, Any]
-    settings: dict[str, Any]
+    sharing: SharingResult
+    scoring: ScoringResult
+    settings: SettingsResult
 
 
 class BenchResult(Conditions, Times, Counts, OtherMeasurements):

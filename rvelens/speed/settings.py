@@ -21,6 +21,7 @@ from rvelens.interventions.methods import make_method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.speed.clock import interleaved, quartiles
 from rvelens.speed.counts import count_arithmetic
+from rvelens.speed.results import Ratio, SettingsResult
 from rvelens.speed.shapes import IMAGE_TOKEN, processor_of
 
 N_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS = 4, 12, 2
@@ -29,7 +30,7 @@ PLAIN, WHOLE, SETTINGS = "plain", "plain generate", "32 settings"
 _PROMPT = "w11 w12 w13 w14 {image} {question} w15"
 
 
-def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
+def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> SettingsResult:
     """Greedy answers under 32 settings of RVE against plain ones, each question on its own image.
 
     Args:
@@ -87,7 +88,7 @@ def settings_side_by_side(model: HookedLVLM, runs: int, device: str) -> dict[str
     }
 
 
-def _over(seconds: dict[str, list[float]], counts: dict[str, int], plain: str) -> dict[str, Any]:
+def _over(seconds: dict[str, list[float]], counts: dict[str, int], plain: str) -> Ratio:
     """Time and arithmetic of the settings over those of a plain way."""
     ratios = [b / a for a, b in zip(seconds[plain], seconds[SETTINGS], strict=True)]
     return {

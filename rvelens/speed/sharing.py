@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prefix import prepare_shared
 from rvelens.speed.clock import interleaved, quartiles
 from rvelens.speed.counts import count_arithmetic
+from rvelens.speed.results import SharingResult
 from rvelens.speed.shapes import IMAGE_TOKEN, processor_of
 
 # POPE asks six questions about each image; most answers are a word and the end.
@@ -20,7 +20,7 @@ N_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS = 6, 12, 2
 ALONE, SHARED = "one question at a time", "shared prefix"
 
 
-def sharing(model: HookedLVLM, runs: int, device: str) -> dict[str, Any]:
+def sharing(model: HookedLVLM, runs: int, device: str) -> SharingResult:
     """Six questions about an image, one `generate` each against one `generate` behind its prefix.
 
     Args:

@@ -24,7 +24,6 @@ __all__ = [
     "FAINT",
     "GROUPS",
     "SPLITS",
-    "Box",
     "Difficulty",
     "Person",
     "Question",

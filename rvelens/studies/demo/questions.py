@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +12,14 @@ from torch import Tensor
 
 from rvelens.benchmarks.action_scenes import Question
 from rvelens.hooks import ars_caching_hooks
+from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.replay import MOST_SETTINGS, Prefix, prefill
 from rvelens.model.yes_no import yes_margin
 from rvelens.speed.clock import Tracker
 
 # Hooks are a function of the batch's regions, so that the oracle can be given the ground truth.
-RegionHooks = Callable[[Bool[Tensor, "batch image"]], list[tuple[str, Any]]]
+RegionHooks = Callable[[Bool[Tensor, "batch image"]], Hooks]
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,19 +50,19 @@ def choose_settings(
     everyone = list(range(n_heads))
 
     def rve(layers: Sequence[int], alpha: float, beta: float) -> DemoSetting:
-        hooks = fault + rve_hooks(profile, layers, k, alpha, beta)
+        hooks = [*fault, *rve_hooks(profile, layers, k, alpha, beta)]
         return DemoSetting(
             f"{_named(layers)}, K {k}, alpha {alpha}, beta {beta}", lambda region: hooks
         )
 
     def control(layers: Sequence[int], alpha: float, beta: float) -> DemoSetting:
-        hooks = fault + mask_hooks(dict.fromkeys(layers, everyone), n_heads, alpha, beta)
+        hooks = [*fault, *mask_hooks(dict.fromkeys(layers, everyone), n_heads, alpha, beta)]
         return DemoSetting(f"{_named(layers)}, alpha {alpha}, beta {beta}", lambda region: hooks)
 
     def oracle(layers: Sequence[int], beta: float) -> DemoSetting:
         return DemoSetting(
             f"{_named(layers)}, beta {beta}",
-            lambda region: fault + region_hooks(region, layers, beta),
+            lambda region: [*fault, *region_hooks(region, layers, beta)],
         )
 
     preset = parse_layers("preset", profile, n_layers)

@@ -9,8 +9,7 @@ from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Measured
 from rvelens.studies.kit.comparison import compare_with_paper, without_number
 from rvelens.studies.kit.paper import COUNTED, PaperCell, model_key, paper_cells
-from rvelens.tables import PaperCell as Value
-from rvelens.tables import Table
+from rvelens.tables import Cell, Table
 
 ABOUT = {
     "table1": "Table 1, action relations",
@@ -76,7 +75,7 @@ def paper_value(data: Measured, benchmark: str, method: str) -> float:
 
 def _instance(measured: Sequence[Measured]) -> dict[str, Table]:
     """R-Bench with marked things: both ways of marking, since the paper does not say which is its."""
-    rows: list[list[Value]] = []
+    rows: list[list[Cell]] = []
     for data in measured:
         for cell in (*paper_cells("table1"), *paper_cells("table3")):
             if cell.benchmark == INSTANCE and cell.model == model_key(data["model"]):

@@ -1,4 +1,4 @@
-"""rvelens' hooks on TransformerLens' bridge: the token map of every forward, found as it begins."""
+"""rvelens' hooks on TransformerLens' bridge: finds the token map of every forward."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _FOLLOWED = ("generate", "get_placeholder_mask", "inputs_merger", ATTRIBUTE)
 
 @contextmanager
 def follow_bridge(bridge: Any) -> Iterator[Any]:
-    """Inside, every forward of a `TransformerBridge` finds its token map, `generate`'s steps included.
+    """A context in which every forward of a `TransformerBridge`, also in `generate`, has a token map.
 
-    It takes the place of `attach_tokens` before every forward:
+    It replaces a call of `attach_tokens` before every forward:
 
         with rvelens.follow_bridge(bridge), bridge.hooks(fwd_hooks=rve_hooks(...)):
             bridge.original_model.generate(**inputs)
 
-    Behind it, hook points have no token map and the model is followed no more.
+    After the block, hook points have no token map.
 
     Args:
         bridge: a bridge of a vision-language model.
 
     Raises:
-        ValueError: no bridge of such a model.
+        ValueError: not a bridge of a vision-language model.
     """
     hf_model = getattr(bridge, "original_model", None)
     decoder = getattr(hf_model, "get_decoder", lambda: None)()

@@ -19,7 +19,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class Pieces(TextStreamer):
-    """Hands the text of an answer on as it is generated, in pieces that end at whole words."""
+    """Passes on the text of an answer during generation, in pieces that end at whole words."""
 
     def __init__(self, tokenizer: Any, give: Callable[[str], object]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -32,16 +32,16 @@ class Pieces(TextStreamer):
 
 
 def prepare_chat(family: Family, processor: Any, messages: Messages) -> transformers.BatchFeature:
-    """A conversation as a batch of one prompt, which ends where the answer begins.
+    """A batch of one prompt for a conversation. The prompt ends where the answer begins.
 
     Args:
-        family: whose prompt preset serves for one question about one image where the processor has no
-            chat template.
+        family: if the processor has no chat template, the family's prompt preset is used for one
+            question about one image.
         processor: the model's Hugging Face processor.
         messages: as `HookedLVLM.chat` takes them.
 
     Raises:
-        ValueError: messages of another form, or a conversation that the family cannot be prompted with.
+        ValueError: messages of another form, or a conversation that the family has no prompt for.
     """
     check_processor(processor)
     turns, images = read_messages(messages)
@@ -62,7 +62,8 @@ def read_messages(messages: Messages) -> tuple[list[dict[str, Any]], list[Image.
     """Messages as chat templates take them, with slots for images, and the images in their order.
 
     Raises:
-        ValueError: what is no message, a part of another kind, or no last message of the user.
+        ValueError: something that is not a message, an unknown kind of content, or a last message that
+            is not of the user.
     """
     if not messages or isinstance(messages, str | Mapping):
         raise ValueError(

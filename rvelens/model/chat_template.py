@@ -1,4 +1,4 @@
-"""Prompts by a model's chat template, which is code of somebody else and gets a bounded time."""
+"""Prompts from a model's chat template, which is third-party code with a time limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = 10.0
 
 
 class DeadlineError(Exception):
-    """Code that took longer than it was given."""
+    """Code that ran longer than its time limit."""
 
 
 def _within(seconds: float, call: Callable[[], _Value]) -> _Value:
@@ -43,10 +43,10 @@ def _within(seconds: float, call: Callable[[], _Value]) -> _Value:
 
 
 def from_template(processor: Any, messages: list[dict[str, Any]]) -> str:
-    """The text that a processor's chat template makes of messages, up to where the answer begins.
+    """The text of messages in a processor's chat template, up to where the answer begins.
 
     Raises:
-        ValueError: the template fails, or does not end.
+        ValueError: the template fails, or exceeds the time limit.
     """
     try:
         return _within(

@@ -1,11 +1,11 @@
-"""Keys and values of a prompt, and nothing else of it.
+"""Fills a cache with only the keys and values of a prompt.
 
-What is run before a question or a last token is read by later tokens only through its keys and values.
-So the forward that fills a cache ends once the last layer has written them: that layer's attention, its
-MLP and the logits would be thrown away.
+Later tokens read the tokens before them only through keys and values. So the forward that fills a cache
+stops when the last layer has written its keys and values. The attention and MLP of that layer, and the
+logits, are not needed.
 
-The cache has room behind what it holds. What comes later is written there in place, where caches of
-transformers copy all they hold at every step.
+The cache has free room at its end, where later tokens are written in place. Caches of transformers copy
+their whole content at every step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RoomyLayer(DynamicLayer):
     """A cache layer that grows in place while there is room.
 
     Attributes:
-        on_filled: called once keys and values were written; then the forward ends. None: it goes on.
+        on_filled: called when keys and values were written, to end the forward; None to continue it.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class RoomyLayer(DynamicLayer):
         """Append keys and values.
 
         Raises:
-            Filled: the forward was run for these alone.
+            Filled: the forward was run only to fill the cache.
         """
         if is_compiling() or torch.is_grad_enabled():
             super().update(key_states, value_states, *args, **kwargs)
@@ -88,7 +88,7 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = (room[:, :, : n_past + n_new] for room in rooms)
 
     def batch_select_indices(self, indices: Int[Tensor, " picked"]) -> None:
-        """Keep some samples; several copies of a single one are written when more is appended."""
+        """Keep some samples; copies of a single sample are written only when more is appended."""
         if self.get_seq_length() and self.keys.shape[0] == 1:  # type: ignore[union-attr]
             self.keys = self.keys.expand(len(indices), -1, -1, -1)  # type: ignore[union-attr]
             self.values = self.values.expand(len(indices), -1, -1, -1)  # type: ignore[union-attr]
@@ -126,18 +126,18 @@ def _room_for(
 
 
 def roomy_cache(model: HookedLVLM) -> DynamicCache:
-    """An empty cache for a model; layers of other kinds than plain attention stay as they are."""
+    """An empty cache for a model; only layers of plain attention are replaced."""
     cache = DynamicCache(config=model.hf_model.get_decoder().config)
     cache.layers = [RoomyLayer() if type(x) is DynamicLayer else x for x in cache.layers]
     return cache
 
 
 def fill(model: HookedLVLM, cache: Cache, **inputs: Any) -> None:
-    """Run tokens behind a cache for their keys and values, and for the map that rides on the cache.
+    """Run tokens after a cache to add their keys and values, and the token map stored with the cache.
 
     Args:
-        model: the hooked model, without hooks that are on.
-        cache: from `roomy_cache`; other caches are filled as well, by a whole forward.
+        model: the hooked model, without active hooks.
+        cache: from `roomy_cache`. Other caches are filled by a whole forward.
         **inputs: arguments of the Hugging Face model.
     """
     last = cache.layers[-1] if cache.layers else None

@@ -1,4 +1,4 @@
-"""Frames of pandas, which is an extra."""
+"""Data frames of pandas, which is an optional dependency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def frames_library() -> Any:
-    """pandas; raises ValueError where it is not installed."""
+    """The module pandas; raises ValueError if it is not installed."""
     try:
         import pandas
     except ImportError as error:

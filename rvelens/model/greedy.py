@@ -1,4 +1,4 @@
-"""Greedy decoding of several settings side by side, as `generate` of transformers does it for one."""
+"""Greedy decoding of several settings together, as `generate` of transformers does for one."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Greedy:
     """Greedy decoding by a model's own generation configuration.
 
     Args:
-        config: tokens that end a generation, tokens that it never takes, and what fills it up.
-        max_new_tokens: tokens to generate at most.
+        config: gives the end tokens, the tokens that are never generated, and the padding token.
+        max_new_tokens: the maximum number of tokens to generate.
         device: where the tokens are.
 
     Raises:
-        ValueError: a configuration that asks for more, or no token to generate.
+        ValueError: a configuration that is not greedy decoding, or no token to generate.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Greedy:
     def generate(
         self, step: Step, ids: Int[Tensor, "batch setting"]
     ) -> tuple[Int[Tensor, "batch setting new"], Float[Tensor, "batch setting vocab"]]:
-        """The new tokens of every setting, and the logits of the first ones."""
+        """The new tokens of every setting, and the logits of the first new token."""
         new: list[Tensor] = []
         first = None
         done = torch.zeros_like(ids, dtype=torch.bool)
@@ -96,5 +96,5 @@ class Greedy:
     def filled_up(
         self, new: Int[Tensor, "batch setting new"], length: int
     ) -> Int[Tensor, "batch setting {length}"]:
-        """The tokens with filler behind them."""
+        """The tokens, padded at the end."""
         return pad(new, (0, length - new.shape[-1]), value=self._filler)

@@ -1,4 +1,4 @@
-"""TransformerLens' hooks, with mistakes answered before anything is hooked."""
+"""TransformerLens' hooks, with arguments checked before anything is hooked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Hooks = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
 
 
 def is_hook_pair(entry: Any) -> bool:
-    """Whether this is a hook point, or a filter of names, with a function."""
+    """Whether a value is a pair of a hook point, or a filter of names, and a function."""
     if not isinstance(entry, tuple | list) or len(entry) != 2:
         return False
     point, function = entry
@@ -33,7 +33,7 @@ def is_hook_pair(entry: Any) -> bool:
 
 
 def check_hook(entry: Any) -> tuple[Any, Callable[..., Any]]:
-    """The hook point, or filter of names, and the function of an entry of a list of hooks.
+    """The hook point (or filter of names) and the function of one entry in a list of hooks.
 
     Raises:
         ValueError: the entry is something else.
@@ -48,7 +48,7 @@ def check_hook(entry: Any) -> tuple[Any, Callable[..., Any]]:
 
 
 class HookRoot(HookedRootModule):
-    """A `HookedRootModule` that names what is wrong with a hook.
+    """A `HookedRootModule` whose errors say what is wrong with a hook.
 
     Attributes:
         hf_model: the model whose attention is hooked.
@@ -71,11 +71,11 @@ class HookRoot(HookedRootModule):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator[Any]:
-        """As in TransformerLens: hooks that are on inside a `with`, and gone after it.
+        """As in TransformerLens: hooks that are active inside a `with` block, and removed after it.
 
         Raises:
-            ValueError: an unknown hook name, or hooks made for a model of another shape; at the end,
-                NaN or infinity that hooks put into the latest generated tokens.
+            ValueError: an unknown hook name, or hooks made for a model of another shape. At the end of
+                the block: NaN or infinity that hooks put into the latest generated tokens.
         """
         run = self._seam.run
         fwd_hooks, bwd_hooks = list(fwd_hooks), list(bwd_hooks)
@@ -174,22 +174,23 @@ class HookRoot(HookedRootModule):
         return_cache_object: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """As in TransformerLens: the output and an `ActivationCache` of what the hook points saw.
+        """As in TransformerLens: the output, and an `ActivationCache` of the hook points.
 
-        Without `names_filter`, all points of the language model that can be hooked exactly are kept,
-        `hook_result` under `cfg.use_attn_result` only. Points of the vision tower are kept where a
-        filter names them; where a filter function matches them, those that can be shown exactly.
+        Without `names_filter`, the cache has all points of the language model that can be hooked
+        exactly. `hook_result` is included only under `cfg.use_attn_result`. Points of the vision tower
+        need a filter that names them. If a filter function matches them, those that can be shown
+        exactly are included.
 
         Args:
-            model_args, kwargs: of the forward, and TransformerLens' own.
+            model_args, kwargs: arguments of the forward, and those of TransformerLens.
             pos_slice: positions to keep.
-            remove_batch_dim: of a single sample, leave the first axis out.
-            incl_bwd: gradients of `return_type="loss"` too, as "NAME_grad".
+            remove_batch_dim: remove the first axis, for a single sample.
+            incl_bwd: include gradients of `return_type="loss"`, as "NAME_grad".
             return_cache_object: False for a plain dictionary.
 
         Raises:
-            ValueError: a slice of positions where one row is shown, a batch dimension that cannot be
-                removed, or gradients of an output that is no loss.
+            ValueError: a slice of positions although only one row is shown, a batch dimension that
+                cannot be removed, or gradients of an output that is not a loss.
         """
         if incl_bwd and kwargs.get("return_type") != "loss":
             raise ValueError(

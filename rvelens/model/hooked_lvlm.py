@@ -39,19 +39,20 @@ from rvelens.tokens.token_map import TokenMap
 
 
 class HookedLVLM(LensModel):
-    """A vision-language model whose residual stream and attention can be seen and edited.
+    """A vision-language model whose residual stream and attention hooks can read and edit.
 
-    Hook names, `hooks`, `run_with_hooks`, `run_with_cache`, `add_hook` and `reset_hooks` mean what
-    they mean in TransformerLens; `rvelens.seam.points` lists the hook points.
-    The model keeps the attention implementation that it was loaded with, "sdpa" or "eager" for hooks on
-    scores and pattern. Without hooks, logits and generations are those of the model, bit by bit.
+    Hook names, `hooks`, `run_with_hooks`, `run_with_cache`, `add_hook` and `reset_hooks` work as in
+    TransformerLens; `rvelens.seam.points` lists the hook points. The model keeps the attention
+    implementation that it was loaded with. Hooks on scores and pattern need "sdpa" or "eager". Without
+    hooks, logits and generations equal those of the model bit by bit.
 
     Attributes:
-        hf_model: the wrapped Hugging Face model; its weights and its vision tower are untouched.
+        hf_model: the wrapped Hugging Face model; its weights and its vision tower are not changed.
         processor: the model's processor; None if the model is only fed tensors.
         family: prompt, presets and patch grid of this kind of model.
         n_layers, n_heads: layers and query heads of the language model.
-        attention_layers: the layers that have attention, and so hook points; all but in hybrids.
+        attention_layers: the layers that have attention, and so its hook points; all layers, except in
+            hybrid models.
     """
 
     def __init__(
@@ -102,18 +103,18 @@ class HookedLVLM(LensModel):
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> HookedLVLM:
-        """Load a model by name or folder, or wrap one that is loaded already.
+        """Load a model by name or folder, or wrap a loaded model.
 
         Args:
             model: a hub name, a folder, "rvelens/tiny" (embedded in the package, no network), or a
-                loaded Hugging Face model, quantised or with PEFT adapters too.
-            processor: the model's processor, if it does not lie beside the weights.
-            family: the family or its name (see `rvelens families`), where the configuration alone
-                does not tell it (ShareGPT4V has a LLaVA configuration).
-            query_rows: "last" (where nothing was said) or "all", see `query_rows`.
-            self_check: before the first hook, run one short forward to see that every layer can be
+                loaded Hugging Face model, also quantised or with PEFT adapters.
+            processor: the model's processor, if it is not in the folder of the weights.
+            family: the family or its name (see `rvelens families`), if the configuration does not
+                identify it (ShareGPT4V has a LLaVA configuration).
+            query_rows: "last" (the default) or "all", see `query_rows`.
+            self_check: before the first hook, run one short forward to check that every layer can be
                 hooked exactly; see `rvelens.seam.self_check`.
-            trust_remote_code: run code that comes with the weights. Off unless you ask for it.
+            trust_remote_code: run code that comes with the weights. Off by default.
             **kwargs: for `from_pretrained` of transformers (`dtype`, `device_map`, `revision`, ...).
 
         Raises:
@@ -137,15 +138,15 @@ class HookedLVLM(LensModel):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong; the first device of a model spread over several or offloaded."""
+        """The device for inputs; the first one if the model is on several or offloaded."""
         return execution_device(self.hf_model)
 
     @property
     def query_rows(self) -> Literal["last", "all"]:
         """Rows of scores and pattern that hooks see.
 
-        "last" is the row of the last real token alone, at O(head x key) memory; "all" is the whole
-        [batch head query key] matrix, as TransformerLens gives it.
+        "last" is only the row of the last real token, with O(head x key) memory. "all" is the whole
+        [batch head query key] matrix, as in TransformerLens.
         """
         return self._run.query_rows
 
@@ -155,9 +156,9 @@ class HookedLVLM(LensModel):
 
     @property
     def enforce_mask(self) -> bool:
-        """Hide again, after the hooks on scores, the keys that the attention mask hides.
+        """Apply the attention mask again after the hooks on scores.
 
-        True by default. Set it to False for hooks that show a row what its mask hides.
+        True by default. Set it to False for hooks that give a row access to masked keys.
         """
         return self._run.enforce_mask
 
@@ -167,7 +168,7 @@ class HookedLVLM(LensModel):
 
     @property
     def context_level(self) -> int:
-        """Open `hooks` contexts; shared by all wrappers of a model, as the hook points are."""
+        """The number of open `hooks` contexts; all wrappers of a model share it."""
         return self._run.context_level
 
     @context_level.setter
@@ -204,19 +205,19 @@ class HookedLVLM(LensModel):
         """Logits of the model [batch query vocab] for the inputs that `prepare` made.
 
         Args:
-            args, kwargs: the Hugging Face model's own; a text, or several, in the place of ids.
-            return_type: "logits"; "loss", the mean cross-entropy of text tokens behind real ones;
-                "both", a pair of them; or None, for the hooks alone.
-            loss_per_token: the loss of each next token, [batch query-1]; 0 where it is no text.
-            stop_at_layer: return the residual stream [batch query d_model] before this layer, and run
-                no more; negative numbers count from the end, `n_layers` is before the final norm.
-            tokens: roles of every token up to the end of this forward, those in the cache included;
-                needed where hooks ask for them and neither ids nor the model tell, as with embeddings.
+            args, kwargs: arguments of the Hugging Face model. One or several texts may replace the ids.
+            return_type: "logits"; "loss", the mean cross-entropy of text tokens after real tokens;
+                "both", a pair of them; or None, to run only the hooks.
+            loss_per_token: return the loss of each next token, [batch query-1]; 0 if it is not text.
+            stop_at_layer: stop before this layer, and return the residual stream [batch query d_model].
+                Negative numbers count from the end; `n_layers` is before the final norm.
+            tokens: the token map up to the end of this forward, tokens in the cache included. Needed if
+                hooks use it and neither ids nor the model provide it, as with embeddings.
 
         Raises:
-            TypeError: an argument that neither the model nor this method has.
-            ValueError: tokens that the given cache holds already are given again, a map of another
-                length, an unknown return type or layer, or a loss of tokens whose ids are not known.
+            TypeError: an argument that neither the model nor this method takes.
+            ValueError: tokens that are already in the given cache, a map of another length, an unknown
+                return type or layer, or a loss of tokens with unknown ids.
         """
         check_arguments(self._arguments, type(self.hf_model).__name__, kwargs)
         check_return(return_type, kwargs)
@@ -324,7 +325,7 @@ class HookedLVLM(LensModel):
     def text_around_image(
         self, questions: Sequence[str], prompt: str = "chat"
     ) -> list[tuple[Int[Tensor, " before"], Int[Tensor, " after"]]]:
-        """Token ids of each prompt before and behind its image; see `prompts.text_around_image`."""
+        """Token ids of each prompt before and after its image; see `prompts.text_around_image`."""
         return text_around_image(self.family, self.processor, questions, prompt)
 
     def token_map(self, inputs: ModelInputs) -> TokenMap:
@@ -334,43 +335,43 @@ class HookedLVLM(LensModel):
         )
 
     def image_grid(self, image: ImageLike) -> ImageGrid | None:
-        """Where the tokens of this image lie in it; None for families without a patch grid."""
+        """The patch grid of this image; None for families without one."""
         loaded = load_image(image)
         n_tokens = self.token_map(self.prepare(loaded, "?")).n_image[0]
         return self.family.grid(self.hf_model.config, self.processor, loaded.size, n_tokens)
 
     def video_grid(self, inputs: ModelInputs, video: int = 0) -> VideoGrid | None:
-        """Where the tokens of a video lie in it; None for families that read no videos.
+        """The patch grid of a video; None for families that do not read videos.
 
         Args:
-            inputs: of the model, as its processor made them.
-            video: the number of the video among them.
+            inputs: inputs of the model, as its processor returned them.
+            video: the number of the video in the inputs.
         """
         return self.family.video_grid(self.hf_model.config, inputs, video)
 
     @property
     def image_token_id(self) -> int:
-        """The token that stands for one image token in `input_ids`."""
+        """The id of an image token in `input_ids`."""
         return int(self.hf_model.config.image_token_id)
 
     @torch.no_grad()
     def generate(
         self, input: Any = None, *, tokens: TokenMap | None = None, **inputs: Any
     ) -> Int[Tensor, "batch key"] | transformers.utils.ModelOutput:
-        """The model's own `generate`, under whatever hooks are on; arguments are transformers'.
+        """The model's own `generate`, with the active hooks; its arguments are those of transformers.
 
         Args:
             input: ids of the prompt [batch key], or its text.
-            tokens: roles of the prompt's tokens; needed where hooks ask for them and neither ids nor
-                the model tell, as with embeddings.
+            tokens: the token map of the prompt. Needed if hooks use it and neither ids nor the model
+                provide it, as with embeddings.
             **inputs: for `generate` of transformers.
 
         Returns:
-            token ids, or transformers' report of them under `return_dict_in_generate=True`.
+            token ids, or the output object of transformers with `return_dict_in_generate=True`.
 
         Raises:
-            ValueError: a way of decoding that runs several rows a step, with hooks on; or a cache that
-                does not go with the prompt.
+            ValueError: decoding that runs several rows per step while hooks are active, or a cache that
+                does not fit the prompt.
         """
         if input is not None:
             is_ids = isinstance(input, Tensor)
@@ -425,11 +426,11 @@ class HookedLVLM(LensModel):
         batch_size: int = 8,
         **kwargs: Any,
     ) -> list[str]:
-        """Answer questions greedily, each about its image; one image may serve all questions.
+        """Answer questions greedily, each about its image, or all about one image.
 
         Args:
             images: paths, PIL images, open binary files, arrays [height width channel] or tensors
-                [channel height width] (`rvelens.model.images`), or one of them for all questions.
+                [channel height width] (`rvelens.model.images`), or a single one for all questions.
             questions: one question or several.
             max_new_tokens: tokens to generate at most.
             prompt: a preset ("chat", "llava_v1", ...) or a template with "{question}".
@@ -461,19 +462,19 @@ class HookedLVLM(LensModel):
         stream: Callable[[str], object] | None = None,
         **kwargs: Any,
     ) -> str:
-        """Answer a conversation of several turns and images greedily, under whatever hooks are on.
+        """Answer a conversation of several turns and images greedily, with the active hooks.
 
         Args:
-            messages: `{"role": "user", "content": ...}` and so on, the last one of the user. Content is
-                a text, or a list of `{"type": "text", "text": ...}` and
+            messages: such as `{"role": "user", "content": ...}`; the last one is of the user. Content
+                is a text, or a list of `{"type": "text", "text": ...}` and
                 `{"type": "image", "image": ...}` with an image as `ask` takes it.
             max_new_tokens: tokens to generate at most.
-            stream: called with each piece of the answer as it is generated.
+            stream: called with each piece of the answer when it is generated.
             **kwargs: for `generate` (`do_sample`, ...).
 
         Raises:
-            ValueError: messages of another form, no image, or a conversation that the family cannot be
-                prompted with: several images, or several turns without a chat template.
+            ValueError: messages of another form, no image, or a conversation that the family has no
+                prompt for: several images, or several turns without a chat template.
         """
         # Here, since an import need not load streamers.
         from rvelens.model.chat import Pieces, prepare_chat
@@ -503,17 +504,18 @@ class HookedLVLM(LensModel):
             image: a path or PIL image.
             question: one question.
             settings: hooks by the name of each answer, such as `{"plain": [], "RVE": rve_hooks(...)}`.
-                None for one answer, under whatever hooks are on.
+                None for one answer with the active hooks.
             max_new_tokens: tokens to generate at most.
             prompt: a preset ("chat", "llava_v1", ...) or a template with "{question}".
 
         Returns:
-            the answers with attention [token layer head image], post-softmax and after the hooks, of
-            the row that predicts the token, and log-probabilities; a notebook shows it. Hooks that
-            need `query_rows="all"` get it from `rvelens.evaluate.tracing.trace_methods`.
+            the answers with log-probabilities and attention [token layer head image]. Attention is that
+            of the row that predicts the token, after the softmax and after the hooks. A notebook shows
+            the trace as pictures. For hooks that need `query_rows="all"`, use
+            `rvelens.evaluate.tracing.trace_methods`.
 
         Raises:
-            ValueError: settings while hooks are on, no settings, or as `prepare` raises.
+            ValueError: settings while hooks are active, no settings, or an error of `prepare`.
         """
         # Here, since an import need not load logits processors.
         from rvelens.model.tracing import trace
@@ -523,7 +525,7 @@ class HookedLVLM(LensModel):
     def decode(
         self, output: Int[Tensor, "rows key"], prompt_ids: Int[Tensor, "batch prompt"]
     ) -> list[str]:
-        """Text of the generated tokens, without the prompt that some models repeat before them."""
+        """Text of the generated tokens, without the prompt that some models repeat."""
         n = prompt_ids.shape[1]
         times = output.shape[0] // prompt_ids.shape[0]
         repeats_prompt = output.shape[1] >= n and torch.equal(
@@ -536,11 +538,11 @@ class HookedLVLM(LensModel):
 def parts_of_checkpoint(
     model: str | Path, processor: Any = None, *, trust_remote_code: bool = False, **kwargs: Any
 ) -> tuple[transformers.PreTrainedModel, Any]:
-    """The model of a name or folder as transformers gives it, and its processor.
+    """The unwrapped model of a name or folder, and its processor.
 
     Args:
         model: a hub name, a folder, or "rvelens/tiny".
-        processor: taken as it is; None loads the one beside the weights.
+        processor: a processor to use; None loads the one in the folder of the weights.
         trust_remote_code: run code that comes with the weights.
         **kwargs: for `from_pretrained` of transformers.
     """
@@ -560,7 +562,7 @@ def parts_of_checkpoint(
 
 
 def check_has_logits(hf_model: Any) -> None:
-    """Raise ValueError for a part of a model that makes no logits."""
+    """Raise ValueError for a part of a model that does not compute logits."""
     if not hasattr(hf_model, "generate"):
         raise ValueError(
             f"a {type(hf_model).__name__} is wrapped, which makes no logits: expected the whole model, "
@@ -569,7 +571,7 @@ def check_has_logits(hf_model: Any) -> None:
 
 
 def check_loaded(model: Any, options: dict[str, Any]) -> None:
-    """Raise ValueError where a loaded model cannot be wrapped, or was given options for loading."""
+    """Raise ValueError if a loaded model cannot be wrapped, or loading options come with it."""
     wrapped = isinstance(model, transformers.PreTrainedModel) or hasattr(model, "get_base_model")
     if not (wrapped and isinstance(model, nn.Module)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What can be given as an image: files, pictures, arrays and tensors."""
+"""The accepted types of images: files, pictures, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def is_file(value: Any) -> bool:
 
 
 def picture_of(image: Pixels) -> Image.Image:
-    """The picture of an array [height width] or [height width channel], or of a tensor.
+    """A picture from an array [height width] or [height width channel], or from a tensor.
 
-    A tensor is [height width] or [channel height width], as torchvision has it. Channels are 1, 3 or
-    4; bytes are levels, and real numbers from 0 to 1 are 255 times as much, rounded.
+    A tensor is [height width] or [channel height width], as in torchvision. There are 1, 3 or 4
+    channels. uint8 values are used unchanged. Floats from 0 to 1 are multiplied by 255 and rounded.
 
     Raises:
         ValueError: another shape or dtype, or real numbers outside of 0 to 1.
@@ -72,10 +72,10 @@ def _bytes_of(
 
 
 def picture_in(file: Any) -> BytesIO:
-    """What an open binary file holds, from its beginning.
+    """The content of an open binary file, from its beginning.
 
     Raises:
-        ValueError: the file gives text.
+        ValueError: the file is open in text mode.
     """
     file.seek(0)
     content = file.read()

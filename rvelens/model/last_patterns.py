@@ -1,8 +1,8 @@
-"""The last row's attention at every step of a generation, computed once behind it.
+"""The last row's attention at every step of a generation, computed once after it.
 
-Hooks on the pattern compute each row beside the model's own attention, at every step. Where nothing
-edits a layer, and its keys stay as they are written, the queries of the steps are enough: behind the
-generation one product with all keys gives every row.
+Hooks on the pattern compute each row in addition to the model's own attention, at every step. If no
+hook edits a layer, and its keys do not change once written, the queries of the steps are enough. After
+the generation, one product with all keys gives every row.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class LastCall:
 
 
 def deferrable_layers(model: Any) -> list[int]:
-    """Layers of a hooked model whose patterns can be computed behind a generation.
+    """Layers of a hooked model whose patterns can be computed after a generation.
 
-    They have full attention without hooks, in a decoder whose keys a dynamic cache keeps as they are.
+    They have full attention without hooks, in a decoder whose dynamic cache does not change its keys.
     """
     decoder: Any = model.hf_model.get_decoder()
     own_cache = model.hf_model.generation_config.cache_implementation is not None
@@ -62,7 +62,7 @@ def _slides(config: Any) -> bool:
 
 @contextmanager
 def watching(model: Any, layers: Sequence[int]) -> Iterator[dict[int, LastCall]]:
-    """Note the latest call of each layer's attention function until the block ends.
+    """Record the latest call of each layer's attention function until the block ends.
 
     Raises:
         ValueError: a layer that cannot be hooked exactly, as for hooks on its pattern.

@@ -1,4 +1,4 @@
-"""Next tokens under settings that edit the last row alone: replayed where that is exact."""
+"""Next tokens under settings that edit only the last row, with a replay if this is exact."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def logits_under(
     settings: Sequence[Hooks],
     prompt: str = "chat",
 ) -> Iterator[Float[Tensor, "batch vocab"]]:
-    """Logits of the next token under each setting, on top of the hooks that are on.
+    """Logits of the next token under each setting, in addition to the active hooks.
 
-    Settings run side by side behind one prefill where the family's prompts can be run in parts
-    (`Family.replays`), no hooks are on, and a replay shows each hook what it sees in `generate`.
-    Else each runs in a whole forward. Both give the same numbers, up to float rounding.
+    Settings share one prefill under three conditions: the family's prompts can be run in parts
+    (`Family.replays`), no hooks are active, and each hook gets the same tensors as in `generate`.
+    Otherwise each setting runs in a whole forward. Both give the same numbers, up to float rounding.
 
     Args:
         model: the hooked model.

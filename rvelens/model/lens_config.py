@@ -1,4 +1,4 @@
-"""`model.cfg`: what TransformerLens' helpers read of a model."""
+"""`model.cfg`: the configuration that TransformerLens' helpers read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class LensConfig:
 
     Attributes:
         model_name: its name or folder.
-        n_layers, n_heads, n_key_value_heads: layers, query heads, and key heads; None where they differ
-            from layer to layer.
+        n_layers, n_heads, n_key_value_heads: layers, query heads, and key heads; None if they differ
+            between layers.
         d_head, d_model, d_vocab: widths of a head, of the residual stream, and of the logits.
-        d_mlp: width of a dense feed-forward part; None where there is none.
-        n_ctx: longest sequence that the configuration names; None where it names none.
+        d_mlp: width of a dense feed-forward part; None if there is none.
+        n_ctx: longest sequence in the configuration; None if it gives none.
         act_fn: activation of the feed-forward part.
-        normalization_type: "RMS" or "LN"; None where the final norm is of another kind.
-        eps: what norms add to the mean of squares.
+        normalization_type: "RMS" or "LN"; None if the final norm is of another kind.
+        eps: the number that norms add to the mean of squares.
         device, dtype: of the model.
-        use_attn_result: `run_with_cache` without a filter keeps `hook_result` too.
+        use_attn_result: `run_with_cache` without a filter also caches `hook_result`.
         attn_only, final_rms, use_attn_in, use_split_qkv_input: as TransformerLens' helpers expect.
     """
 
@@ -49,7 +49,7 @@ class LensConfig:
 
 
 def config_of(name: str, n_layers: int, hf_model: Any, device: torch.device) -> LensConfig:
-    """The configuration of a model's decoder; the norm's kind is filled in once it is known."""
+    """The configuration of a model's decoder; the kind of the norm is set when it is known."""
     config: Any = hf_model.config.get_text_config(decoder=True)
 
     varying: set[str] = set()
@@ -91,7 +91,7 @@ def config_of(name: str, n_layers: int, hf_model: Any, device: torch.device) -> 
 
 
 def d_vocab_of(hf_model: Any) -> int:
-    """Width of the logits now; embeddings can be resized."""
+    """The current width of the logits; embeddings can be resized."""
     head = hf_model.get_output_embeddings()
     config = hf_model.config.get_text_config(decoder=True)
     return int(config.vocab_size if head is None else head.weight.shape[0])

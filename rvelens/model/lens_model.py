@@ -1,4 +1,4 @@
-"""What TransformerLens' own helpers read of a model: its shape, its weights and its tokens."""
+"""The attributes that TransformerLens' own helpers read: shape, weights and tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LensModel(LensTexts, HookRoot):
     Attributes:
         blocks: hook points and weights by layer.
         ln_final: the final norm, with `hook_scale`.
-        device: where inputs belong.
+        device: the device for inputs.
     """
 
     blocks: nn.ModuleList
@@ -51,7 +51,7 @@ class LensModel(LensTexts, HookRoot):
         return config
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether `run_with_cache` without a filter keeps `hook_result` too."""
+        """Set whether `run_with_cache` without a filter also caches `hook_result`."""
         self.cfg.use_attn_result = use_attn_result
 
     def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
@@ -89,42 +89,42 @@ class LensModel(LensTexts, HookRoot):
 
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:  # noqa: N802
-        """Weights of the queries; ValueError for layers that have none of their own."""
+        """Weights of the queries; ValueError if a layer has no separate weights for them."""
         return self._stacked("W_Q")
 
     @property
     def W_K(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802
-        """Weights of the keys, of each key head once; ValueError as in `W_Q`."""
+        """Weights of the keys, with each key head once; ValueError as in `W_Q`."""
         return self._stacked("W_K")
 
     @property
     def W_V(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802
-        """Weights of the values, of each key head once; ValueError as in `W_Q`."""
+        """Weights of the values, with each key head once; ValueError as in `W_Q`."""
         return self._stacked("W_V")
 
     @property
     def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:  # noqa: N802
-        """Weights of the output projections; ValueError where one does not get `hook_z` as it is."""
+        """Weights of the output projections; ValueError if the input of one is not exactly `hook_z`."""
         return self._stacked("W_O")
 
     @property
     def b_Q(self) -> Float[Tensor, "layer head d_head"]:  # noqa: N802
-        """What is added to the queries."""
+        """Biases of the queries."""
         return self._stacked("b_Q")
 
     @property
     def b_K(self) -> Float[Tensor, "layer kv_head d_head"]:  # noqa: N802
-        """What is added to the keys."""
+        """Biases of the keys."""
         return self._stacked("b_K")
 
     @property
     def b_V(self) -> Float[Tensor, "layer kv_head d_head"]:  # noqa: N802
-        """What is added to the values."""
+        """Biases of the values."""
         return self._stacked("b_V")
 
     @property
     def b_O(self) -> Float[Tensor, "layer d_model"]:  # noqa: N802
-        """What the output projections add."""
+        """Biases of the output projections."""
         return self._stacked("b_O")
 
     @property
@@ -139,13 +139,13 @@ class LensModel(LensTexts, HookRoot):
 
     @property
     def b_U(self) -> Float[Tensor, " vocab"]:  # noqa: N802
-        """What is added to the logits; zeros where nothing is."""
+        """Bias of the logits; zeros if there is none."""
         return bias_of(self.hf_model.get_output_embeddings())
 
     def tokens_to_residual_directions(
         self, tokens: str | int | Int[Tensor, "*any"]
     ) -> Float[Tensor, "*any d_model"]:
-        """The direction in which the residual stream raises a token's logit.
+        """The direction of the residual stream that raises a token's logit.
 
         The logit is the product of this direction and the stream divided by `ln_final.hook_scale`. The
         direction includes the weights of the final norm, which TransformerLens folds into `W_U`.
@@ -160,9 +160,9 @@ class LensModel(LensTexts, HookRoot):
 
     @property
     def unembed(self) -> nn.Module:
-        """The module that makes logits [*batch vocab] of `ln_final(x)` [*batch d_model].
+        """The module that computes logits [*batch vocab] from `ln_final(x)` [*batch d_model].
 
-        TransformerLens' `logit_lens` reads through it.
+        TransformerLens' `logit_lens` uses it.
 
         Raises:
             NotImplementedError: logits that are scaled or capped after the unembedding.
@@ -186,12 +186,13 @@ class LensModel(LensTexts, HookRoot):
         """The sum of `b_O` of the layers before `layer`; layers without attention add none.
 
         Args:
-            layer: the layer whose input the biases are in.
+            layer: the layer whose input includes the biases.
             mlp_input: include `b_O` of `layer` itself.
             include_mlp_biases: True is refused.
 
         Raises:
-            NotImplementedError: biases of feed-forward parts, or a layer that norms what its heads add.
+            NotImplementedError: biases of feed-forward parts, or a layer that normalises the sum of its
+                heads.
         """
         if include_mlp_biases:
             raise NotImplementedError(
@@ -223,9 +224,9 @@ class LensModel(LensTexts, HookRoot):
 
     @contextmanager
     def default_inputs(self, inputs: ModelInputs) -> Iterator[LensModel]:
-        """A context in which forwards use these pixels, masks and grids if they get none.
+        """A context in which forwards use these pixels, masks and grids by default.
 
-        TransformerLens' patching helpers call the model with token ids alone. Inside
+        TransformerLens' patching helpers call the model with only token ids. Inside
         `model.default_inputs(inputs)`, the image of `inputs` belongs to these ids.
 
         Args:

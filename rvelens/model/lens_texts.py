@@ -1,4 +1,4 @@
-"""Texts and token ids, by TransformerLens' names for what a tokenizer does."""
+"""Texts and token ids, with TransformerLens' names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LensTexts:
 
     Attributes:
         processor: the model's processor.
-        device: where token ids belong.
+        device: the device for token ids.
     """
 
     processor: Any
@@ -45,12 +45,13 @@ class LensTexts:
         Args:
             input: one text or several. An image token in it stays one token; `prepare` makes the
                 inputs of images.
-            prepend_bos: begin with the tokenizer's first token; None for what the tokenizer does.
-            padding_side: "left" or "right"; None for the tokenizer's own.
-            move_to_device: put them where the model is.
+            prepend_bos: start with the beginning-of-sequence token; None for the tokenizer's default.
+            padding_side: "left" or "right"; None for the tokenizer's default.
+            move_to_device: move the ids to the device of the model.
 
         Raises:
-            ValueError: no processor, or a first token asked for that the tokenizer lacks.
+            ValueError: no processor, or a tokenizer without a beginning-of-sequence token if it is
+                requested.
         """
         texts = [input] if isinstance(input, str) else list(input)
         tokenizer, options = self.tokenizer, {}
@@ -81,7 +82,7 @@ class LensTexts:
     def to_str_tokens(
         self, input: str | Sequence[str] | Tokens, prepend_bos: bool | None = None
     ) -> list[str] | list[list[str]]:
-        """The text of every token, of a text or of ids; a list a text where several are given."""
+        """The text of each token of a text or of ids; for several texts, a list for each."""
         if isinstance(input, Sequence) and not isinstance(input, str):
             return [self._str_tokens(self.to_tokens(text, prepend_bos)[0]) for text in input]
         ids = self.to_tokens(input, prepend_bos)[0] if isinstance(input, str) else input
@@ -93,10 +94,10 @@ class LensTexts:
         return [str(self.tokenizer.decode([int(n)])) for n in ids]
 
     def to_single_token(self, string: str) -> int:
-        """The id of a text that is one token.
+        """The token id of a text that is a single token.
 
         Raises:
-            ValueError: it is none, or several, or the tokenizer does not know the text.
+            ValueError: the text is no token or several tokens, or the tokenizer does not know it.
         """
         ids = self.tokenizer(string, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:

@@ -1,4 +1,4 @@
-"""What can be asked: bounds on pictures and on the length of prompts, checked before the work."""
+"""Limits on pictures and on the length of prompts, checked before the model runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_STRETCHED = 200
 
 
 class UnaskableError(ValueError):
-    """A question that cannot be asked, by its picture or its text; others about the same model can."""
+    """A question that cannot be asked because of its picture or its text; the run can continue."""
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -23,7 +23,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
     Args:
         size: width and height in pixels.
-        name: what the error calls the picture.
+        name: the name of the picture in the error.
     """
     longer, shorter = max(size), min(size)
     if shorter < 1 or longer > LONGEST_SIDE or size[0] * size[1] > _MOST_PIXELS:
@@ -39,7 +39,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def n_positions(config: Any) -> int | None:
-    """Positions that a model was made for, scaled ones included; None where it has no limit.
+    """The number of positions that a model supports, scaled ones included; None without a limit.
 
     Args:
         config: the model's configuration, of transformers.
@@ -59,12 +59,12 @@ def n_positions(config: Any) -> int | None:
 
 
 def check_length(config: Any, inputs: ModelInputs, n_new: int = 0) -> None:
-    """Raise UnaskableError where a prompt, and what is generated, is longer than a model's positions.
+    """Raise UnaskableError if a prompt and its new tokens exceed the model's positions.
 
     Args:
         config: the model's configuration, of transformers.
-        inputs: of the model, with input_ids or attention_mask [batch key].
-        n_new: tokens to generate at most.
+        inputs: inputs of the model, with input_ids or attention_mask [batch key].
+        n_new: the maximum number of tokens to generate.
     """
     mask = inputs.get("attention_mask")
     longest = inputs["input_ids"].shape[1] if mask is None else int(mask.sum(dim=1).max())
@@ -87,7 +87,7 @@ def check_length(config: Any, inputs: ModelInputs, n_new: int = 0) -> None:
 
 
 def reserved_texts(processor: Any) -> list[str]:
-    """Texts that stand for pictures or for the frame of a prompt, and cannot be part of a question.
+    """Texts such as `<image>` that have a special meaning in prompts, and are refused in questions.
 
     Args:
         processor: the model's processor, of transformers.
@@ -104,7 +104,7 @@ def reserved_texts(processor: Any) -> list[str]:
 
 
 def check_questions(questions: Sequence[str], processor: Any) -> None:
-    """Raise UnaskableError where a question holds one of `reserved_texts`."""
+    """Raise UnaskableError if a question contains one of `reserved_texts`."""
     reserved = reserved_texts(processor)
     for question in questions:
         reserved_word = next((text for text in reserved if text in question), None)

@@ -1,4 +1,4 @@
-"""Loading a model by its name, with one sentence where that fails."""
+"""Loading a model by its name, with one sentence if this fails."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rvelens.seam.device import execution_device
 def load_model(
     name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
 ) -> HookedLVLM:
-    """Load a model without a word from the libraries below; what they print goes to stderr.
+    """Load a model quietly; everything that other libraries print goes to stderr.
 
     Args:
         name: a hub name, a folder, or rvelens/tiny.
         family: see `HookedLVLM.from_pretrained`.
-        dtype: precision of the weights; "auto" is that of the files.
+        dtype: precision of the weights; "auto" takes that of the files.
         device_map: as in transformers; by default the GPU of this process, all GPUs, or the CPU.
 
     Raises:
@@ -42,7 +42,7 @@ def load_model(
 def load_parts(
     name: str, *, dtype: str = "auto", device_map: str | None = None
 ) -> tuple[transformers.PreTrainedModel, Any]:
-    """A model that is not wrapped, and its processor; arguments and errors of `load_model`."""
+    """An unwrapped model and its processor; arguments and errors as in `load_model`."""
     with _loading(name):
         hf_model, processor = parts_of_checkpoint(name, **_options(dtype, device_map))
     _check_placed(hf_model, name, device_map)
@@ -92,7 +92,7 @@ _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def check_device_map(device_map: str | None) -> None:
-    """Raise ValueError for devices that are not here, before a model is loaded."""
+    """Raise ValueError for devices that this machine lacks, before a model is loaded."""
     if device_map is None or device_map in _MAPS:
         return
     try:

@@ -1,7 +1,7 @@
-"""The prompt up to the end of its image, run once for all questions about it.
+"""The prompt up to the end of its image, computed once for all questions about the image.
 
-Exact for every edit that begins after the image. What comes before the last token is run once for all
-settings in `rvelens.model.replay`.
+The result is exact for every edit that begins after the image. `rvelens.model.replay` shares everything
+before the last token among settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLAYS = tuple(family.name for family in FAMILIES.values() if family.replays)
 
 
 def check_replays(model: HookedLVLM) -> None:
-    """Raise ValueError where a prompt cannot be run in parts: by the family, or under hooks."""
+    """Raise ValueError if a prompt cannot be run in parts, because of the family or of hooks."""
     if not model.family.replays:
         raise ValueError(
             f"the last token of {model.family.name} cannot be replayed alone: expected one of "
@@ -54,24 +54,24 @@ def prepare_shared(
     prompt: str = "chat",
     edit: Edit = lambda inputs, samples: inputs,
 ) -> dict[str, Any]:
-    """`model.prepare`, with everything up to the end of each image run and cached already.
+    """`model.prepare`, with everything up to the end of each image already computed and cached.
 
-    Questions about the same image (the same path or the same object), behind the same text, share
-    that work.
+    Questions share this work if they have the same image (the same path or object) after the same text.
 
     Args:
         model: the hooked model, without hooks that are on.
         images, questions, prompt: as in `model.prepare`.
-        edit: `(inputs, samples)` to the inputs that are run, for example with noise on the pixels;
-            these are of one question for each prefix, and `samples` are their numbers.
+        edit: a function from `(inputs, samples)` to the inputs to run, for example with noise on the
+            pixels. The inputs hold one question for each prefix, and `samples` are the numbers of these
+            questions.
 
     Returns:
         input_ids, attention_mask and position_ids [batch key], left-padded at the start and between
-        image and question, and past_key_values, for `model.generate(**inputs)`; good for one
-        generation, greedy or sampled.
+        image and question, and past_key_values, for one call of `model.generate(**inputs)`, greedy or
+        sampled.
 
     Raises:
-        ValueError: as `model.prepare` and `prefill` raise, or a prompt with nothing behind its image.
+        ValueError: an error of `model.prepare` or `prefill`, or a prompt with nothing after its image.
     """
     check_replays(model)
     image_list, question_list = pair_up(images, questions)
@@ -111,23 +111,23 @@ def prepare_shared(
 
 
 def identity(image: ImageLike) -> str | int:
-    """The same for the same path, and for the same object."""
+    """A key that is equal for equal paths, and for the same object."""
     return str(image) if isinstance(image, str | Path) else id(image)
 
 
 def positions(mask: Int[Tensor, "batch key"]) -> Int[Tensor, "batch key"]:
-    """Positions that count no padding, wherever it lies."""
+    """Position ids that do not count padding, wherever the padding is."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def ends_in_question(model: HookedLVLM, prompt: str) -> bool:
-    """Whether a prompt has its question behind its image, so that `prepare_shared` is of use."""
+    """Whether a prompt has its question after its image, so that `prepare_shared` saves work."""
     (before, after), (other_before, other_after) = model.text_around_image(["no", "yes no"], prompt)
     return torch.equal(before, other_before) and not torch.equal(after, other_after)
 
 
 def can_share(model: HookedLVLM, prompt: str) -> bool:
-    """Whether `prepare_shared` is exact in this family, and of use with this prompt."""
+    """Whether `prepare_shared` is exact in this family, and saves work with this prompt."""
     return model.family.replays and ends_in_question(model, prompt)
 
 

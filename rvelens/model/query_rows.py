@@ -1,4 +1,4 @@
-"""Which rows of scores and pattern hooks see, for a while."""
+"""Changes which rows of scores and pattern hooks see, until a block ends."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The prompt up to its last token, run once for any number of settings.
+"""The prompt up to its last token, computed once for any number of settings.
 
-RVE and every other edit of the last row alone leave what comes before it untouched. So a batch is
-prefilled once, and only the last token, and what is generated behind it, is run under each setting.
+RVE, like every edit of only the last row, does not change the rows before it. So a batch is prefilled
+once. Each setting then runs only the last token and the tokens generated after it.
 
-A hook sees in a replay what it sees in `generate`: the same rows, keys and token map. Hooks that
-declare `row_local` look at the last row and its image tokens only. Settings made of them run in one
-forward, each as one query row behind the same keys. Settings with other hooks run one after the other.
-A hook that is shown every row of the prompt cannot be replayed, and is refused.
+In a replay, a hook gets the same rows, keys and token map as in `generate`. Hooks that declare
+`row_local` use only the last row and its image tokens. Settings with only such hooks run in one
+forward, each as one query row over the same keys. Settings with other hooks run one after the other. A
+hook that needs every row of the prompt cannot be replayed, and is refused.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Prefix:
 
     Attributes:
         model: the model that was prefilled.
-        cache: keys and values of all but the last token; each replay leaves it as it was.
-        last: the last token of each prompt and what goes with it by key.
-        mask: which tokens of the prompts are no padding, the last one included.
-        tokens: the token map of the whole prompts, as the first forward of `generate` has it.
+        cache: keys and values of all tokens except the last. A replay does not change it.
+        last: the inputs of the last token of each prompt, by key.
+        mask: which tokens of the prompts are not padding, including the last token.
+        tokens: the token map of the whole prompts, as in the first forward of `generate`.
     """
 
     model: HookedLVLM
@@ -59,17 +59,17 @@ class Prefix:
 
     @property
     def batch(self) -> int:
-        """Prompts in the batch."""
+        """The number of prompts in the batch."""
         return self.mask.shape[0]
 
     @torch.no_grad()
     def replay(self) -> Float[Tensor, "batch vocab"]:
-        """Logits of the next token, with the hooks that are on now at work on the last row.
+        """Logits of the next token, with the active hooks on the last row.
 
-        Equal, up to float rounding, to a whole forward under the same hooks.
+        They equal those of a whole forward under the same hooks, up to float rounding.
 
         Raises:
-            ValueError: a hook that is shown every row of the prompt, of which the last one alone runs.
+            ValueError: a hook that needs every row of the prompt, because only the last row runs.
         """
         points: Any = self.model.hook_points()
         hooks = [(str(point.name), h.user_hook) for point in points for h in point.fwd_hooks]
@@ -80,13 +80,13 @@ class Prefix:
     def replay_each(self, settings: Sequence[Hooks]) -> Float[Tensor, "batch setting vocab"]:
         """Logits of the next token under each setting.
 
-        Equal, up to float rounding, to `replay` inside `model.hooks(setting)` for each of them.
+        They equal those of `replay` inside `model.hooks(setting)`, up to float rounding.
 
         Args:
-            settings: the hooks of each; [] is the plain model.
+            settings: the hooks of each setting; [] is the plain model.
 
         Raises:
-            ValueError: no settings, hooks that are on already, or one that cannot be replayed.
+            ValueError: no settings, active hooks, or a hook that cannot be replayed.
         """
         return merge_groups(self._under_each(settings, lambda step, ids: step(ids)))
 
@@ -96,15 +96,15 @@ class Prefix:
         """Greedy generations under each setting.
 
         Args:
-            settings: as in `replay_each`; each one's hooks are at work at every step.
+            settings: as in `replay_each`; the hooks run at every step.
             max_new_tokens: tokens to generate at most.
 
         Returns:
-            the new tokens, filled up behind an end token, and the logits of the first one.
+            the new tokens, padded after an end token, and the logits of the first new token.
 
         Raises:
-            ValueError: as `replay_each`; or a model whose own generation configuration asks for
-                more than greedy decoding.
+            ValueError: an error of `replay_each`, or a model whose generation configuration is not
+                greedy decoding.
         """
         config: Any = self.model.hf_model.generation_config
         greedy = Greedy(config, max_new_tokens, self.mask.device)
@@ -195,11 +195,11 @@ class Prefix:
 
 
 def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
-    """Raise ValueError for a hook that sees less in a replay than in `generate`.
+    """Raise ValueError for a hook that gets less in a replay than in `generate`.
 
-    `generate` shows every row of the prompt at all points but scores and pattern under
-    `query_rows="last"`. A replay runs the last row alone, after the image was read. Row-local hooks get
-    their rows of scores, pattern and z.
+    In `generate`, hooks get every row of the prompt at all points, except scores and pattern under
+    `query_rows="last"`. A replay runs only the last row, after the image. Row-local hooks get their
+    rows of scores, pattern and z.
     """
     for point, hook in points_of(model, hooks):
         if point not in model.hook_dict:
@@ -220,7 +220,7 @@ def check_replayable(model: HookedLVLM, hooks: Hooks) -> None:
 
 
 def can_replay(model: HookedLVLM, hooks: Hooks) -> bool:
-    """Whether a replay shows these hooks what `generate` shows them."""
+    """Whether these hooks get the same tensors in a replay as in `generate`."""
     try:
         check_replayable(model, hooks)
     except ValueError:
@@ -230,15 +230,16 @@ def can_replay(model: HookedLVLM, hooks: Hooks) -> bool:
 
 @torch.no_grad()
 def prefill(model: HookedLVLM, inputs: ModelInputs) -> Prefix:
-    """Run all but the last token of a left-padded batch, without hooks in between.
+    """Run all tokens of a left-padded batch except the last, without hooks.
 
     Args:
-        model: the hooked model, without hooks that are on.
-        inputs: what `model.prepare` or `prepare_shared` returned; the cache of the latter is used up.
+        model: the hooked model, without active hooks.
+        inputs: the result of `model.prepare` or `prepare_shared`. The cache of the latter cannot be
+            used again.
 
     Raises:
-        ValueError: a prompt that ends in padding, hooks that are on, or a family whose last token
-            cannot be replayed alone.
+        ValueError: a prompt that ends in padding, active hooks, or a family whose last token cannot be
+            replayed.
     """
     check_replays(model)
     mask = inputs["attention_mask"].long()
@@ -271,7 +272,7 @@ def prefill(model: HookedLVLM, inputs: ModelInputs) -> Prefix:
 
 
 def replays_exactly(model: HookedLVLM) -> bool:
-    """Whether `generate_each` gives what `generate` gives under each setting alone."""
+    """Whether `generate_each` gives the same result as `generate` under each setting."""
     try:
         check_greedy(model.hf_model.generation_config)  # type: ignore[arg-type]  # never None here
     except ValueError:

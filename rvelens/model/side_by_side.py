@@ -1,8 +1,8 @@
-"""Many settings in one forward: which rows they need, and their hooks as one hook a point.
+"""Many settings in one forward: the rows that they need, and one hook per hook point.
 
-Settings differ from their first hook on. Below it, those that said the same tokens so far would compute
-the same numbers, so they share one row. Before the first layer that a setting hooks, its row is taken
-out of the shared one.
+Settings differ from the layer of their first hook on. In earlier layers, settings that have generated
+the same tokens would compute the same numbers, so they share one row. At the first layer that a setting
+hooks, it gets its own row.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def edits_last_row(model: HookedLVLM, hooks: Hooks) -> bool:
 
 
 def groups_of(model: HookedLVLM, settings: Sequence[Hooks]) -> list[list[int]]:
-    """Numbers of the settings that run together, and each other one by itself.
+    """Groups of setting numbers that run in one forward; each other setting is its own group.
 
-    Those run together that `edits_last_row`: their hooks can be put on the rows of one forward.
+    Settings with `edits_last_row` run together, because their hooks can act on rows of one forward.
     """
     local = [n for n, hooks in enumerate(settings) if edits_last_row(model, hooks)]
     return [*([local] if local else []), *([n] for n in range(len(settings)) if n not in local)]
 
 
 def merge_groups(groups: Sequence[tuple[list[int], Tensor]]) -> Tensor:
-    """[batch setting ...] of all settings, in their order."""
+    """A tensor [batch setting ...] of all settings, in their order."""
     order = [n for group, _ in groups for n in group]
     together = torch.cat([x for _, x in groups], dim=1) if len(groups) > 1 else groups[0][1]
     if order == sorted(order):
@@ -58,7 +58,7 @@ def merge_groups(groups: Sequence[tuple[list[int], Tensor]]) -> Tensor:
 
 
 def points_of(model: HookedLVLM, hooks: Hooks) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Each hook at each of the hook points that its name stands for."""
+    """Each hook with each hook point that its name or filter matches."""
     for name, hook in hooks:
         for point in [name] if isinstance(name, str) else filter(name, model.hook_dict):
             yield point, hook
@@ -66,10 +66,10 @@ def points_of(model: HookedLVLM, hooks: Hooks) -> Iterator[tuple[str, Callable[.
 
 @dataclass(frozen=True, eq=False)
 class EachRow:
-    """The settings' own hooks at one hook point, each on its setting's row as if it were alone.
+    """The hooks of all settings at one hook point, each on the row of its setting.
 
-    Hooks that say what makes them `alike` run `side_by_side`, since calling hundreds of them one by
-    one would take longer than the model.
+    Hooks with an equal `alike` run with their `side_by_side`, because hundreds of separate calls would
+    take longer than the model.
     """
 
     axis: int
@@ -105,7 +105,7 @@ class EachRow:
         return list(groups.values())
 
     def check(self, n_layers: int, n_heads: int) -> None:
-        """Raise ValueError where a hook is for a model of another shape."""
+        """Raise ValueError if a hook is for a model of another shape."""
         for hook in (hook for hooks in self.by_row.values() for hook in hooks):
             check = getattr(hook, "check", None)
             if check is not None:
@@ -180,12 +180,12 @@ def _rows(own: list[int], numbers: Sequence[int]) -> tuple[list[int], list[int]]
 
 
 class SideBySide:
-    """The rows of several settings, from one forward behind a prompt to the next.
+    """The rows of several settings in the forwards after a prompt.
 
     Args:
         model: the hooked model.
-        settings: the hooks of each.
-        mask: which keys of the prompt, its last one left out, are no padding.
+        settings: the hooks of each setting.
+        mask: which keys of the prompt, except the last, are not padding.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class SideBySide:
         self._widening: list[Int[Tensor, "batch row"]] = []
 
     def hooks(self) -> list[tuple[str, EachRow]]:
-        """All settings' hooks as one hook a point."""
+        """The hooks of all settings, as one hook per hook point."""
         points: dict[str, EachRow] = {}
         for setting, hooks in enumerate(self._settings):
             for point, hook in points_of(self._model, hooks):
@@ -224,7 +224,7 @@ class SideBySide:
     def place(
         self, ids: Int[Tensor, "batch setting"]
     ) -> tuple[Int[Tensor, "batch row"], Shaped[Tensor, "batch 1 row key"]]:
-        """Rows of the coming forward: the tokens and the mask that the model is given."""
+        """Set the rows of the next forward; returns the tokens and the mask for the model."""
         numbers: dict[tuple[int, int], int] = {}
         self._answer_numbers = [
             [numbers.setdefault(both, len(numbers)) for both in zip(before, now, strict=True)]
@@ -250,7 +250,7 @@ class SideBySide:
     def of_settings(
         self, logits: Float[Tensor, "batch row vocab"]
     ) -> Float[Tensor, "batch setting vocab"]:
-        """The logits of each setting, out of those of the rows."""
+        """The logits of each setting, from the logits of the rows."""
         last = self._parts[-1]
         if len(last.own) == len(self._settings):
             return logits
@@ -258,7 +258,7 @@ class SideBySide:
 
     @contextmanager
     def widening(self) -> Iterator[None]:
-        """Let the rows grow apart between the layers of the decoder."""
+        """A context in which shared rows are split between the layers of the decoder."""
         later = self._parts[1:]
         layers: Any = self._model.hf_model.get_decoder().layers if later else []
         handles = []

@@ -1,4 +1,4 @@
-"""Tokens as their users name them: by a text or by an id."""
+"""Tokens given by a text or by an id."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 
 
 def token_ids(model: HookedLVLM, tokens: Sequence[str | int], noun: str) -> list[int]:
-    """The ids of tokens that are given by their text or by their id.
+    """The ids of tokens that are given by a text or by an id.
 
     Args:
-        model: the hooked model, whose vocabulary counts.
+        model: the hooked model, which has the vocabulary.
         tokens: texts of one token each, or ids.
-        noun: the noun for one of them in the message.
+        noun: the noun for a token in the error message.
 
     Raises:
-        ValueError: a text that is not one token, or an id that the model does not have.
+        ValueError: a text that is not exactly one token, or an id that the model does not have.
     """
     ids = [
         model.to_single_token(token) if isinstance(token, str) else int(token) for token in tokens

@@ -1,4 +1,4 @@
-"""Answers token by token: what each token was sure of, and where every head looked for it."""
+"""Answers token by token: the probability of each token, and where every head looked."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class TracedAnswer:
     """One answer, token by token.
 
     Attributes:
-        name: of the setting that it was generated under, such as "plain".
+        name: the name of its setting, such as "plain".
         text: the whole answer, as `HookedLVLM.ask` gives it.
-        ids: the generated tokens, one that ends the answer included.
-        pieces: what each token adds to the text; "" where a character needs more tokens.
-        log_probs: natural logarithm of each token's probability, in the distribution that it was
-            taken from: after all hooks and logits processors, a contrast's cutoff too.
-        attention: float32, post-softmax and after the hooks, of the row that predicts the token; image
-            tokens only, not renormalised. 0 in layers without attention, and for image tokens that a
-            sliding window has left behind.
+        ids: the generated tokens, including the token that ends the answer.
+        pieces: the text that each token adds; "" if a character needs more tokens.
+        log_probs: natural logarithm of each token's probability, after all hooks and logits processors,
+            including the cutoff of a contrast.
+        attention: float32, after the softmax and the hooks, of the row that predicts the token. Only
+            image tokens, not renormalised. 0 in layers without attention, and for image tokens outside
+            a sliding window.
     """
 
     name: str
@@ -46,14 +46,14 @@ class TracedAnswer:
     def map_of(
         self, token: int, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> Float[np.ndarray, " image"]:
-        """Attention to each image token for one token of the answer, mean over layers and heads.
+        """Attention to each image token for one token of the answer: the mean over layers and heads.
 
         Args:
-            token: its number in the answer, from 0; negative numbers count from the end.
-            layers, heads: those to average; None for all.
+            token: the number of the token in the answer, from 0; negative numbers count from the end.
+            layers, heads: the layers and heads to average; None for all.
 
         Raises:
-            ValueError: a number that the answer, the model or its layers do not have, or an empty list.
+            ValueError: a token, layer or head that does not exist, or an empty list.
         """
         n_tokens, n_layers, n_heads, _ = self.attention.shape
         _check_numbers("token", [token], -n_tokens, n_tokens)
@@ -71,11 +71,11 @@ class Trace:
 
     Attributes:
         model: name of the model.
-        image: in RGB, at its own size.
-        question: as it was asked.
-        prompt: the preset or template around it.
-        grid: where the image tokens lie in the image; None in families without a patch grid.
-        answers: one for each setting, in their order.
+        image: the image in RGB, in its original size.
+        question: the text of the question.
+        prompt: the preset or template of the prompt.
+        grid: the patch grid of the image; None in families without one.
+        answers: one answer for each setting, in their order.
     """
 
     model: str
@@ -96,8 +96,8 @@ class Trace:
         """A pandas frame with a row for each answer, token, layer and head.
 
         Columns: `answer` (its name), `step` (from 0), `id`, `token` (its piece of the text),
-        `log_prob`, `layer`, `head`, and `image_attention`, the share of the head's attention that the
-        whole image gets. Attention by image token is in `TracedAnswer.attention`.
+        `log_prob`, `layer`, `head`, and `image_attention`, the share of the head's attention on the
+        whole image. `TracedAnswer.attention` has the attention by image token.
 
         Raises:
             ValueError: pandas is not installed.
@@ -108,10 +108,10 @@ class Trace:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the trace, its image included, to one safetensors file.
+        """Write the trace, including its image, to one safetensors file.
 
         Raises:
-            ValueError: the path does not end in .safetensors, or is in no folder.
+            ValueError: the path does not end in .safetensors, or its folder does not exist.
         """
         # Here, since pydantic takes time to load, which an import need not wait for.
         from rvelens.model import trace_file

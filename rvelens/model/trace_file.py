@@ -1,4 +1,4 @@
-"""What the file of a trace holds: tensors and the picture, and in its header the words."""
+"""The file of a trace: tensors and the picture, and the texts in its header."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class StoredTile(Stored):
-    """A tile of the patch grid, as `rvelens.tokens.grid.Tile`."""
+    """A tile of the patch grid, see `rvelens.tokens.grid.Tile`."""
 
     start: Annotated[int, Field(ge=0)]
     rows: Count
@@ -40,7 +40,7 @@ class StoredTile(Stored):
 
 
 class StoredGrid(Stored):
-    """Where the image tokens lie, as `rvelens.tokens.grid.ImageGrid`."""
+    """The patch grid of the image, see `rvelens.tokens.grid.ImageGrid`."""
 
     n_tokens: Count
     tiles: list[StoredTile]
@@ -55,7 +55,7 @@ class StoredGrid(Stored):
 
 
 class StoredTracedAnswer(Stored):
-    """The words of one answer."""
+    """The texts of one answer."""
 
     name: str
     text: str
@@ -73,7 +73,7 @@ class StoredTrace(Stored):
 
 
 def check_trace_path(path: str | Path) -> None:
-    """Raise ValueError where a trace cannot be written: call it before the work."""
+    """Raise ValueError if a trace cannot be written; call it before the work."""
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: expected a file name that ends in .safetensors; rename it.")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
@@ -83,16 +83,16 @@ def check_trace_path(path: str | Path) -> None:
 def write_trace(
     path: str | Path, about: Mapping[str, Any], image: Image.Image, answers: Sequence[Any]
 ) -> None:
-    """Write a trace's words, picture and tensors to one safetensors file.
+    """Write the texts, the picture and the tensors of a trace to one safetensors file.
 
     Args:
         path: the file.
-        about: what `StoredTrace` declares.
+        about: the fields of `StoredTrace`.
         image: in RGB.
-        answers: with the attributes `ids`, `log_probs` and `attention`.
+        answers: objects with the attributes `ids`, `log_probs` and `attention`.
 
     Raises:
-        ValueError: the path does not end in .safetensors, or is in no folder.
+        ValueError: the path does not end in .safetensors, or its folder does not exist.
     """
     check_trace_path(path)
     tensors = {"image": _png(image)}
@@ -102,7 +102,7 @@ def write_trace(
 
 
 def read_trace(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[str, Tensor]]]:
-    """The words, the picture, and the tensors of each answer that `write_trace` wrote.
+    """The texts, the picture, and the tensors of each answer, from a file of `write_trace`.
 
     Raises:
         ValueError: no such file, or not a trace.

@@ -1,4 +1,4 @@
-"""Generation with a record of every token: its probability, and where every head looked for it."""
+"""Generation that records the probability of every token, and where every head looked."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def trace(
 
 
 def check_traced(question: Any, settings: Mapping[str, Any] | None, hooked: bool) -> None:
-    """Raise ValueError for what `trace` cannot be asked, before anything is computed."""
+    """Raise ValueError for arguments that `trace` refuses, before anything is computed."""
     if not isinstance(question, str):
         raise ValueError(
             f"a question is a {type(question).__name__}: expected one text; trace each by itself."
@@ -129,12 +129,12 @@ def traced_answer(
     max_new_tokens: int,
     processors: Sequence[LogitsProcessor] = (),
 ) -> TracedAnswer:
-    """A greedy answer under the hooks that are on, with a record of every token.
+    """A greedy answer with the active hooks, and a record of every token.
 
     Args:
         model: the hooked model.
-        inputs: one prompt, as `model.prepare` made it.
-        name: of the answer.
+        inputs: one prompt, from `model.prepare`.
+        name: the name of the answer.
         max_new_tokens: tokens to generate at most.
         processors: logits processors, such as a `ContrastProcessor`.
 
@@ -192,7 +192,7 @@ def _by_step(
 
 
 def pieces_of(processor: Any, ids: Int[Tensor, " token"]) -> tuple[str, ...]:
-    """What each token adds to the text; "" where a character needs more tokens."""
+    """The text that each token adds; "" if a character needs more tokens."""
     pieces, before = [], ""
     for n in range(1, len(ids) + 1):
         text = processor.batch_decode(ids[None, :n], skip_special_tokens=False)[0]

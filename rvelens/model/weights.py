@@ -1,4 +1,4 @@
-"""What the weights of a model are, and whether a head profile was measured on them."""
+"""Identifies the weights of a model, and checks that a profile was measured on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _DIGESTS: WeakKeyDictionary[torch.nn.Module, tuple[object, str]] = WeakKeyDictio
 def weights_digest(model: HookedLVLM) -> str:
     """SHA-256 over each tensor's name, shape, dtype, sum, and 1024 evenly spaced values.
 
-    Not over every byte, which takes minutes for large models; a changed weight changes its sum.
+    It does not cover every byte, which takes minutes for large models. A changed weight changes the
+    sum.
     """
     return tensors_digest(model.hf_model.state_dict())
 
@@ -43,11 +44,11 @@ def dtype_name(model: HookedLVLM) -> str:
 
 
 def check_profile_of(model: HookedLVLM, profile: ARSProfile) -> None:
-    """Raise ValueError where a profile was measured on another model.
+    """Raise ValueError if a profile was measured on another model.
 
-    By the digest of the weights where the profile has one of the same precision, else by the last part
-    of the model's name. A published ranking, and a profile or a model without a name, need the
-    shape alone.
+    If the profile has a digest of weights in the same precision, the digests are compared. Otherwise
+    the last parts of the models' names are compared. For a published ranking, and for a profile or a
+    model without a name, only the shape must match.
     """
     have, want = (profile.n_layers, profile.n_heads), (model.n_layers, model.n_heads)
     if have != want:

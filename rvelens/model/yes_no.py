@@ -1,4 +1,4 @@
-"""Yes or no as the model's next token says it."""
+"""Yes or no, read from the model's next token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPELLINGS = {"yes": ("Yes", " Yes", "yes", " yes", "YES"), "no": ("No", " No", 
 
 
 def yes_no_ids(processor: Any) -> tuple[list[int], list[int]]:
-    """Token ids that say yes and that say no when they come first: one-token spellings of each.
+    """Token ids that mean yes and no as the first token: the one-token spellings of each.
 
     Raises:
         ValueError: the tokenizer has no single token for one of the answers.
@@ -32,10 +32,10 @@ def yes_no_ids(processor: Any) -> tuple[list[int], list[int]]:
 
 
 def yes_and_no(processor: Any) -> tuple[int, int]:
-    """One token that says yes and one that says no, in the same spelling.
+    """One token for yes and one for no, in the same spelling.
 
     Raises:
-        ValueError: no spelling has a single token for both.
+        ValueError: there is no spelling with a single token for both.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
     yes, no = yes_no_ids(processor)
@@ -52,7 +52,7 @@ def yes_and_no(processor: Any) -> tuple[int, int]:
 def yes_no_probabilities(
     logits: Float[Tensor, "batch vocab"], processor: Any
 ) -> Float[Tensor, "batch 2"]:
-    """Probability that the next token says yes, and that it says no (the rest is neither)."""
+    """Probability that the next token is yes, and that it is no (the rest is neither)."""
     yes, no = yes_no_ids(processor)
     probabilities = logits.float().softmax(dim=-1)
     return torch.stack([probabilities[:, yes].sum(-1), probabilities[:, no].sum(-1)], dim=-1)

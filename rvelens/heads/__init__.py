@@ -1,13 +1,10 @@
 """Attention heads: profiles, layers, contrastive pairs, and the folders that hold them.
 
-- `hub.py`: folders that are shared: found here or on the Hugging Face Hub, pushed there, with a
+- `hub.py`: shared folders: found on this machine or on the Hugging Face Hub, and pushed there with a
   card.
-- `layers.py`: layers as a user writes them: "14-31", "3,5,7-9", "auto" or "preset".
-- `pair.py`: contrastive pairs: an image and two texts, which differ in one word alone.
-- `profile.py`: head profiles: how sensitive every head of a model is to the verb, and files that
-  hold it.
-- `profile_file.py`: what the file of a head profile holds: its tensors, and what it says of how
-  they were measured.
-- `region.py`: how well a head's attention finds the ground-truth region, and whether a ranking
-  knows.
+- `layers.py`: layers in the notation of users: "14-31", "3,5,7-9", "auto" or "preset".
+- `pair.py`: contrastive pairs: an image and two texts that differ in exactly one word.
+- `profile.py`: head profiles: how sensitive every head of a model is to the verb, and their files.
+- `profile_file.py`: the file of a head profile: its tensors, and how they were measured.
+- `region.py`: how well a head's attention finds the true region, and whether a ranking agrees.
 """

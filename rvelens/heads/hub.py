@@ -1,4 +1,4 @@
-"""Folders that are shared: found here or on the Hugging Face Hub, pushed there, with a card."""
+"""Shared folders: found on this machine or on the Hugging Face Hub, and pushed there with a card."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def embedded_folder(name: str | Path) -> str | Path:
-    """The folder of what "rvelens/tiny" names; any other name as it is."""
+    """The folder of "rvelens/tiny"; any other name is returned unchanged."""
     return TINY if str(name) == "rvelens/tiny" else name
 
 
 def check_name(name: str | Path) -> None:
-    """Raise ValueError for the name of a model that nothing can have, without asking the Hub."""
+    """Raise ValueError for a model name that cannot exist, without a request to the Hub."""
     text = str(name)
     if Path(text).exists() or text == "rvelens/tiny":
         return
@@ -52,10 +52,10 @@ def check_name(name: str | Path) -> None:
 
 
 def find(where: str | Path, file: str, revision: str | None = None) -> Path | None:
-    """A file by its own path, by its folder, or by the OWNER/NAME of a repository on the Hub.
+    """A file, found by its path, by its folder, or by the OWNER/NAME of a repository on the Hub.
 
-    "rvelens/tiny" is a folder of this package. The Hub is asked only where nothing of that name is
-    here, and for the files of `FILES` alone.
+    "rvelens/tiny" is a folder of this package. The Hub is asked only if there is no local file or
+    folder of that name, and only for the files of `FILES`.
 
     Args:
         where: the path or name.
@@ -63,7 +63,7 @@ def find(where: str | Path, file: str, revision: str | None = None) -> Path | No
         revision: branch, tag or commit of the repository.
 
     Returns:
-        None where there is no such file, and `where` cannot name a repository.
+        None if there is no such file, and `where` cannot be the name of a repository.
 
     Raises:
         ValueError: the Hub has no such repository, or cannot be reached.
@@ -94,14 +94,14 @@ def find(where: str | Path, file: str, revision: str | None = None) -> Path | No
 
 
 def push(write: Callable[[Path], None], repo_id: str, *, private: bool | None = None) -> str:
-    """Upload what `write` writes to a folder as a model repository; returns its address.
+    """Upload a folder that `write` fills as a model repository; returns its URL.
 
-    The repository is made where there is none.
+    If the repository does not exist, it is created.
 
-    The token is the one that huggingface_hub finds: the variable HF_TOKEN, or `hf auth login`.
+    The token is that of huggingface_hub: the variable HF_TOKEN, or `hf auth login`.
 
     Raises:
-        ValueError: no such name, no token, or the Hub refuses.
+        ValueError: an invalid name, no token, or the Hub refuses.
     """
     api = huggingface_hub.HfApi()
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +118,7 @@ def push(write: Callable[[Path], None], repo_id: str, *, private: bool | None = 
 
 
 def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
-    """Raise ValueError where a folder cannot be written without harm: call it before the work."""
+    """Raise ValueError if a folder cannot be written safely; call it before the work."""
     folder = Path(folder)
     check_new_folder(folder)
     others = (
@@ -138,7 +138,7 @@ def check_folder(folder: str | Path, ours: Sequence[str] = FILES) -> None:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """A folder to write to, made where it is not there; raises what `check_folder` raises."""
+    """A folder to write to, created if it does not exist; raises the errors of `check_folder`."""
     check_folder(folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,12 +146,12 @@ def make_folder(folder: str | Path) -> Path:
 
 
 def card(title: str, body: str, base_model: str) -> str:
-    """A model card: what the Hub reads at its head, and what a person reads below.
+    """A model card: metadata for the Hub at the top, and text for readers below.
 
     Args:
         title: the heading.
         body: Markdown.
-        base_model: the model that it is of; left out at the head where it is no name of the Hub.
+        base_model: the model; omitted in the metadata if it is not a name on the Hub.
     """
     head = huggingface_hub.ModelCardData(
         library_name="rvelens",
@@ -164,7 +164,7 @@ def card(title: str, body: str, base_model: str) -> str:
 
 
 def rows(pairs: Mapping[str, Any], first: str, second: str) -> str:
-    """A Markdown table of two columns."""
+    """A Markdown table with two columns."""
     # Here, since it loads rich's tables, for which an import need not wait.
     from rvelens.tables import Table
 

@@ -1,4 +1,4 @@
-"""Layers as a user writes them: "14-31", "3,5,7-9", "auto" or "preset"."""
+"""Layers in the notation of users: "14-31", "3,5,7-9", "auto" or "preset"."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def parse_layers(
     Args:
         spec: numbers and inclusive ranges ("14-31", "3,5,7-9"); "auto", the layers whose mean ARS is
             at least the model's; or "preset", the published choice scaled to this model's depth.
-        profile: needed for "auto" only.
-        n_layers: layers of the model.
-        attention_layers: those of them that have attention; by default the profile's, else all.
+        profile: needed only for "auto".
+        n_layers: the number of layers of the model.
+        attention_layers: the layers that have attention; by default those of the profile, else all.
 
     Raises:
-        ValueError: something else, a layer that the model lacks, or "auto" without scores.
+        ValueError: another notation, a layer that the model lacks, or "auto" without scores.
     """
     spec = spec.strip()
     if attention_layers is None and profile is not None:
@@ -65,11 +65,11 @@ def parse_layers(
 
 
 def with_attention(layers: list[int], attention_layers: Iterable[int] | None) -> list[int]:
-    """Those of some layers that have attention; if none of them has, the nearest layer that does.
+    """The given layers that have attention; if none has, the nearest layer that has.
 
     Args:
         layers: layers of a hybrid decoder, ascending.
-        attention_layers: its layers with attention; None for all.
+        attention_layers: the layers with attention; None for all.
     """
     if attention_layers is None:
         return layers
@@ -80,7 +80,7 @@ def with_attention(layers: list[int], attention_layers: Iterable[int] | None) ->
 
 
 def check_attention(layers: list[int], attention_layers: Iterable[int] | None) -> list[int]:
-    """The same layers; raises ValueError if one of them has no attention."""
+    """Return the layers unchanged; raises ValueError if one of them has no attention."""
     if attention_layers is not None:
         having = sorted(attention_layers)
         without = [layer for layer in layers if layer not in having]
@@ -107,7 +107,7 @@ def _auto(profile: ARSProfile | None, n_layers: int) -> list[int]:
 
 
 def format_layers(layers: Iterable[int]) -> str:
-    """Layers as `parse_layers` reads them, with runs as ranges: "3,5,7-9"."""
+    """Layers in the notation of `parse_layers`, with runs as ranges: "3,5,7-9"."""
     runs: list[list[int]] = []
     for layer in sorted(set(layers)):
         if runs and layer == runs[-1][1] + 1:
@@ -120,7 +120,7 @@ def format_layers(layers: Iterable[int]) -> str:
 def scaled_layers(first: int, last: int, n_layers: int) -> list[int]:
     """Layers `first` to `last` (both included) of 32, at the same relative depth of `n_layers`.
 
-    At least one layer, however shallow the model.
+    At least one layer, also in very shallow models.
     """
     start, stop = (round(edge / PUBLISHED_DEPTH * n_layers) for edge in (first, last + 1))
     # The first layers are left alone in a shallow model too, where they are in a deep one.
@@ -129,10 +129,10 @@ def scaled_layers(first: int, last: int, n_layers: int) -> list[int]:
 
 
 def contiguous_bands(n_layers: int, step: int = 1) -> list[list[int]]:
-    """Every contiguous band of layers; with a step, those alone whose ends are that far apart.
+    """Every band of adjacent layers; with a step, only bands that begin and end at multiples of it.
 
-    Bands begin at a multiple of `step` and end before one, or with the last layer: of 32 layers, 528
-    with step 1, and 36 with step 4.
+    Each band begins at a multiple of `step`, and ends just before one or at the last layer. For 32
+    layers there are 528 bands with step 1, and 36 with step 4.
 
     Raises:
         ValueError: a step below 1.
@@ -150,10 +150,10 @@ def chosen_layers(
     n_layers: int,
     attention_layers: Iterable[int] | None = None,
 ) -> list[int]:
-    """The given layers in order, or where none are given those that `scaled_layers` finds.
+    """The given layers in order; if none are given, those of `scaled_layers`.
 
     Raises:
-        ValueError: no layer, or one that a model of `n_layers` lacks or that has no attention.
+        ValueError: no layer, a layer that a model of `n_layers` lacks, or one without attention.
     """
     if layers is None:
         return with_attention(scaled_layers(first, last, n_layers), attention_layers)

@@ -1,4 +1,4 @@
-"""Contrastive pairs: an image and two texts, which differ in one word alone."""
+"""Contrastive pairs: an image and two texts that differ in exactly one word."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ContrastivePair:
     Attributes:
         image: a path or a PIL image.
         question: the original text T.
-        contrastive: the text with the verb of another body part.
-        id: what names the pair in messages and files.
+        contrastive: the text with a verb for another body part.
+        id: the name of the pair in messages and files.
     """
 
     image: str | Path | Image.Image
@@ -48,13 +48,13 @@ class ContrastivePair:
 
 
 def check_pair(pair: ContrastivePair) -> None:
-    """Refuse a pair whose texts do not differ in one word alone, the same place in both.
+    """Refuse a pair whose texts do not differ in exactly one word at the same place.
 
-    Whether that word is a verb is looked at as in `swapped_word`: `rvelens.pairs.make` looks closer.
+    `swapped_word` checks roughly whether this word is a verb; `rvelens.pairs.make` checks more.
 
     Raises:
-        ValueError: the texts differ in nothing, in case, in spacing, in more than one word, or in one
-            that cannot be a verb.
+        ValueError: the texts are equal, or differ in case, in spacing, in more than one word, or in a
+            word that cannot be a verb.
     """
     try:
         swapped_word(pair.question, pair.contrastive)
@@ -66,15 +66,16 @@ def check_pair(pair: ContrastivePair) -> None:
 
 
 def swapped_word(text: str, other: str) -> tuple[int, int, str]:
-    """Where one word of a text has another word in its place: its start, its end, the other word.
+    """The word that differs between two texts: its start, its end, and the other word.
 
-    All else, spaces and marks included, has to be the same, character by character. That the word is a
-    verb is not known without a dictionary; what is refused are words that are none in any sentence
-    ("the", "on"), and what follows an article ("a man", "a woman"), but for forms in -ing and -ed.
+    Everything else, spaces and punctuation included, must be the same, character by character. Without
+    a dictionary it is not known whether the word is a verb. So only two cases are refused: words that
+    are never verbs ("the", "on"), and words after an article ("a man", "a woman"), except forms in -ing
+    and -ed.
 
     Raises:
-        ValueError: the texts are the same, differ in a word's case or in how its letters are encoded
-            alone, in more than one word, or in one that cannot be a verb.
+        ValueError: the texts are the same, or differ only in a word's case or Unicode encoding, in more
+            than one word, or in a word that cannot be a verb.
     """
     # Odd pieces are words, even ones what stands between them.
     pieces, others = _WORD.split(text), _WORD.split(other)
@@ -113,7 +114,7 @@ def _may_be_verbs(before: str, word: str, other: str) -> bool:
 
 
 def with_suffix(pairs: Sequence[ContrastivePair], suffix: str) -> list[ContrastivePair]:
-    """Pairs with a text behind both of their questions, as `--suffix` puts it behind a benchmark's."""
+    """Pairs with a text after both questions, as `--suffix` adds it to the questions of a benchmark."""
     return [
         replace(
             pair,

@@ -1,4 +1,4 @@
-"""Head profiles: how sensitive every head of a model is to the verb, and files that hold it."""
+"""Head profiles: how sensitive every head of a model is to the verb, and their files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ARSProfile:
         ranking: heads of each layer from most to least sensitive, [layer head].
         per_pair: equation 3 for each pair, float32 [pair layer head]; None if only the ranking or
             the mean is known.
-        about: what it was measured on: model, prompt, number of pairs, versions.
-        attention_layers: layers of a hybrid model that have attention; by default all. In the others
+        about: how it was measured: model, prompt, number of pairs, versions.
+        attention_layers: layers of a hybrid model that have attention; by default all. In other layers
             every score is 0.
     """
 
@@ -54,10 +54,10 @@ class ARSProfile:
         attention_layers: Iterable[int] = (),
         **about: Any,
     ) -> ARSProfile:
-        """A profile of given scores; heads with equal scores rank in the order of their numbers.
+        """A profile from given scores; heads with equal scores rank in the order of their numbers.
 
         Raises:
-            ValueError: a score is not finite, or scores are no numbers by layer and head.
+            ValueError: a score is not finite, or the scores are not numbers by layer and head.
         """
         if scores.dim() != 2 or not scores.is_floating_point():
             raise ValueError(
@@ -91,7 +91,7 @@ class ARSProfile:
         """Mean over the pairs of equation 3.
 
         Raises:
-            ValueError: this profile holds a ranking only.
+            ValueError: this profile has only a ranking.
         """
         if self.mean is None:
             raise ValueError(
@@ -102,17 +102,17 @@ class ARSProfile:
 
     @property
     def score_name(self) -> str:
-        """What the heads were scored by, as figures and tables name it."""
+        """The name of the score, for figures and tables."""
         return {"ars": "ARS"}.get(name := str(self.about.get("score", "ars")), name)
 
     @property
     def n_layers(self) -> int:
-        """Layers of the model."""
+        """The number of layers of the model."""
         return self.ranking.shape[0]
 
     @property
     def n_heads(self) -> int:
-        """Query heads of each layer."""
+        """The number of query heads of each layer."""
         return self.ranking.shape[1]
 
     def top(self, layer: int, k: int) -> list[int]:
@@ -136,17 +136,17 @@ class ARSProfile:
         return self.ranking[layer]
 
     def auto_layers(self) -> list[int]:
-        """Layers whose mean score over heads is at least that of the whole model.
+        """Layers whose mean score over heads is at least the mean over the whole model.
 
-        The paper enhances the layers with higher ARS ("middle") without a rule; this is one. It
-        needs scores, a published ranking has none.
+        The paper enhances "middle" layers, which have higher ARS, but gives no rule. This is a rule of
+        rvelens. It needs scores, which a published ranking does not have.
         """
         layers = torch.tensor(self.attention_layers)
         by_layer = self.scores[layers].mean(dim=1)
         return layers[by_layer >= by_layer.mean()].tolist()
 
     def digest(self) -> str:
-        """Identifies a profile by what RVE takes from it, the ranking."""
+        """A digest of the ranking, which is the part of a profile that RVE uses."""
         return hashlib.sha256(self.ranking.cpu().numpy().tobytes()).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
@@ -164,7 +164,7 @@ class ARSProfile:
         files.write_bytes(path, content)
 
     def save_folder(self, folder: str | Path) -> None:
-        """Write a folder to share: profile.safetensors, profile.json to read, and a README.md.
+        """Write a folder to share: profile.safetensors, a readable profile.json, and a README.md.
 
         Raises:
             ValueError: the folder holds other files.
@@ -181,7 +181,7 @@ class ARSProfile:
         files.write_text(folder / hub.CARD, profile_card(self))
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
-        """Upload what `save_folder` writes to the Hugging Face Hub; returns the address.
+        """Upload the folder of `save_folder` to the Hugging Face Hub; returns its URL.
 
         Raises:
             ValueError: no token, or the Hub refuses.
@@ -193,8 +193,8 @@ class ARSProfile:
         """Read a profile that `save`, `save_folder` or `push_to_hub` wrote.
 
         Args:
-            where: the file, the folder, "rvelens/tiny" for the embedded model's, or OWNER/NAME on the
-                Hugging Face Hub.
+            where: the file, the folder, "rvelens/tiny" for the profile of the embedded model, or
+                OWNER/NAME on the Hugging Face Hub.
             revision: branch, tag or commit on the Hub.
 
         Raises:
@@ -271,7 +271,7 @@ profile = ARSProfile.load("FOLDER")  # or OWNER/NAME on the Hub
 
 
 def check_profile_path(path: str | Path) -> None:
-    """Raise ValueError where a profile cannot be written: call it before the work."""
+    """Raise ValueError if a profile cannot be written; call it before the work."""
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: expected a file name that ends in .safetensors; rename it.")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():

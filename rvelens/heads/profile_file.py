@@ -1,4 +1,4 @@
-"""What the file of a head profile holds: its tensors, and what it says of how they were measured."""
+"""The file of a head profile: its tensors, and how they were measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rvelens.files.stored import Digest, Stored
 
 
 class ProfileAbout(Stored):
-    """What a profile's file says of how it was measured."""
+    """The record in a profile's file of how it was measured."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -30,7 +30,7 @@ class ProfileAbout(Stored):
 
 
 def check_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where a profile's tensors are not those that ARSProfile.save writes."""
+    """Raise ValueError if a profile's tensors are not those that ARSProfile.save writes."""
     ranking, shape = tensors["ranking"], tuple(tensors["ranking"].shape)
     ranks = ranking.dim() == 2 and ranking.dtype == torch.int64 and ranking.numel() > 0
     if not ranks or not torch.equal(

@@ -42,7 +42,7 @@ def n_positions(config: Any) -> int | None:
     """The number of positions that a model supports, scaled ones included; None without a limit.
 
     Args:
-        config: the model's configuration, of transformers.
+        config: the model's configuration in transformers.
     """
     text = config.get_text_config(decoder=True)
     limit = getattr(text, "max_position_embeddings", None)
@@ -62,7 +62,7 @@ def check_length(config: Any, inputs: ModelInputs, n_new: int = 0) -> None:
     """Raise UnaskableError if a prompt and its new tokens exceed the model's positions.
 
     Args:
-        config: the model's configuration, of transformers.
+        config: the model's configuration in transformers.
         inputs: inputs of the model, with input_ids or attention_mask [batch key].
         n_new: the maximum number of tokens to generate.
     """

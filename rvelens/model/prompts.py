@@ -31,17 +31,17 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000",
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Those of `IMAGE_FORMATS` that this build of Pillow reads."""
+    """The formats of `IMAGE_FORMATS` that this build of Pillow can read."""
     Image.init()
     return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
-    """Open a path or an open file, or take an image as it is; in RGB.
+    """Load an image in RGB from a path, an open file, a PIL image, an array or a tensor.
 
-    Transparency is dropped, so that a transparent pixel shows the colour that it hides; of an
-    animation the frame that it stands at is taken, of a file the first. 16 bits a channel become 8
-    by their upper byte. Modes I and F say nothing of their range, so the levels that are there do:
+    Transparency is dropped, so a transparent pixel gets its hidden colour. Of an opened animation the
+    current frame is taken, and of a file the first. 16-bit channels keep their upper byte. Modes I and
+    F do not define a range, so it is taken from the values:
 
     | mode | levels | become |
     |---|---|---|
@@ -54,12 +54,13 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     Args:
         image: a path, a PIL image, an open binary file, or an array or tensor as
             `rvelens.model.images.picture_of` takes it.
-        upright: turn it as its camera says; benchmarks' boxes and masks are of the file's own pixels.
+        upright: rotate it by its EXIF orientation. Boxes and masks of benchmarks refer to the unrotated
+            pixels.
 
     Raises:
-        ValueError: no file there, none of `IMAGE_FORMATS`, a truncated one, or one of mode I or F with
-            other levels; UnaskableError, which is one, for what is no regular file or out of bounds
-            (`rvelens.model.limits`).
+        ValueError: a missing or truncated file, a format not in `IMAGE_FORMATS`, or mode I or F with
+            other values. UnaskableError, a ValueError, for something that is not a regular file, or
+            outside the limits (`rvelens.model.limits`).
     """
     if not is_image(image):
         raise ValueError(
@@ -154,10 +155,10 @@ def _bytes_of_levels(
 
 
 def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageLike], list[str]]:
-    """One image per question; a single image serves all questions, and the other way round.
+    """One image per question; a single image or a single question is repeated.
 
     Raises:
-        ValueError: no question, an empty one, or two lists of different lengths.
+        ValueError: no question, an empty question, or two lists of different lengths.
     """
     for value, noun in ((images, "images"), (questions, "questions")):
         if not isinstance(value, Sequence) and not is_image(value):
@@ -192,7 +193,7 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
 
 
 def render_prompt(family: Family, processor: Any, question: str, prompt: str) -> str:
-    """The full prompt text of one question, with the model's image token in its place.
+    """The full prompt text of one question, with the model's image token.
 
     Raises:
         ValueError: an unknown preset, or a template without "{question}" or "{image}".
@@ -208,7 +209,7 @@ def render_prompt(family: Family, processor: Any, question: str, prompt: str) ->
 
 
 def check_template(prompt: str, presets: Mapping[str, str]) -> None:
-    """Raise ValueError for a prompt that is no preset, and no template with image and question."""
+    """Raise ValueError for a prompt that is neither a preset nor a template with image and question."""
     if prompt in presets:
         return
     if "{question}" not in prompt:
@@ -226,7 +227,7 @@ def check_template(prompt: str, presets: Mapping[str, str]) -> None:
 
 
 def image_text(family: Family, processor: Any) -> str:
-    """What stands for the image in a prompt's text, before the processor expands it."""
+    """The placeholder of the image in a prompt's text, before the processor expands it."""
     if family.image_text is not None:
         return family.image_text
     return str(getattr(processor, "image_token", None) or "<image>")
@@ -235,7 +236,7 @@ def image_text(family: Family, processor: Any) -> str:
 def text_around_image(
     family: Family, processor: Any, questions: Sequence[str], prompt: str
 ) -> list[tuple[Int[Tensor, " before"], Int[Tensor, " after"]]]:
-    """Token ids of each prompt before and behind its image, which need no image to be known.
+    """Token ids of each prompt before and after its image; no image is needed.
 
     Raises:
         ValueError: no processor, an unknown prompt, or a text with no or several image tokens.
@@ -258,7 +259,7 @@ def text_around_image(
 
 
 def check_processor(processor: Any) -> None:
-    """Raise ValueError where there is none."""
+    """Raise ValueError if there is no processor."""
     if processor is None:
         raise ValueError(
             "this model has no processor: expected one to turn images and questions into tensors; "
@@ -276,7 +277,7 @@ def prepare(
     """Images and questions as one left-padded batch.
 
     Args:
-        family: whose prompt presets serve.
+        family: the family whose prompt presets are used.
         processor: the model's Hugging Face processor.
         images: paths or PIL images, or one of them for all questions.
         questions: one question or several.
@@ -284,7 +285,7 @@ def prepare(
             "{image}" and "{question}".
 
     Returns:
-        input_ids and attention_mask [batch key], pixel values, and what else the model wants.
+        input_ids and attention_mask [batch key], pixel values, and other inputs of the model.
 
     Raises:
         ValueError: no processor, unequal counts, an unreadable image, an unknown prompt.
@@ -300,15 +301,15 @@ def prepare(
 def batch_of(
     processor: Any, texts: list[str], images: list[list[Image.Image]]
 ) -> transformers.BatchFeature:
-    """Prompts with their images as one left-padded batch, as `prepare` returns it.
+    """Whole prompts with their images as one left-padded batch, as `prepare` returns it.
 
     Args:
         processor: the model's Hugging Face processor.
-        texts: whole prompts, with the model's image token where an image stands.
-        images: those of each prompt, in their order.
+        texts: whole prompts, with the model's image token in the place of each image.
+        images: the images of each prompt, in order.
 
     Raises:
-        ValueError: images that the processor fails on.
+        ValueError: images for which the processor fails.
     """
     # One list of images a text: processors of several-image models tell by nesting whose is whose.
     try:

@@ -1,15 +1,16 @@
 """Activation patching between two images, two texts, or a plain and a steered run.
 
-The model runs on the corrupted prompt, and one tensor of the clean run takes the place of its own. How
-far the answer moves to the clean one says how much of the difference that tensor carries.
+The model runs on the corrupted prompt, with one tensor replaced by that of the clean run. The change of
+the answer towards the clean run shows how much of the difference this tensor carries.
 
 - `runs.py`: `pair_runs`, which runs both prompts and fixes the two answers.
-- `last_row.py`: `patch_heads` and `patch_attention`, of the last row alone, side by side in replays.
+- `last_row.py`: `patch_heads` and `patch_attention`, which patch only the last row, together in
+  replays.
 - `positions.py`: `patch_positions` and `patch_tokens`, at any position, in whole forwards.
-- `effects.py`: what they return.
+- `effects.py`: the result type of these functions.
 
 Source: Zhang and Nanda 2024, https://arxiv.org/abs/2309.16042; the names are those of
-`transformer_lens.patching`, whose helpers run on a `HookedLVLM` too.
+`transformer_lens.patching`, whose helpers also run on a `HookedLVLM`.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ class Effects:
     """How far each patch moves the answer from the corrupted run, 0, to the clean run, 1.
 
     Attributes:
-        what: the tensor that was patched, such as "z" or "hook_resid_pre".
+        what: the name of the patched tensor, such as "z" or "hook_resid_pre".
         axes: the names of the axes: "layer", and "head" or "position".
-        values: (patched - corrupted) / (clean - corrupted) of the difference of the answers' logits;
-            float32 on the CPU. Below 0 and above 1 are possible. NaN in layers without attention.
-        tokens: the text of the token at each position, where there is such an axis.
+        values: (patched - corrupted) / (clean - corrupted), each the difference of the two answers'
+            logits; float32 on the CPU. Values below 0 and above 1 are possible. NaN in layers without
+            attention.
+        tokens: the text of the token at each position, if there is an axis "position".
     """
 
     what: str

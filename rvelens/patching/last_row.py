@@ -1,7 +1,7 @@
-"""Patches of the last row alone: of one head, and of a layer's attention.
+"""Patches of only the last row: of one head, or of a layer's attention.
 
-All of them are patches of `hook_z` in the last row. So they run side by side behind one prefill, see
-`rvelens.model.last_row`, and layers behind the patch run on.
+All of them patch `hook_z` in the last row. So they share one prefill, see `rvelens.model.last_row`.
+Later layers run with the patch.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ OutputsByLayer = dict[int, Float[Tensor, "head d_head"]]
 
 
 def patch_heads(runs: RunPair, what: str = "z") -> Effects:
-    """The effect of each head in the last row, as a part of it comes from the clean run.
+    """The effect of each head in the last row, when a part of it comes from the clean run.
 
     Args:
         runs: of `pair_runs`.
-        what: "z", the head's output before `o_proj`; "pattern", where it looks, with the corrupted
-            run's values; "q", its query. "k" and "v" are the keys and values of all positions as the
-            last row reads them; other rows keep theirs. Query heads that share keys and values are
-            patched one by one.
+        what: "z", the head's output before `o_proj`; "pattern", its attention, with the values of the
+            corrupted run; "q", its query; "k" and "v", the keys and values of all positions, but only
+            for the last row. Query heads that share keys and values are patched one by one.
 
     Returns:
         effects [layer head].
 
     Raises:
-        ValueError: an unknown part, or one that the model does not show exactly.
+        ValueError: an unknown part, or a part that this model cannot show exactly.
     """
     if what not in OF_HEADS:
         raise ValueError(
@@ -54,9 +53,9 @@ def patch_heads(runs: RunPair, what: str = "z") -> Effects:
 
 
 def patch_attention(runs: RunPair) -> Effects:
-    """The effect of each layer's attention in the last row: all heads' outputs of the clean run.
+    """The effect of each layer's attention in the last row, with all head outputs of the clean run.
 
-    Equal to a patch of `hook_attn_out` at the last position.
+    It equals a patch of `hook_attn_out` at the last position.
 
     Returns:
         effects [layer].

@@ -1,4 +1,4 @@
-"""Patches at any position: one by one, or several together, in whole forwards."""
+"""Patches at any position, one at a time or several together, in whole forwards."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ POINTS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out"
 def patch_positions(
     runs: RunPair, point: str = "hook_resid_pre", *, batch_size: int = 8
 ) -> Effects:
-    """The effect of each position in each layer: one vector of the clean run.
+    """The effect of each position in each layer, with one vector of the clean run.
 
     Args:
         runs: of `pair_runs`.
-        point: one of `POINTS`: the residual stream before, between and behind the branches of a block,
-            the output of its attention, and of its MLP.
-        batch_size: patches that run together. They run one by one where the corrupted run has hooks.
+        point: one of `POINTS`: the residual stream before, between and after the branches of a block,
+            the output of its attention, or the output of its MLP.
+        batch_size: the number of patches per forward. If the corrupted run has hooks, they run one by
+            one.
 
     Returns:
         effects [layer position], with the text of each token.
 
     Raises:
-        ValueError: another point, or one that the model does not show exactly.
+        ValueError: another point, or a point that this model cannot show exactly.
     """
     layers = _layers_with(runs, point)
     n = runs.tokens.n_keys
@@ -51,22 +52,22 @@ def patch_tokens(
     *,
     batch_size: int = 8,
 ) -> Effects:
-    """The effect of several positions together, by layer.
+    """The effect of patching several positions together, by layer.
 
-    Qwen3-VL adds image features to the residual stream between its first layers, too. A patch before
-    these layers keeps those of the corrupted image, so that all image tokens before layer 0 need not
-    have the effect 1.
+    Qwen3-VL also adds image features to the residual stream between its first layers. A patch before
+    these layers keeps the features of the corrupted image there. So a patch of all image tokens before
+    layer 0 need not have the effect 1.
 
     Args:
         runs: of `pair_runs`.
-        positions: which of them; `runs.image_positions(region)` gives those of the image.
+        positions: the positions to patch; `runs.image_positions(region)` gives those of the image.
         point, batch_size: as in `patch_positions`.
 
     Returns:
         effects [layer].
 
     Raises:
-        ValueError: as `patch_positions`; or another number of positions, or none chosen.
+        ValueError: an error of `patch_positions`, a mask of another length, or no position.
     """
     layers = _layers_with(runs, point)
     if len(positions) != runs.tokens.n_keys or not bool(positions.any()):

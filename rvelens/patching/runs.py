@@ -1,4 +1,4 @@
-"""Two runs of one model, whose answers differ: where patches come from, and where they go."""
+"""Two runs of one model with different answers: the source and the target of patches."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rvelens.tokens.token_map import TokenMap
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a run is made of.
+    """The image, the question and the hooks of a run.
 
     Attributes:
         image: as `model.prepare` takes it.
         question: one question.
-        hooks: those that are on during the run; [] for the plain model.
+        hooks: the hooks of the run; [] for the plain model.
     """
 
     image: ImageLike
@@ -34,16 +34,16 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class RunPair:
-    """A clean and a corrupted run, and the two answers by which patches are measured.
+    """A clean and a corrupted run, and the two answers that measure the effect of patches.
 
     Attributes:
         model: the hooked model.
         clean: the run that activations are taken from.
-        corrupted: the run that they are put into.
+        corrupted: the run that activations are put into.
         prompt: the preset or template around both questions.
-        answers: token ids; the measure is the logit of the first minus the logit of the second.
+        answers: two token ids; the measure is the logit of the first minus the logit of the second.
         clean_difference, corrupted_difference: the measure of both runs, in logits.
-        tokens: where the image is, the same in both prompts.
+        tokens: the token map, the same for both prompts.
     """
 
     model: HookedLVLM = field(repr=False)
@@ -56,13 +56,13 @@ class RunPair:
     tokens: TokenMap = field(repr=False)
 
     def inputs(self, side: Literal["clean", "corrupted"], copies: int = 1) -> Any:
-        """Prepared inputs of one side, as a batch of `copies` equal samples."""
+        """Prepared inputs of one run, as a batch of `copies` equal samples."""
         run: Condition = getattr(self, side)
         return self.model.prepare([run.image] * copies, [run.question] * copies, self.prompt)
 
     @torch.no_grad()
     def cache(self, side: Literal["clean", "corrupted"], points: Sequence[str]) -> Any:
-        """What hook points see in one of the runs, under the hooks of that run."""
+        """The tensors at hook points in one of the runs, under the hooks of that run."""
         with self.model.hooks(getattr(self, side).hooks):
             inputs = self.inputs(side)
             return self.model.run_with_cache(**inputs, names_filter=list(points), logits_to_keep=1)[
@@ -70,7 +70,7 @@ class RunPair:
             ]
 
     def effect(self, logits: Float[Tensor, "setting vocab"]) -> Float[Tensor, " setting"]:
-        """Where logits of the next token lie between the corrupted run, 0, and the clean run, 1."""
+        """The effect that logits of the next token show: 0 is the corrupted run, 1 the clean run."""
         difference = _difference(logits, self.answers).double().cpu()
         whole = self.clean_difference - self.corrupted_difference
         return ((difference - self.corrupted_difference) / whole).float()
@@ -78,10 +78,11 @@ class RunPair:
     def image_positions(
         self, region: Bool[Tensor, " image"] | None = None
     ) -> Bool[Tensor, " position"]:
-        """Positions of the image tokens of the prompt, or of those in a region of the image.
+        """A mask of the positions of all image tokens, or of those in a region of the image.
 
         Args:
-            region: which image tokens, as `model.image_grid(image).tokens_in` gives them; None for all.
+            region: a mask of image tokens, as `model.image_grid(image).tokens_in` returns it; None for
+                all.
 
         Raises:
             ValueError: a region of another length.
@@ -109,20 +110,20 @@ def pair_runs(
 ) -> RunPair:
     """Run a clean and a corrupted prompt, to patch activations of the first into the second.
 
-    Two images with one question, two questions about one image, or one prompt plain and under hooks.
-    The clean run may be the steered one, or the corrupted one.
+    The runs differ in their images, in their questions, or in their hooks. Either the clean or the
+    corrupted run may be the steered run.
 
     Args:
-        model: the hooked model, without hooks that are on.
+        model: the hooked model, without active hooks.
         clean, corrupted: (image, question), or a `Condition` with hooks.
-        answers: two tokens, as texts or ids, such as `("Yes", "No")`. A patch is measured by the
-            difference of their logits. None for the likeliest next token of each run.
+        answers: two tokens, as texts or ids, such as `("Yes", "No")`. The difference of their logits
+            measures a patch. None for the most likely next token of each run.
         prompt: as in `model.prepare`.
 
     Raises:
-        ValueError: hooks that are on; prompts of unequal length; image tokens at other positions or in
-            another grid; answers that are not two different tokens; or a difference of the answers'
-            logits that is the same in both runs, so that no effect can be measured.
+        ValueError: active hooks; prompts of unequal length; image tokens at other positions or in
+            another grid; answers that are not two different tokens; or an equal difference of the
+            answers' logits in both runs, which allows no measurement.
     """
     if model.list_hooks():
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Head scores: which heads matter for the verb, each by its own definition, all called alike.
+"""Head scores: several definitions of which heads matter for the verb, with one interface.
 
-- `maps.py`: from attention of the last token to the image, under both texts of a pair.
-- `effects.py`: from what the model answers: gradients, and patching a head's output.
-- `heads.py`: `score_heads`, which takes pairs to a profile by any of them.
+- `maps.py`: scores of the last token's attention to the image, for both texts of a pair.
+- `effects.py`: scores of the effect on the answer: gradients, and patching of a head's output.
+- `heads.py`: `score_heads`, which computes a profile from pairs with any score.
 """
 
 from __future__ import annotations

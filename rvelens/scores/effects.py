@@ -1,6 +1,6 @@
-"""Scores of effects: what a head does to the answer, by gradients and by patching.
+"""Scores of a head's effect on the answer, by gradients and by patching.
 
-Both are of the margin, the log-odds of yes over no at the next token (`answers.yes_margin`).
+Both use the margin, the log-odds of yes over no at the next token (`yes_no.yes_margin`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class _Probe:
 
 
 def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> _PerHead:
-    """Sum over the image tokens of |d margin / d score|, mean of both texts.
+    """Sum over the image tokens of |d margin / d score|, as the mean of both texts.
 
-    The gradient is with respect to the last row's pre-softmax scores of the head, through all that
-    comes behind it: how much the answer depends, to first order, on where the head looks.
+    The gradient is with respect to the head's scores before the softmax in the last row, through all
+    later layers. It measures, to first order, how much the answer depends on where the head looks.
     """
     zeros: dict[int, Tensor] = {}
     probes = [(scores_of(layer), _Probe(layer, zeros)) for layer in model.attention_layers]
@@ -65,10 +65,10 @@ def gradient(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -
 
 @torch.no_grad()
 def patching(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> _PerHead:
-    """|change of the margin| as the head's output under the contrastive text takes its own's place.
+    """|change of the margin| when the head's output is replaced by that of the contrastive text.
 
-    Activation patching of `hook_z` at the last token of the question, one head at a time; layers
-    behind it run on, see `rvelens.model.last_row`.
+    Activation patching of `hook_z` at the last token of the question, one head at a time. Later layers
+    run with the patch, see `rvelens.model.last_row`.
     """
     images = [pair.image for pair in pairs]
     points = [f"blocks.{layer}.attn.hook_z" for layer in model.attention_layers]

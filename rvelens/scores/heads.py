@@ -1,4 +1,4 @@
-"""From contrastive pairs to a profile of heads, by any of the scores."""
+"""Computes a head profile from contrastive pairs, with any score."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Score:
     """A way to score heads.
 
     Attributes:
-        name: as in `rvelens scan --score NAME`.
-        about: its definition, one line.
-        source: where it comes from.
-        of_pairs: model, a batch of pairs and a prompt to the score of every head on each pair; a
-            profile holds the mean over pairs, and heads with a larger one rank higher.
+        name: the name for `rvelens scan --score NAME`.
+        about: its definition in one line.
+        source: the paper or code that it comes from.
+        of_pairs: a function of model, batch of pairs and prompt. It returns the score of every head on
+            each pair. A profile holds the mean over pairs, and heads with a larger mean rank higher.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Score:
 
 
 def chance(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> PerPair:
-    """Uniform random numbers, the same for the same pair: what any score has to beat."""
+    """Uniform random numbers, the same for the same pair: the baseline for every score."""
 
     def numbers(pair: ContrastivePair) -> Float[Tensor, "layer head"]:
         seed = hashlib.sha256(f"{pair.id}\t{pair.question}\t{pair.contrastive}".encode()).digest()
@@ -123,10 +123,10 @@ def find_score(name: str) -> Score:
 def pairs_of(
     pairs: Sequence[ContrastivePair | tuple[ImageLike, str, str]],
 ) -> list[ContrastivePair]:
-    """Contrastive pairs of what `score_heads` takes; tuples are named by their numbers.
+    """Contrastive pairs from the argument of `score_heads`; a tuple gets its number as id.
 
     Raises:
-        ValueError: an entry is neither a pair nor three things, or its image cannot be read.
+        ValueError: an entry is neither a pair nor a tuple of three, or its image cannot be read.
     """
     pictures: dict[int, Any] = {}  # the same array stays the same object, whose forward is shared
     converted = []
@@ -158,21 +158,21 @@ def score_heads(
     as_published: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> ARSProfile:
-    """The score of every head, averaged over contrastive pairs; by default ARS, equation 3.
+    """The score of every head as the mean over contrastive pairs; by default ARS, equation 3.
 
-    Texts about the same image (the same path or the same object), first of all both texts of a pair,
-    share the forward up to the end of that image where `prefix.can_share` says that this is exact.
+    Texts about the same image (the same path or object), such as both texts of a pair, share the
+    forward up to the end of the image, if `prefix.can_share` says that this is exact.
 
     Args:
-        model: the hooked model; hooks that are on stay on, and nothing is shared under them.
+        model: the hooked model. Active hooks stay active, and then nothing is shared.
         pairs: contrastive pairs, or tuples (image, question, contrastive question); both texts of a
             pair go through the model in one batch.
         score: a name in `SCORES`.
         batch_size: pairs per forward (twice as many prompts).
         prompt: prompt preset or template, as in `model.prepare`.
-        any_text: take pairs whose texts differ in more than one word too, as `check_pair` would not.
-        as_published: ARS as the authors' code computes it, see `maps.ars_as_published`; the score is
-            then named "ars-as-published".
+        any_text: also take pairs that `check_pair` refuses, whose texts differ in more than one word.
+        as_published: compute ARS as the authors' code does, see `maps.ars_as_published`. The name of
+            the score is then "ars-as-published".
         progress: wraps the iteration over batches, for a progress bar.
 
     Returns:
@@ -212,13 +212,13 @@ def score_heads(
 
 
 def profile_of(model: HookedLVLM, per_pair: PerPair, score: str, prompt: str) -> ARSProfile:
-    """The profile of a model whose heads have these scores, and what they were measured with.
+    """The profile of a model with these scores, and a record of how they were measured.
 
     Args:
-        model: whose heads.
+        model: the model of the heads.
         per_pair: scores, float32 [pair layer head].
         score: a name in `SCORES`.
-        prompt: preset or template.
+        prompt: the preset or template.
     """
     return ARSProfile.from_scores(
         per_pair.mean(dim=0),

@@ -11,10 +11,10 @@ from rvelens.model.prefix import can_share, prepare_shared
 
 
 def both_texts(model: HookedLVLM, pairs: Sequence[ContrastivePair], prompt: str) -> dict[str, Any]:
-    """Inputs of a forward over all questions, then all contrastive texts.
+    """Inputs of one forward: first all questions, then all contrastive texts.
 
-    Texts about the same image share the forward up to its end where that is exact and no hooks are
-    on: these may edit any row, so they have to see the whole prompt of each text.
+    Texts about the same image share the forward up to its end, if this is exact and no hooks are
+    active. Hooks may edit any row, so they need the whole prompt of each text.
     """
     images = [pair.image for pair in pairs]
     texts = [pair.question for pair in pairs] + [pair.contrastive for pair in pairs]

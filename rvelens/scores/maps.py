@@ -1,7 +1,7 @@
-"""Scores of attention maps: A and A_hat, from the last token to the image, under both texts of a pair.
+"""Scores of attention maps A and A_hat: the last token's attention to the image for both texts.
 
-Each function takes two maps, post-softmax, image tokens only, not renormalised, float32 [pair head
-image], and gives [pair head].
+Each function takes two maps [pair head image] and returns [pair head]. The maps are attention after the
+softmax to image tokens only, not renormalised, in float32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def ars(
 ) -> Float[Tensor, "pair head"]:
     """Equation 3: ||A - A_hat|| / ((||A|| + ||A_hat||) / 2) over the image tokens.
 
-    A and A_hat are post-softmax attention from the last token to the image tokens, not renormalised.
-    In float32; 0/0 is 0. Ranges from 0 to 2; two disjoint maps of equal norm score 1.41.
+    A and A_hat are attention after the softmax from the last token to the image tokens, not
+    renormalised, in float32. 0/0 gives 0. The score is from 0 to 2. Two disjoint maps of equal norm
+    score 1.41.
     """
     a, a_hat = a.float(), a_hat.float()
     # The ratio does not change with scale, but the squares of very small weights would vanish.
@@ -41,30 +42,30 @@ def ars(
 
 
 def ars_as_published(a: Maps, a_hat: Maps) -> _PerHead:
-    """Equation 3 as the authors' code computes it, for rankings that are to be compared with theirs.
+    """Equation 3 as the authors' code computes it, for comparison with their rankings.
 
     Both maps are rounded to float16, and 1e-8 is added to the mean norm. The smallest steps of float16
-    are 6e-8: rounding moves the score of a head that hardly looks at the image.
+    are 6e-8. So rounding changes the score of a head that hardly looks at the image.
     """
     a, a_hat = a.half().float(), a_hat.half().float()
     return (a - a_hat).norm(dim=-1) / ((a.norm(dim=-1) + a_hat.norm(dim=-1)) / 2 + 1e-8)
 
 
 def difference(a: Maps, a_hat: Maps) -> _PerHead:
-    """||A - A_hat||, the numerator of equation 3: heads that hardly look at the image score little."""
+    """||A - A_hat||, the numerator of equation 3; small for heads that hardly look at the image."""
     return (a - a_hat).norm(dim=-1)
 
 
 def renormalised(a: Maps, a_hat: Maps) -> _PerHead:
-    """Equation 3 on maps that each sum to 1: how far a head looks elsewhere, however little it looks.
+    """Equation 3 on maps that each sum to 1: only the change of place, not of amount.
 
-    A head that gives the image nothing under a text has a map of zeros there.
+    If a head gives no attention to the image for a text, its map is zeros.
     """
     return ars(_shares(a), _shares(a_hat))
 
 
 def mass_weighted(a: Maps, a_hat: Maps) -> _PerHead:
-    """Equation 3 times the attention that the image gets, mean of both texts."""
+    """Equation 3 times the attention on the image, the mean of both texts."""
     return ars(a, a_hat) * (a.sum(dim=-1) + a_hat.sum(dim=-1)) / 2
 
 
@@ -76,7 +77,7 @@ def _shares(a: Maps) -> Maps:
 def by_decoder_layer(
     model: HookedLVLM, values: Float[Tensor, "pair attention_layer *rest"]
 ) -> Float[Tensor, "pair layer *rest"]:
-    """Values of the layers with attention in the places of all layers; 0 in the others."""
+    """Values of layers with attention, expanded to all layers; 0 in the other layers."""
     every = values.new_zeros(len(values), model.n_layers, *values.shape[2:])
     every[:, list(model.attention_layers)] = values
     return every
@@ -85,7 +86,7 @@ def by_decoder_layer(
 def of_maps(
     formula: Callable[[Maps, Maps], _PerHead],
 ) -> Callable[[HookedLVLM, Sequence[ContrastivePair], str], Float[Tensor, "pair layer head"]]:
-    """A score of models and pairs from one of maps; one forward for both texts of all pairs."""
+    """Turns a score of maps into a score of pairs, with one forward for both texts of all pairs."""
 
     @torch.no_grad()
     def score(

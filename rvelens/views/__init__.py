@@ -1,9 +1,9 @@
 """Views: ways to say how much a token of the answer looks at, or depends on, each image token.
 
-`view_images` is the way in; `VIEWS` lists them with their sources.
+Start with `view_images`. `VIEWS` lists the views with their sources.
 
-- `base.py`: what a view is, and what is asked of one.
-- `maps.py`: attention, gradients of it, and what it passes on from layer to layer.
+- `base.py`: the type of a view, and its input.
+- `maps.py`: attention, its gradients, relevancy and rollout.
 - `lens.py`: the logit lens: what each image token would predict.
 - `registry.py`: all views by name, and the function that takes images and questions.
 """

@@ -1,4 +1,4 @@
-"""What a view is, and what is asked of one."""
+"""The type of a view, and its input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 
 @dataclass(frozen=True, eq=False)
 class ViewInput:
-    """What a view is asked about.
+    """The input of a view.
 
     Attributes:
         model: the hooked model.
         inputs: a batch of prompts, as `model.prepare` makes them.
-        targets: the token of each prompt that is explained; None for the likeliest next token.
+        targets: the token to explain for each prompt; None for the most likely next token.
     """
 
     model: HookedLVLM
@@ -37,11 +37,11 @@ class View:
     """A way to look at a prediction.
 
     Attributes:
-        name: as `view_images(view=...)` takes it.
-        about: its definition, one line.
-        source: where it comes from.
-        compute: from what is asked to a number for each image token; larger is more.
-            Samples with fewer image tokens end in zeros.
+        name: the name for `view_images(view=...)`.
+        about: its definition in one line.
+        source: the paper that it comes from.
+        compute: a function from the input to a number for each image token; larger is more. Samples
+            with fewer image tokens are padded with zeros.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The logit lens on image tokens: what each would predict if the model ended behind a layer."""
+"""The logit lens on image tokens: what each would predict if the model ended after a layer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ROWS = 256  # Image tokens whose logits are held at a time.
 
 @torch.no_grad()
 def lens(view_input: ViewInput) -> Float[Tensor, "sample image"]:
-    """The largest probability over layers that the target has behind each image token.
+    """The largest probability of the target over layers, at each image token.
 
-    The probability behind a layer is softmax(W_U norm(x) + b_U), with x the output of the layer and
-    the model's own final norm. Jiang et al. take the maximum over layers.
+    The probability after a layer is softmax(W_U norm(x) + b_U), with the output x of the layer and the
+    model's own final norm. Jiang et al. take the maximum over layers.
 
     Raises:
         NotImplementedError: logits that are scaled or capped after the unembedding.
@@ -31,7 +31,7 @@ def lens(view_input: ViewInput) -> Float[Tensor, "sample image"]:
 
 @torch.no_grad()
 def by_layer(view_input: ViewInput) -> Float[Tensor, "layer sample image"]:
-    """The probability that the target has behind each image token, by layer.
+    """The probability of the target at each image token, by layer.
 
     Raises:
         NotImplementedError: logits that are scaled or capped after the unembedding.

@@ -1,7 +1,7 @@
-"""Views of attention: its mean, its gradients, and what it passes on from layer to layer.
+"""Views of attention: its mean, its gradients, relevancy and rollout.
 
-A is post-softmax attention of a layer, E_h the mean over its heads, and G the gradient of the
-target's logit with respect to A.
+A is the attention of a layer after the softmax. E_h is the mean over its heads. G is the gradient of
+the target's logit with respect to A.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def gradient_attention(view_input: ViewInput) -> Float[Tensor, "sample image"]:
 
 
 def relevancy(view_input: ViewInput) -> Float[Tensor, "sample image"]:
-    """The last row of R, with R <- R + E_h[max(G * A, 0)] R from layer to layer, and R = 1 before.
+    """The last row of R. It starts at R = 1, and each layer sets R <- R + E_h[max(G * A, 0)] R.
 
-    Equations 5 and 6 of Chefer et al., for self-attention alone.
+    Equations 5 and 6 of Chefer et al., for self-attention only.
 
     Raises:
-        ValueError: layers without attention, of which the rule says nothing.
+        ValueError: layers without attention, for which the rule is not defined.
     """
     _check_every_layer(view_input.model, "relevancy")
     with query_rows(view_input.model, "all"):
@@ -67,7 +67,7 @@ def rollout(view_input: ViewInput) -> Float[Tensor, "sample image"]:
     Equation 1 of Abnar and Zuidema, Section 3.
 
     Raises:
-        ValueError: layers without attention, of which the rule says nothing.
+        ValueError: layers without attention, for which the rule is not defined.
     """
     model = view_input.model
     _check_every_layer(model, "rollout")

@@ -1,4 +1,4 @@
-"""All views by name, and the function that takes images and questions."""
+"""All views by name, and `view_images`, which applies one to images and questions."""
 
 from __future__ import annotations
 
@@ -75,24 +75,25 @@ def view_images(
     targets: Sequence[str | int] | None = None,
     prompt: str = "chat",
 ) -> Float[Tensor, "question image"]:
-    """How much the next token looks at, or depends on, each image token, under whatever hooks are on.
+    """How much the next token looks at, or depends on, each image token, with the active hooks.
 
-    Views of all rows (relevancy, rollout) hold attention [head query key] of every layer at once.
+    Views of all rows (relevancy, rollout) keep the attention [head query key] of all layers in memory.
 
     Args:
         model: the hooked model.
         images, questions, prompt: as in `model.prepare`; one batch.
         view: one of `VIEWS`.
-        targets: the token of each question that is explained, as its text or its id; None for the
-            likeliest next token. Attention and rollout do not depend on it.
+        targets: the token to explain for each question, as text or id; None for the most likely next
+            token. Attention and rollout do not depend on it.
 
     Returns:
-        a number for each image token, float32 on the CPU; larger is more. Scales of views differ.
-        Samples with fewer image tokens end in zeros. `model.image_grid(image)` says where they lie.
+        a number for each image token, float32 on the CPU; larger is more. Views have different scales.
+        Samples with fewer image tokens are padded with zeros. `model.image_grid(image)` has the places
+        of the tokens.
 
     Raises:
-        ValueError: an unknown view, another number of targets, or a target that is not one token;
-            and as `prepare` and the view raise.
+        ValueError: an unknown view, another number of targets, a target that is not one token, or an
+            error of `prepare` or of the view.
     """
     chosen = find_view(view)
     inputs = model.prepare(images, questions, prompt)

@@ -5,7 +5,7 @@ Needs Gradio: `pip install 'rvelens[app]'`.
 - `page.py`: all tabs, and the server on 127.0.0.1.
 - `tab_ask.py`, `tab_heads.py`, `tab_pairs.py`, `tab_runs.py`: one tab each, fields and events.
 - `models.py`: models that are loaded, and the lock round them.
-- `asking.py`, `settings.py`, `truth.py`, `heads.py`, `runs.py`: what the tabs compute, without Gradio.
+- `asking.py`, `settings.py`, `truth.py`, `heads.py`: what the tabs compute, without Gradio.
 - `viewer.py`, `enhanced.py`, `head_maps.py`: answers token by token, tokens and heads, as HTML.
 - `address.py`, `heads_link.py`, `code.py`, `downloads.py`: the page as an address, as Python, as files.
 - `markup.py`, `chart.py`, `pictures.py`: results as HTML, SVG and pictures, without Gradio.

@@ -21,18 +21,10 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.runs import (
-    ALL,
-    DIRECTIONS,
-    FlipFilter,
-    OpenedRun,
-    flips,
-    groups,
-    matching,
-    open_run,
-)
 from rvelens.app.shared import IN_TURN, PATH, SKIP, catch, clickable
 from rvelens.benchmarks import Item
+from rvelens.evaluate.flips import ALL, DIRECTIONS, FlipFilter, flips, groups, matching
+from rvelens.evaluate.opened import OpenedRun, open_run, strict_scores
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
 from rvelens.studies.cases.page import case
@@ -110,13 +102,9 @@ def build_runs_tab(
     def figures(of_run: OpenedRun | None, name: str | None) -> tuple[str, str]:
         if of_run is None or name is None:
             return "", note("This run has no yes/no questions: `rvelens judge` scores its answers.")
-        rule = of_run.report["benchmarks"][name]["rules"]["strict"]["methods"]
-        cells = next(iter(rule.values()))["cells"]
-        yes = sum(n for key, n in cells.items() if key.startswith("yes_"))
+        scores, share_of_yes = strict_scores(of_run, name)
         about = note("Accuracy over yes-ratio by the strict rule, with 95% intervals.")
-        return chart(rule, yes / max(sum(cells.values()), 1)) + about, report_tables(
-            of_run.report, name
-        )
+        return chart(scores, share_of_yes) + about, report_tables(of_run.report, name)
 
     def search_(
         n: int, chosen: Choice, of_run: OpenedRun | None, name: str | None, by: str | None, change: str,

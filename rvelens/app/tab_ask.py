@@ -10,10 +10,10 @@ import gradio as gr
 from rvelens.app.address import Place, link_to, read_link
 from rvelens.app.asking import Comparison, ask, read_picture
 from rvelens.app.code import manifest_of, python_of
-from rvelens.app.downloads import downloads, figure_link, file_link
+from rvelens.app.downloads import FIGURE, downloads, figure_link, file_link, tools_html
 from rvelens.app.enhanced import enhanced
 from rvelens.app.fields import NONE, fields_of, method_fields, slot, wanted_of
-from rvelens.app.markup import escape, note
+from rvelens.app.markup import note
 from rvelens.app.models import Choice, Models
 from rvelens.app.settings import CHOICES, REGION
 from rvelens.app.shared import (
@@ -77,7 +77,7 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         return (
             viewer(compared, at, link_to(compared, at)) + conditions(compared, choice.source),
             enhanced(compared, at),
-            tools_html(python_of(compared, at, models, choice)),
+            tools_html(python_of(compared, at, models, choice), "manifest", *FIGURE),
         )
 
     def run(
@@ -224,23 +224,6 @@ def conditions(comparison: Comparison, source: str) -> str:
 def _settled(name: str, parameters: Mapping[str, Any], source: str) -> str:
     settings = ", ".join(f"{k} {v}" for k, v in parameters.items() if k != "profile")
     return f"{name}: {settings}{f', {source}' if 'profile' in parameters else ''}."
-
-
-def tools_html(python: str) -> str:
-    """What can be taken away from the page."""
-    tools = (
-        ("python", "Copy as Python"),
-        ("manifest", "Save manifest"),
-        ("pdf", "Figure as PDF"),
-        ("png", "Figure as PNG"),
-    )
-    buttons = "".join(
-        f'<button type="button" data-tool="{kind}">{words}</button>' for kind, words in tools
-    )
-    return (
-        f'<div class="rv-tools">{buttons}</div><details class="rv-code"><summary>The same in Python'
-        f'</summary><pre dir="ltr">{escape(python)}</pre></details>'
-    )
 
 
 def _file(models: Models, choice: Choice, comparison: Comparison, at: Focus, kind: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from rvelens.app.address import hub_name
 from rvelens.app.asking import MAX_NEW_TOKENS
 from rvelens.app.heads import Heads, PairAttention, format_heads
 from rvelens.app.models import Choice, Models
@@ -57,12 +58,16 @@ def _map_lines(view: HeadsView, choice: Choice) -> list[str]:
     """The map on show; nothing where there is none."""
     if view.source == PAIR:
         scoring = ["pair_profile = score_heads(model, [ContrastivePair(image, *texts)])"]
-        name = "pair_profile"
+        name, title = "pair_profile", '" / ".join(texts)'
     elif choice.profile is not None and choice.profile.mean is not None:
-        scoring, name = [], "profile"
+        scoring, name, title = [], "profile", repr(hub_name(choice.name))
     else:
         return []
-    return [*scoring, f"print({name}.scores)", f'save_figure(ars_heatmap({name}), "heads.pdf")']
+    return [
+        *scoring,
+        f"print({name}.scores)",
+        f'save_figure(ars_heatmap({name}, title={title}), "heads.pdf")',
+    ]
 
 
 def _attention_lines(shown: Heads) -> list[str]:
@@ -106,11 +111,11 @@ def map_figure(choice: Choice, recorded: PairAttention | None, source: str) -> F
         ValueError: no map is shown.
     """
     if source == PAIR and recorded is not None:
-        texts = f"{recorded.texts[0]} / {recorded.texts[1]}"
-        return ars_heatmap(ARSProfile.from_scores(recorded.scores.cpu()), title=texts)
+        title = " / ".join(recorded.texts)
+        return ars_heatmap(ARSProfile.from_scores(recorded.scores.cpu()), title=title)
     if source == PAIR or choice.profile is None or choice.profile.mean is None:
         raise ValueError(
             "no head map is shown: expected a profile with scores or a pair; measure a profile, or "
             "look at the pair first."
         )
-    return ars_heatmap(choice.profile, title=choice.name)
+    return ars_heatmap(choice.profile, title=hub_name(choice.name))

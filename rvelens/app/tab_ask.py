@@ -143,18 +143,29 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     tools.select(catch(save, ("",)), [model, comparison, view], [saved, problem], **IN_TURN)
     gallery.select(_take, None, [image, question])
     # What was answered about another picture, by another model or profile does not stay.
-    changes = [gallery.select, image.upload, image.clear, model.change]
-    gr.on(changes, _nothing, None, results, queue=False)
-    # Once more behind an answer that is under way, which arrives later.
-    gr.on(changes, _nothing, None, results, trigger_mode="multiple", **IN_TURN)
+    changes = [gallery.select, image.upload, image.clear]
+    for turn in ({"queue": False}, {"trigger_mode": "multiple", **IN_TURN}):
+        # Once more behind an answer that is under way, which arrives later.
+        gr.on(changes, _nothing, None, results, **turn)
+        model.change(_renewed, model, results, **turn)
 
-    def on_load(page: gr.Blocks, other: tuple[Any, list[Any]], ready: str) -> None:
-        """Restore, another tab's fields too, show the page, then answer."""
+    def on_load(
+        page: gr.Blocks,
+        heads: tuple[Any, list[Any]],
+        profile: tuple[Any, list[Any], str],
+        ready: str,
+    ) -> None:
+        """Restore, another tab's fields too, show the page, restore the profile, then answer.
+
+        The profile comes after the page is shown: to measure it takes its time.
+        """
         search: Any = "() => [location.search]"
         page.load(
             catch(restore, fresh), address, [image, question, method, second, view, *fields, of_link],
             js=search,
-        ).then(other[0], address, other[1], js=search).then(None, js=ready).then(**asking)  # fmt: skip
+        ).then(heads[0], address, heads[1], js=search).then(None, js=ready).then(
+            profile[0], address, profile[1], js=search, **IN_TURN
+        ).then(None, profile[1][1], None, js=profile[2]).then(**asking)  # fmt: skip
 
     return on_load
 
@@ -198,6 +209,11 @@ def restored(place: Place, start: Choice, fields: Sequence[Any]) -> Sequence[Any
 def _nothing() -> tuple[Any, ...]:
     """The results before the first question."""
     return None, _WAITING, "", "", ""
+
+
+def _renewed(choice: Choice) -> tuple[Any, ...]:
+    """The results at another model or profile; one from an address comes before the first answers."""
+    return (SKIP,) * 5 if choice.is_restored else _nothing()
 
 
 def _take(event: gr.EventData) -> tuple[Any, str]:

@@ -29,7 +29,7 @@ from rvelens.app.markup import (
     card_row,
     escape,
 )
-from rvelens.app.models import Choice, Models
+from rvelens.app.models import N_MEASURED, Choice, Models
 from rvelens.app.shared import (
     IN_TURN,
     PATH,
@@ -41,10 +41,7 @@ from rvelens.app.shared import (
     script,
     thumbnails,
 )
-from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair
-
-N_MEASURED = 64
 
 
 def build_heads_tab(
@@ -169,9 +166,7 @@ def build_heads_tab(
         return ("".join(cards),)
 
     def remeasure(choice: Choice) -> Sequence[Any]:
-        code = f'contrastive_pairs("validation", {N_MEASURED})'
-        pairs = contrastive_pairs("validation", N_MEASURED)
-        return (models.measure(choice, pairs, code),)
+        return (models.measure_scenes(choice),)
 
     def show_map(
         choice: Choice, recorded: PairAttention | None, by: str, listed: str
@@ -184,8 +179,10 @@ def build_heads_tab(
 
     def renewed(choice: Choice) -> Sequence[Any]:
         """The tab as it is at another model or profile."""
-        chart_html = map_html(models.loaded(choice), None, PROFILE, ORDERS[0])
-        return (None, chart_html, PROFILE, ORDERS[0], *[""] * 5)
+        drawn_map = map_html(models.loaded(choice), None, PROFILE, ORDERS[0])
+        if choice.is_restored:
+            return (SKIP, drawn_map, PROFILE, ORDERS[0], *[SKIP] * 5)
+        return (None, drawn_map, PROFILE, ORDERS[0], *[""] * 5)
 
     pair = [model, image, question, contrastive]
     drawn = {"inputs": [model, of_pair, source, order], "outputs": [chart, problem]}

@@ -44,7 +44,7 @@ def test_the_program_gives_what_the_tab_shows(models, source, tmp_path, monkeypa
 
 def check_answers(answers, shown):
     with_all, without = answers.values()
-    assert list(answers)[0] == "all heads"
+    assert next(iter(answers)) == "all heads"
     for n, (before, after) in enumerate(shown):
         for (text, margin), answer in zip((with_all[n], without[n]), (before, after), strict=True):
             assert text == answer.text

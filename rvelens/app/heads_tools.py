@@ -31,7 +31,7 @@ def heads_tools(
         source: whose ARS the map shows.
         fields: number of the pair, its two texts, the head on show, the heads to leave out.
     """
-    first = [field.value for field in fields]
+    first = [field.value or "" for field in fields]
     tools = gr.HTML(
         lambda: heads_tools_html(models, start, PROFILE, *first),
         elem_id="heads-tools",
@@ -40,8 +40,8 @@ def heads_tools(
     problem = gr.HTML(elem_id="heads-tools-problem", elem_classes="rv-problem")
     saved = downloads("heads-download")
 
-    def show(choice: Choice, by: str, *values: str) -> str:
-        return heads_tools_html(models, choice, by, *values)
+    def show(choice: Choice, by: str, *values: str | None) -> str:
+        return heads_tools_html(models, choice, by, *(value or "" for value in values))
 
     def save(
         choice: Choice, recorded: PairAttention | None, by: str, event: gr.EventData
@@ -68,7 +68,7 @@ def heads_tools_html(
     """The buttons and the program; why there is none where the heads cannot be read."""
     lens = models.loaded(choice).model
     try:
-        heads = [parse_heads(text or "", lens.n_layers, lens.n_heads) for text in (shown, masked)]
+        heads = [parse_heads(text, lens.n_layers, lens.n_heads) for text in (shown, masked)]
     except ValueError as error:
         return note(str(error))
     number = None if pair == UPLOAD else int(pair)

@@ -78,6 +78,7 @@ class Models:
     device_map: str | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _models: dict[str, HookedLVLM] = field(default_factory=dict, repr=False)
+    _measured: dict[str, Choice] = field(default_factory=dict, repr=False)
 
     def choose(self, name: str, profile: str = "") -> Choice:
         """A model by its name or folder, with a head profile.
@@ -102,10 +103,14 @@ class Models:
         return Choice(name, ranking, source, code, profile or SHIPPED)
 
     def measure_scenes(self, choice: Choice) -> Choice:
-        """The same model with a head profile measured on drawn scenes, whose name is `MEASURED`."""
+        """The same model with a head profile on drawn scenes, measured once; its name is `MEASURED`."""
         code = f'contrastive_pairs("validation", {N_MEASURED})'
-        measured = self.measure(choice, contrastive_pairs("validation", N_MEASURED), code)
-        return replace(measured, profile_name=MEASURED)
+        with self.lock:
+            if choice.name not in self._measured:
+                pairs = contrastive_pairs("validation", N_MEASURED)
+                measured = self.measure(choice, pairs, code)
+                self._measured[choice.name] = replace(measured, profile_name=MEASURED)
+            return self._measured[choice.name]
 
     def measure(self, choice: Choice, pairs: list[ContrastivePair], code: str = "pairs") -> Choice:
         """The same model with a head profile measured on contrastive pairs; `code` gives the pairs."""

@@ -99,20 +99,25 @@ def _choosing(models: Models, start: Choice, model: gr.State) -> gr.HTML:
                 start.name,
                 label="Model: a hub name, a folder or rvelens/tiny",
                 elem_id="model",
+                scale=3,
                 **PATH,
             )
             profile = gr.Textbox(
-                label="Head profile: a file, published, or nothing", elem_id="profile", **PATH
+                label="Head profile: a file, a hub name, published, or nothing",
+                elem_id="profile",
+                scale=3,
+                **PATH,
             )
-            load = gr.Button("Load", elem_id="load", min_width=90)
-            reset = gr.Button("Start again", elem_id="reset", min_width=90)
+            load = gr.Button("Load", elem_id="load", scale=1, min_width=90)
+            reset = gr.Button("Start again", elem_id="reset", scale=1, min_width=120)
         with gr.Row(equal_height=True):
             file = gr.Textbox(
                 label="New file for this window's head profile (.safetensors)",
                 elem_id="profile-file",
+                scale=3,
                 **PATH,
             )
-            save = gr.Button("Save the profile", elem_id="save-profile", min_width=90)
+            save = gr.Button("Save the profile", elem_id="save-profile", scale=1, min_width=160)
     problem = gr.HTML(elem_id="model-problem", elem_classes="rv-problem")
 
     def saving(choice: Choice, path: str) -> Sequence[Any]:

@@ -129,18 +129,14 @@ def build_heads_tab(
         choice: Choice, recorded: PairAttention | None, path: str | None, text: str, other: str,
         listed: str, shown: str, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
-        """The most sensitive head, where a person comes to the tab and looked at none."""
-        profile = choice.profile
-        if (
-            event.value != "heads"
-            or recorded is not None
-            or profile is None
-            or profile.mean is None
-        ):
+        """The head of the address or the most sensitive one, where nothing was looked at."""
+        mean = None if choice.profile is None else choice.profile.mean
+        if event.value != "heads" or recorded is not None or (mean is None and not shown):
             return (SKIP,) * 4
         recorded = _see(models, choice, path, text, other)
-        ((layer, number), *_) = sorted_heads(numbers(profile.mean), "score")
-        shown = shown or f"{layer}.{number}"
+        if mean is not None and not shown:
+            ((layer, number), *_) = sorted_heads(numbers(mean), "score")
+            shown = f"{layer}.{number}"
         return (
             recorded,
             shown,

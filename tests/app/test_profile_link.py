@@ -51,7 +51,8 @@ def test_no_path_goes_into_an_address(models, start, own, tmp_path, monkeypatch)
 def test_a_profile_that_was_measured_here_is_measured_again(models, start, tmp_path):
     measured = models.measure_scenes(start)
     assert profile_part(measured) == "scenes:64"
-    restored = read_profile_link(models, start, "?tab=heads&profile=scenes%3A64")
+    assert models.measure_scenes(start) is measured  # once for all windows
+    restored = read_profile_link(Models(), start, "?tab=heads&profile=scenes%3A64")
     assert restored.is_restored
     assert torch.equal(restored.profile.scores, measured.profile.scores)
     assert (restored.source, restored.code) == (measured.source, measured.code)

@@ -46,7 +46,7 @@ def link_to(comparison: Comparison, view: Focus) -> str:
     """The address of answers, behind its "?"; a method's settings as "rve.k=3"."""
     truth, view = truth_of(comparison.image, comparison.question), checked_view(view, comparison)
     parts = {
-        "model": _public(comparison.trace.model),
+        "model": hub_name(comparison.trace.model),
         "scene": _UPLOAD if truth is None else truth.scene,
         "question": comparison.question,
         "methods": ",".join(comparison.parameters),
@@ -58,11 +58,11 @@ def link_to(comparison: Comparison, view: Focus) -> str:
     return urlencode({key: value for key, value in parts.items() if value != ""})
 
 
-def _public(model: str) -> str:
-    """The name of a model on a hub, or of the embedded one; "" for a folder."""
-    if model.count("/") != 1 or model[0] in "/.~" or "\\" in model or Path(model).exists():
+def hub_name(name: str) -> str:
+    """The name of a repository on a hub, or of the embedded model; "" for a path."""
+    if name.count("/") != 1 or name[0] in "/.~" or "\\" in name or Path(name).exists():
         return ""
-    return model
+    return name
 
 
 def _settings(parameters: MethodParameters) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import numpy as np
 
 from rvelens.app.markup import escape
 from rvelens.plots.style import place_labels, role
+from rvelens.plots.yes_ratio import role_of_method, with_yes_ratio
 
 WIDTH, HEIGHT = 430, 330
 _PAD_L, _PAD_R, _PAD_T, _PAD_B = 56, 66, 14, 46
-_ROLES = {"vanilla": "plain", "rve": "rve"}
-_OTHERS = ("control", "oracle", "random", "least")
 
 
 def chart(methods: Mapping[str, Mapping[str, Any]], share_of_yes: float) -> str:
@@ -23,7 +22,7 @@ def chart(methods: Mapping[str, Mapping[str, Any]], share_of_yes: float) -> str:
         methods: figures by method, as in the report of `rvelens eval`.
         share_of_yes: how often yes is right, drawn as an upright line.
     """
-    rows = {name: row for name, row in methods.items() if row["accuracy"] and row["yes_ratio"]}
+    rows = with_yes_ratio(methods)
     if not rows:
         return ""
     x0, x1 = _limits([row["yes_ratio"] for row in rows.values()], share_of_yes)
@@ -97,7 +96,7 @@ def _label_heights(heights: list[float]) -> list[float]:
 
 
 def _point(name: str, n: int, row: Mapping[str, Any], x: Any, y: Any, label: float) -> str:
-    style = role(_ROLES.get(name, _OTHERS[n % len(_OTHERS)]))
+    style = role_of_method(name, n)
     colour = "var(--rv-ink)" if style is role("plain") else style.colour  # near black
     across, up = row["yes_ratio"], row["accuracy"]
     at_x, at_y = x(across["value"]), y(up["value"])

@@ -1,4 +1,4 @@
-"""What is on the page as Python that computes it again, and as a manifest."""
+"""What the tab Ask shows as Python that computes it again, and as a manifest."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import Any
 
 from rvelens.app.asking import IMAGE_NAME, MAX_NEW_TOKENS, Column, Comparison
 from rvelens.app.models import Choice, Models
+from rvelens.app.programs import arguments, image_line, model_lines, program
 from rvelens.app.settings import REGION
-from rvelens.app.shared import N_SCENES
 from rvelens.app.truth import truth_of
 from rvelens.app.viewer import Focus
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_method, about_model, versions
-
-# The name under which code reads a picture that was uploaded.
-_PICTURE = "picture.png"
 
 
 def python_of(comparison: Comparison, view: Focus, models: Models, choice: Choice) -> str:
@@ -25,22 +22,11 @@ def python_of(comparison: Comparison, view: Focus, models: Models, choice: Choic
     An uploaded picture is read from a file whose name the reader puts in.
     """
     truth = truth_of(comparison.image, comparison.question)
-    regions = any(column.method.name == REGION for column in comparison.columns)
-    lines = [
-        *_imports(truth is not None, regions, choice.code),
-        "",
-        f"model = load_model({_arguments(choice.name, **models.options())})",
-    ]
-    if choice.profile is not None:
-        lines.append(f"profile = {choice.code}")
-    if truth is None:
-        lines.append(f"image = load_image({_PICTURE!r})  # the picture that you uploaded")
-    else:
-        lines.append(f'image = make_questions("test", {N_SCENES})[{truth.scene}].image')
     layers = "" if view.layer is None else f", layers=[{view.layer}]"
-    return "\n".join(
+    return program(
         [
-            *lines,
+            *model_lines(models, choice),
+            image_line("make_questions", None if truth is None else truth.scene),
             f"question = {comparison.question!r}",
             "methods = {",
             *(f"    {column.name!r}: {_made(column)}," for column in comparison.columns),
@@ -52,28 +38,8 @@ def python_of(comparison: Comparison, view: Focus, models: Models, choice: Choic
             "if trace.grid is not None:",
             f"    figure = token_overlays(trace{layers}, title=question)",
             '    save_figure(figure, "answers.pdf")',
-            "",
         ]
     )
-
-
-def _imports(drawn: bool, regions: bool, profile: str) -> list[str]:
-    """The imports that the program needs, in their order."""
-    benchmark = [name for name in ("contrastive_pairs",) if f"{name}(" in profile]
-    benchmark += ["make_questions"] * drawn
-    names = [
-        ("rvelens", [name for name in ("ARSProfile", "score_heads") if name in profile]),
-        ("rvelens.benchmarks.action_scenes", benchmark),
-        ("rvelens.evaluate.answering", ["Decoding"]),
-        ("rvelens.evaluate.tracing", ["trace_methods"]),
-        ("rvelens.interventions.methods", ["make_method"]),
-        ("rvelens.interventions.profiles", ["find_profile"] * ("find_profile(" in profile)),
-        ("rvelens.interventions.region", ["region_method"] * regions),
-        ("rvelens.model.loading", ["load_model"]),
-        ("rvelens.model.prompts", ["load_image"] * (not drawn)),
-        ("rvelens.plots", ["save_figure", "token_overlays"]),
-    ]
-    return [f"from {module} import {', '.join(imported)}" for module, imported in names if imported]
 
 
 def _made(column: Column) -> str:
@@ -83,17 +49,11 @@ def _made(column: Column) -> str:
         return 'make_method("vanilla", model)'
     if column.method.name == REGION:
         box = tuple(parameters["region"])
-        settings = _arguments(layers=parameters["layers"], beta=parameters["beta"])
+        settings = arguments(layers=parameters["layers"], beta=parameters["beta"])
         return f"region_method(model, model.image_grid(image), {box}, image.size, {settings})"
     profile = ["profile"] if parameters.pop("profile", None) else []
-    settings = ", ".join([repr(column.method.name), "model", *profile, _arguments(**parameters)])
+    settings = ", ".join([repr(column.method.name), "model", *profile, arguments(**parameters)])
     return f"make_method({settings})"
-
-
-def _arguments(*positional: Any, **named: Any) -> str:
-    return ", ".join(
-        [*map(repr, positional), *(f"{name}={value!r}" for name, value in named.items())]
-    )
 
 
 def manifest_of(comparison: Comparison, models: Models, choice: Choice) -> str:

@@ -19,6 +19,13 @@ _MEDIA = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
+_TOOLS = {
+    "python": "Copy as Python",
+    "manifest": "Save manifest",
+    "pdf": "Figure as PDF",
+    "png": "Figure as PNG",
+}
+FIGURE = ("pdf", "png")
 # A link that appears is followed once: that saves the file. Gradio may put a new link's attributes on
 # the element of the last one, so each link has a number.
 _SAVE = """let last = null;
@@ -33,6 +40,18 @@ new MutationObserver(() => {
 def downloads(elem_id: str) -> gr.HTML:
     """Where `file_link` goes; what it shows is saved by the browser."""
     return gr.HTML(elem_id=elem_id, elem_classes="rv-download", js_on_load=_SAVE)
+
+
+def tools_html(python: str, *files: str) -> str:
+    """Buttons for what can be taken away from a tab: its program, and files of some kinds."""
+    buttons = "".join(
+        f'<button type="button" data-tool="{kind}">{_TOOLS[kind]}</button>'
+        for kind in ("python", *files)
+    )
+    return (
+        f'<div class="rv-tools">{buttons}</div><details class="rv-code"><summary>The same in Python'
+        f'</summary><pre dir="ltr" tabindex="0">{escape(python)}</pre></details>'
+    )
 
 
 def file_link(name: str, content: bytes) -> str:

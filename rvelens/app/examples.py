@@ -15,6 +15,12 @@ from rvelens.interventions.methods import make_method
 from rvelens.model.prompts import load_image
 
 N_QUESTIONS = 40
+EXAMPLE_METHODS = ("vanilla", "rve", "vaf")
+
+
+def example_folder(folder: Path) -> Path:
+    """Where the example's run goes below a folder."""
+    return folder / "run"
 
 
 def example_run(models: Models, folder: Path) -> Path:
@@ -24,14 +30,11 @@ def example_run(models: Models, folder: Path) -> Path:
         models: where the model is; its lock is held while it answers.
         folder: where the run goes, below.
     """
-    run = folder / "run"
+    run = example_folder(folder)
     with models.lock:
         if not (run / "report.json").is_file():
             loaded = models.get(SHIPPED)
-            made = [
-                make_method(name, loaded.model, loaded.profile)
-                for name in ("vanilla", "rve", "vaf")
-            ]
+            made = [make_method(name, loaded.model, loaded.profile) for name in EXAMPLE_METHODS]
             benchmark = load_benchmark("action-scenes", n=N_QUESTIONS)
             evaluate(loaded.model, [benchmark], made, run, batch_size=N_QUESTIONS)
     return run

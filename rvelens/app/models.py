@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile, check_profile_path
 from rvelens.interventions.profiles import find_profile
@@ -15,6 +16,8 @@ from rvelens.model.weights import check_profile_of
 from rvelens.scores import score_heads
 
 SHIPPED = "rvelens/tiny"  # the model that comes with a profile
+N_MEASURED = 64
+MEASURED = f"scenes:{N_MEASURED}"  # the name of a profile that is measured on drawn scenes
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +52,16 @@ class Choice:
         profile: its head profile; None where none is known.
         source: where the profile is from, in words.
         code: Python that gives the profile, of a model called `model`; "" without one.
+        profile_name: what the profile was chosen by, as `Models.choose` takes it, or `MEASURED`.
+        is_restored: from an address: what else the address says of the page stays.
     """
 
     name: str
     profile: ARSProfile | None
     source: str
     code: str = ""
+    profile_name: str = ""
+    is_restored: bool = False
 
 
 @dataclass(eq=False)
@@ -71,6 +78,7 @@ class Models:
     device_map: str | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _models: dict[str, HookedLVLM] = field(default_factory=dict, repr=False)
+    _measured: dict[str, Choice] = field(default_factory=dict, repr=False)
 
     def choose(self, name: str, profile: str = "") -> Choice:
         """A model by its name or folder, with a head profile.
@@ -91,7 +99,18 @@ class Models:
             )
         check_profile_of(model, ranking)
         source = f"head profile {profile}" if profile else "its shipped head profile"
-        return Choice(name, ranking, source, f"find_profile({profile or None!r}, {name!r})")
+        code = f"find_profile({profile or None!r}, {name!r})"
+        return Choice(name, ranking, source, code, profile or SHIPPED)
+
+    def measure_scenes(self, choice: Choice) -> Choice:
+        """The same model with a head profile on drawn scenes, measured once; its name is `MEASURED`."""
+        code = f'contrastive_pairs("validation", {N_MEASURED})'
+        with self.lock:
+            if choice.name not in self._measured:
+                pairs = contrastive_pairs("validation", N_MEASURED)
+                measured = self.measure(choice, pairs, code)
+                self._measured[choice.name] = replace(measured, profile_name=MEASURED)
+            return self._measured[choice.name]
 
     def measure(self, choice: Choice, pairs: list[ContrastivePair], code: str = "pairs") -> Choice:
         """The same model with a head profile measured on contrastive pairs; `code` gives the pairs."""
@@ -146,4 +165,4 @@ def save_profile(choice: Choice, path: str) -> Choice:
         raise ValueError(f"{target} exists already: expected a new file; choose another name.")
     choice.profile.save(target)
     code = f"ARSProfile.load({str(target)!r})"
-    return Choice(choice.name, choice.profile, f"head profile {target}", code)
+    return replace(choice, source=f"head profile {target}", code=code, is_restored=False)

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import webbrowser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,13 @@ from rvelens.app.guard import Guard
 from rvelens.app.layout import folded, panel, tabs
 from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
+from rvelens.app.profile_link import (
+    NOT_CARRIED,
+    WRITE,
+    is_carried,
+    profile_part,
+    read_profile_link,
+)
 from rvelens.app.shared import IN_TURN, PATH, SKIP, catch, script
 from rvelens.app.theme import css, theme
 from rvelens.app.uploads import upload_folder
@@ -39,10 +46,16 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
     with gr.Blocks(title="rvelens explorer", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_head())
         model = gr.State(start)  # of one window
-        about = gr.HTML(lambda: note(models.loaded(start).describe()), elem_id="about")
-        _choosing(models, start, model)
-        # The one place that writes this line: it cannot name another profile than the window's.
-        model.change(lambda choice: note(models.loaded(choice).describe()), model, about)
+        of_address = gr.Textbox(profile_part(start), visible="hidden")  # the profile
+        about = gr.HTML(lambda: _about(models, start), elem_id="about")
+        problem = _choosing(models, start, model)
+        # The one place that writes these: they cannot name another profile than the window's.
+        model.change(
+            lambda choice: (_about(models, choice), profile_part(choice)),
+            model,
+            [about, of_address],
+        )
+        of_address.change(None, of_address, None, js=WRITE)
         opened = tabs(["ask", "heads", "pairs", "runs"])
         with panel("ask"):
             on_load = tab_ask.build_ask_tab(models, start, model, webcam)
@@ -53,32 +66,58 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
         with panel("runs"):
             tab_runs.build_runs_tab(models, model, page, opened, examples)
         # Load events come after Gradio has put its initial values in: only then is the page shown.
-        on_load(page, of_heads, "() => window.rvReady()")
+        of_profile = (_restore_profile(models, start), [model, of_address, problem], WRITE)
+        on_load(page, of_heads, of_profile, "() => window.rvReady()")
     return page
 
 
-def _choosing(models: Models, start: Choice, model: gr.State) -> None:
-    """The fields that change this window's model and profile, save the profile, or start again."""
+def _about(models: Models, choice: Choice) -> str:
+    """The window's model and profile in one line, and whether an address carries the profile."""
+    line = note(models.loaded(choice).describe())
+    return line if is_carried(choice) else line + note(NOT_CARRIED)
+
+
+def _restore_profile(models: Models, start: Choice) -> Callable[[str], Sequence[Any]]:
+    """What gives the window's model, and the address its profile, by an address."""
+
+    def restore(query: str) -> Sequence[Any]:
+        choice = read_profile_link(models, start, query)
+        return (SKIP, SKIP) if choice is None else (choice, profile_part(choice))
+
+    return catch(restore, (SKIP, SKIP))
+
+
+def _choosing(models: Models, start: Choice, model: gr.State) -> gr.HTML:
+    """The fields that change this window's model and profile, save the profile, or start again.
+
+    Returns:
+        where their mistakes are named.
+    """
     with folded("Another model or head profile"):
         with gr.Row(equal_height=True):
             name_field = gr.Textbox(
                 start.name,
                 label="Model: a hub name, a folder or rvelens/tiny",
                 elem_id="model",
+                scale=3,
                 **PATH,
             )
             profile = gr.Textbox(
-                label="Head profile: a file, published, or nothing", elem_id="profile", **PATH
+                label="Head profile: a file, a hub name, published, or nothing",
+                elem_id="profile",
+                scale=3,
+                **PATH,
             )
-            load = gr.Button("Load", elem_id="load", min_width=90)
-            reset = gr.Button("Start again", elem_id="reset", min_width=90)
+            load = gr.Button("Load", elem_id="load", scale=1, min_width=90)
+            reset = gr.Button("Start again", elem_id="reset", scale=1, min_width=120)
         with gr.Row(equal_height=True):
             file = gr.Textbox(
                 label="New file for this window's head profile (.safetensors)",
                 elem_id="profile-file",
+                scale=3,
                 **PATH,
             )
-            save = gr.Button("Save the profile", elem_id="save-profile", min_width=90)
+            save = gr.Button("Save the profile", elem_id="save-profile", scale=1, min_width=160)
     problem = gr.HTML(elem_id="model-problem", elem_classes="rv-problem")
 
     def saving(choice: Choice, path: str) -> Sequence[Any]:
@@ -91,6 +130,7 @@ def _choosing(models: Models, start: Choice, model: gr.State) -> None:
     )  # fmt: skip
     reset.click(lambda: (start, start.name, "", ""), None, [model, name_field, profile, problem])
     save.click(catch(saving, (SKIP,)), [model, file], shown)
+    return problem
 
 
 def _head() -> str:

@@ -10,10 +10,10 @@ import gradio as gr
 from rvelens.app.address import Place, link_to, read_link
 from rvelens.app.asking import Comparison, ask, read_picture
 from rvelens.app.code import manifest_of, python_of
-from rvelens.app.downloads import downloads, figure_link, file_link
+from rvelens.app.downloads import FIGURE, downloads, figure_link, file_link, tools_html
 from rvelens.app.enhanced import enhanced
 from rvelens.app.fields import NONE, fields_of, method_fields, slot, wanted_of
-from rvelens.app.markup import escape, note
+from rvelens.app.markup import note
 from rvelens.app.models import Choice, Models
 from rvelens.app.settings import CHOICES, REGION
 from rvelens.app.shared import (
@@ -77,7 +77,7 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
         return (
             viewer(compared, at, link_to(compared, at)) + conditions(compared, choice.source),
             enhanced(compared, at),
-            tools_html(python_of(compared, at, models, choice)),
+            tools_html(python_of(compared, at, models, choice), "manifest", *FIGURE),
         )
 
     def run(
@@ -143,18 +143,29 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     tools.select(catch(save, ("",)), [model, comparison, view], [saved, problem], **IN_TURN)
     gallery.select(_take, None, [image, question])
     # What was answered about another picture, by another model or profile does not stay.
-    changes = [gallery.select, image.upload, image.clear, model.change]
-    gr.on(changes, _nothing, None, results, queue=False)
-    # Once more behind an answer that is under way, which arrives later.
-    gr.on(changes, _nothing, None, results, trigger_mode="multiple", **IN_TURN)
+    changes = [gallery.select, image.upload, image.clear]
+    for turn in ({"queue": False}, {"trigger_mode": "multiple", **IN_TURN}):
+        # Once more behind an answer that is under way, which arrives later.
+        gr.on(changes, _nothing, None, results, **turn)
+        model.change(_renewed, model, results, **turn)
 
-    def on_load(page: gr.Blocks, other: tuple[Any, list[Any]], ready: str) -> None:
-        """Restore, another tab's fields too, show the page, then answer."""
+    def on_load(
+        page: gr.Blocks,
+        heads: tuple[Any, list[Any]],
+        profile: tuple[Any, list[Any], str],
+        ready: str,
+    ) -> None:
+        """Restore, another tab's fields too, show the page, restore the profile, then answer.
+
+        The profile comes after the page is shown: to measure it takes its time.
+        """
         search: Any = "() => [location.search]"
         page.load(
             catch(restore, fresh), address, [image, question, method, second, view, *fields, of_link],
             js=search,
-        ).then(other[0], address, other[1], js=search).then(None, js=ready).then(**asking)  # fmt: skip
+        ).then(heads[0], address, heads[1], js=search).then(None, js=ready).then(
+            profile[0], address, profile[1], js=search, **IN_TURN
+        ).then(None, profile[1][1], None, js=profile[2]).then(**asking)  # fmt: skip
 
     return on_load
 
@@ -200,6 +211,11 @@ def _nothing() -> tuple[Any, ...]:
     return None, _WAITING, "", "", ""
 
 
+def _renewed(choice: Choice) -> tuple[Any, ...]:
+    """The results at another model or profile; one from an address comes before the first answers."""
+    return (SKIP,) * 5 if choice.is_restored else _nothing()
+
+
 def _take(event: gr.EventData) -> tuple[Any, str]:
     """The scene that was clicked on."""
     scene = scenes()[int(event.value)]
@@ -224,23 +240,6 @@ def conditions(comparison: Comparison, source: str) -> str:
 def _settled(name: str, parameters: Mapping[str, Any], source: str) -> str:
     settings = ", ".join(f"{k} {v}" for k, v in parameters.items() if k != "profile")
     return f"{name}: {settings}{f', {source}' if 'profile' in parameters else ''}."
-
-
-def tools_html(python: str) -> str:
-    """What can be taken away from the page."""
-    tools = (
-        ("python", "Copy as Python"),
-        ("manifest", "Save manifest"),
-        ("pdf", "Figure as PDF"),
-        ("png", "Figure as PNG"),
-    )
-    buttons = "".join(
-        f'<button type="button" data-tool="{kind}">{words}</button>' for kind, words in tools
-    )
-    return (
-        f'<div class="rv-tools">{buttons}</div><details class="rv-code"><summary>The same in Python'
-        f'</summary><pre dir="ltr">{escape(python)}</pre></details>'
-    )
 
 
 def _file(models: Models, choice: Choice, comparison: Comparison, at: Focus, kind: str) -> str:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from rvelens.app.asking import read_picture
+from rvelens.app.head_charts import map_html, marks_html, numbers
 from rvelens.app.head_maps import head_maps
 from rvelens.app.heads import (
     ORDERS,
@@ -23,17 +21,15 @@ from rvelens.app.heads import (
     sorted_heads,
     toggled,
 )
+from rvelens.app.heads_code import PAIR, PROFILE
 from rvelens.app.heads_link import UPLOAD, WRITE, read_heads_link
+from rvelens.app.heads_tools import heads_tools
 from rvelens.app.markup import (
     answer_card,
     card_row,
     escape,
-    head_list,
-    head_map,
-    head_marks,
-    note,
 )
-from rvelens.app.models import Choice, Loaded, Models
+from rvelens.app.models import N_MEASURED, Choice, Models
 from rvelens.app.shared import (
     IN_TURN,
     PATH,
@@ -45,11 +41,7 @@ from rvelens.app.shared import (
     script,
     thumbnails,
 )
-from rvelens.benchmarks.action_scenes import contrastive_pairs
 from rvelens.heads.pair import ContrastivePair
-
-PROFILE, PAIR = "the profile", "this pair"
-N_MEASURED = 64
 
 
 def build_heads_tab(
@@ -80,7 +72,7 @@ def build_heads_tab(
                 source = gr.Radio([PROFILE, PAIR], value=PROFILE, label="ARS of", min_width=180)
                 order = gr.Radio(ORDERS, value="score", label="List by", min_width=180)
             chart = gr.HTML(
-                lambda: _map(models.loaded(start), None, PROFILE, "score"),
+                lambda: map_html(models.loaded(start), None, PROFILE, "score"),
                 elem_id="heads-map",
                 js_on_load=script("heads.js"),
             )
@@ -101,6 +93,8 @@ def build_heads_tab(
             adds = gr.Checkbox(label="A click on a head adds or removes it", value=True)
             without = gr.Button("Ask without these heads", elem_id="without", variant="primary")
             answers = gr.HTML(elem_id="heads-answers")
+            fields = [number, question, contrastive, head, chosen]
+            heads_tools(models, start, model, of_pair, source, fields)
             measure = gr.Button(f"Measure a profile on {N_MEASURED} scenes", size="sm")
 
     def show_pair(
@@ -122,36 +116,32 @@ def build_heads_tab(
             event.value,
             listed,
             head_maps(recorded, event.value),
-            _marks(event.value, listed, shape),
+            marks_html(event.value, listed, shape),
         )
 
     def brush(choice: Choice, listed: str, shown: str, event: gr.EventData) -> Sequence[Any]:
         m = models.loaded(choice).model
         shape = (m.n_layers, m.n_heads)
         listed = brushed(listed, str(event.first), str(event.last), *shape)
-        return listed, _marks(shown, listed, shape)
+        return listed, marks_html(shown, listed, shape)
 
     def first_look(
         choice: Choice, recorded: PairAttention | None, path: str | None, text: str, other: str,
         listed: str, shown: str, event: gr.EventData,
     ) -> Sequence[Any]:  # fmt: skip
-        """The most sensitive head, where a person comes to the tab and looked at none."""
-        profile = choice.profile
-        if (
-            event.value != "heads"
-            or recorded is not None
-            or profile is None
-            or profile.mean is None
-        ):
+        """The head of the address or the most sensitive one, where nothing was looked at."""
+        mean = None if choice.profile is None else choice.profile.mean
+        if event.value != "heads" or recorded is not None or (mean is None and not shown):
             return (SKIP,) * 4
         recorded = _see(models, choice, path, text, other)
-        ((layer, number), *_) = sorted_heads(_numbers(profile.mean), "score")
-        shown = shown or f"{layer}.{number}"
+        if mean is not None and not shown:
+            ((layer, number), *_) = sorted_heads(numbers(mean), "score")
+            shown = f"{layer}.{number}"
         return (
             recorded,
             shown,
             head_maps(recorded, shown),
-            _marks(shown, listed, recorded.scores.shape),
+            marks_html(shown, listed, recorded.scores.shape),
         )
 
     def mask(choice: Choice, path: str | None, text: str, other: str, listed: str) -> Sequence[Any]:
@@ -172,23 +162,23 @@ def build_heads_tab(
         return ("".join(cards),)
 
     def remeasure(choice: Choice) -> Sequence[Any]:
-        code = f'contrastive_pairs("validation", {N_MEASURED})'
-        pairs = contrastive_pairs("validation", N_MEASURED)
-        return (models.measure(choice, pairs, code),)
+        return (models.measure_scenes(choice),)
 
     def show_map(
         choice: Choice, recorded: PairAttention | None, by: str, listed: str
     ) -> Sequence[Any]:
-        return (_map(models.loaded(choice), recorded, by, listed),)
+        return (map_html(models.loaded(choice), recorded, by, listed),)
 
     def show_marks(choice: Choice, shown: str, listed: str) -> Sequence[Any]:
         m = models.loaded(choice).model
-        return (_marks(shown, listed, (m.n_layers, m.n_heads)),)
+        return (marks_html(shown, listed, (m.n_layers, m.n_heads)),)
 
     def renewed(choice: Choice) -> Sequence[Any]:
         """The tab as it is at another model or profile."""
-        chart_html = _map(models.loaded(choice), None, PROFILE, ORDERS[0])
-        return (None, chart_html, PROFILE, ORDERS[0], *[""] * 5)
+        drawn_map = map_html(models.loaded(choice), None, PROFILE, ORDERS[0])
+        if choice.is_restored:
+            return (SKIP, drawn_map, PROFILE, ORDERS[0], *[SKIP] * 5)
+        return (None, drawn_map, PROFILE, ORDERS[0], *[""] * 5)
 
     pair = [model, image, question, contrastive]
     drawn = {"inputs": [model, of_pair, source, order], "outputs": [chart, problem]}
@@ -226,7 +216,6 @@ def build_heads_tab(
     # Once more behind what is under way, which arrives later.
     gr.on(changes, _nothing, None, results, trigger_mode="multiple", **IN_TURN)
     gr.on([image.upload, image.clear], lambda: UPLOAD, None, number)
-    fields = [number, question, contrastive, head, chosen]
     gr.on([field.change for field in fields], None, fields, None, js=WRITE)
     model.change(
         catch(renewed, (SKIP,) * 9),
@@ -239,7 +228,7 @@ def build_heads_tab(
         if place is None:
             return fresh
         shown = scene_pairs()[place.pair].image
-        marked = _marks(place.head, place.without, (m.n_layers, m.n_heads))
+        marked = marks_html(place.head, place.without, (m.n_layers, m.n_heads))
         return (
             str(place.pair), shown, place.question, place.contrastive, place.head, place.without, marked
         )  # fmt: skip
@@ -266,32 +255,3 @@ def _see(models: Models, choice: Choice, path: str | None, text: str, other: str
     pair = ContrastivePair(shown, text, other, "of this page")
     with models.lock:
         return see(loaded, pair)
-
-
-def _marks(shown: str, listed: str, shape: Sequence[int]) -> str:
-    heads = parse_heads(listed, *shape)
-    return head_marks(
-        format_heads(parse_heads(shown, *shape)), format_heads(heads).split(", ") if heads else ()
-    )
-
-
-def _numbers(scores: Float[Tensor, "layer head"]) -> Float[np.ndarray, "layer head"]:
-    return scores.float().cpu().numpy()
-
-
-def _map(loaded: Loaded, recorded: PairAttention | None, by: str, order: str) -> str:
-    """The map and the list of the profile's ARS or of this pair's."""
-    if by == PAIR:
-        if recorded is None:
-            return note("Look at the pair first: its ARS is then shown here.")
-        return _drawn(_numbers(recorded.scores), order)
-    if loaded.profile is None or loaded.profile.mean is None:
-        why = "no head profile" if loaded.profile is None else "a ranking without scores"
-        return note(
-            f"{loaded.model.name} has {why}: measure one here, or look at a pair and show its ARS."
-        )
-    return _drawn(_numbers(loaded.profile.mean), order)
-
-
-def _drawn(scores: Float[np.ndarray, "layer head"], order: str) -> str:
-    return head_map(scores) + head_list(scores, sorted_heads(scores, order))

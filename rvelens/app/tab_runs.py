@@ -10,7 +10,7 @@ import gradio as gr
 
 from rvelens.app.asking import record_attention, tokens_by_layer
 from rvelens.app.chart import chart
-from rvelens.app.examples import example_run
+from rvelens.app.examples import example_folder, example_run
 from rvelens.app.markup import note, report_tables, swatches
 from rvelens.app.models import Choice, Loaded, Models
 from rvelens.app.recent import (
@@ -21,18 +21,11 @@ from rvelens.app.recent import (
     remember,
     remembered_by_browser,
 )
-from rvelens.app.runs import (
-    ALL,
-    DIRECTIONS,
-    FlipFilter,
-    OpenedRun,
-    flips,
-    groups,
-    matching,
-    open_run,
-)
-from rvelens.app.shared import IN_TURN, PATH, SKIP, catch, clickable
+from rvelens.app.runs_tools import runs_tools
+from rvelens.app.shared import IN_TURN, PATH, SKIP, catch, clickable, script
 from rvelens.benchmarks import Item
+from rvelens.evaluate.flips import ALL, DIRECTIONS, FlipFilter, flips, groups, matching
+from rvelens.evaluate.opened import OpenedRun, open_run, strict_scores
 from rvelens.files.atomic import one_line
 from rvelens.interventions.methods import make_method
 from rvelens.studies.cases.page import case
@@ -72,6 +65,7 @@ def build_runs_tab(
                 plot = gr.HTML(elem_id="run-chart")
             with gr.Column(scale=5, min_width=300):
                 tables = gr.HTML(elem_id="run-tables")
+        tools = gr.HTML(elem_id="run-tools", js_on_load=script("tools.js"))
         gr.HTML("<h2>Flipped answers</h2>")
         with gr.Row():
             method = gr.Dropdown([], label="Method", min_width=130)
@@ -82,6 +76,8 @@ def build_runs_tab(
             )
         cases = gr.HTML(elem_id="run-cases")
         more = gr.Button("Show more", size="sm", visible=False, elem_id="run-more")
+        filters = [method, direction, group, search]
+        runs_tools(models, run, benchmark, filters, tools, example_folder(examples))
 
     def open_(path: str, files: str, last: Any) -> Sequence[Any]:
         is_example = path.strip() == EXAMPLE
@@ -110,13 +106,9 @@ def build_runs_tab(
     def figures(of_run: OpenedRun | None, name: str | None) -> tuple[str, str]:
         if of_run is None or name is None:
             return "", note("This run has no yes/no questions: `rvelens judge` scores its answers.")
-        rule = of_run.report["benchmarks"][name]["rules"]["strict"]["methods"]
-        cells = next(iter(rule.values()))["cells"]
-        yes = sum(n for key, n in cells.items() if key.startswith("yes_"))
+        scores, share_of_yes = strict_scores(of_run, name)
         about = note("Accuracy over yes-ratio by the strict rule, with 95% intervals.")
-        return chart(rule, yes / max(sum(cells.values()), 1)) + about, report_tables(
-            of_run.report, name
-        )
+        return chart(scores, share_of_yes) + about, report_tables(of_run.report, name)
 
     def search_(
         n: int, chosen: Choice, of_run: OpenedRun | None, name: str | None, by: str | None, change: str,
@@ -146,7 +138,7 @@ def build_runs_tab(
     def further(n: int, *arguments: Any) -> Sequence[Any]:
         return n + PAGE, *search_(n + PAGE, *arguments)
 
-    inputs = [model, run, benchmark, method, direction, group, search]
+    inputs = [model, run, benchmark, *filters]
     listed = [shown, cases, more, group, failure]
     none = (PAGE, "", gr.update(visible=False), SKIP)
     # Updates, not components: these would be built here, at the foot of the page.

@@ -6,6 +6,7 @@
 - `scoring.py`: metrics with intervals, and paired comparisons of methods.
 - `run.py`: all of these together, in one process or several.
 - `render.py`: the tables.
+- `opened.py`: a run's folder read back; `flips.py`: the questions whose answer a method flipped.
 - `capture/`: tensors of hook points for many questions, on disk.
 """
 

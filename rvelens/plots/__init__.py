@@ -13,6 +13,7 @@ Each function returns a matplotlib `Figure` and touches no global state; a noteb
 - `grids.py`: surfaces of two settings, bands of layers.
 - `rows.py`: numbers and seconds, one row a method.
 - `points.py`: one point a head.
+- `yes_ratio.py`: accuracy over how often a method says yes.
 - `forest.py`: estimates of several things side by side.
 """
 
@@ -36,6 +37,7 @@ from rvelens.plots.style import (
     new_figure,
     save_figure,
 )
+from rvelens.plots.yes_ratio import yes_ratio_points
 
 __all__ = [
     "COLUMN",
@@ -64,4 +66,5 @@ __all__ = [
     "surface",
     "timing_bars",
     "token_overlays",
+    "yes_ratio_points",
 ]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from executing import executed
 
 from rvelens.app.asking import ask
 from rvelens.app.code import manifest_of, python_of
@@ -20,13 +21,6 @@ WANTED = {"rve": {"layers": "2-4", "k": 3}, "region": {"box": "10,20,50,60", "be
 @pytest.fixture(scope="module")
 def models():
     return Models()
-
-
-def executed(code, folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    names = {}
-    exec(compile(code, "page", "exec"), names)
-    return names
 
 
 def check_same(trace, asked):

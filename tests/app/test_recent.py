@@ -16,7 +16,7 @@ from rvelens.app.recent import (
     recent_html,
     remember,
 )
-from rvelens.app.runs import open_run
+from rvelens.evaluate.opened import open_run
 from rvelens.pairs.review import decide, read_reviewed
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from rvelens.app.markup import report_tables
-from rvelens.app.runs import FlipFilter, flips, groups, matching, open_run
 from rvelens.app.shared import scene_pairs
 from rvelens.app.tab_runs import cases_html
 from rvelens.benchmarks import load_benchmark
 from rvelens.evaluate import evaluate
+from rvelens.evaluate.flips import FlipFilter, flips, groups, matching
+from rvelens.evaluate.opened import open_run
 from rvelens.interventions.methods import make_method
 
 

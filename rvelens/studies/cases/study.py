@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rvelens.benchmarks import Benchmark, Item
-from rvelens.evaluate.answering import Answer
+from rvelens.benchmarks import Benchmark
+from rvelens.evaluate.flips import flip, select_askable
 from rvelens.evaluate.scoring import read_answers
 from rvelens.hooks import mask_recording_hooks
 from rvelens.hooks.enhanced import Masks, rve_of
@@ -23,7 +22,6 @@ from rvelens.studies.kit.asking import (
     evaluate_methods,
     labels,
     need_labels,
-    select_askable,
 )
 from rvelens.studies.kit.base import Batch, Measured, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions
@@ -98,26 +96,6 @@ def _of_benchmark(
         "chosen": chosen,
         "masks": masks_of(setup, benchmark, chosen, after),
     }
-
-
-def flip(item: Item, before: Answer, after: Answer, gained: bool) -> dict[str, Any]:
-    """A question with both answers; `gained` where the later one is right and the earlier wrong."""
-    return {
-        "id": item.id,
-        "group": item.group,
-        "question": item.text,
-        "truth": item.label,
-        "before": {"answer": before.text, "p_yes": _p_yes(before.margin)},
-        "after": {"answer": after.text, "p_yes": _p_yes(after.margin)},
-        "direction": "gained" if gained else "lost",
-    }
-
-
-def _p_yes(margin: float | None) -> float | None:
-    """Probability of yes against no, from their log-odds."""
-    if margin is None:
-        return None
-    return round(1 / (1 + math.exp(-min(max(margin, -50.0), 50.0))), 6)
 
 
 def choose_flips(flips: Sequence[Measured], n: int, seed: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,6 @@ def evaluate_methods(setup: Setup, methods: Sequence[Method]) -> dict[str, Any]:
 def answers(setup: Setup, benchmark: Benchmark, method: str) -> dict[str, Answer]:
     """What was answered to a benchmark's questions under one of the methods that were asked."""
     return stored_answers(_folder(setup) / benchmark.name / method, benchmark.items)
-
-
-def select_askable(
-    benchmark: Benchmark, by_method: Mapping[str, Mapping[str, Answer]]
-) -> list[int]:
-    """Numbers of the questions that could be asked under every method."""
-    return [
-        n
-        for n, item in enumerate(benchmark.items)
-        if all(item.id in answer and answer[item.id].error is None for answer in by_method.values())
-    ]
 
 
 def baseline_first(methods: Sequence[Method]) -> list[Method]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
+from rvelens.evaluate.flips import select_askable
 from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
 from rvelens.files.paths import slug
 from rvelens.interventions.methods import METHODS
@@ -22,7 +23,6 @@ from rvelens.studies.kit.asking import (
     evaluate_methods,
     labels,
     need_truths,
-    select_askable,
 )
 from rvelens.studies.kit.base import Measured, Setup, Shown, Study
 from rvelens.studies.kit.work import work_of_all_questions

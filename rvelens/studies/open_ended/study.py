@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
+from rvelens.evaluate.flips import select_askable
 from rvelens.files.paths import slug
 from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.judge.open_ended import PROMPT_VERSION, judge
@@ -23,7 +24,6 @@ from rvelens.studies.kit.asking import (
     baseline_first,
     evaluate_methods,
     labels,
-    select_askable,
 )
 from rvelens.studies.kit.base import Measured, Setup, Shown, Study, iterate
 from rvelens.studies.kit.work import work_of_all_questions

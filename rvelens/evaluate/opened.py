@@ -1,28 +1,21 @@
-"""Folders that `rvelens eval` wrote, read back: figures, and the questions whose answer flipped."""
+"""Folders that `rvelens eval` wrote, read back: the report, and the questions with their pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from rvelens.benchmarks import BENCHMARKS, Benchmark, Item, load_benchmark
+from rvelens.benchmarks import BENCHMARKS, Item, load_benchmark
 from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
-from rvelens.benchmarks.rules import strict
 from rvelens.evaluate.reports import FILE, read_report
-from rvelens.evaluate.scoring import read_answers
-from rvelens.evaluate.store import answer_lines, stored_answers
+from rvelens.evaluate.store import answer_lines
 from rvelens.files.paths import path_below
 from rvelens.model.prompts import load_image
-from rvelens.studies.cases.study import flip
-from rvelens.studies.kit.asking import select_askable
-
-DIRECTIONS = ("both", "gained", "lost")
-ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,24 +41,6 @@ class OpenedRun:
     def methods(self) -> list[str]:
         """Names of the methods, the one that the others are compared with first."""
         return list(self.report["methods"])
-
-
-@dataclass(frozen=True)
-class FlipFilter:
-    """Which flips to show.
-
-    Attributes:
-        method: compared with the run's first one.
-        direction: of `DIRECTIONS`.
-        group: a group's name, or `ALL`.
-        text: a part of the question, the id or an answer, in any case.
-    """
-
-    benchmark: str
-    method: str
-    direction: str = "both"
-    group: str = ALL
-    text: str = ""
 
 
 def open_run(folder: str, data: str = "") -> OpenedRun:
@@ -99,6 +74,23 @@ def open_run(folder: str, data: str = "") -> OpenedRun:
         )
     items = {name: _items(path / name / first, name, pictures) for name in names}
     return OpenedRun(path, report, pictures, items)
+
+
+def strict_scores(run: OpenedRun, benchmark: str) -> tuple[Mapping[str, Mapping[str, Any]], float]:
+    """Figures of every method by the strict rule, and how often yes is the right answer.
+
+    Raises:
+        ValueError: a benchmark without yes/no questions in this run.
+    """
+    if benchmark not in run.benchmarks:
+        raise ValueError(
+            f"scores of {benchmark!r}: expected a benchmark with yes/no questions of "
+            f"{', '.join(run.benchmarks) or 'none'}; choose from these."
+        )
+    methods = run.report["benchmarks"][benchmark]["rules"]["strict"]["methods"]
+    cells = next(iter(methods.values()))["cells"]
+    yes = sum(n for key, n in cells.items() if key.startswith("yes_"))
+    return methods, yes / max(sum(cells.values()), 1)
 
 
 def _check_names(path: Path, report: Mapping[str, Any]) -> None:
@@ -160,67 +152,3 @@ def _loader(image: str, data: Path | None) -> Callable[[], Image.Image]:
         )
 
     return unknown
-
-
-@lru_cache(maxsize=8)
-def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
-    """Questions that the run's first method and another answer differently in being right.
-
-    Right and wrong are told by the strict rule, whatever the benchmark's own.
-
-    Kept for the next filter or search, since reading 50,000 answers takes seconds.
-
-    Raises:
-        ValueError: a benchmark or method that is not of this run, or torn or missing answers.
-    """
-    first = run.methods[0]
-    if benchmark not in run.items or method not in run.methods or method == first:
-        raise ValueError(
-            f"flips of {method!r} on {benchmark!r}: expected a benchmark of {', '.join(run.items)} "
-            f"and a method of {', '.join(run.methods[1:]) or 'none'}; choose from these."
-        )
-    items = tuple(run.items[benchmark].values())
-    answers = {name: _whole(run, benchmark, name) for name in (first, method)}
-    whole = Benchmark(benchmark, items, (), strict, {})
-    numbers = select_askable(whole, answers)
-    was, now = (
-        read_answers(whole, answers[name], numbers, strict).right for name in (first, method)
-    )
-    return [
-        flip(items[n], answers[first][items[n].id], answers[method][items[n].id], bool(right))
-        for n, wrong, right in zip(numbers, ~was, now, strict=True)
-        if wrong == right
-    ]
-
-
-def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
-    """A method's answers, all that the report counts."""
-    answers = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
-    rules = run.report["benchmarks"][benchmark]["rules"]
-    counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
-    if len(answers) < counted:
-        raise ValueError(
-            f"{run.folder / benchmark / method} holds {len(answers)} answers: expected the {counted} "
-            "of the run's report; run the same `rvelens eval` again to resume."
-        )
-    return dict(answers)
-
-
-def matching(flipped: Sequence[Mapping[str, Any]], criteria: FlipFilter) -> list[Mapping[str, Any]]:
-    """The flips that fit direction, group and text."""
-    text = criteria.text.strip().casefold()
-
-    def fits(row: Mapping[str, Any]) -> bool:
-        words = (row["id"], row["question"], row["before"]["answer"], row["after"]["answer"])
-        return (
-            criteria.direction in ("both", row["direction"])
-            and criteria.group in (ALL, row["group"])
-            and any(text in (word or "").casefold() for word in words)
-        )
-
-    return [item for item in flipped if fits(item)]
-
-
-def groups(flipped: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`ALL`, and the groups of some flips."""
-    return [ALL, *sorted({item["group"] for item in flipped if item["group"]})]

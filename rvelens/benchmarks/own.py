@@ -17,6 +17,7 @@ from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, photograph, sha256
 from rvelens.benchmarks.rows import Row, collect, yes_or_no
 from rvelens.benchmarks.sources import Picture, Source, read_source
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.paths import slug
 from rvelens.tokens.grid import Box
 
@@ -27,6 +28,7 @@ RULES = ("auto", *rules.YES_NO, "choice", *rules.TEXT, "judge")
 _MOST = 0.9
 
 
+@refuse_wrong_types
 def load_questions(
     questions: Any,
     images: str | Path | None = None,
@@ -96,6 +98,7 @@ def load_questions(
     )
 
 
+@refuse_wrong_types
 def describe_source(benchmark: Benchmark) -> str:
     """How many questions there are, about what, and by which rule their answers are read."""
     images = len({item.image for item in benchmark.items})

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from rvelens.benchmarks import Item
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import one_line
 from rvelens.interventions import ContrastProcessor, icd_negative, text_negative, vcd_negative
 from rvelens.interventions.icd import disturbed_prompt
@@ -33,6 +34,7 @@ from rvelens.model.yes_no import yes_margin
 Value = TypeVar("Value")
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class Decoding:
     """How answers are generated, the same for every method; always greedy.
@@ -80,6 +82,7 @@ class Answer:
     files: str | None = field(default=None, compare=False, repr=False)
 
 
+@refuse_wrong_types
 def answer(
     model: HookedLVLM,
     method: Method,

@@ -23,6 +23,7 @@ from rvelens.evaluate.processes import Processes, at_work, meet, processes, wait
 from rvelens.evaluate.render import to_markdown
 from rvelens.evaluate.reports import FILE, check_goes_with, merge_reports, read_report
 from rvelens.evaluate.store import AnswerFile, answers_file, refuse_changed, stored_answers
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -31,6 +32,7 @@ from rvelens.pairs.overlap import overlap_notes, published_rankings
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
+@refuse_wrong_types
 def evaluate(
     model: HookedLVLM,
     benchmarks: Sequence[Benchmark] = (),

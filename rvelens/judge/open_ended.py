@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import read_lines
 from rvelens.files.stored import folder_answers
 from rvelens.judge.endpoint import Ask, Endpoint, Reply, cached, connect
@@ -91,6 +92,7 @@ class JudgedScore:
     text: str | None
 
 
+@refuse_wrong_types
 def judge(
     items: Sequence[JudgedItem],
     endpoint: Endpoint,
@@ -187,6 +189,7 @@ def summarise(scores: Sequence[JudgedScore]) -> dict[str, Any]:
     }
 
 
+@refuse_wrong_types
 def load_items(path: str | Path) -> list[JudgedItem]:
     """Read the items of one file or of a run of one method; of several methods, see `load_run`.
 
@@ -202,6 +205,7 @@ def load_items(path: str | Path) -> list[JudgedItem]:
     return next(iter(by_method.values()))
 
 
+@refuse_wrong_types
 def load_run(path: str | Path) -> dict[str, list[JudgedItem]]:
     """Read items from JSON lines with "id", "question", "reference" and "answer".
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.profile import PUBLISHED, ARSProfile
 from rvelens.pairs.file import read_pair_rows
 
@@ -19,6 +20,7 @@ from rvelens.pairs.file import read_pair_rows
 OF_PUBLISHED_PAIRS = ("mmrel-real",)
 
 
+@refuse_wrong_types
 def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     """The benchmark without the questions that a file of pairs holds.
 

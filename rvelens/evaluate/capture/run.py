@@ -41,12 +41,14 @@ from rvelens.evaluate.manifest import (
     versions,
 )
 from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import locked, write_bytes
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 FORMAT = "rvelens-capture-1"
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class CaptureRequest:
     """What is captured of each question.
@@ -109,6 +111,7 @@ class Captured:
         )
 
 
+@refuse_wrong_types
 def estimate_size(
     model: HookedLVLM, benchmark: Benchmark, request: CaptureRequest, batch_size: int = 8
 ) -> Captured:
@@ -131,6 +134,7 @@ def estimate_size(
     return Captured(len(benchmark.items), len(every), n_bytes, len(names))
 
 
+@refuse_wrong_types
 def capture(
     model: HookedLVLM,
     benchmark: Benchmark,

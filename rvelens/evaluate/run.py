@@ -25,6 +25,7 @@ from rvelens.evaluate.reports import FILE, check_goes_with, merge_reports, read_
 from rvelens.evaluate.store import AnswerFile, answers_file, refuse_changed, stored_answers
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
+from rvelens.files.paths import remove_if_refused
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.pairs.overlap import overlap_notes, published_rankings
@@ -86,7 +87,7 @@ def evaluate(
     decoding, out, here = decoding or Decoding(), Path(out), processes()
     model_is = about_model(model)
     settings = {b.name: decoding.settled(b.items) for b in benchmarks}
-    with at_work(out, here):
+    with remove_if_refused(out, alone=here.count == 1), at_work(out, here):
         if here.is_first:
             _settle_all(model, model_is, benchmarks, methods, settings, out, here.count)
         meet(here)

@@ -135,9 +135,13 @@ def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answ
         )
         raise ValueError(
             f"no answers to {benchmark} under {method} in {run}: expected the folder of a run with "
-            f"BENCHMARK/METHOD in it; it holds {', '.join(folders) or 'none'}."
+            f"BENCHMARK/METHOD in it; {_advice(folders)}."
         )
     return _first_of_each(answer for _, answer in _lines(folder))
+
+
+def _advice(folders: Sequence[str]) -> str:
+    return f"name one that it holds, of {', '.join(folders)}" if folders else "check the path"
 
 
 def _first_of_each(answers: Iterable[Answer]) -> dict[str, Answer]:

@@ -119,8 +119,6 @@ def judge(
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: expected at least 1; pass a larger number.")
     cache = None if cache_dir is None else Path(cache_dir)
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
     keys = [content_key(item, endpoint) for item in items]
     with connect(endpoint) as ask:
         replies = _replies(ask, dict(zip(keys, items, strict=True)), cache, concurrency, progress)

@@ -43,6 +43,7 @@ from rvelens.evaluate.manifest import (
 from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import locked, write_bytes
+from rvelens.files.paths import remove_if_refused
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 FORMAT = "rvelens-capture-1"
@@ -182,7 +183,7 @@ def capture(
         "example": example(model, request.prompt),
         "versions": versions(),
     }
-    with at_work(out, here):
+    with remove_if_refused(out, alone=here.count == 1), at_work(out, here):
         if here.is_first:
             check_manifest(out, made_with)
         meet(here)

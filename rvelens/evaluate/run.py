@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from rvelens.benchmarks import Benchmark, Item, load_questions
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.benchmarks.own import read_questions, warn_of_left_out
 from rvelens.evaluate.answering import (
     Answer,
     Decoding,
@@ -74,7 +75,9 @@ def evaluate(
             be identified; nothing to run; another process that failed or is gone.
     """
     if questions is not None:
-        benchmarks = [*benchmarks, load_questions(questions, images)]
+        own = read_questions(questions, images)
+        warn_of_left_out(own)
+        benchmarks = [*benchmarks, own]
     if batch_size < 1 or not benchmarks or not methods:
         raise ValueError(
             f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: "

@@ -102,7 +102,8 @@ def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Ima
         path = item.files[0].resolve()
         if not path.is_relative_to(folder):
             raise ValueError(
-                f"{path} is not below {folder}: expected the folder of all images; pass it as --images."
+                f"{path} is not below {folder}: expected the folder of all images; pass it as images "
+                "(--images)."
             )
         name = path.relative_to(folder).as_posix()
         questions.append(ImageQuestion(item.id, name, path, item.text.strip()))

@@ -48,7 +48,7 @@ def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     if not items:
         raise ValueError(
             f"{pairs} holds every question of {benchmark.name}: expected pairs of other questions; "
-            "leave --without-pairs out, or choose another benchmark."
+            "leave them (--without-pairs) out, or choose another benchmark."
         )
     return replace(benchmark.keep(items), left_out=len(benchmark.items) - len(items))
 

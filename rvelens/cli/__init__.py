@@ -153,13 +153,28 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # as in `rvelens eval ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        fail(_of_file(error))
-    except ValueError as error:
-        fail(str(error) or type(error).__name__)  # the library's are written for the user
-    except (MemoryError, RuntimeError) as error:
-        fail(_of_memory(error))
+    except Exception as error:
+        sentence = _sentence(error)
+        if not sentence:  # a mistake of this program
+            raise
+        fail(sentence)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sentence(error: Exception) -> str:
+    """What to print for an error; "" where it is no mistake of the user."""
+    if getattr(error, "__notes__", ()):
+        from rvelens.interventions.method import method_notes
+
+        if notes := method_notes(error):
+            text = str(error).strip().removesuffix(".")
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            return f"{kind}{text}, {notes[0]}"
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, ValueError):  # the library's are written for the user
+        return str(error) or type(error).__name__
+    return _of_memory(error) if isinstance(error, (MemoryError, RuntimeError)) else ""
 
 
 def _of_file(error: OSError) -> str:

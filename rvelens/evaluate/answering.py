@@ -21,6 +21,7 @@ from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import one_line
 from rvelens.interventions import ContrastProcessor, icd_negative, text_negative, vcd_negative
 from rvelens.interventions.icd import disturbed_prompt
+from rvelens.interventions.method import naming
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import check_length
@@ -342,12 +343,13 @@ def answer_items(
         texts = [decoding.question(item) for item in readable]
         names = [item.image for item in readable]
         try:
-            if len(methods) > 1:
-                settings = [method.hooks for method in methods]
-                answers = answer_each(model, settings, pictures, texts, decoding)
-            else:
-                pairs = answer(model, methods[0], pictures, texts, names, decoding)
-                answers = [[pair] for pair in pairs]
+            with naming(", ".join(m.name for m in methods), [item.id for item in readable]):
+                if len(methods) > 1:
+                    settings = [method.hooks for method in methods]
+                    answers = answer_each(model, settings, pictures, texts, decoding)
+                else:
+                    pairs = answer(model, methods[0], pictures, texts, names, decoding)
+                    answers = [[pair] for pair in pairs]
             by_id = dict(zip([item.id for item in readable], answers, strict=True))
         except (ValueError, RuntimeError, MemoryError) as error:
             full = is_out_of_memory(error)

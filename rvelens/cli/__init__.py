@@ -147,7 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "rvelens"
-        fail(f"{_without_full_stop(_reason(error))}: see `{command} --help`.")
+        reason = _of_value(error) or f"{_without_full_stop(_reason(error))}:"
+        fail(f"{reason} see `{command} --help`.")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # as in `rvelens eval ... | head`
@@ -221,6 +222,33 @@ def _elsewhere(option: str) -> str:
         if f'"{option}"' in source or re.search(rf"^    {re.escape(name)}: ", source, re.MULTILINE):
             with_it.append(command)
     return f"; {', '.join(f'`rvelens {c}`' for c in with_it)} would take it" if with_it else ""
+
+
+# What is expected, by the kind of error that pydantic reports; {} is the bound.
+_EXPECTED = {
+    "greater_than_equal": "at least {}", "greater_than": "more than {}",
+    "less_than_equal": "at most {}",
+    "less_than": "less than {}", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_parsing": "a number", "finite_number": "a finite number", "bool_parsing": "true or false",
+}  # fmt: skip
+
+
+def _of_value(error: Any) -> str:
+    """What was given for an option and what was expected; "" where the error is of another kind."""
+    cause, parameter = error.__cause__, getattr(error, "param", None)
+    if parameter is None or not hasattr(cause, "errors"):
+        return ""
+    first = cause.errors(include_url=False)[0]
+    expected = _EXPECTED.get(first["type"], "")
+    if expected:
+        expected = expected.format(next(iter(first.get("ctx", {"": ""}).values())))
+    elif " is not one of " in first["msg"]:
+        expected = f"one of {_without_full_stop(first['msg']).partition(' is not one of ')[2]}"
+    if not expected:
+        return ""
+    option = max(parameter.opts, key=len)
+    name = option if option.startswith("-") else option.upper()
+    return f"{name} {first['input']}: expected {expected}; correct it, or"
 
 
 def _reason(error: Any) -> str:

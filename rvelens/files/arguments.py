@@ -164,7 +164,7 @@ def is_of(value: Any, hint: Any) -> bool:
     if kind is None or kind is type(None):
         return value is None
     if kind is Literal:
-        return value in get_args(hint) or type(value) in {type(v) for v in get_args(hint)}
+        return value in get_args(hint)
     if hasattr(kind, "array_type"):
         return kind.array_type is Any or isinstance(value, kind.array_type)
     if not isinstance(kind, type):

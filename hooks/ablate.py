@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.tokens.token_map import tokens_of
 
 
@@ -61,6 +62,7 @@ class LastRowHeadMask(HeadMask):
         return z
 
 
+@refuse_wrong_types
 def head_mask_hooks(
     heads: Mapping[int, Iterable[int]], rows: str = "all"
 ) -> list[tuple[str, HeadMask]]:

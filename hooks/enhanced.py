@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.restrict import Restricted
 from rvelens.hooks.rows import image_part, last_row
 from rvelens.hooks.rve import RVEHook
@@ -68,6 +69,7 @@ def rve_of(hook: Any) -> RVEHook | None:
     return inner if isinstance(inner, RVEHook) else None
 
 
+@refuse_wrong_types
 def mask_recording_hooks(
     hooks: Iterable[tuple[Name, Any]], cache: dict[int, Masks]
 ) -> list[tuple[Name, Any]]:

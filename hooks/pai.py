@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import chosen_layers
 from rvelens.hooks.restrict import Restricted, restrict
 from rvelens.hooks.rows import LastRowHook, scores_of
@@ -56,6 +57,7 @@ class DevilsHook(LastRowHook):
         return torch.addcmul(row, size, image, value=self.alpha)
 
 
+@refuse_wrong_types
 def pai_hooks(
     n_layers: int,
     layers: Iterable[int] | None = None,
@@ -93,6 +95,7 @@ def pai_hooks(
     return restrict(hooks if first_token else restrict(hooks, steps="decode"), steps=steps)
 
 
+@refuse_wrong_types
 def devils_hooks(
     n_layers: int,
     layers: Iterable[int] | None = None,

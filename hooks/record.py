@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.rows import image_part, last_row
 from rvelens.tokens.token_map import tokens_of
 
@@ -28,6 +29,7 @@ class Recorder:
         self.cache[self.layer] = image_part(last_row(pattern.detach(), tokens).float(), tokens)
 
 
+@refuse_wrong_types
 def ars_caching_hooks(
     layers: Iterable[int], cache: dict[int, Float[Tensor, "batch head image"]]
 ) -> list[tuple[str, Recorder]]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.rows import LastRowHook, region_keys, scores_of
 from rvelens.hooks.strengths import check_strength
 from rvelens.tokens.token_map import TokenMap
@@ -35,6 +36,7 @@ class RegionHook(LastRowHook):
         return torch.addcmul(row, row.abs(), target, value=self.beta)
 
 
+@refuse_wrong_types
 def region_hooks(
     region: Bool[Tensor, "batch image"], layers: Iterable[int], beta: float = 1.0
 ) -> list[tuple[str, RegionHook]]:
@@ -72,6 +74,7 @@ class DilutionHook(LastRowHook):
         return torch.where(image, row * self.scale + self.shift, row)
 
 
+@refuse_wrong_types
 def dilution_hooks(
     layers: Iterable[int], scale: float = 1.0, shift: float = 0.0
 ) -> list[tuple[str, DilutionHook]]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.declared import edits_in_place, is_row_local
 from rvelens.hooks.names import KEYED, layer_of
 from rvelens.hooks.rows import region_keys
@@ -125,6 +126,7 @@ class RowLocalRestricted(Restricted):
     in_place: ClassVar[bool] = False
 
 
+@refuse_wrong_types
 def restrict(
     hooks: Iterable[tuple[Any, Any]],
     *,

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import check_attention, parse_layers
 from rvelens.hooks.restrict import restrict
 from rvelens.hooks.rows import LastRowHook, scores_of, sees_whole_image, visible_image
@@ -203,6 +204,7 @@ def _each(values: list[float], x: Float[Tensor, "sample head key"]) -> float | T
     return x.new_tensor(values).repeat(x.shape[0] // len(values))[:, None, None]
 
 
+@refuse_wrong_types
 def rve_hooks(
     profile: ARSProfile,
     layers: Iterable[int] | int | str,
@@ -275,6 +277,7 @@ def rve_hooks(
     return restrict(hooks, steps=steps)
 
 
+@refuse_wrong_types
 def mask_hooks(
     heads: Mapping[int, Sequence[int]], n_heads: int, alpha: float = 0.05, beta: float = 1.0
 ) -> list[tuple[str, RVEHook]]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import chosen_layers
 from rvelens.hooks.restrict import Restricted, restrict
 from rvelens.hooks.rows import MASK_ENFORCED, N_ROWS, scores_of
@@ -84,6 +85,7 @@ def _end_of_image(tokens: TokenMap) -> Int[Tensor, " batch"]:
     return torch.where(tokens.image, positions, -1).amax(dim=1)
 
 
+@refuse_wrong_types
 def vaf_hooks(
     n_layers: int,
     layers: Iterable[int] | None = None,

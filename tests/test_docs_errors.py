@@ -70,7 +70,6 @@ def test_every_message_says_what_was_expected():
 # The rest of the sentence is the caller's: `expected` holds what to do, or the line follows.
 ENDED_ELSEWHERE = {
     "no file {}: expected {}.",
-    "no trace at {}: expected {}.",
     "{} cannot be read ({}): expected {}.",
     "{} is not JSON ({}): expected {}.",
     "{} is not a result of `rvelens tune` ({}): expected {}.",

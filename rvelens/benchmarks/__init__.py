@@ -13,6 +13,7 @@ from rvelens.benchmarks import amber, mmrel, pope, rbench, scenes
 from rvelens.benchmarks.base import RELATIONS, Benchmark, Item
 from rvelens.benchmarks.own import load_questions
 from rvelens.benchmarks.published import sources
+from rvelens.files.arguments import refuse_wrong_types
 
 __all__ = ["BENCHMARKS", "RELATIONS", "Benchmark", "Item", "load_benchmark", "load_questions"]
 
@@ -35,6 +36,7 @@ BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
 }
 
 
+@refuse_wrong_types
 def load_benchmark(
     name: str, data: str | Path | None = None, *, limit: int | None = None, **options: Any
 ) -> Benchmark:

@@ -43,7 +43,7 @@ class Folder:
         if data is None:
             raise ValueError(
                 f"no data folder for {benchmark}: expected the folder that holds its files; pass it "
-                "as --data."
+                "as data (--data)."
             )
         if not data.is_dir():
             raise ValueError(

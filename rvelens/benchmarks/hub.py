@@ -71,7 +71,7 @@ def load_from_hub(name: str) -> Benchmark:
         other = next((text for part, text in ELSEWHERE.items() if name.startswith(part)), "none")
         archives = "; ".join(map(str, sources(name)))
         raise ValueError(
-            f"{name} has no copy on the Hub that is read (others': {other}): expected --data DATA, a "
+            f"{name} has no copy on the Hub that is read (others': {other}): expected data (--data), a "
             f"folder with its files; get them: {archives}."
         )
     copy = COPIES[name]
@@ -104,12 +104,12 @@ def fetch(copy: Copy) -> list[Path]:
         first = str(error).strip().splitlines()[0].rstrip(".:")
         raise ValueError(
             f"{copy.repository} cannot be fetched from the Hub ({first}): expected a network, or the "
-            "files in its cache; run it once where there is one, or name a folder as --data."
+            "files in its cache; run it once where there is one, or name a folder as data (--data)."
         ) from error
     if not fetched:
         raise ValueError(
             f"{copy.repository} at {copy.revision[:7]} has no whole {copy.files}: expected its parquet "
-            "files; name a folder as --data instead."
+            "files; name a folder as data (--data) instead."
         )
     return fetched
 
@@ -141,7 +141,8 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
     if lacking := sorted(columns - set(rows.column_names)):
         raise ValueError(
             f"{copy.repository} has no column {', '.join(lacking)}, only "
-            f"{', '.join(rows.column_names)}: expected those of POPE; name a folder as --data instead."
+            f"{', '.join(rows.column_names)}: expected those of POPE; name a folder as data "
+            "(--data) instead."
         )
     texts = rows.remove_columns(["image"])
     numbered = [

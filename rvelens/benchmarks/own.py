@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from reprlib import repr as brief
@@ -17,16 +19,36 @@ from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.benchmarks.files import Folder, photograph, sha256
 from rvelens.benchmarks.rows import Row, collect, yes_or_no
 from rvelens.benchmarks.sources import Picture, Source, read_source
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.paths import slug
+from rvelens.files.wording import counted
 from rvelens.tokens.grid import Box
 
 # What a row may hold; the first two must be there, and labels unless a judge scores.
 COLUMNS = ("image", "question", "label", "id", "group", "box")
 RULES = ("auto", *rules.YES_NO, "choice", *rules.TEXT, "judge")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a caller writes the options that messages advise.
+
+    Attributes:
+        column: another name of a column, with {} for what the column holds.
+        rule: a rule, with {} for its name.
+    """
+
+    column: str
+    rule: str
+
+
+IN_PYTHON = Spelling("columns={{'{}': COLUMN}}", "rule='{}'")
+ON_COMMAND_LINE = Spelling("--column {}=COLUMN", "--rule {}")
 # Labels are of the kind that so many of them are of; the others are malformed.
 _MOST = 0.9
 
 
+@refuse_wrong_types
 def load_questions(
     questions: Any,
     images: str | Path | None = None,
@@ -35,7 +57,7 @@ def load_questions(
     rule: str = "auto",
     name: str | None = None,
 ) -> Benchmark:
-    """One's own questions, of the same type as a published benchmark.
+    """One's own questions, of the same type as a published benchmark; warns of rows left out.
 
     A row has these columns; further ones are in `Item.extra`:
 
@@ -65,6 +87,37 @@ def load_questions(
         ValueError: no such file, folder, column or rule, no usable row, or a library that is missing.
             A malformed row is no error: it is one of the benchmark's problems, with its line.
     """
+    benchmark = read_questions(questions, images, columns=columns, rule=rule, name=name)
+    warn_of_left_out(benchmark)
+    return benchmark
+
+
+def warn_of_left_out(benchmark: Benchmark) -> None:
+    """Warn, in the caller's caller's name, of rows that were left out."""
+    n = len(benchmark.problems)
+    if n:
+        warnings.warn(
+            f"{benchmark.name}: {counted(n, 'row')} left out, the first for this reason: "
+            f"{benchmark.problems[0].rstrip('.')}; `problems` of the benchmark lists all.",
+            stacklevel=4,  # of the function that the user called, which checks its arguments
+        )
+
+
+def read_questions(
+    questions: Any,
+    images: str | Path | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    rule: str = "auto",
+    name: str | None = None,
+    spelling: Spelling = IN_PYTHON,
+) -> Benchmark:
+    """As `load_questions`, without a warning: the caller tells of rows that were left out.
+
+    Args:
+        questions, images, columns, rule, name: as there.
+        spelling: how messages write the options.
+    """
     named = _named(columns or {})
     chosen, _, choices = rule.partition(":")
     if chosen not in RULES or (choices and chosen != "choice"):
@@ -72,10 +125,10 @@ def load_questions(
             f"rule {rule!r}: expected one of {', '.join(RULES)}, or choice:A,B; pass one of them."
         )
     source = read_source(questions, named["image"])
-    _check_columns(source, named, chosen)
+    _check_columns(source, named, chosen, spelling)
     folder = None if images is None else Folder.scan(Path(images), source.name)
     if chosen == "auto":
-        chosen = _rule_of(source, named["label"])
+        chosen = _rule_of(source, named["label"], spelling)
     items, problems = collect(source.rows, lambda row: _item(row, folder, named, chosen))
     if not items:
         first = problems[0] if problems else "it has no rows"
@@ -96,6 +149,7 @@ def load_questions(
     )
 
 
+@refuse_wrong_types
 def describe_source(benchmark: Benchmark) -> str:
     """How many questions there are, about what, and by which rule their answers are read."""
     images = len({item.image for item in benchmark.items})
@@ -104,8 +158,9 @@ def describe_source(benchmark: Benchmark) -> str:
     counts = f" ({shown})" if len(labels) <= 4 and None not in labels else ""
     rule = benchmark.matches or benchmark.rule
     how = "scored by `rvelens judge`" if benchmark.rule_name == "judge" else rules.about(rule)
+    n_questions = counted(len(benchmark.items), "question")
     return (
-        f"{benchmark.name}: {len(benchmark.items)} questions about {images} images{counts}; rule "
+        f"{benchmark.name}: {n_questions} about {counted(images, 'image')}{counts}; rule "
         f"{benchmark.rule_name}: {how}"
     )
 
@@ -121,17 +176,20 @@ def _named(columns: Mapping[str, str]) -> dict[str, str]:
     return {column: columns.get(column, column) for column in COLUMNS}
 
 
-def _check_columns(source: Source, named: Mapping[str, str], rule: str) -> None:
+def _check_columns(source: Source, named: Mapping[str, str], rule: str, spelling: Spelling) -> None:
     """Raise ValueError where a column that is needed, or was named, is in no row."""
     row_keys = {key for row in source.rows if isinstance(row.value, dict) for key in row.value}
     needed = COLUMNS[:2] if rule == "judge" else COLUMNS[:3]
     for column, name in named.items():
         if name in row_keys or (column not in needed and name == column) or not row_keys:
             continue
-        hint = "; without labels, pass rule judge" if column == "label" else ""
+        hint = (
+            f"; without labels, pass {spelling.rule.format('judge')}" if column == "label" else ""
+        )
         raise ValueError(
             f"{source.name} has no column {name!r}: expected the {column} there, and it has "
-            f"{', '.join(map(str, sorted(row_keys, key=str)))}; name it as {column}=COLUMN{hint}."
+            f"{', '.join(map(str, sorted(row_keys, key=str)))}; name it by "
+            f"{spelling.column.format(column)}{hint}."
         )
 
 
@@ -139,7 +197,7 @@ def _check_columns(source: Source, named: Mapping[str, str], rule: str) -> None:
 _OTHER_NAMES = (("0", "1"), ("0.0", "1.0"), ("false", "true"), ("f", "t"), ("n", "y"))
 
 
-def _rule_of(source: Source, label: str) -> str:
+def _rule_of(source: Source, label: str, spelling: Spelling) -> str:
     """The rule that fits the labels."""
     rows = [row.value for row in source.rows if isinstance(row.value, dict)]
     texts = [text for row in rows if (text := _text(row.get(label)))]
@@ -149,7 +207,8 @@ def _rule_of(source: Source, label: str) -> str:
     if any(labels and labels <= set(names) for names in _OTHER_NAMES):
         raise ValueError(
             f"{source.name}: all labels are {' and '.join(sorted(labels))}: expected yes and no where "
-            "these are meant; write the words, or pass the rule choice."
+            "these are meant; write the words, or pass "
+            f"{spelling.rule.format('choice')}."
         )
     different = {rules.text_words(text) for text in texts}
     return "choice" if 1 < len(different) <= len(texts) / 2 else "contains"

@@ -17,6 +17,7 @@ from rvelens.check.report import CheckLine, CheckReport
 from rvelens.check.speed import measure_speed
 from rvelens.check.subject import QUESTIONS, Subject
 from rvelens.families import Family, family_of
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.model.hooked_lvlm import HookedLVLM, check_loaded
 from rvelens.model.loading import load_parts
 from rvelens.model.prompts import ImageLike, load_image, prepare
@@ -83,6 +84,7 @@ CHECKS: Mapping[str, NamedCheck] = {
 }
 
 
+@refuse_wrong_types
 def check(
     model: str | Path | HookedLVLM | Any,
     *,

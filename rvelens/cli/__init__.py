@@ -147,19 +147,35 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except USAGE_ERROR as error:
         command = error.ctx.command_path if error.ctx else "rvelens"
-        fail(f"{_without_full_stop(_reason(error))}: see `{command} --help`.")
+        reason = _of_value(error) or f"{_without_full_stop(_reason(error))}:"
+        fail(f"{reason} see `{command} --help`.")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:  # as in `rvelens eval ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        fail(_of_file(error))
-    except ValueError as error:
-        fail(str(error) or type(error).__name__)  # the library's are written for the user
-    except (MemoryError, RuntimeError) as error:
-        fail(_of_memory(error))
+    except Exception as error:
+        sentence = _sentence(error)
+        if not sentence:  # a mistake of this program
+            raise
+        fail(sentence)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sentence(error: Exception) -> str:
+    """What to print for an error; "" where it is no mistake of the user."""
+    if getattr(error, "__notes__", ()):
+        from rvelens.interventions.method import method_notes
+
+        if notes := method_notes(error):
+            text = str(error).strip().removesuffix(".")
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            return f"{kind}{text}, {notes[0]}"
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, ValueError):  # the library's are written for the user
+        return str(error) or type(error).__name__
+    return _of_memory(error) if isinstance(error, (MemoryError, RuntimeError)) else ""
 
 
 def _of_file(error: OSError) -> str:
@@ -206,6 +222,33 @@ def _elsewhere(option: str) -> str:
         if f'"{option}"' in source or re.search(rf"^    {re.escape(name)}: ", source, re.MULTILINE):
             with_it.append(command)
     return f"; {', '.join(f'`rvelens {c}`' for c in with_it)} would take it" if with_it else ""
+
+
+# What is expected, by the kind of error that pydantic reports; {} is the bound.
+_EXPECTED = {
+    "greater_than_equal": "at least {}", "greater_than": "more than {}",
+    "less_than_equal": "at most {}",
+    "less_than": "less than {}", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_parsing": "a number", "finite_number": "a finite number", "bool_parsing": "true or false",
+}  # fmt: skip
+
+
+def _of_value(error: Any) -> str:
+    """What was given for an option and what was expected; "" where the error is of another kind."""
+    cause, parameter = error.__cause__, getattr(error, "param", None)
+    if parameter is None or not hasattr(cause, "errors"):
+        return ""
+    first = cause.errors(include_url=False)[0]
+    expected = _EXPECTED.get(first["type"], "")
+    if expected:
+        expected = expected.format(next(iter(first.get("ctx", {"": ""}).values())))
+    elif " is not one of " in first["msg"]:
+        expected = f"one of {_without_full_stop(first['msg']).partition(' is not one of ')[2]}"
+    if not expected:
+        return ""
+    option = max(parameter.opts, key=len)
+    name = option if option.startswith("-") else option.upper()
+    return f"{name} {first['input']}: expected {expected}; correct it, or"
 
 
 def _reason(error: Any) -> str:

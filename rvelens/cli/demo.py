@@ -9,7 +9,7 @@ import typer
 
 from rvelens.cli.common import Json, bar, check_model_options, emit_json, open_model, out
 from rvelens.files.atomic import write_json, write_text
-from rvelens.files.paths import refuse_foreign
+from rvelens.files.paths import refuse_foreign, remove_if_refused
 
 
 def demo(
@@ -30,6 +30,14 @@ def demo(
     json: Json = False,
 ) -> None:
     """Find sensitive heads, steer attention, and measure what it does on action scenes."""
+    check_model_options(model)
+    with remove_if_refused(save):
+        _measure(model, (n_test, n_validation, n_pairs), seed, save, json)
+
+
+def _measure(
+    model: str, numbers: tuple[int, int, int], seed: int, save: Path | None, json: bool
+) -> None:
     # Brings scipy along, which no other command waits for.
     from rvelens.studies import demo as report
 
@@ -42,10 +50,9 @@ def demo(
             ) from error
         files = [save / name for name in ("report.json", "report.md", "ars.png", "overlay.png")]
         refuse_foreign(files, files[0], "heads_and_region")
-    check_model_options(model)
     # Float32 whatever the weights were saved in, so that no two logits are equal by rounding.
     hooked = open_model(model, dtype="float32")
-    result = report.run_demo(hooked, n_test, n_validation, n_pairs, seed, progress=bar("measuring"))
+    result = report.run_demo(hooked, *numbers, seed, progress=bar("measuring"))
     if save is not None:
         write_json(save / "report.json", result.to_json())
         write_text(save / "report.md", report.demo_to_markdown(result))

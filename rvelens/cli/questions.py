@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from rvelens.benchmarks import Benchmark
-from rvelens.benchmarks.own import COLUMNS, RULES, describe_source, load_questions
+from rvelens.benchmarks.own import COLUMNS, ON_COMMAND_LINE, RULES, describe_source, read_questions
 from rvelens.cli.common import SHOWN, warn
+from rvelens.files.wording import counted
 
 Questions = Annotated[
     str | None,
@@ -46,7 +47,7 @@ def own_questions(
     """The benchmark of `--questions`, if that was given.
 
     Raises:
-        ValueError: other options of it without `--questions`, or what `load_questions` refuses.
+        ValueError: other options of it without `--questions`, or what `read_questions` refuses.
     """
     if questions is None:
         others = {"--images": images, "--column": columns, "--rule": rule}
@@ -57,8 +58,12 @@ def own_questions(
                     "their file."
                 )
         return []
-    benchmark = load_questions(
-        questions, images, columns=_columns(columns or []), rule=rule or "auto"
+    benchmark = read_questions(
+        questions,
+        images,
+        columns=_columns(columns or []),
+        rule=rule or "auto",
+        spelling=ON_COMMAND_LINE,
     )
     return [benchmark if limit is None else benchmark.sample(limit)]
 
@@ -90,4 +95,5 @@ def print_sources(benchmarks: Sequence[Benchmark]) -> None:
             warn(f"left out: {problem}")
         if len(benchmark.problems) > SHOWN:
             more = len(benchmark.problems) - SHOWN
-            warn(f"left out: {more} more rows; report.json of the run lists them")
+            lists = "lists them" if more > 1 else "lists it"
+            warn(f"left out: {counted(more, 'more row')}; report.json of the run {lists}")

@@ -30,6 +30,7 @@ from rvelens.convert.original import (
     read_vision_config,
 )
 from rvelens.convert.shards import find_shards, read_object, read_shard, write_shards
+from rvelens.files.arguments import refuse_wrong_types
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DROPPED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|embeddings\.position_ids)$")
@@ -73,6 +74,7 @@ class _Plan:
     dtype: torch.dtype
 
 
+@refuse_wrong_types
 def convert_sharegpt4v(
     src: str | Path,
     dst: str | Path,

@@ -17,9 +17,11 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from rvelens.benchmarks import Item
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import one_line
 from rvelens.interventions import ContrastProcessor, icd_negative, text_negative, vcd_negative
 from rvelens.interventions.icd import disturbed_prompt
+from rvelens.interventions.method import naming
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.limits import check_length
@@ -33,6 +35,7 @@ from rvelens.model.yes_no import yes_margin
 _Value = TypeVar("_Value")
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class Decoding:
     """How answers are generated, the same for every method; always greedy.
@@ -80,6 +83,7 @@ class Answer:
     files: str | None = field(default=None, compare=False, repr=False)
 
 
+@refuse_wrong_types
 def answer(
     model: HookedLVLM,
     method: Method,
@@ -339,12 +343,13 @@ def answer_items(
         texts = [decoding.question(item) for item in readable]
         names = [item.image for item in readable]
         try:
-            if len(methods) > 1:
-                settings = [method.hooks for method in methods]
-                answers = answer_each(model, settings, pictures, texts, decoding)
-            else:
-                pairs = answer(model, methods[0], pictures, texts, names, decoding)
-                answers = [[pair] for pair in pairs]
+            with naming(", ".join(m.name for m in methods), [item.id for item in readable]):
+                if len(methods) > 1:
+                    settings = [method.hooks for method in methods]
+                    answers = answer_each(model, settings, pictures, texts, decoding)
+                else:
+                    pairs = answer(model, methods[0], pictures, texts, names, decoding)
+                    answers = [[pair] for pair in pairs]
             by_id = dict(zip([item.id for item in readable], answers, strict=True))
         except (ValueError, RuntimeError, MemoryError) as error:
             full = is_out_of_memory(error)

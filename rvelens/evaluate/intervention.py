@@ -16,6 +16,7 @@ from typing import Any, Literal
 from rvelens.benchmarks.files import sha256
 from rvelens.evaluate import manifest as runs
 from rvelens.evaluate.answering import Decoding
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import write_json, write_text
 from rvelens.files.stored import (
     Digest,
@@ -76,6 +77,7 @@ class Intervention:
     versions: Mapping[str, str] = field(repr=False)
 
     @classmethod
+    @refuse_wrong_types
     def of(
         cls,
         model: HookedLVLM,
@@ -107,6 +109,7 @@ class Intervention:
             intervention_versions(),
         )
 
+    @refuse_wrong_types
     def method(self, model: HookedLVLM) -> Method:
         """The method on a model.
 
@@ -117,6 +120,7 @@ class Intervention:
         settings = {name: v for name, v in self.parameters.items() if name != "profile"}
         return make_method(self.name, model, self.profile, **settings)
 
+    @refuse_wrong_types
     def hooks(self, model: HookedLVLM) -> list[tuple[str | Callable[[str], bool], Any]]:
         """Its hooks, for `model.hooks(...)`.
 
@@ -170,6 +174,7 @@ class Intervention:
             for n in layers
         }
 
+    @refuse_wrong_types
     def save(self, folder: str | Path) -> None:
         """Write manifest.json, profile.safetensors where there is a profile, and README.md.
 
@@ -192,6 +197,7 @@ class Intervention:
         write_json(folder / hub.MANIFEST, data)
         write_text(folder / hub.CARD, self.card())
 
+    @refuse_wrong_types
     def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
         """Upload what `save` writes to the Hugging Face Hub; returns the address.
 
@@ -201,6 +207,7 @@ class Intervention:
         return hub.push(self.save, repo_id, private=private)
 
     @classmethod
+    @refuse_wrong_types
     def load(
         cls,
         where: str | Path,

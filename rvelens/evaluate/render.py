@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.tables import Cell, Table, markdown_text
 
 _COLUMNS = (
@@ -22,6 +23,7 @@ _COLUMNS = (
 )
 
 
+@refuse_wrong_types
 def render_report(report: Mapping[str, Any]) -> Group:
     """Tables for a rich console."""
     parts = [part for table in tables(report) for part in (table, Text())]
@@ -29,6 +31,7 @@ def render_report(report: Mapping[str, Any]) -> Group:
     return Group(Text(_conditions(report)), Text(), *parts, *notes)
 
 
+@refuse_wrong_types
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The same tables in Markdown."""
     parts = [markdown_text(_conditions(report))]

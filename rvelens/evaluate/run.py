@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from rvelens.benchmarks import Benchmark, Item, load_questions
+from rvelens.benchmarks import Benchmark, Item
+from rvelens.benchmarks.own import read_questions, warn_of_left_out
 from rvelens.evaluate.answering import (
     Answer,
     Decoding,
@@ -23,7 +24,9 @@ from rvelens.evaluate.processes import Processes, at_work, meet, processes, wait
 from rvelens.evaluate.render import to_markdown
 from rvelens.evaluate.reports import FILE, check_goes_with, merge_reports, read_report
 from rvelens.evaluate.store import AnswerFile, answers_file, refuse_changed, stored_answers
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
+from rvelens.files.paths import remove_if_refused
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.pairs.overlap import overlap_notes, published_rankings
@@ -31,6 +34,7 @@ from rvelens.pairs.overlap import overlap_notes, published_rankings
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
+@refuse_wrong_types
 def evaluate(
     model: HookedLVLM,
     benchmarks: Sequence[Benchmark] = (),
@@ -71,7 +75,9 @@ def evaluate(
             be identified; nothing to run; another process that failed or is gone.
     """
     if questions is not None:
-        benchmarks = [*benchmarks, load_questions(questions, images)]
+        own = read_questions(questions, images)
+        warn_of_left_out(own)
+        benchmarks = [*benchmarks, own]
     if batch_size < 1 or not benchmarks or not methods:
         raise ValueError(
             f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: "
@@ -84,7 +90,7 @@ def evaluate(
     decoding, out, here = decoding or Decoding(), Path(out), processes()
     model_is = about_model(model)
     settings = {b.name: decoding.settled(b.items) for b in benchmarks}
-    with at_work(out, here):
+    with remove_if_refused(out, alone=here.count == 1), at_work(out, here):
         if here.is_first:
             _settle_all(model, model_is, benchmarks, methods, settings, out, here.count)
         meet(here)

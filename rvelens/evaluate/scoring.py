@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from rvelens.benchmarks import Benchmark
 from rvelens.benchmarks.rules import Rule, strict
 from rvelens.evaluate.answering import Answer
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.stats import FEW, Estimate, above, auc, auc_of_draws, draw_counts, mcnemar
 
 # Columns of a table of counts: truth, then answer (x is unparsed).
@@ -134,6 +135,7 @@ def read_answers(
     return Scored(np.array([bool(item.truth) for item in items]), cells, margin)
 
 
+@refuse_wrong_types
 def score(
     benchmark: Benchmark,
     answers: Mapping[str, Mapping[str, Answer]],

@@ -12,6 +12,7 @@ from typing import Any
 from rvelens.benchmarks import Item
 from rvelens.benchmarks.files import sha256
 from rvelens.evaluate.answering import Answer
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import Line, append_lines, read_lines
 from rvelens.files.stored import MANIFEST, MalformedError, Stored, answer_files, checked
 
@@ -113,6 +114,7 @@ def stored_answers(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
     return _first_of_each(answer for text, answer in _lines(folder) if texts.get(answer.id) == text)
 
 
+@refuse_wrong_types
 def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answer]:
     """The answers of a run by question id, in the order in which they were given.
 
@@ -133,9 +135,13 @@ def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answ
         )
         raise ValueError(
             f"no answers to {benchmark} under {method} in {run}: expected the folder of a run with "
-            f"BENCHMARK/METHOD in it; it holds {', '.join(folders) or 'none'}."
+            f"BENCHMARK/METHOD in it; {_advice(folders)}."
         )
     return _first_of_each(answer for _, answer in _lines(folder))
+
+
+def _advice(folders: Sequence[str]) -> str:
+    return f"name one that it holds, of {', '.join(folders)}" if folders else "check the path"
 
 
 def _first_of_each(answers: Iterable[Answer]) -> dict[str, Answer]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rvelens.benchmarks import Benchmark
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.stored import Stored, checked, read_stored
 
 By = Literal["auc", "accuracy", "balanced_accuracy", "f1"]
@@ -98,6 +99,7 @@ class Tuned:
         }
 
     @classmethod
+    @refuse_wrong_types
     def load(cls, path: str | Path) -> Tuned:
         """Read what `rvelens tune` found: its tune.json, or the part "tuned" of it.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
 
-from rvelens.files.atomic import parse_json
+from rvelens.files.atomic import locked, parse_json
 
 
 def path_below(folder: str | Path, name: str) -> Path:
@@ -71,3 +72,44 @@ def refuse_foreign(paths: Iterable[str | Path], marker: str | Path, key: str) ->
                 f"{path} exists and was not written by an earlier run of this command: expected a "
                 "folder without it; choose another folder, or move the file."
             )
+
+
+# What a run writes before its first result.
+_BEFORE_RESULTS = re.compile(r"manifest\.json|.*\.lock")
+
+
+@contextmanager
+def remove_if_refused(folder: str | Path | None, *, alone: bool = True) -> Iterator[None]:
+    """Where the block raises, remove a folder that it made and put no result into.
+
+    Folders above it that the block made go with it. Manifests and locks are no results.
+
+    Args:
+        folder: that the block makes or writes to; None for none.
+        alone: whether this process is the only one that writes there; else nothing is removed.
+    """
+    places = [] if folder is None else [Path(folder), *Path(folder).parents]
+    new = [place for place in places if not (place.is_symlink() or place.exists())]
+    try:
+        yield
+    except Exception:
+        if new and alone and new[-1].is_dir():
+            _remove_without_results(new[-1])
+        raise
+
+
+def _remove_without_results(folder: Path) -> None:
+    inside = sorted(folder.rglob("*"), reverse=True)  # what is in a folder comes before it
+    files = [path for path in inside if path.is_symlink() or not path.is_dir()]
+    if not all(_BEFORE_RESULTS.fullmatch(path.name) for path in files):
+        return
+    try:
+        with ExitStack() as held:
+            for lock in (path for path in files if path.suffix == ".lock"):
+                held.enter_context(locked(lock, lock))
+            for path in files:
+                path.unlink()
+        for path in [*(path for path in inside if path not in files), folder]:
+            path.rmdir()
+    except (OSError, ValueError):  # another run is at work there
+        return

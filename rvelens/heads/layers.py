@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from rvelens.files.arguments import refuse_wrong_types
+
 if TYPE_CHECKING:
     from rvelens.heads.profile import ARSProfile
 
@@ -17,6 +19,7 @@ PRESET = 14, 31
 _PART = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
+@refuse_wrong_types
 def parse_layers(
     spec: str,
     profile: ARSProfile | None,
@@ -106,6 +109,7 @@ def _auto(profile: ARSProfile | None, n_layers: int) -> list[int]:
     return profile.auto_layers()
 
 
+@refuse_wrong_types
 def format_layers(layers: Iterable[int]) -> str:
     """Layers in the notation of `parse_layers`, with runs as ranges: "3,5,7-9"."""
     runs: list[list[int]] = []
@@ -117,6 +121,7 @@ def format_layers(layers: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
+@refuse_wrong_types
 def scaled_layers(first: int, last: int, n_layers: int) -> list[int]:
     """Layers `first` to `last` (both included) of 32, at the same relative depth of `n_layers`.
 
@@ -128,6 +133,7 @@ def scaled_layers(first: int, last: int, n_layers: int) -> list[int]:
     return list(range(start, max(stop, start + 1)))
 
 
+@refuse_wrong_types
 def contiguous_bands(n_layers: int, step: int = 1) -> list[list[int]]:
     """Every band of adjacent layers; with a step, only bands that begin and end at multiples of it.
 
@@ -143,6 +149,7 @@ def contiguous_bands(n_layers: int, step: int = 1) -> list[list[int]]:
     return [list(range(a, b)) for n, a in enumerate(edges) for b in edges[n + 1 :]]
 
 
+@refuse_wrong_types
 def chosen_layers(
     layers: Iterable[int] | None,
     first: int,
@@ -160,6 +167,7 @@ def chosen_layers(
     return check_attention(sorted_layers(layers, n_layers), attention_layers)
 
 
+@refuse_wrong_types
 def sorted_layers(layers: Iterable[int], n_layers: int) -> list[int]:
     """The layers in order, without repetition.
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from rvelens.files.arguments import refuse_wrong_types
+
 # A word is what stands between spaces and the marks of a sentence: "don't" and "T-shirt" are one.
 _WORD = re.compile(r"""([^\s.,;:!?"“”«»()\[\]{}…]+)""")
 
@@ -23,6 +25,7 @@ _CLOSED = re.compile(
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class ContrastivePair:
     """An image, a question, and the same question with another verb: (I, T) and (I, T-hat).
@@ -113,6 +116,7 @@ def _may_be_verbs(before: str, word: str, other: str) -> bool:
     return before.lower() not in _ARTICLES or all(w.endswith(("ing", "ed")) for w in words)
 
 
+@refuse_wrong_types
 def with_suffix(pairs: Sequence[ContrastivePair], suffix: str) -> list[ContrastivePair]:
     """Pairs with a text after both questions, as `--suffix` adds it to the questions of a benchmark."""
     return [

@@ -17,12 +17,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rvelens.files import atomic as files
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads import hub
 
 PUBLISHED = {"llava-1.5-7b": "llava15_7b_ars_head_ranking.json"}
 PROFILE_FORMAT = "rvelens-ars-1"
 
 
+@refuse_wrong_types
 @dataclass(frozen=True, eq=False)
 class ARSProfile:
     """Sensitivity of every head of a model to the verb.
@@ -47,6 +49,7 @@ class ARSProfile:
         object.__setattr__(self, "attention_layers", layers)
 
     @classmethod
+    @refuse_wrong_types
     def from_scores(
         cls,
         scores: Float[Tensor, "layer head"],
@@ -72,6 +75,7 @@ class ARSProfile:
         return cls(ranking, scores, per_pair, about, tuple(attention_layers))
 
     @classmethod
+    @refuse_wrong_types
     def published(cls, model: str) -> ARSProfile:
         """The head ranking that the paper's authors published; `scores` were not published.
 
@@ -115,10 +119,12 @@ class ARSProfile:
         """The number of query heads of each layer."""
         return self.ranking.shape[1]
 
+    @refuse_wrong_types
     def top(self, layer: int, k: int) -> list[int]:
         """The k most sensitive heads of a layer, most sensitive first."""
         return self._heads(layer, k)[:k].tolist()
 
+    @refuse_wrong_types
     def bottom(self, layer: int, k: int) -> list[int]:
         """The k least sensitive heads of a layer, least sensitive first."""
         return self._heads(layer, k).flip(0)[:k].tolist()
@@ -149,6 +155,7 @@ class ARSProfile:
         """A digest of the ranking, which is the part of a profile that RVE uses."""
         return hashlib.sha256(self.ranking.cpu().numpy().tobytes()).hexdigest()[:16]
 
+    @refuse_wrong_types
     def save(self, path: str | Path) -> None:
         """Write the profile to one safetensors file, with `about` as JSON in its header.
 
@@ -163,6 +170,7 @@ class ARSProfile:
         content = save(tensors, {"format": PROFILE_FORMAT, "about": json.dumps(self.about)})
         files.write_bytes(path, content)
 
+    @refuse_wrong_types
     def save_folder(self, folder: str | Path) -> None:
         """Write a folder to share: profile.safetensors, a readable profile.json, and a README.md.
 
@@ -180,6 +188,7 @@ class ARSProfile:
         files.write_json(folder / hub.ABOUT, readable)
         files.write_text(folder / hub.CARD, profile_card(self))
 
+    @refuse_wrong_types
     def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
         """Upload the folder of `save_folder` to the Hugging Face Hub; returns its URL.
 
@@ -189,6 +198,7 @@ class ARSProfile:
         return hub.push(self.save_folder, repo_id, private=private)
 
     @classmethod
+    @refuse_wrong_types
     def load(cls, where: str | Path, revision: str | None = None) -> ARSProfile:
         """Read a profile that `save`, `save_folder` or `push_to_hub` wrote.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rvelens.families import llava
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.interventions.contrast import ContrastProcessor
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import Images, image_text, render_prompt
@@ -35,6 +36,7 @@ def disturbed_prompt(model: HookedLVLM, prompt: str, disturbance: str) -> str:
     return f"{bos}{disturbance} {template.removeprefix(bos)}"
 
 
+@refuse_wrong_types
 def icd_negative(
     model: HookedLVLM,
     images: Images,
@@ -67,6 +69,7 @@ def icd_negative(
     return inputs
 
 
+@refuse_wrong_types
 def icd(
     model: HookedLVLM,
     images: Images,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from reprlib import repr as brief
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -81,8 +85,54 @@ class Method:
         """
         if self.of_question is None:
             return self
-        hooks = checked_hooks(self.of_question.hooks(model, question), self.name)
+        with naming(self.name, [question.id]):
+            made = self.of_question.hooks(model, question)
+        hooks = checked_hooks(made, self.name)
         return replace(self, hooks=hooks, query_rows=query_rows_of(hooks), of_question=None)
+
+
+_RAISED = "raised in the method "
+
+
+@contextmanager
+def naming(method: str, questions: Sequence[str] = ()) -> Iterator[None]:
+    """Add to an error of the block a note that names the method, its line and the questions.
+
+    Args:
+        method: its name.
+        questions: ids of those that were asked, if any were.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not method_notes(error):
+            ids = ", ".join(map(repr, questions[:3])) + ", ..." * (len(questions) > 3)
+            asked_for = f", for the question {ids}" if questions else ""
+            error.add_note(
+                f"{_RAISED}{method!r}{_own_line(error)}{asked_for}: expected hooks without an error; "
+                "correct the method."
+            )
+        raise
+
+
+def method_notes(error: BaseException) -> list[str]:
+    """The notes of an error that `naming` added."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(_RAISED)]
+
+
+def _own_line(error: BaseException) -> str:
+    """ " (FILE line N)" of the last call that is of no library; "" where there is none."""
+    own = [
+        f"{Path(frame.f_code.co_filename).name} line {line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not _is_of_library(frame.f_globals.get("__name__", ""), frame.f_code.co_filename)
+    ]
+    return f" ({own[-1]})" if own else ""
+
+
+def _is_of_library(module: str, file: str) -> bool:
+    root = module.partition(".")[0]
+    return root == "rvelens" or root in sys.stdlib_module_names or "site-packages" in file
 
 
 def checked_hooks(made: Any, name: str) -> tuple[tuple[Any, Any], ...]:

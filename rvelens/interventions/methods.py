@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from rvelens.families.base import Family
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import chosen_layers, format_layers, parse_layers
 from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import devils_hooks, pai_hooks, rve_hooks, vaf_hooks
@@ -206,6 +207,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
+@refuse_wrong_types
 def make_method(
     name: str, model: Shaped, profile: ARSProfile | None = None, **parameters: Any
 ) -> Method:
@@ -255,6 +257,7 @@ def _check_name(name: str) -> str:
     return name
 
 
+@refuse_wrong_types
 def options_of(name: str) -> dict[str, Option]:
     """The parameters of a method by name, in their order.
 
@@ -264,6 +267,7 @@ def options_of(name: str) -> dict[str, Option]:
     return read_options(name, METHODS[name] if _check_name(name) in METHODS else own_function(name))
 
 
+@refuse_wrong_types
 def needs_profile(name: str) -> bool:
     """Whether a method cannot be made without a head profile."""
     return name == "rve" or (name not in METHODS and takes_profile(name))

@@ -14,7 +14,13 @@ from types import ModuleType
 from typing import Any
 
 from rvelens.heads.profile import ARSProfile
-from rvelens.interventions.method import Method, QuestionHooks, checked_hooks, query_rows_of
+from rvelens.interventions.method import (
+    Method,
+    QuestionHooks,
+    checked_hooks,
+    naming,
+    query_rows_of,
+)
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 # Entry points of packages: `[project.entry-points."rvelens.interventions"]`, NAME = "MODULE:FUNCTION".
@@ -103,7 +109,9 @@ def make_own(
                 "heads; pass it, on the command line as --profile."
             )
         given["profile"], parameters["profile"] = profile, profile.digest()
-    made, called = function(model, **given), method_name(name)
+    called = method_name(name)
+    with naming(name):
+        made = function(model, **given)
     if isinstance(made, Method):
         settled = {**parameters, **made.parameters}
         return Method(**{**vars(made), "name": called, "parameters": settled})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.strengths import STRONGEST
 from rvelens.interventions.contrast import ContrastProcessor
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -32,6 +33,7 @@ def text_negative(inputs: Mapping[str, Any], image_token_id: int) -> dict[str, A
     return negative
 
 
+@refuse_wrong_types
 def text_guidance(
     model: HookedLVLM, inputs: Mapping[str, Any], gamma: float = 1.1, beta: float = 0.1
 ) -> ContrastProcessor:

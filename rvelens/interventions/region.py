@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.hooks import region_hooks
 from rvelens.interventions.method import Method
@@ -11,6 +12,7 @@ from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.tokens.grid import Box, ImageGrid
 
 
+@refuse_wrong_types
 def parse_region(text: str, size: tuple[int, int]) -> Box:
     """A rectangle in an image of that width and height, from "x0,y0,x1,y1" in pixels.
 
@@ -31,6 +33,7 @@ def parse_region(text: str, size: tuple[int, int]) -> Box:
     return x0, y0, x1, y1
 
 
+@refuse_wrong_types
 def region_method(
     model: HookedLVLM,
     grid: ImageGrid,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.interventions.contrast import ContrastProcessor
 from rvelens.model.hooked_lvlm import HookedLVLM
 
@@ -38,6 +39,7 @@ def noise_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@refuse_wrong_types
 def diffused(
     pixel_values: Float[Tensor, "batch *tiles channel height width"],
     seeds: Sequence[int],
@@ -65,6 +67,7 @@ def diffused(
     return noisy.to(pixel_values.dtype)
 
 
+@refuse_wrong_types
 def vcd_negative(
     inputs: Mapping[str, Any],
     names: Sequence[str],
@@ -131,6 +134,7 @@ def _one_frame(
     )
 
 
+@refuse_wrong_types
 def vcd(
     model: HookedLVLM,
     inputs: Mapping[str, Any],

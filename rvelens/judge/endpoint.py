@@ -185,6 +185,7 @@ def cached(path: Path | None, ask: Callable[[], Reply | str], **about: Any) -> R
         stored = read_stored(path, StoredReply, "the reply of an endpoint").reply
         return Reply(stored.text, stored.finish_reason)
     except (OSError, ValueError):
+        path.parent.mkdir(parents=True, exist_ok=True)
         reply = ask()
     if isinstance(reply, Reply):
         write_json(path, {"reply": asdict(reply), **about})

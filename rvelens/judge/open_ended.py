@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import read_lines
 from rvelens.files.stored import folder_answers
 from rvelens.judge.endpoint import Ask, Endpoint, Reply, cached, connect
@@ -91,6 +92,7 @@ class JudgedScore:
     text: str | None
 
 
+@refuse_wrong_types
 def judge(
     items: Sequence[JudgedItem],
     endpoint: Endpoint,
@@ -117,8 +119,6 @@ def judge(
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency}: expected at least 1; pass a larger number.")
     cache = None if cache_dir is None else Path(cache_dir)
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
     keys = [content_key(item, endpoint) for item in items]
     with connect(endpoint) as ask:
         replies = _replies(ask, dict(zip(keys, items, strict=True)), cache, concurrency, progress)
@@ -187,6 +187,7 @@ def summarise(scores: Sequence[JudgedScore]) -> dict[str, Any]:
     }
 
 
+@refuse_wrong_types
 def load_items(path: str | Path) -> list[JudgedItem]:
     """Read the items of one file or of a run of one method; of several methods, see `load_run`.
 
@@ -202,6 +203,7 @@ def load_items(path: str | Path) -> list[JudgedItem]:
     return next(iter(by_method.values()))
 
 
+@refuse_wrong_types
 def load_run(path: str | Path) -> dict[str, list[JudgedItem]]:
     """Read items from JSON lines with "id", "question", "reference" and "answer".
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformer_lens import HookedRootModule
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import format_layers
 from rvelens.hooks.names import KEYED, layer_of
 from rvelens.seam.device import execution_device
@@ -63,6 +64,7 @@ class HookRoot(HookedRootModule):
     query_rows: Any
     _seam: Seam
 
+    @refuse_wrong_types
     @contextmanager
     def hooks(
         self,
@@ -89,6 +91,7 @@ class HookRoot(HookedRootModule):
             finally:
                 run.drop_interrupted()
 
+    @refuse_wrong_types
     def add_hook(
         self, name: str | Callable[[str], bool], hook: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> None:

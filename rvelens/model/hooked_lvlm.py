@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from rvelens.families import Family, family_of
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.hub import TINY, check_name, embedded_folder
 from rvelens.model.hook_root import Hooks
 from rvelens.model.lens_model import LensModel
@@ -55,6 +56,7 @@ class HookedLVLM(LensModel):
             hybrid models.
     """
 
+    @refuse_wrong_types
     def __init__(
         self,
         hf_model: Any,  # a PreTrainedModel, or one with PEFT adapters, which is no subclass
@@ -92,6 +94,7 @@ class HookedLVLM(LensModel):
         self.hf_model = hf_model
 
     @classmethod
+    @refuse_wrong_types
     def from_pretrained(
         cls,
         model: str | Path | nn.Module,
@@ -314,6 +317,7 @@ class HookedLVLM(LensModel):
                 "token up to its end; pass tokens=TokenMap.from_masks(image, real)."
             )
 
+    @refuse_wrong_types
     def prepare(
         self, images: Images, questions: str | Sequence[str], prompt: str = "chat"
     ) -> transformers.BatchFeature:
@@ -322,24 +326,28 @@ class HookedLVLM(LensModel):
         check_length(self.hf_model.config, batch)
         return batch.to(self.device, self.hf_model.dtype)  # ids stay integers
 
+    @refuse_wrong_types
     def text_around_image(
         self, questions: Sequence[str], prompt: str = "chat"
     ) -> list[tuple[Int[Tensor, " before"], Int[Tensor, " after"]]]:
         """Token ids of each prompt before and after its image; see `prompts.text_around_image`."""
         return text_around_image(self.family, self.processor, questions, prompt)
 
+    @refuse_wrong_types
     def token_map(self, inputs: ModelInputs) -> TokenMap:
         """The token map of a prepared batch: image tokens and video frames by their ids."""
         return TokenMap.from_inputs(
             inputs["input_ids"], visual_ids(self.hf_model.config), inputs.get("attention_mask")
         )
 
+    @refuse_wrong_types
     def image_grid(self, image: ImageLike) -> ImageGrid | None:
         """The patch grid of this image; None for families without one."""
         loaded = load_image(image)
         n_tokens = self.token_map(self.prepare(loaded, "?")).n_image[0]
         return self.family.grid(self.hf_model.config, self.processor, loaded.size, n_tokens)
 
+    @refuse_wrong_types
     def video_grid(self, inputs: ModelInputs, video: int = 0) -> VideoGrid | None:
         """The patch grid of a video; None for families that do not read videos.
 
@@ -416,6 +424,7 @@ class HookedLVLM(LensModel):
         new = TokenMap.from_masks(image, whole.real[:, n_past:])
         return past.append(new, whole.real[:, past.n_known : n_past])
 
+    @refuse_wrong_types
     def ask(
         self,
         images: Images,
@@ -454,6 +463,7 @@ class HookedLVLM(LensModel):
             answers += self.decode(ids, inputs["input_ids"])
         return answers
 
+    @refuse_wrong_types
     def chat(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -489,6 +499,7 @@ class HookedLVLM(LensModel):
         ids = output if isinstance(output, Tensor) else output["sequences"]
         return self.decode(ids, inputs["input_ids"])[0]
 
+    @refuse_wrong_types
     def trace(
         self,
         image: ImageLike,
@@ -522,6 +533,7 @@ class HookedLVLM(LensModel):
 
         return trace(self, image, question, settings, max_new_tokens=max_new_tokens, prompt=prompt)
 
+    @refuse_wrong_types
     def decode(
         self, output: Int[Tensor, "rows key"], prompt_ids: Int[Tensor, "batch prompt"]
     ) -> list[str]:

@@ -13,11 +13,13 @@ import torch
 import transformers
 from huggingface_hub.utils import disable_progress_bars
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import one_line
 from rvelens.model.hooked_lvlm import HookedLVLM, parts_of_checkpoint
 from rvelens.seam.device import execution_device
 
 
+@refuse_wrong_types
 def load_model(
     name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
 ) -> HookedLVLM:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.model.frames import frames_library
 from rvelens.tokens.grid import ImageGrid
 
@@ -43,6 +44,7 @@ class TracedAnswer:
     log_probs: Float[Tensor, " token"]
     attention: Float[Tensor, "token layer head image"] = field(repr=False)
 
+    @refuse_wrong_types
     def map_of(
         self, token: int, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> Float[np.ndarray, " image"]:
@@ -107,6 +109,7 @@ class Trace:
             [pandas.DataFrame(_columns(answer)) for answer in self.answers], ignore_index=True
         )
 
+    @refuse_wrong_types
     def save(self, path: str | Path) -> None:
         """Write the trace, including its image, to one safetensors file.
 
@@ -128,6 +131,7 @@ class Trace:
         trace_file.write_trace(path, about, self.image, self.answers)
 
     @classmethod
+    @refuse_wrong_types
     def load(cls, path: str | Path) -> Trace:
         """Read a trace that `save` wrote.
 

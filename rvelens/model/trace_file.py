@@ -108,13 +108,15 @@ def read_trace(path: str | Path) -> tuple[StoredTrace, Image.Image, list[dict[st
         ValueError: no such file, or not a trace.
     """
     if not Path(path).is_file():
-        raise ValueError(f"no trace at {path}: expected {_EXPECTED}.")
+        raise ValueError(f"no trace at {path}: expected {_EXPECTED}; check the path.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}): expected {_EXPECTED}.") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): expected {_EXPECTED}; trace again."
+        ) from error
     if header.get("format") != TRACE_FORMAT:
         raise ValueError(
             f"{path} is not a trace (format {header.get('format')!r}): expected {TRACE_FORMAT!r}, as "

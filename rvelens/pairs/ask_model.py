@@ -99,8 +99,6 @@ def by_model(
             is not there. Failed requests are not kept.
     """
     cache = None if cache_dir is None else Path(cache_dir)
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
 
     def reply(prompt: str, image: str, fields: Fields, attempt: int) -> dict[str, Any]:
         about = [endpoint.model, endpoint.temperature, endpoint.address, _PROMPT_VERSION]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import parse_json, read_lines
 from rvelens.files.paths import path_below
 from rvelens.heads.pair import ContrastivePair
@@ -20,6 +21,7 @@ ACCEPTED, EDITED, REJECTED = "accepted", "edited", "rejected"
 DECISIONS = (ACCEPTED, EDITED, REJECTED, None)
 
 
+@refuse_wrong_types
 def replace_verb(question: str, verb: str) -> str:
     """The question with another verb, for questions such as "Does a man hold a bat in the image?".
 
@@ -36,6 +38,7 @@ def replace_verb(question: str, verb: str) -> str:
     return f"{match[1]}{verb}{match[3]}"
 
 
+@refuse_wrong_types
 def load_pairs(
     path: str | Path, images: str | Path, *, reviewed: bool = False
 ) -> list[ContrastivePair]:

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.pairs.lexicon import TAGS, forms, table
 from rvelens.pairs.words import (
     AUXILIARIES,
@@ -263,6 +264,7 @@ def load_spacy(name: str) -> Any:
     return spacy.load(name)
 
 
+@refuse_wrong_types
 def find_verb(question: str, finder: Finder = by_rules, number: int = 1) -> Verb:
     """The verb of a question that is to be changed.
 

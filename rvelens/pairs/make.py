@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rvelens.benchmarks import Benchmark
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import (
     append_lines,
     cut_torn_line,
@@ -49,6 +50,7 @@ class MadePairs:
     not_made: tuple[NotMade, ...]
 
 
+@refuse_wrong_types
 def questions_of_file(path: str | Path, images: str | Path) -> list[ImageQuestion]:
     """Questions from JSON lines with "image" (a file below `images`) and "question" or "text".
 
@@ -81,6 +83,7 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[ImageQuestio
     return list(questions.values())
 
 
+@refuse_wrong_types
 def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[ImageQuestion]:
     """The questions of a benchmark about image files as they are, named from `images` on.
 
@@ -99,7 +102,8 @@ def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Ima
         path = item.files[0].resolve()
         if not path.is_relative_to(folder):
             raise ValueError(
-                f"{path} is not below {folder}: expected the folder of all images; pass it as --images."
+                f"{path} is not below {folder}: expected the folder of all images; pass it as images "
+                "(--images)."
             )
         name = path.relative_to(folder).as_posix()
         questions.append(ImageQuestion(item.id, name, path, item.text.strip()))
@@ -112,6 +116,7 @@ def sample(questions: Sequence[ImageQuestion], limit: int, seed: int) -> list[Im
     return [questions[n] for n in sorted(numbers)]
 
 
+@refuse_wrong_types
 def make_pairs(
     questions: Sequence[ImageQuestion],
     generate: Generator,

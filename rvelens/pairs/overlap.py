@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from rvelens.benchmarks.base import Benchmark, Item
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.profile import PUBLISHED, ARSProfile
 from rvelens.pairs.file import read_pair_rows
 
@@ -19,6 +20,7 @@ from rvelens.pairs.file import read_pair_rows
 OF_PUBLISHED_PAIRS = ("mmrel-real",)
 
 
+@refuse_wrong_types
 def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     """The benchmark without the questions that a file of pairs holds.
 
@@ -46,7 +48,7 @@ def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
     if not items:
         raise ValueError(
             f"{pairs} holds every question of {benchmark.name}: expected pairs of other questions; "
-            "leave --without-pairs out, or choose another benchmark."
+            "leave them (--without-pairs) out, or choose another benchmark."
         )
     return replace(benchmark.keep(items), left_out=len(benchmark.items) - len(items))
 

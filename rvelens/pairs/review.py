@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import locked, write_bytes
 from rvelens.heads.pair import swapped_word
 from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_pair_rows
@@ -20,6 +21,7 @@ ReviewRow = dict[str, Any]
 Span = tuple[int, int]
 
 
+@refuse_wrong_types
 def read_reviewed(path: str | Path) -> list[ReviewRow]:
     """All pairs of a file, decided or not, in their order.
 
@@ -46,6 +48,7 @@ def marks(row: ReviewRow) -> tuple[Span, Span] | None:
     return (start, end), (start, start + len(other))
 
 
+@refuse_wrong_types
 def decide(path: str | Path, id: str, decision: str, text: str | None = None) -> ReviewRow:
     """Write a decision to the file, which is replaced whole; no other line changes.
 

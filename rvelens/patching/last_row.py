@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.patch import HeadPatch, LastRowRecorder, Replacement
 from rvelens.model.last_row import logits_under
 from rvelens.patching.effects import Effects
@@ -28,6 +29,7 @@ OF_HEADS: Mapping[str, str] = {
 OutputsByLayer = dict[int, Float[Tensor, "head d_head"]]
 
 
+@refuse_wrong_types
 def patch_heads(runs: RunPair, what: str = "z") -> Effects:
     """The effect of each head in the last row, when a part of it comes from the clean run.
 
@@ -52,6 +54,7 @@ def patch_heads(runs: RunPair, what: str = "z") -> Effects:
     return Effects(what, ("layer", "head"), _effects(runs, z, heads))
 
 
+@refuse_wrong_types
 def patch_attention(runs: RunPair) -> Effects:
     """The effect of each layer's attention in the last row, with all head outputs of the clean run.
 

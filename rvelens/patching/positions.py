@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.hooks.patch import PositionPatch
 from rvelens.patching.effects import Effects
 from rvelens.patching.runs import RunPair
@@ -17,6 +18,7 @@ from rvelens.patching.runs import RunPair
 POINTS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 
+@refuse_wrong_types
 def patch_positions(
     runs: RunPair, point: str = "hook_resid_pre", *, batch_size: int = 8
 ) -> Effects:
@@ -45,6 +47,7 @@ def patch_positions(
     return Effects(point, ("layer", "position"), values, tuple(map(str, texts)))
 
 
+@refuse_wrong_types
 def patch_tokens(
     runs: RunPair,
     positions: Bool[Tensor, " position"],

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import ImageLike
@@ -17,6 +18,7 @@ from rvelens.model.token_ids import token_ids
 from rvelens.tokens.token_map import TokenMap
 
 
+@refuse_wrong_types
 @dataclass(frozen=True, eq=False)
 class Condition:
     """The image, the question and the hooks of a run.
@@ -55,11 +57,13 @@ class RunPair:
     corrupted_difference: float
     tokens: TokenMap = field(repr=False)
 
+    @refuse_wrong_types
     def inputs(self, side: Literal["clean", "corrupted"], copies: int = 1) -> Any:
         """Prepared inputs of one run, as a batch of `copies` equal samples."""
         run: Condition = getattr(self, side)
         return self.model.prepare([run.image] * copies, [run.question] * copies, self.prompt)
 
+    @refuse_wrong_types
     @torch.no_grad()
     def cache(self, side: Literal["clean", "corrupted"], points: Sequence[str]) -> Any:
         """The tensors at hook points in one of the runs, under the hooks of that run."""
@@ -75,6 +79,7 @@ class RunPair:
         whole = self.clean_difference - self.corrupted_difference
         return ((difference - self.corrupted_difference) / whole).float()
 
+    @refuse_wrong_types
     def image_positions(
         self, region: Bool[Tensor, " image"] | None = None
     ) -> Bool[Tensor, " position"]:
@@ -100,6 +105,7 @@ class RunPair:
         return positions
 
 
+@refuse_wrong_types
 def pair_runs(
     model: HookedLVLM,
     clean: Condition | tuple[ImageLike, str],

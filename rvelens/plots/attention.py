@@ -13,6 +13,7 @@ from matplotlib.markers import TICKDOWN
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     COLUMN,
     ROLES,
@@ -32,6 +33,7 @@ from rvelens.plots.style import (
 _COLUMNS = 700  # The strip's image is at most this wide; more would be lost in print.
 
 
+@refuse_wrong_types
 def attention_strip(
     weights: Float[np.ndarray, "layer position"],
     image: Bool[np.ndarray, " position"],
@@ -113,6 +115,7 @@ def _brackets(axes: Axes, image: Bool[np.ndarray, " position"]) -> None:
         axes.text(middle, 1, name, ha="center", va="bottom", transform=above, fontsize=SMALL)
 
 
+@refuse_wrong_types
 def stacked_shares(
     shares: Mapping[str, Float[np.ndarray, " layer"]],
     tokens: Mapping[str, float],

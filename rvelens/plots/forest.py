@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     GREY,
     PAGE,
@@ -22,6 +23,7 @@ from rvelens.plots.style import (
 )
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class Panel:
     """What is estimated, of every row.
@@ -37,6 +39,7 @@ class Panel:
     chance: float | None = 0.0
 
 
+@refuse_wrong_types
 def forest(
     rows: Sequence[str],
     panels: Sequence[Panel],

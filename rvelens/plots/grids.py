@@ -15,6 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -39,6 +40,7 @@ class Mark:
     best: bool = False
 
 
+@refuse_wrong_types
 def surface(
     x: Real[np.ndarray, " x"],
     y: Real[np.ndarray, " y"],
@@ -93,6 +95,7 @@ def surface(
     return figure
 
 
+@refuse_wrong_types
 def bands(
     gain: Float[np.ndarray, "layer layer"],
     *,

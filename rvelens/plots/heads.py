@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import format_layers
 from rvelens.heads.profile import ARSProfile
 from rvelens.plots.lines import Series, draw_lines
@@ -27,6 +28,7 @@ from rvelens.plots.style import (
 )
 
 
+@refuse_wrong_types
 def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> Figure:
     """ARS of every head, layers downwards, with each layer's mean and range beside it.
 
@@ -81,6 +83,7 @@ def _layer_means(axes: Axes, scores: NDArray[np.float32]) -> None:
     axes.tick_params(left=False, labelleft=False)
 
 
+@refuse_wrong_types
 def layer_profile(
     profile: ARSProfile,
     *,

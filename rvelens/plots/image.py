@@ -14,6 +14,7 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import format_layers
 from rvelens.hooks.enhanced import Masks
 from rvelens.model.prompts import ImageLike, load_image
@@ -35,6 +36,7 @@ from rvelens.tokens.heat import small
 _PIXELS = 900  # Pictures are drawn at most this wide or high; more would only make large files.
 
 
+@refuse_wrong_types
 def overlay(
     image: ImageLike,
     values: Float[np.ndarray, " image"],
@@ -91,6 +93,7 @@ def _scale_of(heat: Float[np.ndarray, "height width"], top: float | None) -> Nor
     return Normalize(min(low, 0.0), top or highest or 1.0)
 
 
+@refuse_wrong_types
 def overlay_enhanced(
     image: ImageLike,
     masks: Mapping[int, Masks],
@@ -137,6 +140,7 @@ def overlay_enhanced(
     return figure
 
 
+@refuse_wrong_types
 def head_overlays(
     image: ImageLike,
     most: Mapping[int, Float[np.ndarray, " image"]],

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -34,6 +35,7 @@ Log = Literal["", "x", "y", "xy"]
 _FEW = 12  # Up to so many points have a marker and an error bar each; more have a line and a band.
 
 
+@refuse_wrong_types
 @dataclass(frozen=True, eq=False)
 class Series:
     """One line: values over a setting, with the ends of their intervals where known.
@@ -107,6 +109,7 @@ class Series:
         return [str(x) for x in self.x]
 
 
+@refuse_wrong_types
 def lines(
     series: Mapping[str, Series],
     *,

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.model.prompts import ImageLike
 from rvelens.model.trace import Trace, TracedAnswer
 from rvelens.plots.image import small_picture
@@ -34,6 +35,7 @@ _PANEL = 160  # Pixels of the longer edge of a token's picture.
 _IN_A_ROW, _MOST_TOKENS = 8, 48
 
 
+@refuse_wrong_types
 def head_grid(
     image: ImageLike,
     values: Float[np.ndarray, "layer head image"],
@@ -117,6 +119,7 @@ def _draw_grid(
             bar.set_ticks([0, 1], labels=["0", "head's\nlargest"])
 
 
+@refuse_wrong_types
 def token_overlays(
     trace: Trace,
     *,

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -20,6 +21,7 @@ from rvelens.plots.style import (
 )
 
 
+@refuse_wrong_types
 def scatter(
     x: Float[np.ndarray, " head"],
     y: Float[np.ndarray, " head"],

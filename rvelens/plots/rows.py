@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -27,6 +28,7 @@ from rvelens.plots.style import (
 _LINE = 0.145  # Inches that one line of text takes.
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class ScoreRow:
     """One method's number on one benchmark.
@@ -49,6 +51,7 @@ class ScoreRow:
     role: str = "plain"
 
 
+@refuse_wrong_types
 def dots(
     rows: Sequence[ScoreRow],
     *,
@@ -177,6 +180,7 @@ def _key(figure: Figure, rows: Sequence[ScoreRow]) -> None:
     )
 
 
+@refuse_wrong_types
 def timing_bars(
     names: Sequence[str],
     first: Float[np.ndarray, " method"],

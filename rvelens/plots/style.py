@@ -25,6 +25,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import write_bytes
 
 COLUMN, PAGE = 3.35, 6.9  # Widths in inches of a column and of a page of a two-column paper.
@@ -112,6 +113,7 @@ def house_style() -> Iterator[None]:
         yield
 
 
+@refuse_wrong_types
 def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, Axes]:
     """A figure with one open axes, and a title that is wrapped to fit and adds its own height."""
     title = wrapped(title, width - 0.1, TEXT)
@@ -280,6 +282,7 @@ def place_labels(
     return placed
 
 
+@refuse_wrong_types
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
 
@@ -298,6 +301,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     write_bytes(path, content.getvalue())
 
 
+@refuse_wrong_types
 def check_figure_path(path: str | Path) -> None:
     """Raise ValueError for a path that `save_figure` cannot write, before anything is computed."""
     path = Path(path)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.pair import ContrastivePair, check_pair
 from rvelens.heads.profile import ARSProfile
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -107,6 +108,7 @@ SCORES = {
 COMPARED = tuple(name for name in SCORES if name != _PUBLISHED)
 
 
+@refuse_wrong_types
 def find_score(name: str) -> Score:
     """A score by its name.
 
@@ -147,6 +149,7 @@ def pairs_of(
     return converted
 
 
+@refuse_wrong_types
 def score_heads(
     model: HookedLVLM,
     pairs: Sequence[ContrastivePair | tuple[ImageLike, str, str]],

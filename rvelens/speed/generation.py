@@ -18,6 +18,7 @@ import torch
 from transformers import CompileConfig, PreTrainedModel
 
 from rvelens.evaluate.run import Progress
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import parse_layers
 from rvelens.heads.profile import ARSProfile
 from rvelens.hooks import rve_hooks
@@ -67,6 +68,7 @@ class BenchSetting:
             self.generate(**options)
 
 
+@refuse_wrong_types
 def run_bench(
     shape_name: str,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib import import_module
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.studies.kit.base import Batch, Setup, Shown, Study
 
 __all__ = ["NAMES", "Batch", "Setup", "Shown", "Study", "find_study"]
@@ -30,6 +31,7 @@ NAMES = (
 )
 
 
+@refuse_wrong_types
 def find_study(name: str) -> Study:
     """A study by its name.
 

@@ -52,7 +52,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     if BASE not in [method.name for method in setup.methods]:
         raise ValueError(
             "latency without the method vanilla: expected vanilla, with which the others are "
-            "compared; add --method vanilla."
+            "compared; add it to methods (--method vanilla)."
         )
     return setup.parts.keep(f"seconds-{slug(_device(setup))}", lambda: _run(setup))
 

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from rvelens.files.arguments import refuse_wrong_types
+
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -55,6 +57,7 @@ class ImageGrid:
     n_tokens: int
     tiles: tuple[Tile, ...]
 
+    @refuse_wrong_types
     def picture(
         self, tokens: Float[np.ndarray, " image"], width: int, height: int
     ) -> Float[np.ndarray, "height width"]:
@@ -81,6 +84,7 @@ class ImageGrid:
             _paint(canvas, tile.values(tokens), tile.box)
         return canvas
 
+    @refuse_wrong_types
     def middles(self, size: tuple[int, int]) -> Float[np.ndarray, "image xy"]:
         """The middle of each token's patch, in pixels of an image of that width and height.
 
@@ -94,6 +98,7 @@ class ImageGrid:
             centres[tile.values(tokens).astype(int)] = np.stack(np.meshgrid(x, y), axis=-1)
         return centres
 
+    @refuse_wrong_types
     def tokens_in(self, boxes: Sequence[Box], size: tuple[int, int]) -> Bool[np.ndarray, " image"]:
         """Tokens whose patch has its middle in one of the boxes; the nearest token of a small box.
 

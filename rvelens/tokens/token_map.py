@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.tokens.outlasting import outlasting
 
 # Keys by which buffers are longer than a sequence, so that few steps of a generation make new ones.
@@ -303,6 +304,7 @@ class TokenMap:
         return TokenMap(image, real, self.n_keys, n_image, blank=self.blank)
 
 
+@refuse_wrong_types
 def attach_tokens(hook_points: Iterable[Any], tokens: TokenMap | None) -> None:
     """Hand a token map to hook points of another model, so that rvelens' hooks run there.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import Images
 from rvelens.model.token_ids import token_ids
@@ -52,6 +53,7 @@ VIEWS = {
 }
 
 
+@refuse_wrong_types
 def find_view(name: str) -> View:
     """A view by its name.
 
@@ -66,6 +68,7 @@ def find_view(name: str) -> View:
     return VIEWS[name]
 
 
+@refuse_wrong_types
 def view_images(
     model: HookedLVLM,
     images: Images,

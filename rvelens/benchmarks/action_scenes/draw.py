@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rvelens.benchmarks.action_scenes.world import OBJECTS, PART_OF, SIZE, VERBS
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.tokens.grid import Box
 
 _Point = tuple[float, float]
@@ -51,6 +52,7 @@ class Person:
     visibility: float
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class Difficulty:
     """How hard a scene is to see; by default as hard as the test's.

@@ -31,6 +31,7 @@ from rvelens.benchmarks.action_scenes.world import (
     VERBS,
     draw_verb,
 )
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.pair import ContrastivePair
 from rvelens.tokens.grid import Box, single_tile
 
@@ -82,6 +83,7 @@ class Question:
     regions: Mapping[str, tuple[Box, ...]]
 
 
+@refuse_wrong_types
 def draw_scene(
     seed: int, split: str = "test", difficulty: Difficulty | None = None, skew: float = SKEW
 ) -> Scene:
@@ -118,12 +120,14 @@ def _plan(
     return rng, *_balanced(rng, GROUPS[seed % 4])
 
 
+@refuse_wrong_types
 def plan_question(seed: int, split: str) -> tuple[Plan, str]:
     """What the asked person of a scene does, and the verb of its own question, without drawing."""
     _, (plan, _), verb = _plan(seed, split, SKEW)
     return plan, verb or _train_verb(seed, plan.verb)
 
 
+@refuse_wrong_types
 def earlier_turns(seed: int, split: str, n: int) -> list[tuple[str, str]]:
     """`n` questions about the person of a scene whom its own question is not about, and true answers.
 
@@ -144,6 +148,7 @@ def earlier_turns(seed: int, split: str, n: int) -> list[tuple[str, str]]:
     return turns[:n]
 
 
+@refuse_wrong_types
 def group_of(plan: Plan | Person, verb: str) -> str:
     """The group of a question whether somebody does `verb`."""
     prior = "PC" if plan.verb == PRIOR[plan.object] else "CP"
@@ -185,6 +190,7 @@ def _balanced(rng: np.random.Generator, group: str) -> tuple[tuple[Plan, Plan], 
     return (Plan(kinds[0], done, mine), Plan(kinds[1], other, theirs)), question_verb
 
 
+@refuse_wrong_types
 def make_question(scene: Scene, verb: str) -> Question:
     """Whether the asked person does `verb` with their object."""
     person = scene.people[scene.subject]
@@ -208,12 +214,14 @@ def make_question(scene: Scene, verb: str) -> Question:
     )
 
 
+@refuse_wrong_types
 def sentence(person: str, verb: str, thing: str) -> str:
     """The question's text, in MMRel's manner."""
     article = "an" if thing[0] in "aeiou" else "a"
     return f"Does a {person} {verb} {article} {thing} in the image?"
 
 
+@refuse_wrong_types
 def make_questions(split: str, n: int, seed: int = 0) -> list[Question]:
     """One question a scene about `n` scenes; groups in equal parts in validation and test.
 
@@ -237,6 +245,7 @@ def _train_verb(seed: int, done: str) -> str:
     return done if seed % 2 == 0 else str(rng.choice([verb for verb in VERBS if verb != done]))
 
 
+@refuse_wrong_types
 def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair]:
     """What the asked person does, and the same question with a verb of another body part."""
     pairs = []
@@ -252,6 +261,7 @@ def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair
     return pairs
 
 
+@refuse_wrong_types
 def patch_mask(
     boxes: Sequence[Box], grid: tuple[int, int], size: tuple[int, int]
 ) -> Bool[np.ndarray, "rows columns"]:

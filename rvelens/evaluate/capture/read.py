@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from rvelens.evaluate.capture.shards import IndexRow, key, read_entries
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.stored import MANIFEST, read_stored
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Capture:
         """Ids of the questions of which something was captured."""
         return (name for name, (_, entry) in self.entries.items() if not entry.error)
 
+    @refuse_wrong_types
     def tensor(self, question: str, point: str) -> Shaped[Tensor, "*own"]:
         """What a hook point showed of a question, without padding; only this tensor is read.
 
@@ -70,10 +72,12 @@ class Capture:
             )
         return self._read(question, point)
 
+    @refuse_wrong_types
     def input_ids(self, question: str) -> Int[Tensor, " key"]:
         """The tokens of a question's prompt."""
         return self._read(question, "input_ids")
 
+    @refuse_wrong_types
     def is_image(self, question: str) -> Bool[Tensor, " key"]:
         """Which tokens of a question's prompt are image tokens."""
         return self._read(question, "is_image")
@@ -94,6 +98,7 @@ class Capture:
             return opened.get_tensor(key(entry.row, name))
 
 
+@refuse_wrong_types
 def open_capture(folder: str | Path) -> Capture:
     """Open what `capture` wrote, an unfinished one too; only headers of files are read.
 

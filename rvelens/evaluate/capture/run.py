@@ -41,12 +41,15 @@ from rvelens.evaluate.manifest import (
     versions,
 )
 from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import locked, write_bytes
+from rvelens.files.paths import remove_if_refused
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 CAPTURE_FORMAT = "rvelens-capture-1"
 
 
+@refuse_wrong_types
 @dataclass(frozen=True)
 class CaptureRequest:
     """What is captured of each question.
@@ -112,6 +115,7 @@ class Captured:
         )
 
 
+@refuse_wrong_types
 def estimate_size(
     model: HookedLVLM, benchmark: Benchmark, request: CaptureRequest, batch_size: int = 8
 ) -> Captured:
@@ -134,6 +138,7 @@ def estimate_size(
     return Captured(len(benchmark.items), len(every), n_bytes, len(names))
 
 
+@refuse_wrong_types
 def capture(
     model: HookedLVLM,
     benchmark: Benchmark,
@@ -181,7 +186,7 @@ def capture(
         "example": example(model, request.prompt),
         "versions": versions(),
     }
-    with at_work(out, here):
+    with remove_if_refused(out, alone=here.count == 1), at_work(out, here):
         if here.is_first:
             check_manifest(out, made_with)
         meet(here)

@@ -61,7 +61,7 @@ def _two(setup: Setup) -> tuple[Method, Method]:
     if against not in named or not others:
         raise ValueError(
             f"study 'cases' with against={against!r} and the methods {', '.join(named) or 'none'}: "
-            "expected it among them, and another to compare it with; pass both as --method."
+            "expected it among them, and another to compare it with; pass both as methods (--method)."
         )
     return named[others[0]], named[against]
 

@@ -28,6 +28,7 @@ from rvelens.files.atomic import (
     read_lines,
     write_json,
 )
+from rvelens.files.paths import remove_if_refused
 
 
 @contextmanager
@@ -46,7 +47,11 @@ def shared_parts(folder: Path, made_with: Mapping[str, Any]) -> Iterator[Parts]:
     here = processes()
     lock = f"{folder.name}.{here.rank}.lock" if here.rank else f"{folder.name}.lock"
     signs = folder.with_name(f"{folder.name}.processes")
-    with locked(folder.with_name(lock), folder), at_work(signs, here) as sign:
+    with (
+        remove_if_refused(folder, alone=here.count == 1),
+        locked(folder.with_name(lock), folder),
+        at_work(signs, here) as sign,
+    ):
         parts = Parts.open(folder, made_with) if here.is_first else Parts(folder)
         meet(here)
         yield replace(parts, sign=sign)

@@ -11,6 +11,7 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Decoding
 from rvelens.evaluate.manifest import about_model, about_questions, versions
 from rvelens.evaluate.run import Progress
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.paths import slug
 from rvelens.heads.pair import ContrastivePair, check_pair
 from rvelens.heads.profile import ARSProfile
@@ -22,6 +23,7 @@ from rvelens.studies.kit.pairs import digest_of_pairs
 from rvelens.studies.kit.parts import shared_parts
 
 
+@refuse_wrong_types
 def run_study(
     study: Study,
     model: HookedLVLM,

@@ -22,7 +22,8 @@ def of_rve(setup: Setup) -> dict[str, Any]:
     method = next((m for m in setup.methods if m.name == "rve"), None)
     if method is None:
         raise ValueError(
-            "a study of RVE without the method rve: expected rve among the methods; add --method rve."
+            "a study of RVE without the method rve: expected rve among the methods; add it "
+            "to methods (--method rve)."
         )
     parameters = {k: v for k, v in method.parameters.items() if k != "profile"}
     layers = parse_layers(str(parameters["layers"]), setup.profile, setup.model.n_layers)

@@ -45,23 +45,22 @@ def overlay(
     top: float | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """One number per image token as heat on the image, at the image's own aspect.
+    """One number per image token as a heat map on the image, in the image's aspect ratio.
 
     Args:
         image: the original image; parts that the processor cropped away are dimmed.
-        values: for example the attention of the last token, averaged over heads.
+        values: one number per image token, for example the last token's mean attention over heads.
         grid: where the tokens lie, from `model.image_grid(image)`.
         title: above the picture.
-        label: what the colours mean, beside the scale; "" for no scale.
-        top: where the scale ends, so that several pictures can be compared; None for the largest
-            value of this one.
-        ax: axes of a figure of yours to draw on, in your own style; None for a new figure.
+        label: the label of the colour scale; "" for no scale.
+        top: the end of the colour scale, to compare several pictures; None for the largest value.
+        ax: axes of your own figure, which keeps its style; None for a new figure.
 
     Returns:
         the figure that holds the picture.
 
     Raises:
-        ValueError: not one number per image token, or a scale that ends below 0.
+        ValueError: another number of values than image tokens, or a scale that ends below 0.
     """
     picture = small_picture(image)
     heat = grid.picture(np.asarray(values, dtype=float), *picture.size)

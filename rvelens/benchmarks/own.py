@@ -46,7 +46,7 @@ def load_questions(
     | label | the right answer: yes or no, one of several, or free text |
     | id | optional; by default the number of the line or row |
     | group | optional; accuracy is also reported by group |
-    | box | optional: x0, y0, x1, y1 in pixels, where the answer is to be seen; a text or numbers |
+    | box | optional: x0, y0, x1, y1 in pixels, the region that shows the answer; a text or numbers |
 
     With `rule="auto"` the rule depends on the labels. If at least 9 of 10 are yes or no, it is strict.
     If there are at most half as many different labels as rows, it is choice. Otherwise it is contains.

@@ -51,7 +51,7 @@ def relation_of(question: str) -> str:
     1. action, if it has a verb of doing that does not follow an article ("the drink", "the swimming
        pool"): a word of `ACTIONS`, or one in -ing that is in none of the other lists;
     2. spatial, if it has a word of place (`PLACES`), as in "Is the man sitting on the bench?";
-    3. action, if it has a posture alone, as in "Is the man sitting?";
+    3. action, if it has a posture without a place, as in "Is the man sitting?";
     4. other.
     """
     text = re.sub(r"\bin (the|this) (image|picture|photo|scene)\b", " ", question.lower())

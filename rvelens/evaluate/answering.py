@@ -94,9 +94,9 @@ def answer(
     Questions with the same image object share its prefix, in families where this is exact.
 
     Args:
-        model: the hooked model, without hooks that are on.
+        model: the hooked model, without active hooks.
         method: from `rvelens.interventions.methods.make_method`.
-        images: one for each question; the same object where the image is the same.
+        images: one for each question; the same object for the same image.
         questions: one question for each image.
         names: names of the images, which determine VCD's noise; by default the path of an image, or a
             digest of its pixels.

@@ -1,4 +1,4 @@
-"""Stages 1 and 2 by a vision model behind an OpenAI-compatible endpoint.
+"""Stages 1 and 2 with a vision model at an OpenAI-compatible endpoint.
 
 The prompts are this project's own, and follow the description in Appendix B.1. The first asks for the
 body part of the action, and for a verb of another body part. The second verifies that the body parts

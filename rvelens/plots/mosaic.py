@@ -55,7 +55,7 @@ def head_grid(
         top: the end of the colour scale of all heads, to compare how much they look. None for the
             largest value of each head, to see where it looks.
         title: above the grid.
-        label: what the colours mean, beside the scale; "" for no scale.
+        label: the label of the colour scale; "" for no scale.
         ax: axes of your own figure, which keeps its style; None for a new figure.
 
     Returns:
@@ -134,7 +134,7 @@ def token_overlays(
         trace: a trace of `model.trace`, for a family with a patch grid.
         layers, heads: the layers and heads to average; None for all.
         title: above the figure.
-        label: what the colours mean, beside the scale; "" for no scale.
+        label: the label of the colour scale; "" for no scale.
 
     Raises:
         ValueError: image tokens without a place in the image, or layers or heads that do not exist.

@@ -34,7 +34,7 @@ class AnswerFile:
     answers: Mapping[str, Answer]
 
     def lacks(self, items: Sequence[Item]) -> bool:
-        """Whether a question has no answer; questions that could not be asked are tried again."""
+        """Whether some question has no answer; one that could not be asked is tried again."""
         return any(not self._has(item) for item in items)
 
     def add(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:

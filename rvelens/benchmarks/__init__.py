@@ -1,4 +1,4 @@
-"""Benchmarks: questions with known answers, loaded by name, or one's own."""
+"""Benchmarks: questions with known answers, loaded by name, or your own."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def load_benchmark(
 
     Args:
         name: one of `BENCHMARKS`.
-        data: the folder that holds its files, which each loader's docstring names; the text "hub" for
-            a copy on the Hugging Face Hub (`rvelens.benchmarks.hub`); none for action scenes.
-        limit: a random sample of so many questions, the same in every run.
+        data: the folder with its files, which the docstring of each loader lists; "hub" for a copy on
+            the Hugging Face Hub (`rvelens.benchmarks.hub`); not needed for action scenes.
+        limit: the size of a random sample of questions, the same in every run.
         options: `relation` ("all", "action" or "spatial") for R-Bench and MMRel; `split`, `n` and
-            `seed` for action scenes, and `turns` for those behind earlier turns.
+            `seed` for action scenes, and `turns` for action scenes with earlier turns.
 
     Raises:
         ValueError: an unknown benchmark or option, a missing folder or file, a file that cannot be
-            read. A malformed row is no error: it is one of the benchmark's problems.
+            read. A malformed row is not an error, but one of the benchmark's `problems`.
     """
     if name not in BENCHMARKS:
         near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]

@@ -18,13 +18,13 @@ _PUBLISHED = {"existence": 4924, "relation": 1664}
 def load_amber(part: str, data: Path | None) -> Benchmark:
     """The discriminative questions of one part, "existence" or "relation".
 
-    Anywhere below `data`: query_discriminative-{part}.json, the annotations.json that lies
-    nearest to it, and the images by their names, AMBER_1.jpg. A query is {"id": 13557, "image": ...,
-    "query": ...}, an annotation {"id": 13557, "truth": "yes", "type": ...}. The type is never read:
-    "relation" goes with every no and "discriminative-relation" with every yes.
+    Files, anywhere below `data`: query_discriminative-{part}.json, the annotations.json nearest to it,
+    and the images by their names, AMBER_1.jpg. A query is {"id": 13557, "image": ..., "query": ...}, an
+    annotation {"id": 13557, "truth": "yes", "type": ...}. The type is not used, because "relation"
+    occurs with every no and "discriminative-relation" with every yes.
 
-    Officially *no* is the positive answer; both ways are counted. Every existence question is about
-    a thing that is not there: its answer is no, so that accuracy is the share of no.
+    The official positive answer is *no*; both ways are counted. The answer to every existence question
+    is no, because its object is not in the image. So accuracy is the share of no.
 
     Raises:
         ValueError: no such folder or file, or a file that cannot be read.

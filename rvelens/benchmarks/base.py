@@ -1,4 +1,4 @@
-"""What a benchmark is: questions about pictures, with their answers and the rule that reads them."""
+"""Benchmarks: questions about pictures, with their answers and the rule that reads answers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Item:
     """One question.
 
     Attributes:
-        id: unique in the benchmark, as published.
-        image: key of the picture; the same key means the same pixels.
-        source: name of the photograph, by which questions are clustered.
-        text: the question alone, without a prompt's suffix.
+        id: the published id, unique in the benchmark.
+        image: a key of the picture; the same key means the same pixels.
+        source: the name of the photograph, which groups questions for intervals.
+        text: the question without the suffix of a prompt.
         truth: true for yes; None for a question with another answer than yes or no.
-        reference: what such an answer is compared with, else None.
+        reference: the text that such an answer is compared with, else None.
         group: subset such as "action" or "PC-yes"; "" if the benchmark has none.
-        load: opens, and where asked draws on, the picture, in RGB; raises ValueError for a file
-            that is missing or cannot be read.
-        files: what `load` reads, there or not; none for a drawn scene.
-        regions: gives boxes in pixels (x0, y0, x1, y1) of where the answer is to be seen, by what they
-            show, as in `action_scenes.Question`; None where that is not known.
-        extra: further cells of a row of one's own data, by column.
+        load: opens the picture in RGB, with its marks drawn; raises ValueError for a file that is
+            missing or cannot be read.
+        files: the files that `load` reads, whether they exist or not; none for a drawn scene.
+        regions: a function that returns the boxes (x0, y0, x1, y1) in pixels of the region that shows
+            the answer, by their content, as in `action_scenes.Question`; None if unknown.
+        extra: other cells of a row of your own data, by column.
     """
 
     id: str
@@ -52,29 +52,30 @@ class Item:
 
     @property
     def label(self) -> str | None:
-        """The right answer as a text: yes, no or the reference; None where it is not known."""
+        """The correct answer as a text: yes, no or the reference; None if it is not known."""
         return self.reference if self.truth is None else ("yes" if self.truth else "no")
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Questions, and how their answers are read and counted.
+    """Questions, with the rules to read and count their answers.
 
     Attributes:
-        name: one of `rvelens.benchmarks.BENCHMARKS`, or the name of one's own data.
+        name: one of `rvelens.benchmarks.BENCHMARKS`, or the name of your own data.
         items: the questions, in the order of the files.
-        problems: one line for each row that was left out, with its file and line or row.
-        rule: from an answer to yes, no or None; the official rule of a published benchmark.
-        files: name of each file that was read, with its SHA-256.
-        subsets: lists of question ids that the official number is the mean over; {} if none are.
+        problems: one message for each row that was left out, with its file and line or row.
+        rule: a function from an answer to yes, no or None; for a published benchmark, its official
+            rule.
+        files: the name of each file that was read, with its SHA-256.
+        subsets: lists of question ids; the official number is the mean over them. {} if there are none.
         positives: which answer counts as positive, the official one first; () if open-ended.
-        published: questions in the published file; None where that is not known.
-        relation: "action" or "spatial" where `of_relation` kept those alone, else "all".
-        left_out: questions that a file of pairs holds, see `overlap.without_pairs`; None where no file
-            was given.
-        matches: from an answer and a reference to right, wrong or None, for labels that are texts; None
-            for yes/no questions, and for open-ended ones, which a judge scores.
-        rule_name: "official" for the published rule, else the name of the one that was chosen.
+        published: the number of questions in the published file; None if unknown.
+        relation: "action" or "spatial" if `of_relation` kept only these questions, else "all".
+        left_out: the number of questions removed because a file of pairs has them, see
+            `overlap.without_pairs`; None without such a file.
+        matches: a function from an answer and a reference to right, wrong or None, for labels that are
+            texts. None for yes/no questions, and for open-ended questions, which a judge scores.
+        rule_name: "official" for the published rule, else the name of the chosen rule.
     """
 
     name: str
@@ -92,11 +93,11 @@ class Benchmark:
 
     @property
     def is_scored(self) -> bool:
-        """Whether a rule tells right answers from wrong ones, and no judge is needed."""
+        """Whether a rule scores the answers, so that no judge is needed."""
         return self.matches is not None or any(item.truth is not None for item in self.items)
 
     def keep(self, items: Sequence[Item]) -> Benchmark:
-        """The same benchmark with some of its questions; subsets keep those ids alone."""
+        """The same benchmark with some of its questions; subsets keep only their ids."""
         ids = {item.id for item in items}
         subsets = {
             name: tuple(subset & ids for subset in many) for name, many in self.subsets.items()
@@ -104,10 +105,10 @@ class Benchmark:
         return replace(self, items=tuple(items), subsets=subsets)
 
     def sample(self, limit: int, seed: int = 55) -> Benchmark:
-        """A random `limit` of the questions, in their order; all of them if there are fewer.
+        """A random sample of `limit` questions, in their order; all if there are fewer.
 
-        Never the head of the file: MMRel's has every yes before the first no. Yes and no, and the
-        groups, keep their shares.
+        It does not take the first questions, because MMRel's file has every yes before the first no.
+        Yes and no, and the groups, keep their shares.
 
         Raises:
             ValueError: a limit below 1.
@@ -130,10 +131,10 @@ class Benchmark:
         return self.keep([self.items[n] for n in sorted(n for _, n in sorted(shares)[:limit])])
 
     def of_relation(self, relation: str) -> Benchmark:
-        """The questions whose group is or ends in a relation; all of them for "all".
+        """The questions whose group is a relation or ends in one; all questions for "all".
 
         Raises:
-            ValueError: an unknown relation, or none of the questions has it.
+            ValueError: an unknown relation, or a relation that no question has.
         """
         if relation not in RELATIONS:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What of a benchmark is there, what is missing and what is malformed."""
+"""Checks which files of a benchmark exist, which are missing, and which rows are malformed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rvelens.benchmarks import load_benchmark
 
 @dataclass(frozen=True)
 class Check:
-    """What `check_files` reports.
+    """The result of `check_files`.
 
     Attributes:
-        benchmark: its name.
-        files: name of each annotation file that was read, with its SHA-256.
-        questions: questions that can be asked once their images are there.
-        published: questions in the published file; None where that is not known.
-        truths: how many questions have the answer "yes", "no", or none as they are "open".
-        groups: how many questions each group has.
-        images: image files that the questions need, masks included.
-        missing: those that are not there, in the order of the questions.
-        problems: one line for each row that was left out, with its file and line or row.
+        benchmark: the name of the benchmark.
+        files: the name of each annotation file that was read, with its SHA-256.
+        questions: the number of questions that can be asked if their images exist.
+        published: the number of questions in the published file; None if unknown.
+        truths: the number of questions with the answer "yes" and "no", and of "open" questions.
+        groups: the number of questions in each group.
+        images: the number of image files that the questions need, masks included.
+        missing: the missing image files, in the order of the questions.
+        problems: one message for each row that was left out, with its file and line or row.
     """
 
     benchmark: str
@@ -39,12 +39,12 @@ class Check:
 
     @property
     def complete(self) -> bool:
-        """Whether every row is well-formed, no row lacks and every image is there."""
+        """Whether every row is well-formed, no row is missing, and every image exists."""
         short = self.published is not None and self.questions < self.published
         return not (self.missing or self.problems or short)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as plain data."""
+        """The result as plain data."""
         return {
             **{name: _plain(value) for name, value in vars(self).items()},
             "complete": self.complete,
@@ -58,15 +58,15 @@ def _plain(value: Any) -> Any:
 
 
 def check_files(name: str, data: str | Path | None = None) -> Check:
-    """Look over a benchmark's files without opening an image.
+    """Check the files of a benchmark without opening an image.
 
     Args:
         name: one of `rvelens.benchmarks.BENCHMARKS`.
-        data: the folder that holds its files; none for action scenes.
+        data: the folder with its files; not needed for action scenes.
 
     Raises:
-        ValueError: an unknown benchmark, a missing folder or annotation file, or one that cannot
-            be read at all.
+        ValueError: an unknown benchmark, a missing folder, or an annotation file that is missing or
+            cannot be read at all.
     """
     benchmark = load_benchmark(name, data)
     needed = dict.fromkeys(path for item in benchmark.items for path in item.files)

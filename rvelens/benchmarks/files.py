@@ -1,4 +1,4 @@
-"""Reading what was published: files found by name below one folder."""
+"""Reads published files, which are found by name below one folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _RUN = {"manifest.json", "answers.jsonl"}
 
 @dataclass(frozen=True)
 class Folder:
-    """Every file below the folder that a user calls the data, by its name.
+    """Every file below the data folder, by its name.
 
     Attributes:
         path: the folder.
-        by_name: file name to the paths that end in it, sorted.
+        by_name: for each file name, the sorted paths that end in it.
     """
 
     path: Path
@@ -35,10 +35,10 @@ class Folder:
 
     @classmethod
     def scan(cls, data: Path | None, benchmark: str) -> Folder:
-        """List a folder and what is below it, links included; those that lead out are never read.
+        """List a folder with everything below it, including links; links that lead out are never read.
 
         Raises:
-            ValueError: none was given, or it is not there.
+            ValueError: no folder was given, or it does not exist.
         """
         if data is None:
             raise ValueError(
@@ -64,10 +64,10 @@ class Folder:
         return cls(data, {name: sorted(paths) for name, paths in by_name.items()})
 
     def find(self, name: str) -> list[Path]:
-        """Files whose path ends in `name`, which may hold folders.
+        """Files whose path ends in `name`, which may include folders.
 
         Raises:
-            ValueError: there are only links to files outside of the folder.
+            ValueError: all of them are links to files outside of the folder.
         """
         parts = _parts(name)
         paths = self.by_name.get(parts[-1], []) if parts else []
@@ -81,14 +81,14 @@ class Folder:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.path))
 
     def annotation(self, *names: str, near: Path | None = None) -> Path:
-        """The annotation file of one of some published names.
+        """The annotation file with one of several published names.
 
         Args:
             names: tried in this order.
-            near: of several files, the one that shares the most folders with this one.
+            near: if there are several files, take the one that shares the most folders with this file.
 
         Raises:
-            ValueError: there is none, or there are several that differ.
+            ValueError: there is no such file, or there are several that differ.
         """
         paths = next((paths for paths in map(self.find, names) if paths), [])
         if not paths:
@@ -111,15 +111,15 @@ class Folder:
         hints: Collection[str] = (),
         fits: Callable[[set[str]], bool] = lambda folder_words: True,
     ) -> Path:
-        """The image file of a published name; where it should be if it is nowhere.
+        """The image file with a published name; its expected path if it does not exist.
 
         Args:
-            name: as the annotations spell it, with or without folders.
-            hints: of several files, the one whose folders hold the most of these words.
-            fits: whether a file may be meant at all, by the words of its folders.
+            name: the name in the annotations, with or without folders.
+            hints: if there are several files, take the one whose folders have the most of these words.
+            fits: a function from the words of a file's folders to whether the file may be used.
 
         Raises:
-            ValueError: an empty name, or several files that the hints do not tell apart.
+            ValueError: an empty name, or several files that fit the hints equally well.
         """
         parts = _parts(name)
         if not parts:
@@ -143,20 +143,21 @@ class Folder:
         """The rows of JSON lines or of a JSON array, with or without a byte order mark.
 
         Raises:
-            ValueError: not UTF-8, no rows, an array that is not JSON, or a link out of the folder.
+            ValueError: text that is not UTF-8, no rows, an array that is not JSON, or a link out of the
+                folder.
         """
         path_below(self.path, self.relative(path))
         return read_rows(path, self.relative(path))
 
     def relative(self, path: Path) -> str:
-        """A path below the folder, as it reads from there."""
+        """The path of a file relative to the folder."""
         return path.relative_to(self.path).as_posix()
 
     def _names(self, paths: Iterable[Path]) -> str:
         return ", ".join(map(self.relative, paths))
 
     def digests(self, paths: Iterable[Path]) -> dict[str, str]:
-        """SHA-256 of files, by their path below the folder."""
+        """SHA-256 of files, by their paths relative to the folder."""
         return {self.relative(path): sha256(path) for path in paths}
 
 
@@ -181,12 +182,12 @@ def sha256(path: Path) -> str:
 
 
 def photograph(path: Path, *, upright: bool = False, **rest: Any) -> Item:
-    """A question about an image file; `rest` are the other attributes of the item.
+    """A question about an image file.
 
     Args:
         path: the file.
-        upright: turn the picture as its camera says; boxes and masks of a benchmark are of the file's
-            own pixels.
-        **rest: attributes of the item.
+        upright: rotate the picture by its EXIF orientation. Boxes and masks of benchmarks refer to the
+            unrotated pixels.
+        **rest: the other attributes of the item.
     """
     return Item(load=partial(load_image, path, upright=upright), files=(path,), **rest)

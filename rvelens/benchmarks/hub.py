@@ -1,7 +1,7 @@
-"""Benchmarks with their images from the Hugging Face Hub, where somebody keeps a copy.
+"""Benchmarks with their images, from copies on the Hugging Face Hub.
 
-Nothing here is asked for unless the data are named "hub". A copy is pinned to one commit. It is fetched
-once, into the cache of huggingface_hub; what is there is read without a network.
+This is used only if the data folder is "hub". A copy is pinned to one commit. It is downloaded once
+into the cache of huggingface_hub, and read from there without a network.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _OF = re.compile(r"-of-(\d+)\.parquet$")
 
 @dataclass(frozen=True)
 class Copy:
-    """A benchmark's rows and images in a repository of data sets.
+    """A dataset repository with the rows and images of a benchmark.
 
     Attributes:
         repository: OWNER/NAME.
-        revision: the commit that is read.
+        revision: the commit to read.
         files: a pattern of its parquet files.
     """
 
@@ -64,8 +64,8 @@ def load_from_hub(name: str) -> Benchmark:
         name: one of `rvelens.benchmarks.BENCHMARKS`.
 
     Raises:
-        ValueError: there is no copy that is read; the sentence names the archives to fetch. Or the Hub
-            cannot be reached and the files are not in the cache, or they have no usable rows.
+        ValueError: there is no supported copy, and the message names the archives to download; or the
+            Hub cannot be reached and the files are not in the cache; or there are no usable rows.
     """
     if name not in COPIES:
         other = next((text for part, text in ELSEWHERE.items() if name.startswith(part)), "none")
@@ -79,7 +79,7 @@ def load_from_hub(name: str) -> Benchmark:
 
 
 def fetch(copy: Copy) -> list[Path]:
-    """The parquet files of a copy: those in the cache, else fetched into it.
+    """The parquet files of a copy, downloaded if they are not in the cache.
 
     Raises:
         ValueError: the Hub cannot be reached or has no such files.
@@ -129,12 +129,12 @@ def read_copy(name: str, copy: Copy, files: Sequence[Path]) -> Benchmark:
     Their columns are question_id, question, answer, image_source and image; others are ignored.
 
     Args:
-        name: of the benchmark.
-        copy: where the files come from.
-        files: of one split, in order.
+        name: the name of the benchmark.
+        copy: the copy of the files.
+        files: the files of one split, in order.
 
     Raises:
-        ValueError: the package datasets is not installed, files that are no parquet, or lack a column.
+        ValueError: the package datasets is not installed, or a file is not parquet or lacks a column.
     """
     rows = _rows(files)
     columns = {"question_id", "question", "answer", "image_source", "image"}

@@ -20,15 +20,14 @@ LEFT_OUT = {"adversarial", "tuning", "finetuning"}
 def load_mmrel(part: str, data: Path | None, *, relation: str = "all") -> Benchmark:
     """One part of MMRel: "real" and "dalle" are yes/no questions, "open" is open-ended.
 
-    Reads every .json and .jsonl file below `data` in whose path, from `data` on, a word tells
-    that it is of MMRel: real or VG, Dall-E, SDXL or SPEC, or MMRel itself. Whether a question is of
-    a real or a Dall-E image, and its relation (action, spatial, comparative), is told by the words of
-    that path and of the row's image, such as "Dall-E_generated/action/"; a file is open-ended if its
-    path has the word open or generative. Paths with adversarial or tuning are other sets. A row is
-    {"question_id": "fmjdezdha6v12u3", "image": "58.jpg", "text": ..., "label": "yes"}; the label of an
-    open-ended one is the ground truth, a text. Images are found by name anywhere below `data`; of
-    several (vg/VG_100K_2/, Dall-E_generated/action/, ...) the one whose folders share the most words
-    with the path of the questions.
+    It reads the .json and .jsonl files whose path below `data` has a word of MMRel: real or VG, Dall-E,
+    SDXL or SPEC, or MMRel itself. The words of the path and of the row's image, such as
+    "Dall-E_generated/action/", also give the kind of image (real or Dall-E) and the relation (action,
+    spatial, comparative). A file is open-ended if its path has the word open or generative. Paths with
+    adversarial or tuning are other sets. A row is {"question_id": "fmjdezdha6v12u3", "image": "58.jpg",
+    "text": ..., "label": "yes"}. The label of an open-ended question is the reference text. Images are
+    found by name anywhere below `data`. If several have the same name, the image whose folders share
+    the most words with the path of the questions is used.
 
     Args:
         part: "real", "dalle" or "open".

@@ -1,4 +1,4 @@
-"""One's own questions as a benchmark, from a file, a frame or a dataset, with the rule for answers."""
+"""Your own questions as a benchmark, from a file, a data frame or a dataset."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def load_questions(
     rule: str = "auto",
     name: str | None = None,
 ) -> Benchmark:
-    """One's own questions, of the same type as a published benchmark; warns of rows left out.
+    """Your own questions, of the same type as a published benchmark; warns of rows left out.
 
-    A row has these columns; further ones are in `Item.extra`:
+    A row has these columns. Other columns go into `Item.extra`:
 
     | column | holds |
     |---|---|
@@ -68,24 +68,26 @@ def load_questions(
     | label | the right answer: yes or no, one of several, or free text |
     | id | optional; by default the number of the line or row |
     | group | optional; accuracy is also reported by group |
-    | box | optional: x0, y0, x1, y1 in pixels, where the answer is to be seen; a text or numbers |
+    | box | optional: x0, y0, x1, y1 in pixels, the region that shows the answer; a text or numbers |
 
-    With `rule="auto"` labels tell the rule. Where at least 9 in 10 are yes or no, it is strict. Where
-    labels repeat, with at most half as many different ones as rows, it is choice. Otherwise it is
-    contains.
+    With `rule="auto"` the rule depends on the labels. If at least 9 of 10 are yes or no, it is strict.
+    If there are at most half as many different labels as rows, it is choice. Otherwise it is contains.
 
     Args:
         questions: a file (.csv, .tsv, .json, .jsonl, .parquet), OWNER/NAME:SPLIT of a dataset on the
             Hugging Face Hub, a folder of `save_to_disk`, a pandas frame, or a `datasets.Dataset`.
-        images: the folder that holds the pictures, at any depth. Without it, names are paths from the
-            folder of the file, and of a frame from the current folder.
-        columns: other names of columns, such as {"label": "answer"}.
-        rule: one of `RULES`; or "choice:red,green" with the choices where labels lack some.
-        name: of the benchmark; by default that of the file or dataset, and "questions" for a frame.
+        images: the folder with the pictures, at any depth. Without it, names are paths relative to the
+            folder of the file, or for a data frame to the current folder.
+        columns: names of columns that differ, such as {"label": "answer"}.
+        rule: one of `RULES`; or "choice:red,green", which lists the choices, if the labels do not have
+            all.
+        name: the name of the benchmark; by default that of the file or dataset, or "questions" for a
+            data frame.
 
     Raises:
-        ValueError: no such file, folder, column or rule, no usable row, or a library that is missing.
-            A malformed row is no error: it is one of the benchmark's problems, with its line.
+        ValueError: no such file, folder, column or rule, no usable row, or a library that is not
+            installed. A malformed row is not an error, but one of the benchmark's `problems`, with its
+            line.
     """
     benchmark = read_questions(questions, images, columns=columns, rule=rule, name=name)
     warn_of_left_out(benchmark)
@@ -151,7 +153,7 @@ def read_questions(
 
 @refuse_wrong_types
 def describe_source(benchmark: Benchmark) -> str:
-    """How many questions there are, about what, and by which rule their answers are read."""
+    """A summary: the number of questions, their pictures, and the rule for their answers."""
     images = len({item.image for item in benchmark.items})
     labels = Counter(item.label for item in benchmark.items)
     shown = ", ".join(f"{n} {label}" for label, n in labels.most_common(4))

@@ -15,9 +15,9 @@ N_PUBLISHED = 3000
 def load_pope(split: str, data: Path | None) -> Benchmark:
     """One split of POPE on MS-COCO.
 
-    Anywhere below `data`: coco_pope_{split}.json (or .jsonl), and the images of COCO's val2014 by
-    their names, COCO_val2014_000000310196.jpg. A row is {"question_id": 1, "image": ..., "text":
-    "Is there a snowboard in the image?", "label": "yes"}.
+    Files, anywhere below `data`: coco_pope_{split}.json (or .jsonl), and the images of COCO's val2014
+    by their names, COCO_val2014_000000310196.jpg. A row is {"question_id": 1, "image": ..., "text": "Is
+    there a snowboard in the image?", "label": "yes"}.
 
     Raises:
         ValueError: no such folder or file, or a file that cannot be read.

@@ -1,4 +1,4 @@
-"""Where each benchmark's files are published, and where they go below the data folder."""
+"""Where the files of each benchmark are published, and where to put them in the data folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class PublishedFile:
     """An archive, a folder or a page with files of a benchmark.
 
     Attributes:
-        files: what is in it, in words.
-        address: where it is published.
-        place: folder below the data folder to put or unpack it into.
+        files: a description of its content.
+        address: the URL.
+        place: the folder below the data folder to put or unpack it into.
     """
 
     files: str
@@ -85,7 +85,7 @@ _SOURCES: Mapping[str, tuple[PublishedFile, ...]] = {
 
 
 def sources(benchmark: str) -> tuple[PublishedFile, ...]:
-    """Where the files of a benchmark are published; none for one that is drawn.
+    """Where the files of a benchmark are published; none for a drawn benchmark.
 
     Args:
         benchmark: one of `rvelens.benchmarks.BENCHMARKS`.

@@ -47,22 +47,22 @@ def load_rbench(
 ) -> Benchmark:
     """One kind of R-Bench: "image", "instance-box" or "instance-mask".
 
-    Anywhere below `data`: image-level_filterd.json or instance-level_filterd.json (spelled so), the
-    id lists nocaps_image-level_rel_ids_{1..5}.json or instance-level_ids_{1..5}.json if they are
-    there, the images by their names, and for masks instance_mask/{question_id}.png. A row is
+    Files, anywhere below `data`: image-level_filterd.json or instance-level_filterd.json (with this
+    spelling), the id lists nocaps_image-level_rel_ids_{1..5}.json or instance-level_ids_{1..5}.json if
+    they exist, the images by their names, and for masks instance_mask/{question_id}.png. A row is
     {"question_id": 0, "qtype": "Positive", "image": "0013ea2087020901.jpg", "text": ..., "label":
-    "Yes"}; instance rows add "subject", "object", "sub_box" and "obj_box" (x0, y0, x1, y1 as shares
-    of width and height).
+    "Yes"}; instance rows add "subject", "object", "sub_box" and "obj_box" (x0, y0, x1, y1 as shares of
+    width and height).
 
-    The published files do not say what kind a relation is: a question's group is
-    `rvelens.benchmarks.relation.relation_of` its text.
+    The published files do not give the kind of a relation. So the group of a question is the result of
+    `rvelens.benchmarks.relation.relation_of` for its text.
 
     Args:
         kind: "image", "instance-box" or "instance-mask".
         data: the folder.
         relation: "all", or only "action" or "spatial".
-        wording: of instance questions: "words" marks whole words, see `mark_question`; "published" is
-            the template of the published code, see `mark_as_published`.
+        wording: the wording of instance questions: "words" marks whole words, see `mark_question`;
+            "published" uses the template of the published code, see `mark_as_published`.
 
     Raises:
         ValueError: no such folder or file, a file that cannot be read, an unknown relation or
@@ -175,17 +175,18 @@ def _box(row: Row, key: str) -> tuple[float, ...]:
 
 
 def mark_question(text: str, subject: str, object_: str, mark: str) -> str:
-    """The question that names the colour of each marked thing.
+    """The question with the colour of each marked object.
 
-    The published template puts " in red MARK" behind every occurrence of the subject and " in green
-    MARK" behind the object's, inside other words too and one after the other. Here both are placed at
-    once, behind whole words (a plural ending included), the longer name first where one holds the
-    other; where both are the same word, the first is the subject and the rest are the object.
+    The published template puts " in red MARK" after every occurrence of the subject, and then " in
+    green MARK" after every occurrence of the object, also inside other words. Here both are added at
+    the same time, and only after whole words (a plural ending included). If one name contains the
+    other, the longer name comes first. If both are the same word, the first occurrence is the subject,
+    and the others are the object.
 
     Args:
-        text: "Is the man next to the woman?".
-        subject: "man"; an article before it does not count.
-        object_: "woman".
+        text: the question, such as "Is the man next to the woman?".
+        subject: the subject, such as "man"; an article before it is ignored.
+        object_: the object, such as "woman".
         mark: "bounding box" or "mask".
     """
     things = {"red": _bare(subject), "green": _bare(object_)}
@@ -203,11 +204,11 @@ def mark_question(text: str, subject: str, object_: str, mark: str) -> str:
 
 
 def mark_as_published(text: str, subject: str, object_: str, mark: str) -> str:
-    """The question as the published code words it, for numbers that are to be compared with others'.
+    """The question with the wording of the published code, for comparison with published numbers.
 
-    Every occurrence of the subject in small letters gets " in red MARK" behind it, inside other words
-    too; then every occurrence of the object " in green MARK". See `instance_qs_construct` in
-    https://github.com/mrwu-mac/R-Bench/blob/main/utils.py.
+    First, " in red MARK" is added after every lower-case occurrence of the subject, also inside other
+    words. Then " in green MARK" is added after every occurrence of the object. See
+    `instance_qs_construct` in https://github.com/mrwu-mac/R-Bench/blob/main/utils.py.
 
     Args:
         text, subject, object_, mark: as in `mark_question`.
@@ -225,12 +226,12 @@ def draw_boxes(image: Path, subject: BoxLike, object_: BoxLike) -> Image.Image:
     """The picture with the subject's box in red and the object's in green, 4 pixels wide.
 
     Args:
-        image: the file.
+        image: the image file.
         subject: x0, y0, x1, y1 as shares of width and height.
         object_: the same.
 
     Raises:
-        ValueError: no image there, or one that cannot be read.
+        ValueError: an image that is missing or cannot be read.
     """
     picture = load_image(image, upright=False)
     drawing = ImageDraw.Draw(picture)
@@ -244,12 +245,12 @@ def draw_masks(image: Path, mask: Path) -> Image.Image:
     """The picture with the subject's pixels tinted red and the object's green.
 
     Args:
-        image: the file.
-        mask: an image with the value 1 where the subject is and 2 where the object is; it is
-            stretched to the picture by nearest neighbours.
+        image: the image file.
+        mask: an image with the value 1 for the subject and 2 for the object. It is resized to the
+            picture by nearest neighbours.
 
     Raises:
-        ValueError: no image or mask there, or one that cannot be read.
+        ValueError: an image or mask that is missing or cannot be read.
     """
     picture = load_image(image, upright=False)
     values = _mask_values(mask).resize(picture.size, Image.Resampling.NEAREST)

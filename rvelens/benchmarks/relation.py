@@ -1,4 +1,4 @@
-"""Whether a question is about an action or about a place, by a rule on its words."""
+"""A rule on words that decides whether a question is about an action or a place."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _ARTICLES = ("a", "an", "the")
 def relation_of(question: str) -> str:
     """The relation that a question asks about: "action", "spatial" or "other".
 
-    The rule, in this order, on the question's words without "in the image" (picture, photo, scene):
+    The rule uses the question's words without "in the image" (picture, photo, scene), in this order:
 
     1. action, if it has a verb of doing that does not follow an article ("the drink", "the swimming
        pool"): a word of `ACTIONS`, or one in -ing that is in none of the other lists;
     2. spatial, if it has a word of place (`PLACES`), as in "Is the man sitting on the bench?";
-    3. action, if it has a posture alone, as in "Is the man sitting?";
+    3. action, if it has a posture without a place, as in "Is the man sitting?";
     4. other.
     """
     text = re.sub(r"\bin (the|this) (image|picture|photo|scene)\b", " ", question.lower())

@@ -1,4 +1,4 @@
-"""Rows of annotations, which may be malformed, and the questions that are made of them."""
+"""Rows of annotation files, which may be malformed, and their conversion to questions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Row:
 
     Attributes:
         path: the file.
-        place: its name below the data folder, with the number of the line, or of the row in a JSON
-            array, from 1.
-        value: what stands there; a ValueError where it is not JSON.
+        place: the path of the file below the data folder, with the number of the line, or of the row in
+            a JSON array, from 1.
+        value: the content; a ValueError if it is not JSON.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Row:
     value: Any
 
     def text(self, *keys: str) -> str:
-        """The text under the first of some keys that the row has; ValueError if it is not one."""
+        """The text under the first of some keys that the row has; ValueError if it is not a text."""
         value = self._value(keys)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(
@@ -59,10 +59,10 @@ def read_rows(path: Path, name: str) -> list[Row]:
 
     Args:
         path: the file.
-        name: what it is called in problems.
+        name: the name of the file in problems.
 
     Raises:
-        ValueError: not UTF-8, no rows, or an array that is not JSON.
+        ValueError: text that is not UTF-8, no rows, or an array that is not JSON.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -116,11 +116,12 @@ def _line(line: Line) -> Any:
 def collect(
     rows: Iterable[Row], make: Callable[[Row], Item | None]
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
-    """Questions of rows, and one line about each row that is left out.
+    """The questions of rows, and one message about each row that is left out.
 
     Args:
-        rows: of one or more files.
-        make: a row's question; None if it is of another subset; ValueError if it is malformed.
+        rows: the rows of one or more files.
+        make: a function from a row to its question. It returns None for a row of another subset, and
+            raises ValueError for a malformed row.
     """
     items: dict[str, Item] = {}
     problems = []

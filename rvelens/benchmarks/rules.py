@@ -1,6 +1,6 @@
-"""How a free answer is read: published rules for yes and no, a strict one, and rules for other labels.
+"""Rules that read free answers: published rules for yes and no, a strict rule, and others.
 
-None means unparsed: the rule reads no answer in the text, so it is wrong whatever the truth is.
+None means unparsed: the rule finds no answer in the text. It counts as wrong whatever the truth is.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def strict(text: str) -> bool | None:
 def pope(text: str) -> bool | None:
     """No if "No", "not" or "no" is a word before the first full stop, else yes (POPE's evaluation).
 
-    Commas are dropped and words split at spaces alone, so that an empty answer, "NO" or "No!" is
-    a yes: that is how the published numbers were counted.
+    Commas are dropped, and words are split only at spaces. So an empty answer, "NO" and "No!" count as
+    yes. The published numbers were counted in this way.
     """
     # https://github.com/AoiDragon/POPE/blob/f3ec604337f1d1c9723ef8d01b4accacf8badb3d/evaluate.py#L12-L20
     words = text.split(".", 1)[0].replace(",", "").split(" ")
@@ -57,9 +57,9 @@ def amber(text: str) -> bool | None:
 def mmrel(text: str) -> bool | None:
     """Yes if "yes" occurs anywhere in any case, else no if "no" does (VCD's script, MMRel's choice).
 
-    An answer with neither word is unparsed; that script counts it as a wrong yes where no is right.
-    It asks only whether the true word occurs, inside other words too. So it counts an
-    answer with both as right whatever the truth; here such an answer is a yes.
+    An answer with neither word is unparsed. VCD's script counts it as a wrong yes if no is right. It
+    checks only whether the true word occurs, also inside other words. So it counts an answer with both
+    words as right whatever the truth is. Here such an answer is a yes.
     """
     # https://github.com/DAMO-NLP-SG/VCD/blob/d6568ff81b8fd306a49e630df44f2db5c2300191/experiments/eval/eval_pope.py#L39-L50
     lowered = text.lower()
@@ -76,7 +76,7 @@ def judged(text: str) -> bool | None:
 def text_words(text: str) -> tuple[str, ...]:
     """The words and numbers of a text without case, punctuation and articles.
 
-    Articles alone stay, since "A" may be a label.
+    A text of only articles is kept, because "A" may be a label.
     """
     every = tuple(_WORD_OR_NUMBER.findall(text.casefold()))
     return tuple(word for word in every if word not in _ARTICLES) or every
@@ -98,9 +98,9 @@ def contains(answer: str, reference: str) -> bool | None:
 class ChoiceRule:
     """The answer names one label of the choices and no other one; single letters must come first.
 
-    A choice within a longer one counts as the longer one: "red" in "dark red". An answer that names
-    none or several is unparsed. Where all choices are single letters, the answer begins with one that
-    stands alone: "B", "b)", "(B) a dog".
+    A choice inside a longer choice counts as the longer one: "red" in "dark red". An answer that names
+    none or several is unparsed. If all choices are single letters, the answer must begin with one as a
+    word of its own: "B", "b)", "(B) a dog".
 
     Attributes:
         choices: the labels.
@@ -148,5 +148,5 @@ TEXT: Mapping[str, TextRule] = {"exact": exact, "contains": contains}
 
 
 def about(rule: Rule | TextRule) -> str:
-    """What a rule takes for an answer, in one sentence: the first line of its docstring."""
+    """The description of a rule in one sentence: the first line of its docstring."""
     return (rule.__doc__ or "").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Action scenes as a benchmark: drawn pictures whose answers are known, no files needed."""
+"""Action scenes as a benchmark: drawn pictures with known answers, without files."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def load_scenes(
 ) -> Benchmark:
     """Yes/no questions about `n` drawn scenes, with the groups PC-yes, PC-no, CP-yes and CP-no.
 
-    The answers are read by the strict rule: there is no published one.
+    The strict rule reads the answers, because there is no published rule.
 
     Args:
-        data: not needed and not read.
+        data: not used.
         split: "train", "validation" or "test".
         n: number of scenes, each with one question.
         seed: from 0 to 999; different seeds give disjoint scenes.
@@ -52,20 +52,20 @@ def load_turns(
     seed: int = 0,
     turns: int = 8,
 ) -> Benchmark:
-    """The questions of `load_scenes`, each behind earlier turns about the same picture.
+    """The questions of `load_scenes`, each after earlier turns about the same picture.
 
-    The earlier questions are about the other person and rightly answered. A model that was trained on
-    single questions gives the image less of its attention here: the dilution that the paper names,
-    without a fault injected. Turns are written as LLaVA-1.5 writes them, "... ASSISTANT: Yes USER:
-    ...", within the question of the prompt.
+    The earlier questions are about the other person, and have correct answers. A model that was trained
+    on single questions gives less attention to the image here. This is the dilution that the paper
+    describes, without an injected fault. Turns have the format of LLaVA-1.5, "... ASSISTANT: Yes USER:
+    ...", inside the question of the prompt.
 
     Args:
-        data: not needed and not read.
+        data: not used.
         split, n, seed: as for `load_scenes`.
-        turns: earlier turns, at least 1.
+        turns: the number of earlier turns, at least 1.
 
     Raises:
-        ValueError: as `load_scenes`, or no turns.
+        ValueError: an error of `load_scenes`, or no turns.
     """
     if turns < 1:
         raise ValueError(f"turns={turns}: expected at least 1; for none, use {NAME}.")
@@ -87,12 +87,12 @@ def load_open(
 ) -> Benchmark:
     """Two open-ended questions about each scene of `load_scenes`, in the groups object and action.
 
-    "What does a man kick in the image?" and "What does a man do with a ball?"; the reference is the
-    one right word, "ball" or "kick".
+    The questions are "What does a man kick in the image?" and "What does a man do with a ball?". The
+    reference is the correct word, "ball" or "kick".
 
     Args:
-        data: not needed and not read.
-        split, n, seed: as for `load_scenes`; `n` scenes have 2 n questions.
+        data: not used.
+        split, n, seed: as for `load_scenes`; `n` scenes give 2 n questions.
 
     Raises:
         ValueError: as `load_scenes`.

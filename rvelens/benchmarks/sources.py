@@ -1,4 +1,4 @@
-"""Rows of one's own questions: CSV, JSON, parquet, pandas frames and Hugging Face datasets."""
+"""Rows of your own questions: CSV, JSON, parquet, pandas data frames and Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DATASET = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture in a cell of a frame or of a dataset, instead of a file.
+    """A picture in a cell of a data frame or a dataset, instead of a file.
 
     Attributes:
-        key: a digest of what is there; the same key means the same pixels.
-        load: opens it, in RGB.
+        key: a digest of the picture; the same key means the same pixels.
+        load: opens it in RGB.
     """
 
     key: str
@@ -41,12 +41,12 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where questions come from.
+    """The source of questions.
 
     Attributes:
-        name: of the file or dataset, without its ending.
-        rows: one for each question; malformed ones too.
-        path: the file; None for what is no single file.
+        name: the name of the file or dataset, without its extension.
+        rows: one for each question, malformed rows included.
+        path: the file; None if the source is not a single file.
     """
 
     name: str
@@ -55,16 +55,16 @@ class Source:
 
 
 def read_source(questions: Any, image: str = "image") -> Source:
-    """The rows of one's own questions.
+    """The rows of your own questions.
 
     Args:
         questions: a path; OWNER/NAME or OWNER/NAME:SPLIT of a dataset on the Hugging Face Hub, which is
             downloaded; a pandas frame; or a `datasets.Dataset`.
-        image: the column of the pictures: names of files, or in frames and datasets the pictures.
+        image: the column of the pictures: names of files, or in data frames and datasets the pictures.
 
     Raises:
-        ValueError: no such file or dataset, something else, a file that cannot be read at all, or a
-            library that is missing.
+        ValueError: no such file or dataset, another kind of source, a file that cannot be read at all,
+            or a library that is not installed.
     """
     if isinstance(questions, str | Path):
         path = Path(questions)
@@ -252,7 +252,7 @@ def _downloaded(name: str, split: str | None) -> Any:
 
 
 def import_library(name: str) -> Any:
-    """A library that the core does not need.
+    """Import an optional library.
 
     Raises:
         ValueError: it is not installed.

@@ -1,7 +1,7 @@
-"""Benchmarks run under methods, under equal conditions, with every answer kept.
+"""Benchmarks run with several methods under equal conditions, and every answer is stored.
 
-- `answering.py`: batches of questions to answers, under one method.
-- `manifest.py`: what a run was made with, written before the first answer.
+- `answering.py`: answers batches of questions with a method.
+- `manifest.py`: the conditions of a run, written before the first answer.
 - `store.py`: answers as JSON lines, which survive an interruption.
 - `scoring.py`: metrics with intervals, and paired comparisons of methods.
 - `run.py`: all of these together, in one process or several.

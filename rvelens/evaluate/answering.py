@@ -1,4 +1,4 @@
-"""Questions to answers, under one method."""
+"""Answers questions with a method."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Decoding:
 
     Attributes:
         prompt: a preset of the family, or a template.
-        suffix: text after each of a benchmark's questions, behind a space; such as "Please answer
-            this question with one word.", without which official rules may read few answers.
-        max_new_tokens: tokens to generate at most; None for 16, and 64 for open-ended questions.
-        seed: of the noise of methods that add some (VCD).
+        suffix: text after each question of a benchmark, after a space, such as "Please answer this
+            question with one word.". Without it, official rules may read few answers.
+        max_new_tokens: the maximum number of tokens; None means 16, or 64 for open-ended questions.
+        seed: the seed of noise, for methods that add noise (VCD).
     """
 
     prompt: str = "chat"
@@ -54,26 +54,26 @@ class Decoding:
     seed: int = 55
 
     def settled(self, items: Sequence[Item]) -> Decoding:
-        """The same with the length that these questions get."""
+        """The same, with the maximum length for these questions."""
         short = any(item.truth is not None for item in items)
         return replace(self, max_new_tokens=self.max_new_tokens or (16 if short else 64))
 
     def question(self, item: Item) -> str:
-        """The text that an item is asked with."""
+        """The text of the question for an item, with the suffix."""
         return f"{item.text} {self.suffix}".strip()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said to one question, or why it could not be asked.
+    """The model's answer to one question, or why it could not be asked.
 
     Attributes:
-        id: of the question.
+        id: the id of the question.
         text: the generated text; None if it could not be asked.
-        margin: log-odds of yes over no at the first token, as the method left them, before a
-            contrast's cutoff; None where the tokenizer has no single token for them.
-        error: one sentence; None if it was asked.
-        files: SHA-256 of the picture's files, as a run keeps it; None where it is not known.
+        margin: log-odds of yes over no at the first token, under the method, but before the cutoff of a
+            contrast; None if the tokenizer has no single tokens for yes and no.
+        error: one sentence why it could not be asked; None if it was asked.
+        files: SHA-256 of the picture's files, as stored in a run; None if unknown.
     """
 
     id: str
@@ -93,23 +93,23 @@ def answer(
     decoding: Decoding | None = None,
     min_new_tokens: int | None = None,
 ) -> list[tuple[str, float | None]]:
-    """Greedy answers to one batch of questions under a method.
+    """Greedy answers to one batch of questions with a method.
 
-    Questions with the same image object share its prefix, in families where that is exact.
+    Questions with the same image object share its prefix, in families where this is exact.
 
     Args:
-        model: the hooked model, without hooks that are on.
+        model: the hooked model, without active hooks.
         method: from `rvelens.interventions.methods.make_method`.
-        images: one for each question; the same object where the image is the same.
-        questions: as many.
-        names: names of the images, from which VCD's noise follows; by default an image's path, or a
+        images: one for each question; the same object for the same image.
+        questions: one question for each image.
+        names: names of the images, which determine VCD's noise; by default the path of an image, or a
             digest of its pixels.
         decoding: prompt, length and seed.
-        min_new_tokens: tokens to generate at least, to time answers of one length; None ends them
-            where the model does.
+        min_new_tokens: the minimum number of tokens, to time answers of equal length; None if the model
+            decides.
 
     Returns:
-        for each question its text, and the log-odds of yes over no at the first token.
+        for each question the text of the answer, and the log-odds of yes over no at the first token.
     """
     texts, first = answer_logits(model, method, images, questions, names, decoding, min_new_tokens)
     return list(zip(texts, _margins(first, model), strict=True))
@@ -124,7 +124,7 @@ def answer_logits(
     decoding: Decoding | None = None,
     min_new_tokens: int | None = None,
 ) -> tuple[list[str], Float[Tensor, "question vocab"]]:
-    """Texts as of `answer`, and the first token's logits as the method left them, before a cutoff."""
+    """Texts as in `answer`, and logits of the first token under the method, before a cutoff."""
     if method.of_question is not None:
         raise ValueError(
             f"method {method.name!r} depends on the question: expected questions with all that is "
@@ -162,11 +162,11 @@ def contrast_of(
     decoding: Decoding,
     inputs: Any,
 ) -> ContrastProcessor | None:
-    """The processor of one generation under a method; None where it has no second branch.
+    """The logits processor of a generation with a method; None if it has no second branch.
 
     Args:
         model, method, images, questions, names, decoding: as in `answer`.
-        inputs: of the first branch, from `prepare` or `prepare_shared`.
+        inputs: the inputs of the first branch, from `prepare` or `prepare_shared`.
 
     Raises:
         ValueError: a second branch longer than the model's positions.
@@ -247,9 +247,9 @@ def _margins(logits: Float[Tensor, "rows vocab"], model: HookedLVLM) -> list[flo
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Items in batches of at most `size`, with the questions about an image side by side.
+    """Items in batches of at most `size`, with questions about the same image together.
 
-    They depend on nothing but the items and the size, so that a resumed or sharded run has the same.
+    They depend only on the items and the size, so a resumed or sharded run has the same batches.
     """
     by_image: dict[str, list[Item]] = {}
     for item in items:
@@ -265,9 +265,9 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 
 
 def side_by_side(model: HookedLVLM, methods: Sequence[Method]) -> list[list[Method]]:
-    """Methods in groups that are answered together: those that a replay can run, in one.
+    """Groups of methods to answer together: one group for all methods that a replay can run.
 
-    Their settings run behind one prefill (`rvelens.model.replay`), where the model allows it.
+    Their settings share one prefill (`rvelens.model.replay`), if the model allows it.
     """
     together = [
         m
@@ -289,19 +289,20 @@ def answer_each(
     questions: Sequence[str],
     decoding: Decoding | None = None,
 ) -> list[list[tuple[str, float | None]]]:
-    """Greedy answers to one batch of questions under many settings, at little more than one's price.
+    """Greedy answers to a batch of questions under many settings, at little more than the cost of one.
 
-    Equal to `answer` under each setting alone, up to rounding, if hooks edit the last row alone. Layers
-    that some setting hooks compute the last row in float32 for all settings, the plain model too; so
-    a plain model of narrower weights rounds otherwise than alone, and like those it is compared with.
+    If hooks edit only the last row, they equal those of `answer` under each setting, up to rounding. If
+    some setting hooks a layer, that layer computes the last row in float32 for all settings, also for
+    the plain model. So with 16-bit weights, the plain model rounds like the settings that it is
+    compared with.
 
     Args:
-        model: the hooked model, without hooks that are on, of a family that `replays`.
-        settings: the hooks of each; [] is the plain model.
+        model: the hooked model, without active hooks, of a family that `replays`.
+        settings: the hooks of each setting; [] is the plain model.
         images, questions, decoding: as in `answer`.
 
     Returns:
-        for each question, for each setting, text and log-odds as in `answer`.
+        for each question and each setting, text and log-odds as in `answer`.
     """
     decoding = decoding or Decoding()
     images, questions = list(images), list(questions)
@@ -327,11 +328,11 @@ def answer_each(
 def answer_items(
     model: HookedLVLM, methods: Sequence[Method], items: Sequence[Item], decoding: Decoding
 ) -> list[list[Answer]]:
-    """Answers to a batch of items, each under every method of a group of `side_by_side`.
+    """Answers to a batch of items, each with every method of a group of `side_by_side`.
 
-    What cannot be asked, by its image, its text or for want of memory, is an answer with an error.
-    Where memory runs out on several items, the error is raised, for `backing_off`. A method whose hooks
-    depend on the question is asked one item at a time.
+    If an item cannot be asked, because of its image, its text or lack of memory, its answer has an
+    error. If memory runs out on several items, the error is raised, for `backing_off`. A method whose
+    hooks depend on the question runs one item at a time.
     """
     if methods[0].of_question is not None:
         return [_answer_by_itself(model, methods[0], item, decoding) for item in items]
@@ -382,7 +383,7 @@ def _answer_by_itself(
 
 
 def load_pictures(items: Sequence[Item]) -> tuple[dict[str, Image.Image], dict[str, str]]:
-    """The picture of each item by its name, read once; where it cannot be read, the reason."""
+    """The picture of each item by its name, read once; or the reason why it cannot be read."""
     images: dict[str, Image.Image] = {}
     errors: dict[str, str] = {}
     for item in items:
@@ -395,14 +396,14 @@ def load_pictures(items: Sequence[Item]) -> tuple[dict[str, Image.Image], dict[s
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of a GPU or of the CPU."""
+    """Whether an error means that the memory of a GPU or of the CPU ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and should_reduce_batch_size(error)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a question could not be asked, on one line."""
+    """The reason why a question could not be asked, on one line."""
     if is_out_of_memory(error):
         return "there is not enough memory for this question alone"
     return one_line(error)
@@ -411,10 +412,10 @@ def reason_of(error: BaseException) -> str:
 def backing_off(
     run: Callable[[Sequence[Item]], list[_Value]], items: Sequence[Item], size: int
 ) -> tuple[list[_Value], int]:
-    """Run items in pieces of `size`, halving it whenever memory runs out.
+    """Run items in pieces of `size`, which is halved whenever memory runs out.
 
     Returns:
-        a value for each item, such as its answers, and the size that fitted, to go on with.
+        a value for each item, such as its answers, and the size that fits into memory.
     """
     answers: list[_Value] = []
     while len(answers) < len(items):

@@ -1,10 +1,10 @@
 """Fingerprints of hooks: the same code, constants and state give the same digest in any process.
 
-A run that goes on must not take answers of other code. A fingerprint covers the bytecode of a function,
-its constants, defaults, closure and attributes, the globals that it names, and so on through helpers,
-partials, classes and their instances, and every value of a tensor. A library counts by its name and
-version. What is looked up by text (`getattr`, `eval`), read from a file, or drawn at random is not
-followed.
+A resumed run must not use answers of other code. A fingerprint covers the bytecode of a function, its
+constants, defaults, closure and attributes, and the globals that it names. It follows helpers,
+partials, classes and their instances, and covers every value of a tensor. A library is identified by
+its name and version. A fingerprint does not cover names that are looked up by text (`getattr`, `eval`),
+files, and random numbers.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def fingerprint(value: Any, name: str) -> str:
 
     Args:
         value: what to identify.
-        name: what the error calls it.
+        name: the name of the value in the error.
 
     Raises:
-        ValueError: some part of it, which is named, has a state that cannot be read.
+        ValueError: a part of it, which the message names, has a state that cannot be read.
     """
     try:
         return _Walk(name).of(value)

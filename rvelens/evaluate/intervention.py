@@ -1,7 +1,8 @@
-"""An intervention as an artefact: a method with all its settings, and the model and prompt it is for.
+"""An intervention as an artefact: a method with all its parameters, and its model and prompt.
 
-A folder holds `manifest.json`, the head profile where the method takes one, and a README.md; it can be
-pushed to the Hugging Face Hub. What `rvelens eval` wrote is read too, its profile given beside it.
+A folder holds `manifest.json`, the head profile if the method takes one, and a README.md. It can be
+pushed to the Hugging Face Hub. Runs of `rvelens eval` can also be read, with their profile as an
+argument.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ INTERVENTION_FORMAT = "rvelens-intervention-1"
 
 
 class StoredProfile(Stored):
-    """The file of a head profile beside a manifest."""
+    """The file of a head profile next to a manifest."""
 
     file: Literal["profile.safetensors"]
     sha256: Digest
 
 
 class Manifest(Stored):
-    """The manifest.json of an intervention, or of a run, which names no profile."""
+    """The manifest.json of an intervention, or of a run, which has no entry for a profile."""
 
     format: Literal["rvelens-intervention-1", "rvelens-run-2"]
     model: StoredModel
@@ -56,16 +57,16 @@ class Manifest(Stored):
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """A method settled for one model, with everything that its answers depend on.
+    """A method for one model, with everything that its answers depend on.
 
     Attributes:
-        name: the method, one of `rvelens.interventions.methods.METHODS`.
-        parameters: all of its settings, as `Method.parameters`.
-        profile: the head profile that it takes; None if it takes none.
+        name: the name of the method in `rvelens.interventions.methods.METHODS`.
+        parameters: all parameters, as in `Method.parameters`.
+        profile: the head profile; None if the method takes none.
         model: name, revision, family, dtype, layers, heads and a digest of the weights.
         decoding: prompt, suffix and length of its answers.
-        example: the prompt that the model reads around "{question}".
-        versions: of the libraries that it was made with.
+        example: the prompt of the model around "{question}".
+        versions: the versions of the libraries that it was made with.
     """
 
     name: str
@@ -85,16 +86,16 @@ class Intervention:
         profile: ARSProfile | None = None,
         decoding: Decoding | None = None,
     ) -> Intervention:
-        """The intervention that a method is on a model.
+        """The intervention for a method on a model.
 
         Args:
             model: the hooked model.
             method: from `make_method`.
             profile: the profile that the method was made with.
-            decoding: how its answers are generated; by default as `Decoding` says.
+            decoding: how its answers are generated; by default `Decoding()`.
 
         Raises:
-            ValueError: another profile than the method was made with.
+            ValueError: the method was made with another profile.
         """
         decoding = decoding or Decoding()
         profile = profile if "profile" in method.parameters else None
@@ -114,7 +115,7 @@ class Intervention:
         """The method on a model.
 
         Raises:
-            ValueError: another model than it was made for, or one that reads another prompt.
+            ValueError: another model, or a model with another prompt.
         """
         self.refuse_other(model)
         settings = {name: v for name, v in self.parameters.items() if name != "profile"}
@@ -125,7 +126,7 @@ class Intervention:
         """Its hooks, for `model.hooks(...)`.
 
         Raises:
-            ValueError: as `method` raises, or a method that is more than hooks on the last row.
+            ValueError: an error of `method`, or a method that needs more than hooks on the last row.
         """
         method = self.method(model)
         if method.contrast is not None or method.query_rows == "all":
@@ -136,7 +137,7 @@ class Intervention:
         return list(method.hooks)
 
     def refuse_other(self, model: HookedLVLM) -> None:
-        """Raise ValueError for another model, or one that reads another prompt."""
+        """Raise ValueError for another model, or a model with another prompt."""
         here = _about(model)
         for name in ("family", "layers", "heads", "dtype", "weights"):
             # A run's manifest says nothing of layers and heads, which its weights imply.
@@ -155,7 +156,7 @@ class Intervention:
             )
 
     def other_versions(self) -> list[str]:
-        """ "torch 2.6.0, here 2.7.0" for each library that is not the one it was made with."""
+        """ "torch 2.6.0, here 2.7.0" for each library whose version differs."""
         here = intervention_versions()
         return [
             f"{name} {version}, here {here.get(name)}"
@@ -164,7 +165,7 @@ class Intervention:
         ]
 
     def heads(self) -> dict[int, dict[str, list[int]]]:
-        """Sensitive and insensitive heads of each layer that it edits; {} without a profile."""
+        """Sensitive and insensitive heads of each edited layer; {} without a profile."""
         if self.profile is None:
             return {}
         layers = parse_layers(self.parameters["layers"], None, self.profile.n_layers)
@@ -176,7 +177,7 @@ class Intervention:
 
     @refuse_wrong_types
     def save(self, folder: str | Path) -> None:
-        """Write manifest.json, profile.safetensors where there is a profile, and README.md.
+        """Write manifest.json, README.md and, if there is a profile, profile.safetensors.
 
         Raises:
             ValueError: the folder holds other files.
@@ -199,7 +200,7 @@ class Intervention:
 
     @refuse_wrong_types
     def push_to_hub(self, repo_id: str, *, private: bool | None = None) -> str:
-        """Upload what `save` writes to the Hugging Face Hub; returns the address.
+        """Upload the folder of `save` to the Hugging Face Hub; returns its URL.
 
         Raises:
             ValueError: no token, or the Hub refuses.
@@ -214,15 +215,16 @@ class Intervention:
         profile: ARSProfile | None = None,
         revision: str | None = None,
     ) -> Intervention:
-        """Read an intervention, or what a run of `rvelens eval` was made with.
+        """Read an intervention, from its own folder or from a run of `rvelens eval`.
 
         Args:
             where: the folder, its manifest.json, or OWNER/NAME on the Hugging Face Hub.
-            profile: of a run, whose folder holds none.
+            profile: the profile for a run, whose folder has none.
             revision: branch, tag or commit on the Hub.
 
         Raises:
-            ValueError: no such folder, something else, or a profile that is not the one it names.
+            ValueError: no such folder, a folder of another kind, or another profile than the manifest
+                names.
         """
         path = hub.find(where, hub.MANIFEST, revision)
         if path is None:
@@ -295,12 +297,12 @@ def _about(model: HookedLVLM) -> dict[str, Any]:
 
 
 def intervention_versions() -> dict[str, str]:
-    """Of what answers may depend on."""
+    """Versions of the libraries that answers may depend on."""
     return {**runs.versions(), "transformer-lens": metadata.version("transformer-lens")}
 
 
 def check_profile(parameters: Mapping[str, Any], profile: ARSProfile | None) -> None:
-    """Raise ValueError where a method's settings name another profile than the one given."""
+    """Raise ValueError if a method's parameters name another profile than the given one."""
     named = parameters.get("profile")
     digest = None if profile is None else profile.digest()
     if named is not None and named != digest:

@@ -1,4 +1,4 @@
-"""What a run was made with: written before the first answer, compared before any further one."""
+"""The conditions of a run: written before the first answer, and compared when it is resumed."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def make_manifest(
 ) -> dict[str, Any]:
     """Everything that the answers of one benchmark under one method depend on.
 
-    Batch size and number of processes are left out: they change rounding, not what is computed.
+    Batch size and number of processes are not included: they change only rounding.
 
     Args:
         model: the model that answers.
-        model_is: what `about_model` says of it.
-        benchmark, method, decoding: of the run.
+        model_is: the result of `about_model`.
+        benchmark, method, decoding: those of the run.
 
     Raises:
-        ValueError: a method whose code cannot be identified, and that has no version.
+        ValueError: a method without a version, whose code cannot be identified.
     """
     return {
         "format": FORMAT,
@@ -72,7 +72,7 @@ def make_manifest(
 
 
 def example(model: HookedLVLM, prompt: str) -> str:
-    """What the model reads around "{question}"."""
+    """The prompt of the model around "{question}"."""
     return render_prompt(model.family, model.processor, "{question}", prompt)
 
 
@@ -87,7 +87,7 @@ def about_questions(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what numbers may depend on."""
+    """Versions of the libraries that numbers may depend on."""
     return {
         "python": platform.python_version(),
         "rvelens": rvelens.__version__,
@@ -96,10 +96,10 @@ def versions() -> dict[str, str]:
 
 
 def about_method(method: Method) -> dict[str, Any]:
-    """Name and parameters of a method, with its version, or else a fingerprint of its code.
+    """Name and parameters of a method, with its version or a fingerprint of its code.
 
     Raises:
-        ValueError: code that cannot be identified, and no version.
+        ValueError: no version, and code that cannot be identified.
     """
     is_ = {"name": method.name, "parameters": dict(method.parameters)}
     if method.version is not None:
@@ -113,7 +113,7 @@ def about_method(method: Method) -> dict[str, Any]:
 
 
 def processor_digest(model: HookedLVLM) -> str | None:
-    """SHA-256 of how a model's processor turns images and texts into inputs; None without one."""
+    """SHA-256 of the configuration and tokenizer of a model's processor; None without a processor."""
     processor = model.processor
     if processor is None:
         return None
@@ -137,16 +137,16 @@ def _digest(lines: Iterator[str]) -> str:
 
 
 def check_manifest(folder: Path, made_with: Mapping[str, Any], answers: Sequence[str] = ()) -> None:
-    """Write the manifest of a new run, or hold it against the one that is there.
+    """Write the manifest of a new run, or compare it with the existing one.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         made_with: everything that the run depends on.
-        answers: names of the files that answers go to; the manifest keeps all that it ever named.
+        answers: names of the files for answers; names from earlier commands stay in the manifest.
 
     Raises:
-        ValueError: the folder holds a run that was made with something else, which is named, or a file
-            under a name of `answers` that the run did not write.
+        ValueError: the folder holds a run with other conditions, which the message names, or a file
+            with a name in `answers` that the run did not write.
     """
     path = folder / MANIFEST
     made_with = as_json(made_with)
@@ -178,7 +178,7 @@ def check_manifest(folder: Path, made_with: Mapping[str, Any], answers: Sequence
 
 
 def refuse_differences(folder: Path, earlier: Any, here: Any) -> None:
-    """Raise ValueError where a run in a folder was made with something else."""
+    """Raise ValueError if a run in a folder has other conditions."""
     changes = list(differences(earlier, here))
     if changes:
         raise ValueError(
@@ -193,7 +193,7 @@ def _conditions(made_with: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(earlier: Any, here: Any, name: str = "") -> Iterator[str]:
-    """ "method.parameters.alpha was 0.05 and is 0.1" for each leaf that differs."""
+    """ "method.parameters.alpha was 0.05 and is 0.1" for each value that differs."""
     if isinstance(earlier, dict) and isinstance(here, dict):
         for key in sorted(earlier.keys() | here.keys()):
             yield from differences(

@@ -1,8 +1,8 @@
-"""Several processes of one run: who they are, and that none waits for ever for one that is gone.
+"""The processes of one run, which wait for each other, but not for a process that has ended.
 
-Each process writes a file of its own a few times a minute, which says that it works, is done or has
-failed. The others read it where they wait for it. This needs the run's folder alone, and tells a slow
-process from one that was killed.
+A few times a minute, each process writes its own file, which says that it is working, done or failed.
+Processes that wait for it read this file. This needs only the folder of the run, and distinguishes a
+slow process from a killed one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _DONE, _FAILED = "done", "failed"
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a run.
+    """This process among the processes of a run.
 
     Attributes:
         rank: its number, from 0.
-        count: how many there are.
+        count: the number of processes.
     """
 
     rank: int = 0
@@ -43,15 +43,15 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that scores."""
+        """Whether it is the process that scores."""
         return self.rank == 0
 
 
 def processes() -> Processes:
-    """The processes that `torchrun` or `accelerate launch` started, or this one alone.
+    """The processes that `torchrun` or `accelerate launch` started, or only this one.
 
     Raises:
-        ValueError: they do not all come within `MEETING`.
+        ValueError: not all processes start within `MEETING`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
@@ -61,10 +61,10 @@ def processes() -> Processes:
 
 
 def meet(here: Processes) -> None:
-    """Wait until every process of the run has come to this line.
+    """Wait until every process of the run has reached this call.
 
     Raises:
-        ValueError: one is gone, or does not come within `MEETING`.
+        ValueError: a process has ended, or does not arrive within `MEETING`.
     """
     if here.count > 1:
         with _meeting():
@@ -86,13 +86,13 @@ def _meeting() -> Iterator[None]:
 
 @dataclass
 class Sign:
-    """What a process tells the others in a file: that it is alive, and how far it has come.
+    """The file in which a process tells the others that it is alive, and how far it is.
 
     Attributes:
-        folder: where all processes of a run have their files.
+        folder: the folder with the files of all processes of a run.
         here: this process.
-        step: how many times it has waited for the others.
-        beats: grows while it is alive.
+        step: the number of times that it has waited for the others.
+        beats: a counter that grows while it is alive.
     """
 
     folder: Path
@@ -102,18 +102,18 @@ class Sign:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def write(self) -> None:
-        """Tell of another beat."""
+        """Write the next beat."""
         with self._lock:
             self.beats += 1
             write_text(_sign(self.folder, self.here.rank), f"{self.step} {self.beats}")
 
     def end(self, how: str) -> None:
-        """Tell how the work ended; nothing is told after it."""
+        """Write how the work ended; nothing is written after this."""
         with self._lock:
             write_text(_sign(self.folder, self.here.rank), how)
 
     def together(self) -> None:
-        """Wait until every process has come here as often as this one; at once where it is alone.
+        """Wait until every process has called this as often as this one; a single process never waits.
 
         Raises:
             ValueError: one failed, or gave no sign of life for `PATIENCE` seconds.
@@ -129,7 +129,7 @@ class Sign:
 
 @contextmanager
 def at_work(out: Path, here: Processes) -> Iterator[Sign]:
-    """Tell the other processes that this one is alive, until the block ends, and how it ended."""
+    """Until the block ends, tell the other processes that this one is alive, and then how it ended."""
     sign = Sign(out, here)
     if here.count == 1:
         yield sign

@@ -1,4 +1,4 @@
-"""What Python code is made of: what is a library's, and what a function takes from its module."""
+"""Analyses Python code: which library it belongs to, and what a function uses of its module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 @functools.cache
 def library_of(module: str | None) -> str:
-    """Name and version of the library that a module belongs to; "" for the user's own code."""
+    """Name and version of the library of a module; "" for the user's own code."""
     root = (module or "").partition(".")[0]
     if root in ("", "__main__"):
         return ""
@@ -64,7 +64,7 @@ def _own_code() -> str:
 
 
 def is_found_by_name(function: types.FunctionType) -> bool:
-    """Whether a function's module and name lead to this very function."""
+    """Whether the module and the name of a function give the function itself."""
     target: Any = sys.modules.get(function.__module__)
     for name in function.__qualname__.split("."):
         target = getattr(target, name, None)
@@ -72,7 +72,7 @@ def is_found_by_name(function: types.FunctionType) -> bool:
 
 
 def chains(code: types.CodeType) -> Iterator[list[str]]:
-    """["a", "b"] for each `a.b` that code takes from its module; ["import", name] for imports."""
+    """["a", "b"] for each `a.b` that code uses from its module; ["import", name] for imports."""
     chain: list[str] = []
     for step in dis.get_instructions(code):
         if step.opname == "EXTENDED_ARG":
@@ -90,7 +90,7 @@ def chains(code: types.CodeType) -> Iterator[list[str]]:
 
 
 def is_python_class(kind: type) -> bool:
-    """Whether a class keeps all of its instances' state where Python code can read it."""
+    """Whether Python code can read the whole state of a class's instances."""
     if kind in (object, types.SimpleNamespace):
         return True
     if not kind.__flags__ & _HEAP_TYPE or kind.__flags__ & _IMMUTABLE_TYPE:
@@ -102,7 +102,7 @@ def is_python_class(kind: type) -> bool:
 
 
 def is_code_of_class(name: str, attribute: Any) -> bool:
-    """Whether an attribute of a class tells what its instances do."""
+    """Whether an attribute of a class determines the behaviour of its instances."""
     if isinstance(attribute, types.FunctionType):
         return attribute.__code__.co_filename != _OF_DATACLASSES
     if isinstance(attribute, _CODE):
@@ -112,7 +112,7 @@ def is_code_of_class(name: str, attribute: Any) -> bool:
 
 
 def state(value: Any) -> Iterator[tuple[str, Any]]:
-    """The attributes of an instance, but for what is computed from the others."""
+    """The attributes of an instance, except those that are computed from the others."""
     kind = type(value)
     if library_of(kind.__module__).startswith("rvelens ") and dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):

@@ -1,4 +1,4 @@
-"""The report of a run: of this command's methods and benchmarks, and of those that ran before."""
+"""The report of a run: methods and benchmarks of this command and of earlier commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = "report.json"
 
 
 class InputCounts(Stored):
-    """What of a benchmark's rows could not be asked, and which methods answered nothing how often."""
+    """The rows of a benchmark that could not be asked, and the number of empty answers by method."""
 
     malformed: list[str]
     unreadable: list[str]
@@ -41,10 +41,10 @@ class RunReport(Stored):
 
 
 def read_report(out: Path) -> RunReport | None:
-    """The report in a run's folder; None where there is none yet.
+    """The report in the folder of a run; None if there is none yet.
 
     Raises:
-        ValueError: a file of that name that is no report.
+        ValueError: a file of that name that is not a report.
     """
     if not (out / FILE).exists():
         return None
@@ -55,7 +55,7 @@ def read_report(out: Path) -> RunReport | None:
 def earlier_methods(
     report: RunReport | None, benchmark: str, methods: Sequence[Method]
 ) -> list[str]:
-    """Methods of a benchmark that a report has beside those of a command."""
+    """Methods of a benchmark in a report, other than those of a command."""
     counts = None if report is None else report.input.get(benchmark)
     names = {method.name for method in methods}
     return [] if counts is None else [name for name in counts.empty if name not in names]
@@ -68,14 +68,14 @@ def check_goes_with(
     methods: Sequence[Method],
     made_with: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Raise ValueError where the report in a folder does not fit the run that starts.
+    """Raise ValueError if the report in a folder does not fit a new run.
 
     Args:
-        out: folder of the run.
+        out: the folder of the run.
         report: what is there.
-        model_is: the model that runs.
-        methods: that run.
-        made_with: by benchmark, the manifest of one of them.
+        model_is: the model of the new run.
+        methods: the methods of the new run.
+        made_with: for each benchmark, the manifest of one method.
     """
     if report is None:
         return
@@ -108,16 +108,16 @@ def merge_reports(
     benchmarks: Sequence[Benchmark],
     methods: Sequence[Method],
 ) -> dict[str, Any]:
-    """The report of a command, with the methods and benchmarks that were reported before.
+    """The report of a command, merged with earlier methods and benchmarks.
 
-    The method that others are compared with is the command's first, if the command names the one that
-    was first before; else the earlier one stays.
+    If the command includes the earlier first method, the others are compared with the command's first
+    method. Otherwise they are compared with the earlier first method.
 
     Args:
-        out: folder of the run.
+        out: the folder of the run.
         report: what is there.
-        conditions: model, methods, decoding and notes of the command.
-        benchmarks, methods: of the command.
+        conditions: the model, methods, decoding and notes of the command.
+        benchmarks, methods: those of the command.
     """
     before = {} if report is None else report.model_dump()
     scores, counts = dict(before.get("benchmarks", {})), dict(before.get("input", {}))

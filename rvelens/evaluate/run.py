@@ -1,4 +1,4 @@
-"""Benchmarks under methods, resumable, in one process or several."""
+"""Runs benchmarks with methods, resumable, in one process or several."""
 
 from __future__ import annotations
 
@@ -47,32 +47,32 @@ def evaluate(
     batch_size: int = 8,
     progress: Progress = lambda items, description: items,
 ) -> dict[str, Any] | None:
-    """Ask every benchmark's questions under every method, and score the answers.
+    """Ask the questions of every benchmark with every method, and score the answers.
 
-    Everything is kept in `out/{benchmark}/{method}`: the manifest first, then answers as they come.
-    Called again with the same settings, it resumes with the same batches, so that the result is the
-    same. Called with other methods or benchmarks, it adds them to the report.
+    Everything is stored in `out/{benchmark}/{method}`: first the manifest, then answers as they come. A
+    second call with the same arguments resumes with the same batches, so the result is the same. A call
+    with other methods or benchmarks adds them to the report.
 
     Args:
-        model: the hooked model, without hooks that are on.
+        model: the hooked model, without active hooks.
         benchmarks: from `rvelens.benchmarks.load_benchmark`, or `load_questions`.
-        methods: from `rvelens.interventions.methods.make_method`; the first is what the others are
-            compared with.
-        out: folder of the run.
-        questions: one's own, in place of benchmarks or beside them: a file, a pandas frame, or another
-            source that `rvelens.benchmarks.load_questions` takes.
+        methods: from `rvelens.interventions.methods.make_method`; the others are compared with the
+            first.
+        out: the folder of the run.
+        questions: your own questions, instead of benchmarks or in addition: a file, a pandas data
+            frame, or another source for `rvelens.benchmarks.load_questions`.
         images: the folder of their pictures.
-        decoding: prompt, length and seed, the same for all.
+        decoding: prompt, length and seed, the same for all methods.
         batch_size: questions per forward; halved when memory runs out.
         progress: wraps the iteration over batches, for a progress bar.
 
     Returns:
-        the report that is also in `out/report.json` and, for readers, in `out/report.md`; None in all
-        but the first of several processes.
+        the report, which is also written to `out/report.json` and, for reading, to `out/report.md`.
+        With several processes, only the first returns it, and the others return None.
 
     Raises:
-        ValueError: the folder holds a run that was made with something else; a method whose code cannot
-            be identified; nothing to run; another process that failed or is gone.
+        ValueError: the folder holds a run with other conditions; a method whose code cannot be
+            identified; nothing to run; another process that failed or was killed.
     """
     if questions is not None:
         own = read_questions(questions, images)
@@ -195,7 +195,7 @@ def _answer_all(
 
 
 def notes(model: HookedLVLM, methods: Sequence[Method], prompt: str) -> list[str]:
-    """What a reader of the report has to know of these methods under this prompt."""
+    """Notes for the report about these methods with this prompt."""
     names = {method.name for method in methods}
     try:
         ((before, _),) = model.text_around_image(["?"], prompt)

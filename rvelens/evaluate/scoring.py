@@ -1,10 +1,10 @@
 """Metrics of yes/no answers with bootstrap intervals, and paired comparisons of methods.
 
-An answer is yes, no or unparsed. Unparsed is wrong whatever the truth: it counts against accuracy,
-and against the recall of the class it should have named; it is never a yes and never a no.
+An answer is yes, no or unparsed. An unparsed answer is wrong whatever the truth is. It reduces
+accuracy, and the recall of the class that it should have named. It never counts as a yes or a no.
 
-Where labels are other texts (`Benchmark.matches`), an answer is right, wrong or unparsed. Accuracy is
-the only metric then, and the others are None.
+If labels are other texts (`Benchmark.matches`), an answer is right, wrong or unparsed. Then accuracy is
+the only metric, and the others are None.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def specificity(c: Cells) -> _Numbers:
 
 
 def balanced_accuracy(c: Cells) -> _Numbers:
-    """Mean of recall and specificity: blind to how often yes is right in this benchmark."""
+    """Mean of recall and specificity; does not depend on the share of true yes in the benchmark."""
     return (recall(c) + specificity(c)) / 2
 
 
@@ -92,14 +92,14 @@ _OF_CLASS = ("f1", "precision", "recall", "specificity")
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The answers of one method to the questions that every method could be asked.
+    """The answers of one method to the questions that could be asked with every method.
 
     Attributes:
-        truth: whether yes is right; true where labels are other texts.
-        cells: the one cell of `YES_YES` ... that each question falls into, 0 or 1. Where labels are
-            other texts, right is `YES_YES`, wrong `YES_NO` and unparsed `YES_X`.
-        margin: log-odds of yes at the first token; NaN where unknown, or labels are other texts.
-        metrics: those that are defined for these labels.
+        truth: whether yes is right; true if labels are other texts.
+        cells: 1 in the cell of each question (`YES_YES` ...), and 0 in the others. If labels are other
+            texts, right is `YES_YES`, wrong is `YES_NO` and unparsed is `YES_X`.
+        margin: log-odds of yes at the first token; NaN if unknown, or if labels are other texts.
+        metrics: the metrics that are defined for these labels.
     """
 
     truth: Bool[np.ndarray, " question"]
@@ -109,7 +109,7 @@ class Scored:
 
     @property
     def right(self) -> Bool[np.ndarray, " question"]:
-        """Which questions are answered right."""
+        """Which questions are answered correctly."""
         return self.cells[:, [YES_YES, NO_NO]].sum(axis=1) > 0
 
 
@@ -118,7 +118,7 @@ def read_answers(
 ) -> Scored:
     """Apply a rule to the answers to some of a benchmark's questions.
 
-    Where labels are other texts than yes and no, the benchmark's own rule reads them.
+    If labels are other texts than yes and no, the benchmark's own rule reads the answers.
     """
     items = [benchmark.items[n] for n in indices]
     selected = [answers[item.id] for item in items]
@@ -142,14 +142,14 @@ def score(
     seed: int = 55,
     against: str | None = None,
 ) -> dict[str, Any]:
-    """All figures of one benchmark: by rule and method, and of each pair of methods.
+    """All metrics of one benchmark: by rule and method, and for each pair of methods.
 
-    Questions that some method could not be asked are left out for every method, and counted.
+    Questions that could not be asked with some method are left out for all methods, and counted.
 
     Args:
-        benchmark: questions of which a rule tells what is right, see `Benchmark.is_scored`.
+        benchmark: questions whose answers a rule scores, see `Benchmark.is_scored`.
         answers: by method, then by question id.
-        seed: of the bootstrap.
+        seed: the seed of the bootstrap.
         against: compare this method with each other one; None for every pair of methods.
 
     Returns:
@@ -238,7 +238,7 @@ def _values(scored: Scored, mask: Bool[np.ndarray, " question"]) -> dict[str, fl
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Scored answers with their counts and AUC in every bootstrap draw."""
+    """Scored answers, with their counts and AUC in every bootstrap draw."""
 
     scored: Scored
     n_clusters: int
@@ -308,15 +308,15 @@ def _compare(before: Resampled, after: Resampled) -> dict[str, Any]:
 
 
 def verdict(changes: Mapping[str, Any], p: float, n_photographs: int) -> str:
-    """What a method does, in terms of what is confirmed, and of nothing else.
+    """The confirmed changes of a method, in words.
 
-    Accuracy counts as changed where its interval excludes 0 and McNemar's p is below .05, anything
-    else where its interval excludes 0.
+    A change of accuracy is confirmed if its interval excludes 0 and McNemar's p is below .05. A change
+    of another metric is confirmed if its interval excludes 0.
 
     Args:
-        changes: estimates by metric, None where undefined.
-        p: of McNemar's test.
-        n_photographs: what was resampled; below `FEW` an interval says little.
+        changes: estimates by metric; None if undefined.
+        p: the p-value of McNemar's test.
+        n_photographs: the number of resampled photographs; below `FEW`, an interval says little.
     """
     if n_photographs < FEW:
         return "too few photographs to say"

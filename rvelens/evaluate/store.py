@@ -1,4 +1,4 @@
-"""Answers as JSON lines, appended as they come; what was written survives a `kill -9`."""
+"""Answers as JSON lines, appended as they come; written answers survive a `kill -9`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rvelens.files.stored import MANIFEST, MalformedError, Stored, answer_files,
 
 
 def answers_file(folder: Path, rank: int) -> Path:
-    """Where a process appends; one file each, since two must not write to one."""
+    """The file that a process appends to; each process has its own."""
     return folder / ("answers.jsonl" if rank == 0 else f"answers-{rank}.jsonl")
 
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """A process' file of answers to the questions of a run.
+    """A process's file of answers to the questions of a run.
 
     Attributes:
         path: where answers are appended.
@@ -35,11 +35,11 @@ class AnswerFile:
     answers: Mapping[str, Answer]
 
     def lacks(self, items: Sequence[Item]) -> bool:
-        """Whether some question has no answer; what could not be asked is tried again."""
+        """Whether some question has no answer; one that could not be asked is tried again."""
         return any(not self._has(item) for item in items)
 
     def add(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
-        """Append the answers that are news."""
+        """Append the answers that are new."""
         new = [
             (item, answer)
             for item, answer in zip(items, answers, strict=True)
@@ -53,7 +53,7 @@ class AnswerFile:
 
 
 def append(path: Path, items: Sequence[Item], answers: Sequence[Answer]) -> None:
-    """Add a batch of answers in one write, each with its question, to be read without more."""
+    """Append a batch of answers, each with its question, in one write."""
     append_lines(path, [_row(item, answer) for item, answer in zip(items, answers, strict=True)])
 
 
@@ -72,7 +72,7 @@ def _row(item: Item, answer: Answer) -> dict[str, Any]:
 
 
 def files_digest(item: Item) -> str | None:
-    """SHA-256 of the files of a question's picture; None if it has none, or one is gone."""
+    """SHA-256 of the files of a question's picture; None if it has none, or if one is missing."""
     digest = hashlib.sha256()
     try:
         for path in item.files:
@@ -90,7 +90,7 @@ def _sha256(path: Path, time: int, size: int) -> str:
 
 
 def refuse_changed(folder: Path, items: Sequence[Item], answers: Mapping[str, Answer]) -> None:
-    """Raise ValueError where a picture is no longer the one that a question was answered about."""
+    """Raise ValueError if a picture has changed since its question was answered."""
     for item in items:
         answer = answers.get(item.id)
         here = files_digest(item) if answer is not None and answer.files is not None else None
@@ -102,13 +102,13 @@ def refuse_changed(folder: Path, items: Sequence[Item], answers: Mapping[str, An
 
 
 def stored_answers(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
-    """The answers so far to some questions, by their ids.
+    """The stored answers to some questions, by their ids.
 
-    Lines about other questions, or with another text under a known id, are left aside. The first
-    answer to a question counts; an error counts until there is an answer.
+    Lines about other questions, or with another text under a known id, are ignored. The first answer to
+    a question counts. An error counts until there is an answer.
 
     Raises:
-        ValueError: a whole line that is not an answer.
+        ValueError: a complete line that is not an answer.
     """
     texts = {item.id: item.text for item in items}
     return _first_of_each(answer for text, answer in _lines(folder) if texts.get(answer.id) == text)
@@ -116,17 +116,17 @@ def stored_answers(folder: Path, items: Sequence[Item]) -> dict[str, Answer]:
 
 @refuse_wrong_types
 def load_answers(run: str | Path, benchmark: str, method: str) -> dict[str, Answer]:
-    """The answers of a run by question id, in the order in which they were given.
+    """The answers of a run by question id, in the order of the answers.
 
-    What could not be asked is an answer with an error.
+    If a question could not be asked, its answer has an error.
 
     Args:
         run: `out` of `evaluate`, `--out` of `rvelens eval`.
-        benchmark: its name.
-        method: its name.
+        benchmark: the name of the benchmark.
+        method: the name of the method.
 
     Raises:
-        ValueError: the run has no such answers, or a whole line that is not an answer.
+        ValueError: the run has no such answers, or a complete line that is not an answer.
     """
     folder = Path(run) / benchmark / method
     if not (folder / MANIFEST).is_file():
@@ -159,7 +159,7 @@ def _lines(folder: Path) -> Iterator[tuple[str, Answer]]:
 
 
 def answer_lines(folder: Path) -> Iterator[Line]:
-    """The whole lines of every file of answers that the run's manifest names."""
+    """The complete lines of all files of answers that the run's manifest names."""
     for path in answer_files(folder):
         yield from read_lines(path, drop_torn=True)
 

@@ -1,4 +1,4 @@
-"""Traces under methods, those with a second branch among them."""
+"""Traces of answers with methods, including those with a second branch."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ def trace_methods(
     decoding: Decoding | None = None,
     image_name: str | None = None,
 ) -> Trace:
-    """The answers under several methods token by token, as `HookedLVLM.trace` gives them for hooks.
+    """The answers with several methods token by token, as `HookedLVLM.trace` does for hooks.
 
-    Attention is that of the first branch: what a contrast takes away has attention of its own.
+    The attention is that of the first branch, not of the branch that is subtracted.
 
     Args:
-        model: the hooked model, without hooks that are on.
-        methods: from `make_method`, by the name of each answer.
+        model: the hooked model, without active hooks.
+        methods: methods from `make_method`, by the name of each answer.
         image: a path or PIL image.
         question: one question.
-        decoding: prompt, suffix, length (32 tokens where it says nothing) and seed.
-        image_name: name of the image, from which VCD's noise follows; by default a digest of its
-            pixels.
+        decoding: prompt, suffix, length (32 tokens by default) and seed.
+        image_name: name of the image, which determines VCD's noise; by default a digest of its pixels.
 
     Raises:
-        ValueError: no methods, hooks that are on, or as `HookedLVLM.prepare` raises.
+        ValueError: no methods, active hooks, or an error of `HookedLVLM.prepare`.
     """
     decoding = decoding or Decoding()
     if not methods:

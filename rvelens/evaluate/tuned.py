@@ -1,4 +1,4 @@
-"""A tuned setting of RVE, and the photographs that it must not be reported on."""
+"""A tuned setting of RVE, and the photographs that results must not be reported on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TUNED_FORMAT = "rvelens-tuned-1"
 
 
 class StoredTuned(Stored):
-    """What tuning found, as its file holds it."""
+    """The result of tuning, as stored in its file."""
 
     format: Literal["rvelens-tuned-1"]
     setting: dict[str, bool | int | float | str | list[int]]
@@ -30,13 +30,13 @@ class StoredTuned(Stored):
 
 
 class StoredMeasured(Stored):
-    """The part of a study's measurements that holds what tuning found."""
+    """The part of a study's measurements with the result of tuning."""
 
     tuned: dict[str, Any]
 
 
 class StoredOfModel(Stored):
-    """What the study of tuning measured of a model."""
+    """The measurements of the tuning study for a model."""
 
     measured: StoredMeasured
 
@@ -49,14 +49,14 @@ class StoredStudy(Stored):
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found.
+    """The result of tuning.
 
     Attributes:
         setting: keywords for `rve_hooks`.
-        by: what it was chosen by.
-        model, profile: what it was chosen for; the profile by its digest.
-        benchmark: name of the questions that it was chosen on.
-        photographs: sources of these questions.
+        by: the metric that it was chosen by.
+        model, profile: the model and the digest of the profile that it was chosen for.
+        benchmark: the name of the benchmark that it was chosen on.
+        photographs: the photographs of these questions.
     """
 
     setting: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Tuned:
     photographs: tuple[str, ...]
 
     def refuse_report_on(self, benchmark: Benchmark) -> None:
-        """Raise ValueError where some of the questions are about photographs it was tuned on."""
+        """Raise ValueError if some questions are about photographs that it was tuned on."""
         photographs = set(self.photographs)
         overlap = [item for item in benchmark.items if item.source in photographs]
         if overlap:
@@ -90,7 +90,7 @@ class Tuned:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """As `load` reads it."""
+        """The result as JSON, which `load` reads."""
         return {
             "format": TUNED_FORMAT,
             **{k: v for k, v in vars(self).items() if k != "photographs"},
@@ -101,10 +101,10 @@ class Tuned:
     @classmethod
     @refuse_wrong_types
     def load(cls, path: str | Path) -> Tuned:
-        """Read what `rvelens tune` found: its tune.json, or the part "tuned" of it.
+        """Read the result of `rvelens tune`: its tune.json, or the part "tuned" of it.
 
         Raises:
-            ValueError: no such file, or something else.
+            ValueError: no such file, or a file of another kind.
         """
         path = Path(path)
         path = path / "tune.json" if path.is_dir() else path

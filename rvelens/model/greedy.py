@@ -53,7 +53,7 @@ class Greedy:
     Args:
         config: gives the end tokens, the tokens that are never generated, and the padding token.
         max_new_tokens: the maximum number of tokens to generate.
-        device: where the tokens are.
+        device: the device of the tokens.
 
     Raises:
         ValueError: a configuration that is not greedy decoding, or no token to generate.

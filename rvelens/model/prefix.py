@@ -59,7 +59,7 @@ def prepare_shared(
     Questions share this work if they have the same image (the same path or object) after the same text.
 
     Args:
-        model: the hooked model, without hooks that are on.
+        model: the hooked model, without active hooks.
         images, questions, prompt: as in `model.prepare`.
         edit: a function from `(inputs, samples)` to the inputs to run, for example with noise on the
             pixels. The inputs hold one question for each prefix, and `samples` are the numbers of these

@@ -1,9 +1,9 @@
-"""Stages 1 and 2 by a vision model behind an OpenAI-compatible endpoint.
+"""Stages 1 and 2 with a vision model at an OpenAI-compatible endpoint.
 
-The prompts are this project's own, after what Appendix B.1 says of the paper's: name the body part
-that does the action and propose a verb of another one; then verify, in a second pass, that the body
-part is a distinct one and that the sentence still reads; what fails is proposed anew. Both replies are
-JSON of one form each, and whatever has another form counts as a failed attempt.
+The prompts are this project's own, and follow the description in Appendix B.1. The first asks for the
+body part of the action, and for a verb of another body part. The second verifies that the body parts
+differ and that the sentence still makes sense. If this fails, a new verb is proposed. Both replies are
+JSON of a fixed form, and a reply of another form counts as a failed attempt.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ _ONE_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
 class RequestFailedError(NotMadeError):
-    """The endpoint gave no reply: asking again may help."""
+    """The endpoint gave no reply; another request may succeed."""
 
 
 class BadReplyError(ValueError):
-    """What a reply lacks to be of use."""
+    """The reason why a reply cannot be used."""
 
 
 def by_model(
@@ -87,16 +87,16 @@ def by_model(
     attempts: int = MAX_ATTEMPTS,
     cache_dir: str | Path | None = None,
 ) -> Generator:
-    """Candidates from a vision model, verified by the table as far as it knows, and by the model.
+    """Candidates from a vision model, verified by the table if it has the verbs, and by the model.
 
     Args:
         ask: of `rvelens.judge.endpoint.connect`.
-        endpoint: what `ask` is connected to.
-        finder: how a verb's form is found where the model has named it.
-        number: of several verbs the first, the second and so on.
-        attempts: candidates that are asked for at most.
-        cache_dir: folder of replies, one JSON file each, by a hash of all they depend on; made if it
-            is not there. Failed requests are not kept.
+        endpoint: the endpoint that `ask` is connected to.
+        finder: finds the form of the verb that the model names.
+        number: which of several verbs to change, from 1.
+        attempts: the maximum number of candidates to request.
+        cache_dir: a folder of replies, one JSON file each, named by a hash of everything that they
+            depend on. It is created if needed. Failed requests are not stored.
     """
     cache = None if cache_dir is None else Path(cache_dir)
 
@@ -185,7 +185,7 @@ def _locate(text: str, word: str, finder: Finder) -> Verb:
 
 
 def schema(fields: Fields) -> dict[str, Any]:
-    """The JSON schema of a reply: these fields, all of them, and no other."""
+    """The JSON schema of a reply with exactly these fields."""
     return {
         "type": "object",
         "properties": {name: {"type": _JSON_TYPES[kind]} for name, kind in fields.items()},

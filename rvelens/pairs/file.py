@@ -1,4 +1,4 @@
-"""Contrastive pairs from a file: one JSON object a line."""
+"""Contrastive pairs from a file with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def replace_verb(question: str, verb: str) -> str:
     """The question with another verb, for questions such as "Does a man hold a bat in the image?".
 
     Raises:
-        ValueError: a question of another form, whose verb this rule cannot place.
+        ValueError: a question of another form, whose verb this rule cannot locate.
     """
     match = _VERB.fullmatch(question)
     if match is None:
@@ -42,20 +42,20 @@ def replace_verb(question: str, verb: str) -> str:
 def load_pairs(
     path: str | Path, images: str | Path, *, reviewed: bool = False
 ) -> list[ContrastivePair]:
-    """Read contrastive pairs from a JSON-lines file; those that a review rejected are left out.
+    """Read contrastive pairs from a JSON-lines file, without the pairs that a review rejected.
 
-    Each line has "image" (a file below `images`, and none elsewhere) and "question", and either
-    "contrastive" (the whole second question) or, as in the published pairs, "answer" (the verb that
-    takes the place of the question's). "question_id" or "id" names the pair, and "decision" is what a
-    review said of it, see `rvelens.pairs.review`; other keys are ignored.
+    Each line has "image" (a file below `images`) and "question". It also has "contrastive" (the whole
+    second question) or, as in the published pairs, "answer" (the verb that replaces that of the
+    question). "question_id" or "id" names the pair. "decision" is the decision of a review, see
+    `rvelens.pairs.review`. Other keys are ignored.
 
     Args:
         path: the JSON-lines file; empty lines are skipped.
         images: the folder that holds the images.
-        reviewed: take those alone that a review accepted or edited, and none that waits for one.
+        reviewed: take only the pairs that a review accepted or edited.
 
     Raises:
-        ValueError: a missing file or folder, no pairs, or a malformed line, which is named.
+        ValueError: a missing file or folder, no pairs, or a malformed line, which the message names.
     """
     images = Path(images)
     if not images.is_dir():
@@ -82,10 +82,10 @@ def load_pairs(
 
 
 def read_pair_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file of pairs with their line numbers, each with "id" and "contrastive".
+    """The objects in a file of pairs with their line numbers, each with "id" and "contrastive".
 
     Raises:
-        ValueError: no such file, no pairs, or a malformed line, which is named.
+        ValueError: no such file, no pairs, or a malformed line, which the message names.
     """
     rows = []
     for number, row in read_objects(path, "pair"):
@@ -97,10 +97,11 @@ def read_pair_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def read_objects(path: str | Path, noun: str) -> list[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a file with their line numbers; empty lines are skipped.
+    """The JSON objects in a file with their line numbers; empty lines are skipped.
 
     Raises:
-        ValueError: no such file, none in it, or a line that is no JSON object, which is named.
+        ValueError: no such file, no object, or a line that is not a JSON object, which the message
+            names.
     """
     if not Path(path).is_file():
         raise ValueError(
@@ -125,10 +126,10 @@ def read_objects(path: str | Path, noun: str) -> list[tuple[int, dict[str, Any]]
 
 
 def parse_writable(text: str | bytes) -> Any:
-    """JSON that somebody else wrote, of which every text can be written again.
+    """Parse JSON from elsewhere, and check that every text in it can be written again.
 
     Raises:
-        ValueError: what is wrong with it, in a few words.
+        ValueError: the problem, in a few words.
     """
     parsed = parse_json(text)
     try:
@@ -170,10 +171,10 @@ def _pair(row: dict[str, Any], images: Path) -> ContrastivePair:
 
 
 def read_id(row: dict[str, Any], default: str) -> str:
-    """What "id" or else "question_id" says, a text or a whole number; the default if neither is there.
+    """The value of "id" or else "question_id", a text or an integer; the default if both are missing.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is neither.
     """
     for key in ("id", "question_id"):
         value = row.get(key)
@@ -188,10 +189,10 @@ def read_id(row: dict[str, Any], default: str) -> str:
 
 
 def text_of(row: dict[str, Any], key: str) -> str:
-    """A text of an object, as it is there.
+    """The text under a key of an object, unchanged.
 
     Raises:
-        ValueError: it is none, or empty.
+        ValueError: it is not a text, or is empty.
     """
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():

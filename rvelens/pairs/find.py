@@ -1,14 +1,14 @@
-"""Where the verb of a question is, by rules on its words or by a spaCy pipeline.
+"""Finds the verb of a question, by rules on its words or by a spaCy pipeline.
 
-The rules are regular expressions over the forms of the shipped verbs, and not a blank spaCy pipeline:
-what has to be described is a subject of any length between "does" and its verb, which a regular
-expression says in one line and spaCy's token patterns, having no groups, cannot; offsets are exact
-either way. A trained pipeline, which spaCy does not ship and which is therefore never fetched from
-here, tells nouns from verbs better: where one is installed it may be used by its name.
+The rules are regular expressions over the forms of the shipped verbs. A blank spaCy pipeline would not
+do: between "does" and its verb there is a subject of any length. A regular expression describes it in
+one line, but spaCy's token patterns have no groups. Both give exact offsets. A trained pipeline
+separates nouns from verbs better. spaCy does not ship one, and rvelens downloads none. If one is
+installed, it can be used by its name.
 
-Nouns that are verbs too ("a drink", "a watch") are told apart by their place: the verb follows its
-subject, which has a word of its own, and never an article. Where that leaves two words next to each
-other, or none, the question is reported and nothing is guessed.
+Nouns that are also verbs ("a drink", "a watch") are recognised by their place: a verb follows its
+subject, and never follows an article. If two adjacent words remain, or none, the question is reported
+and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rvelens.pairs.words import (
 
 
 class NotMadeError(ValueError):
-    """Why a question has no contrastive text: a short reason, not a mistake of the caller's."""
+    """A short reason why a question has no contrastive text; not an error of the caller."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Verb:
     """A verb in a question.
 
     Attributes:
-        start: where it begins in the question, in characters; `end` is where it ends.
+        start, end: where it begins and ends in the question, in characters.
         lemma: its base form.
         tag: its form, one of `lexicon.TAGS`.
-        takes: what follows it, in the words of `lexicon.Entry.takes`; "on" and the like for "place".
+        takes: what follows it, as in `lexicon.Entry.takes`; a preposition such as "on" for "place".
     """
 
     start: int
@@ -141,10 +141,10 @@ def _later(tag: str) -> re.Pattern[str]:
 
 
 def by_rules(question: str) -> list[Verb]:
-    """The verbs that the rules place, of those in the table; [] if there is none.
+    """The verbs of the table that the rules find; [] if there is none.
 
     Raises:
-        NotMadeError: two words next to each other may be the verb.
+        NotMadeError: either of two adjacent words may be the verb.
         ValueError: lemminflect is not installed.
     """
     lower = question.translate(SMALL)
@@ -186,17 +186,17 @@ def _refuse_two(lower: str, verb: Verb) -> None:
 
 
 def verb_at(question: str, start: int, end: int, lemma: str, tag: str) -> Verb:
-    """The verb of which the place and the base form are known, and the form, if it is not ""."""
+    """The verb at a known place, with a known base form, and a known form unless it is ""."""
     return Verb(start, end, lemma, tag, _takes(question.translate(SMALL), start, end, tag, lemma))
 
 
 def is_passive(lower: str, verb: Verb) -> bool:
-    """Whether a verb in small letters is one as in "held by the man", and not as in "has held"."""
+    """Whether a lower-case verb is passive, as in "held by the man", and not as in "has held"."""
     return verb.tag == "VBN" and not _HAS.search(lower, 0, verb.start)
 
 
 def admits(takes: frozenset[str], follows: str) -> bool:
-    """Whether what follows a verb is among what may, in the words of `lexicon.Entry.takes`."""
+    """Whether the words after a verb are allowed, as `lexicon.Entry.takes` defines it."""
     return follows in takes or (follows in PLACE and "place" in takes)
 
 
@@ -220,10 +220,11 @@ def _takes(lower: str, start: int, end: int, tag: str, lemma: str) -> str:
 
 
 def by_spacy(pipeline: Any) -> Finder:
-    """A finder by the tags that a spaCy pipeline gives: verbs that are no auxiliaries.
+    """A finder that uses the tags of a spaCy pipeline: verbs that are not auxiliaries.
 
     Args:
-        pipeline: such as `load_spacy` returns; its words need `tag_`, in Penn Treebank's tags.
+        pipeline: a pipeline such as `load_spacy` returns; its words need `tag_` with Penn Treebank
+            tags.
     """
     auxiliaries = {*AUXILIARIES, "n't", "am", "doing", "done", "having"}
 
@@ -244,10 +245,10 @@ def by_spacy(pipeline: Any) -> Finder:
 
 
 def load_spacy(name: str) -> Any:
-    """A spaCy pipeline that is on this machine already, by its name or folder.
+    """A spaCy pipeline that is installed on this machine, by its name or folder.
 
     Raises:
-        ValueError: no spaCy, or no such pipeline; nothing is downloaded.
+        ValueError: spaCy or the pipeline is not installed; nothing is downloaded.
     """
     try:
         import spacy
@@ -266,16 +267,16 @@ def load_spacy(name: str) -> Any:
 
 @refuse_wrong_types
 def find_verb(question: str, finder: Finder = by_rules, number: int = 1) -> Verb:
-    """The verb of a question that is to be changed.
+    """The verb to change in a question.
 
     Args:
         question: any text.
-        finder: `by_rules`, or what `by_spacy` returns.
-        number: of several verbs the first, the second and so on.
+        finder: `by_rules`, or the result of `by_spacy`.
+        number: which of several verbs, from 1.
 
     Raises:
-        NotMadeError: none was found, none of that number, two may be it, it is not in the table, or not
-            with the preposition after it, or the table says that it is no action.
+        NotMadeError: no verb, no verb of that number, or two possible verbs; or the verb is not in the
+            table, not with this preposition, or is not an action.
     """
     verbs = finder(question)
     if not verbs:

@@ -1,6 +1,6 @@
 """Stages 1 and 2 for one question: a verb of another body part, and whether it fits.
 
-Only the verb changes. Its case and its form are kept (hold, holds, holding, held), and so is every
+Only the verb changes. Its case and its form (hold, holds, holding, held) stay the same, as does every
 other character of the question.
 """
 
@@ -23,9 +23,9 @@ class ImageQuestion:
     """A question about an image file.
 
     Attributes:
-        id: names it among the others.
-        image: its image's name in the file of pairs, from the folder of images on.
-        path: where the image is.
+        id: its unique name.
+        image: the path of its image below the folder of images, for the file of pairs.
+        path: the full path of the image.
         text: the question.
     """
 
@@ -37,12 +37,12 @@ class ImageQuestion:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What stage 2 said of a candidate.
+    """The result of stage 2 for a candidate.
 
     Attributes:
         candidate: the verb, in the form that the question needs.
-        fits: whether it may stand.
-        reason: why it may not; of one that may, what could not be told, or "".
+        fits: whether it is accepted.
+        reason: why it is not accepted; for an accepted candidate, what could not be checked, or "".
         by: "table", or the name of a model.
     """
 
@@ -54,13 +54,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Made:
-    """A contrastive text and how it came about.
+    """A contrastive text and how it was made.
 
     Attributes:
         contrastive: the question with another verb.
-        verb: the question's, as it stands there; `candidate` is what stands in its place.
-        attempts: candidates that were tried, this one included.
-        verdicts: of all of them, in their order.
+        verb: the verb as it is in the question; `candidate` is the word that replaces it.
+        attempts: the number of candidates that were tried, including this one.
+        verdicts: the verdicts of all candidates, in order.
     """
 
     contrastive: str
@@ -77,16 +77,15 @@ Generator = Callable[[ImageQuestion], Made]
 def by_lexicon(
     *, seed: int = 55, finder: Finder = by_rules, number: int = 1, attempts: int = MAX_ATTEMPTS
 ) -> Generator:
-    """Candidates from the table: verbs on offer that another body part does, in a random order.
+    """Candidates from the table: offered verbs of another body part, in random order.
 
-    They suit the subject and the object as far as the table of nouns knows both, see
-    `rvelens.pairs.nouns`.
+    They fit the subject and the object if the table of nouns has both, see `rvelens.pairs.nouns`.
 
     Args:
-        seed: of the order, together with the question's id: other questions change nothing.
-        finder: how the verb is found, see `rvelens.pairs.find`.
-        number: of several verbs the first, the second and so on.
-        attempts: candidates that are tried at most.
+        seed: with the question's id, determines the order, so other questions do not change it.
+        finder: finds the verb, see `rvelens.pairs.find`.
+        number: which of several verbs to change, from 1.
+        attempts: the maximum number of candidates to try.
     """
 
     def make(question: ImageQuestion) -> Made:
@@ -125,12 +124,12 @@ def _offers(verb: Verb, suited: Around, order: random.Random) -> list[str]:
 
 
 def verify(text: str, verb: Verb, word: str) -> Verdict:
-    """Stage 2, as far as the table knows: another body part, the same form, what may follow it.
+    """Stage 2 with the table: checks for another body part, the same form, and the words after it.
 
     Args:
         text: the question.
-        verb: its verb; with an empty `tag`, any form that the verb can be of will do.
-        word: the candidate, in the form in which it is to stand.
+        verb: its verb; with an empty `tag`, each possible form of the verb is accepted.
+        word: the candidate, in the form for the question.
     """
     old = text[verb.start : verb.end]
     tags = {verb.tag} if verb.tag else {tag for _, tag in readings(old)}
@@ -159,7 +158,7 @@ def _against(candidate: str, verb: Verb) -> str:
 
 
 def finish(text: str, verb: Verb, word: str, attempts: int, verdicts: list[Verdict]) -> Made:
-    """The contrastive text with a candidate in the verb's place, in the verb's case."""
+    """The contrastive text: the question with a candidate instead of the verb, in the verb's case."""
     old = text[verb.start : verb.end]
     new = in_case_of(old, word)
     contrastive = text[: verb.start] + new + text[verb.end :]
@@ -167,7 +166,7 @@ def finish(text: str, verb: Verb, word: str, attempts: int, verdicts: list[Verdi
 
 
 def in_case_of(old: str, word: str) -> str:
-    """A word in capitals, with a capital, or in small letters, as another one is written."""
+    """A word in the letter case of another word: upper case, capitalised or lower case."""
     if len(old) > 1 and old.isupper():
         return word.upper()
     return word.capitalize() if old[:1].isupper() else word.lower()

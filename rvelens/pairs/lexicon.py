@@ -1,6 +1,6 @@
-"""Verbs with the body parts that do them (data/verbs.csv, written for this package), and their forms.
+"""Verbs with their body parts (data/verbs.csv, written for this package), and their forms.
 
-Forms are lemminflect's, a dictionary of English inflection; it comes with the extra `pairs`.
+Forms come from lemminflect, a dictionary of English inflection, which the extra `pairs` installs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ NOT_PROGRESSIVE = frozenset({"see"})
 
 @dataclass(frozen=True)
 class Entry:
-    """What the table says about a verb.
+    """The entry of a verb in the table.
 
     Attributes:
-        parts: what does it, of a body or a vehicle, such as "hand"; none for what is no action.
+        parts: the parts of a body or a vehicle that do it, such as "hand"; none if it is not an action.
         takes: what may follow: "object" (kick a ball), "nothing" (sit), "place" (sit on, near, under
             ...), or a word such as "at" (look at).
-        offered: those of `takes` with which it is put in the place of other verbs; few verbs are,
-            since not every verb goes with every object.
-        by: which subjects it is then put behind: "person", "animal", "thing".
-        to: the classes of objects and places, see data/nouns.csv, before which it is put; none for any.
+        offered: the entries of `takes` with which it may replace other verbs. Few verbs have any,
+            because not every verb fits every object.
+        by: the subjects that it may then have: "person", "animal", "thing".
+        to: the classes of objects and places, see data/nouns.csv, that it may then have; none for any.
     """
 
     parts: frozenset[str]
@@ -49,7 +49,7 @@ def table() -> Mapping[str, Entry]:
 
 
 def inflect(verb: str, tag: str) -> tuple[str, ...]:
-    """The forms of a verb under a tag, the usual one first: ("lay", "lied") of lie as VBD.
+    """The forms of a verb for a tag, the usual form first: ("lay", "lied") for lie as VBD.
 
     Raises:
         ValueError: lemminflect is not installed.
@@ -59,7 +59,7 @@ def inflect(verb: str, tag: str) -> tuple[str, ...]:
 
 @cache
 def forms(tag: str) -> Mapping[str, str]:
-    """The table's verbs by their forms under a tag."""
+    """The verbs of the table by their forms for a tag."""
     verb_of: dict[str, str] = {}
     for verb in table():
         for form in inflect(verb, tag):
@@ -68,7 +68,7 @@ def forms(tag: str) -> Mapping[str, str]:
 
 
 def readings(word: str) -> frozenset[tuple[str, str]]:
-    """Base forms and tags that a word can be of, as a verb; none if it is in no dictionary of verbs."""
+    """Possible base forms and tags of a word as a verb; none if no dictionary of verbs has it."""
     word = word.lower()
     lemmas = _lemminflect().getAllLemmas(word, upos="VERB").get("VERB", ())
     return frozenset(
@@ -78,7 +78,7 @@ def readings(word: str) -> frozenset[tuple[str, str]]:
 
 @cache
 def nouns_of(word: str) -> tuple[str, ...]:
-    """Base forms that a word, or the last of two with "_" between them, can be of as a noun."""
+    """Possible base forms of a word as a noun, or of the last of two words joined by "_"."""
     first, joint, last = word.lower().rpartition("_")
     lemmas = _lemminflect().getAllLemmas(last, upos="NOUN").get("NOUN", ())
     return tuple(sorted(f"{first}{joint}{lemma}" for lemma in lemmas))

@@ -1,4 +1,4 @@
-"""Questions from a file or a benchmark, to a file of contrastive pairs."""
+"""Makes a file of contrastive pairs from the questions of a file or a benchmark."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LINE_BEGINS = b'{"id": "'
 
 @dataclass(frozen=True)
 class NotMade:
-    """A question that gave no pair, and why; `failed` where that was a request, not the question."""
+    """A question without a pair, and why; `failed` if a request failed, not the question."""
 
     id: str
     question: str
@@ -43,7 +43,7 @@ class NotMade:
 
 @dataclass(frozen=True)
 class MadePairs:
-    """What became of questions: pairs that were there, pairs that are new, and what gave none."""
+    """The result for questions: existing pairs, new pairs, and questions without a pair."""
 
     kept: int
     made: int
@@ -54,12 +54,12 @@ class MadePairs:
 def questions_of_file(path: str | Path, images: str | Path) -> list[ImageQuestion]:
     """Questions from JSON lines with "image" (a file below `images`) and "question" or "text".
 
-    "question_id" or "id" names a question, else its line does; other keys are ignored, so a file of
-    pairs is a file of questions too.
+    "question_id" or "id" names a question, else its line number. Other keys are ignored, so a file of
+    pairs is also a file of questions.
 
     Raises:
-        ValueError: a missing file or folder, no questions, an id that is there twice, or a malformed
-            line, which is named.
+        ValueError: a missing file or folder, no questions, a repeated id, or a malformed line, which
+            the message names.
     """
     images = Path(images)
     if not images.is_dir():
@@ -85,10 +85,10 @@ def questions_of_file(path: str | Path, images: str | Path) -> list[ImageQuestio
 
 @refuse_wrong_types
 def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[ImageQuestion]:
-    """The questions of a benchmark about image files as they are, named from `images` on.
+    """The questions of a benchmark about unchanged image files, with paths below `images`.
 
     Raises:
-        ValueError: its pictures are drawn or drawn upon, or lie in another folder.
+        ValueError: its pictures are drawn or marked, or are in another folder.
     """
     folder = Path(images).resolve()
     questions = []
@@ -111,7 +111,7 @@ def questions_of_benchmark(benchmark: Benchmark, images: str | Path) -> list[Ima
 
 
 def sample(questions: Sequence[ImageQuestion], limit: int, seed: int) -> list[ImageQuestion]:
-    """A random `limit` of the questions, in their order; all of them if there are fewer."""
+    """A random sample of `limit` questions, in their order; all if there are fewer."""
     numbers = random.Random(seed).sample(range(len(questions)), min(limit, len(questions)))
     return [questions[n] for n in sorted(numbers)]
 
@@ -126,23 +126,23 @@ def make_pairs(
     concurrency: int = 1,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> MadePairs:
-    """Add a pair for each question to a file; what is there already, decisions included, stays.
+    """Add a pair for each question to a file; existing pairs and decisions are not changed.
 
     Each line has "id", "image", "question", "contrastive", "verb", "candidate", "generator",
-    "attempts", "verdicts" and "decision" (null, until a review). A pair is written when it and those
-    before it are done; an interruption loses none that was written.
+    "attempts", "verdicts" and "decision" (null, until a review). A pair is written when it and all
+    pairs before it are done. An interruption loses no written pair.
 
     Args:
-        questions: what to change, with different ids.
+        questions: the questions, with different ids.
         generate: `generate.by_lexicon` or `ask_model.by_model`.
-        path: the file, made if it is not there.
-        generator: what to record as the generator.
-        concurrency: questions under way at one time, at most.
+        path: the file, created if needed.
+        generator: the name of the generator to record.
+        concurrency: the maximum number of questions at a time.
         progress: wraps the iterable of questions.
 
     Raises:
-        ValueError: a file that is no file of pairs, has another question under an id, or is being made
-            by another run.
+        ValueError: the file is not a file of pairs, has another question under an id, or is in use by
+            another run.
         OSError: it cannot be written.
     """
     path = Path(path)

@@ -1,8 +1,7 @@
-"""What the subject and the object of a verb are (data/nouns.csv, written for this package).
+"""Classes of the subject and the object of a verb (data/nouns.csv, written for this package).
 
-A table of nouns and not a model of language: it keeps "bite a ground" and "an airplane kisses" from
-being proposed, and no more. Of a noun that it does not have nothing is assumed but what is said of
-`Around`.
+This is a table of nouns, not a language model. It only prevents proposals such as "bite a ground" and
+"an airplane kisses". `Around` says what is assumed of nouns that are not in the table.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ _PHRASE_END = re.compile(rf"[?.!,;:]|{any_of([*PREPOSITIONS, 'and', 'or', 'while
 
 @dataclass(frozen=True)
 class Around:
-    """What stands around a verb.
+    """The classes of the nouns around a verb.
 
     Attributes:
-        subject: "person", "animal" or "thing"; of a noun that is not in the table "person", since most
-            that act are.
-        object: the classes of what the verb is done to, or of the place where; none if it is not in the
-            table.
+        subject: "person", "animal" or "thing"; "person" for a noun that is not in the table, because
+            most subjects are persons.
+        object: the classes of the object of the verb, or of the place; none if it is not in the table.
     """
 
     subject: str
@@ -43,7 +41,7 @@ class Around:
 
 @cache
 def classes() -> Mapping[str, frozenset[str]]:
-    """The classes of each noun; one of two words has "_" between them."""
+    """The classes of each noun; a noun of two words is joined by "_"."""
     path = resources.files("rvelens") / "data" / "nouns.csv"
     classes_of: dict[str, frozenset[str]] = {}
     for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
@@ -53,7 +51,7 @@ def classes() -> Mapping[str, frozenset[str]]:
 
 
 def around(question: str, verb: Verb) -> Around:
-    """The classes of a verb's subject and object, each by the first noun that the table has."""
+    """The classes of a verb's subject and object, each from the first noun in the table."""
     lower = question.translate(SMALL)
     before, after = lower[: verb.start], lower[verb.end :]
     # "Which ball does the man kick": the subject follows the auxiliary, if anything does.

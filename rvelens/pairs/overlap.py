@@ -1,6 +1,6 @@
-"""Test questions that contrastive pairs hold as well: a ranking of heads made from them has seen these.
+"""Test questions that are also in contrastive pairs, so that a ranking of heads has seen them.
 
-The published pairs are questions of MMRel's real images; those rows of them that were seen carry the
+The published pairs are questions about MMRel's real images. The rows of the public excerpt have the
 question_id of a test question.
 """
 
@@ -22,17 +22,17 @@ OF_PUBLISHED_PAIRS = ("mmrel-real",)
 
 @refuse_wrong_types
 def without_pairs(benchmark: Benchmark, pairs: str | Path) -> Benchmark:
-    """The benchmark without the questions that a file of pairs holds.
+    """The benchmark without the questions in a file of pairs.
 
-    A question is left out where a pair has its id, or its image's file name and its text. Either text
-    of a pair counts; letter case, spaces and punctuation do not.
+    A question is left out if a pair has its id, or the file name of its image and its text. Either text
+    of a pair counts. Letter case, spaces and punctuation are ignored.
 
     Args:
         benchmark: the questions.
         pairs: a file that `rvelens.pairs.load_pairs` reads; its images are not needed.
 
     Returns:
-        the other questions; `left_out` is how many are gone.
+        the other questions; `left_out` is the number of removed questions.
 
     Raises:
         ValueError: no such file or a malformed line, or no question is left.
@@ -68,12 +68,12 @@ def _words(text: str) -> tuple[str, ...]:
 def overlap_notes(
     benchmarks: Sequence[Benchmark], rankings: Mapping[str, str], used: str | None
 ) -> list[str]:
-    """What a reader has to know of rankings that have seen test questions.
+    """Notes for a report about rankings that have seen test questions.
 
     Args:
-        benchmarks: what was asked.
+        benchmarks: the benchmarks of the report.
         rankings: names of published rankings by their digest.
-        used: digest of the ranking of RVE; None without RVE.
+        used: the digest of RVE's ranking; None without RVE.
     """
     notes: list[str] = []
     for benchmark in benchmarks:

@@ -1,4 +1,4 @@
-"""Stage 3: a person accepts, edits or rejects pairs; each decision is in the file at once."""
+"""Stage 3: a person accepts, edits or rejects pairs; each decision is saved at once."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def read_reviewed(path: str | Path) -> list[ReviewRow]:
     """All pairs of a file, decided or not, in their order.
 
     Raises:
-        ValueError: no such file, no pairs, or a malformed line, which is named.
+        ValueError: no such file, no pairs, or a malformed line, which the message names.
     """
     return [{"decision": None, **row} for _, row in read_pair_rows(path)]
 
 
 def pending(rows: Sequence[ReviewRow]) -> list[ReviewRow]:
-    """Those that wait for a decision."""
+    """The pairs without a decision."""
     return [row for row in rows if row["decision"] is None]
 
 
 def marks(row: ReviewRow) -> tuple[Span, Span] | None:
-    """Where the verb is in the question and in the contrastive text: start and end of both.
+    """Start and end of the verb in the question and in the contrastive text.
 
     None if the texts differ in more than one word.
     """
@@ -50,20 +50,20 @@ def marks(row: ReviewRow) -> tuple[Span, Span] | None:
 
 @refuse_wrong_types
 def decide(path: str | Path, id: str, decision: str, text: str | None = None) -> ReviewRow:
-    """Write a decision to the file, which is replaced whole; no other line changes.
+    """Write a decision to the file, which is replaced as a whole; no other line changes.
 
     Args:
         path: the file of pairs.
         id: the pair's.
-        decision: "accept", "edit" or "reject"; a later one takes the place of an earlier one.
-        text: of "edit", the contrastive text; the one before is kept as "proposed".
+        decision: "accept", "edit" or "reject"; a later decision replaces an earlier one.
+        text: the new contrastive text for "edit"; the old text is stored as "proposed".
 
     Returns:
-        the pair as it now is.
+        the changed pair.
 
     Raises:
-        ValueError: an unknown decision, no pair or several of this id, a text with another decision, or
-            one that differs from the question in more than one word.
+        ValueError: an unknown decision, no pair or several pairs with this id, a text without "edit",
+            or a text that differs from the question in more than one word.
     """
     if decision not in DECIDE:
         raise ValueError(f"decision {decision!r}: expected one of {', '.join(DECIDE)}; choose one.")
@@ -102,5 +102,5 @@ def _replace_line(path: Path, number: int, row: ReviewRow) -> None:
 
 
 def changing(path: Path) -> AbstractContextManager[None]:
-    """Wait for the lock that everyone holds who changes a file of pairs; it is named .lock."""
+    """Wait for the lock that a process needs to change a file of pairs; its file is named .lock."""
     return locked(path.with_name(f"{path.name}.lock"), path, wait=True)

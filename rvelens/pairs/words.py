@@ -44,6 +44,6 @@ _BEGIN = r"(?<![\w'’-])"
 
 
 def any_of(words: list[str], but: str = "") -> str:
-    """A pattern of any of some words, whole ones."""
+    """A pattern that matches any of some whole words."""
     longest_first = sorted({*words} - {but}, key=lambda word: (-len(word), word))
     return f"{_BEGIN}(?:{'|'.join(map(re.escape, longest_first))}){_END}"

@@ -1,7 +1,7 @@
-"""Figures that can be read at the width of a column of a two-column paper.
+"""Figures that are readable at the column width of a two-column paper.
 
-Each function returns a matplotlib `Figure` and touches no global state; a notebook shows it, and
-`save_figure` writes it. A figure of one's own that a notebook shows is made by `new_figure`, under
+Each function returns a matplotlib `Figure`, and does not change global state. A notebook shows the
+figure, and `save_figure` writes it. To make your own figure for a notebook, use `new_figure` under
 `house_style`.
 
 - `style.py`: the house style: sizes, colours by role, labels at line ends, files.
@@ -9,12 +9,12 @@ Each function returns a matplotlib `Figure` and touches no global state; a noteb
 - `mosaic.py`: every head of a model, every token of an answer.
 - `heads.py`: ARS by layer and head.
 - `attention.py`: attention of the last token by layer and position.
-- `lines.py`: lines over a setting.
-- `grids.py`: surfaces of two settings, bands of layers.
-- `rows.py`: numbers and seconds, one row a method.
-- `points.py`: one point a head.
-- `yes_ratio.py`: accuracy over how often a method says yes.
-- `forest.py`: estimates of several things side by side.
+- `lines.py`: lines over the values of a parameter.
+- `grids.py`: heat maps of two parameters, and of bands of layers.
+- `rows.py`: numbers and seconds, with one row per method.
+- `points.py`: one point per head.
+- `yes_ratio.py`: accuracy over how often a method answers yes.
+- `forest.py`: several kinds of estimates side by side.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the last token attends to: every position by layer, and image and text by layer."""
+"""The last token's attention by layer: to every position, and to image and text."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def attention_strip(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """What the last token attends to, layers downwards, positions of the input across (Fig. 2).
+    """The last token's attention to each position, one row per layer (Fig. 2).
 
     Args:
-        weights: post-softmax, of the last token; 0 and NaN are shown as empty.
-        image: which positions are image tokens; each run of them is bracketed.
-        label: over the scale, which is in log10 units.
+        weights: attention of the last token after the softmax; 0 and NaN are shown as empty.
+        image: which positions are image tokens; a bracket marks each run of them.
+        label: the text over the colour scale, which is in log10 units.
         title: above the figure.
         width: inches.
 
-    Inputs longer than 700 positions are drawn in that many columns; each shows its largest weight,
-    so that a single token that takes all attention stays visible.
+    Inputs with more than 700 positions are drawn in 700 columns. Each column shows its largest weight,
+    so a single token with most of the attention stays visible.
 
     Raises:
-        ValueError: not one truth value for each position.
+        ValueError: `image` does not have one value for each position.
     """
     if image.shape != weights.shape[1:]:
         raise ValueError(
@@ -127,17 +127,18 @@ def stacked_shares(
     width: float = COLUMN,
     height: float = 2.1,
 ) -> Figure:
-    """How attention is shared out by layer, with the share of tokens as level lines (Fig. 3).
+    """Shares of attention by layer, with the shares of tokens as horizontal lines (Fig. 3).
 
     Args:
-        shares: share of each kind of token by layer, from 0 to 1, bottom of the stack first: name
-            "image" first to read its share off the axis. Kinds that are roles have their colours.
-        tokens: share of the tokens that each kind is, equation 1, in the same order.
+        shares: the share of attention of each kind of token by layer, from 0 to 1, from the bottom of
+            the stack. Put "image" first, so that its share can be read off the axis. Kinds that are
+            roles have the colours of the roles.
+        tokens: the share of tokens of each kind, equation 1, in the same order.
         low, high: interval of the first kind's share.
         y_label, title, width, height: as of `lines`.
 
     Raises:
-        ValueError: other kinds in `tokens` than in `shares`, or none.
+        ValueError: different kinds in `tokens` and `shares`, or none.
     """
     kinds, token_kinds = list(shares), list(tokens)
     if not kinds or kinds != token_kinds:

@@ -1,4 +1,4 @@
-"""Estimates of several things side by side, one row for each thing that is compared."""
+"""Several kinds of estimates side by side, with one row for each compared method."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from rvelens.plots.style import (
 @refuse_wrong_types
 @dataclass(frozen=True)
 class Panel:
-    """What is estimated, of every row.
+    """One kind of estimate, for every row.
 
     Attributes:
-        name: below the axis, with units.
-        estimates: {"value", "low", "high"} of each row; None where there is none.
-        chance: what the estimate is where nothing is to be found; None where there is no such level.
+        name: the label of the axis, with units.
+        estimates: {"value", "low", "high"} for each row; None if there is no estimate.
+        chance: the value that chance would give; None if there is no such value.
     """
 
     name: str
@@ -50,17 +50,17 @@ def forest(
 ) -> Figure:
     """Panels side by side over the same rows: a dot, its interval, and a line at chance.
 
-    A dot is full where its interval excludes chance, and hollow where it does not.
+    A dot is filled if its interval excludes chance, and hollow if it does not.
 
     Args:
         rows: names, from top to bottom.
         panels: from left to right.
-        controls: rows that are drawn as controls.
+        controls: the names of rows that are drawn as controls.
         title: above the figure.
         width: inches; the height follows from the rows.
 
     Raises:
-        ValueError: no rows or panels, or not one estimate a row.
+        ValueError: no rows or panels, or another number of estimates than rows.
     """
     if not rows or not panels:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Heat maps of settings: two settings at once, and bands of layers."""
+"""Heat maps of two parameters, and of bands of layers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Text = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Mark:
-    """A cell to point out, what it is, and whether it is the best one: that has a look of its own."""
+    """A cell to mark, its name, and whether it is the best cell, which has its own style."""
 
     row: int
     column: int
@@ -55,20 +55,21 @@ def surface(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """A measure over two settings, its number in each cell, the best cell and the paper's framed.
+    """A measure over two parameters, with numbers in cells, and the best and the paper's cell framed.
 
     Args:
-        x, y: the settings, such as alpha and beta.
-        z: the measure; NaN where it was not measured.
-        x_label, y_label, z_label: what they are, with units.
+        x, y: values of the parameters, such as alpha and beta.
+        z: the measure; NaN if it was not measured.
+        x_label, y_label, z_label: their labels, with units.
         paper: the paper's setting as (x, y).
-        centre: value at which the colours turn, such as vanilla's; None for colours from low to high.
+        centre: the middle of a diverging colour scale, such as vanilla's value; None for a scale from
+            low to high.
         digits: digits after the point. Numbers that would not fit into their cells are left out.
         title: above the figure.
         width: inches.
 
     Raises:
-        ValueError: shapes that do not match, or a paper's setting that is not among x and y.
+        ValueError: shapes that do not match, or a paper's setting that is not in x and y.
     """
     x, y, z = np.asarray(x, dtype=float), np.asarray(y, dtype=float), np.asarray(z, dtype=float)
     if z.shape != (len(y), len(x)):
@@ -105,18 +106,18 @@ def bands(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """The gain of every contiguous band of layers, as a triangle: first layer across, last layer up.
+    """The gain of every band of adjacent layers, as a triangle over first and last layer.
 
     Args:
-        gain: [first last]; what lies below the diagonal is not looked at, NaN was not measured.
-        preset: first and last layer of the preset, which is framed, as the best band is.
-        label: what the gain is of.
+        gain: [first last]; values below the diagonal are ignored, and NaN means not measured.
+        preset: first and last layer of the preset. The preset and the best band are framed.
+        label: the label of the gain.
         digits: digits after the point. Numbers that would not fit into their cells are left out.
         title: above the figure.
         width: inches.
 
     Raises:
-        ValueError: not a square, or a preset outside of it.
+        ValueError: `gain` is not square, or the preset is outside of it.
     """
     n = len(gain)
     if gain.shape != (n, n):

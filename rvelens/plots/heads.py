@@ -30,7 +30,7 @@ from rvelens.plots.style import (
 
 @refuse_wrong_types
 def ars_heatmap(profile: ARSProfile, *, sort: bool = False, title: str = "") -> Figure:
-    """ARS of every head, layers downwards, with each layer's mean and range beside it.
+    """ARS of every head as a heat map, with the mean and the range of each layer.
 
     Args:
         profile: a measured profile; a published ranking has no scores.
@@ -95,10 +95,10 @@ def layer_profile(
     """Mean ARS over the heads of each layer, with its spread over the contrastive pairs.
 
     Args:
-        profile: one that holds every pair's scores, as `score_heads` measures it.
+        profile: a profile with the scores of every pair, as `score_heads` measures it.
         layers: layers to shade, such as those that RVE enhances.
-        share: share of the pairs inside of the band or bars, the middle ones; not an interval of the
-            mean.
+        share: the share of pairs, the middle ones, that the band or bars cover. This is not an interval
+            of the mean.
         title: above the axes.
         width: inches.
 

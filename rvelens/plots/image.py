@@ -47,23 +47,22 @@ def overlay(
     top: float | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """One number per image token as heat on the image, at the image's own aspect.
+    """One number per image token as a heat map on the image, in the image's aspect ratio.
 
     Args:
         image: the original image; parts that the processor cropped away are dimmed.
-        values: for example the attention of the last token, averaged over heads.
-        grid: where the tokens lie, from `model.image_grid(image)`.
+        values: one number per image token, for example the last token's mean attention over heads.
+        grid: the patch grid, from `model.image_grid(image)`.
         title: above the picture.
-        label: what the colours mean, beside the scale; "" for no scale.
-        top: where the scale ends, so that several pictures can be compared; None for the largest
-            value of this one.
-        ax: axes of a figure of yours to draw on, in your own style; None for a new figure.
+        label: the label of the colour scale; "" for no scale.
+        top: the end of the colour scale, to compare several pictures; None for the largest value.
+        ax: axes of your own figure, which keeps its style; None for a new figure.
 
     Returns:
         the figure that holds the picture.
 
     Raises:
-        ValueError: not one number per image token, or a scale that ends below 0.
+        ValueError: another number of values than image tokens, or a scale that ends below 0.
     """
     picture = small_picture(image)
     heat = grid.picture(np.asarray(values, dtype=float), *picture.size)
@@ -102,17 +101,17 @@ def overlay_enhanced(
     sample: int = 0,
     title: str = "",
 ) -> Figure:
-    """Which image tokens RVE enhanced, and which the denoising mask removed, in how many layers.
+    """The image tokens that RVE enhanced or its denoising mask removed, with the number of layers.
 
     Args:
         image: the original image.
-        masks: what `mask_recording_hooks` recorded in one forward, by layer.
-        grid: where the tokens lie, from `model.image_grid(image)`.
-        sample: which sample of the batch.
+        masks: the masks that `mask_recording_hooks` recorded in one forward, by layer.
+        grid: the patch grid, from `model.image_grid(image)`.
+        sample: the number of the sample in the batch.
         title: above the panels; the layers are named below it.
 
     Raises:
-        ValueError: no masks, or not one per image token.
+        ValueError: no masks, or masks with another number of values than image tokens.
     """
     if not masks:
         raise ValueError(
@@ -151,22 +150,22 @@ def head_overlays(
     scores: Mapping[int, float] | None = None,
     title: str = "",
 ) -> Figure:
-    """Where the most and the least sensitive heads of one layer look, one small overlay a head.
+    """Where the most and the least sensitive heads of a layer look, as one small overlay per head.
 
-    Each panel's colours run from 0 to that head's largest value: panels show where a head looks, not
-    how much.
+    The colour scale of each panel runs from 0 to the largest value of its head. So a panel shows where
+    a head looks, but not how much.
 
     Args:
         image: the original image.
-        most, least: attention to each image token by head, in the order to show: at least one head
-            in `most`, and one row of panels each.
-        grid: where the tokens lie, from `model.image_grid(image)`.
-        layer: which layer the heads are of.
-        scores: ARS of the heads, written over their panels.
+        most, least: attention to each image token by head, in display order, as one row of panels each.
+            `most` needs at least one head.
+        grid: the patch grid, from `model.image_grid(image)`.
+        layer: the layer of the heads.
+        scores: ARS of the heads, shown over their panels.
         title: above the panels.
 
     Raises:
-        ValueError: no heads, or not one number per image token.
+        ValueError: no heads, or another number of values than image tokens.
     """
     if not most:
         raise ValueError("no heads: expected the attention of at least one; add it to `most`.")

@@ -1,4 +1,4 @@
-"""Lines over a setting, with their intervals and names."""
+"""Lines over the values of a parameter, with intervals and names."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _FEW = 12  # Up to so many points have a marker and an error bar each; more have
 @refuse_wrong_types
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One line: values over a setting, with the ends of their intervals where known.
+    """One line: values over a parameter, with the ends of their intervals if known.
 
     Attributes:
-        y: the values; NaN where there is none.
-        x: the settings, numbers or names ("all heads"); None counts from 0.
+        y: the values; NaN for a missing value.
+        x: the values of the parameter, as numbers or names ("all heads"); None counts from 0.
         low, high: ends of the interval around each value, in the units of y.
-        role: a name in `ROLES`, which gives colour, line and marker; "" takes them by order.
+        role: a name in `ROLES`, which gives colour, line and marker; "" chooses them by order.
     """
 
     y: Float[np.ndarray, " point"]
@@ -74,16 +74,17 @@ class Series:
         estimates: Sequence[Mapping[str, float] | Estimate | None],
         role: str = "",
     ) -> Series:
-        """A line of estimates with their intervals.
+        """A line from estimates with their intervals.
 
         Args:
-            x: the settings, as in `Series`.
-            estimates: one a point, from `rvelens.stats` or as JSON keeps it, {"value", "low",
-                "high"}; None where there is none.
+            x: as in `Series`.
+            estimates: one per point, from `rvelens.stats` or as stored in JSON, {"value", "low",
+                "high"}; None for a missing estimate.
             role: as in `Series`.
 
         Raises:
-            ValueError: an estimate without one of the three, or not one a setting.
+            ValueError: an estimate that lacks one of the three values, or another number of estimates
+                than x.
         """
         rows = [
             asdict(estimate) if isinstance(estimate, Estimate) else estimate
@@ -103,7 +104,7 @@ class Series:
 
     @property
     def names(self) -> list[str] | None:
-        """The settings, where they are names."""
+        """The values of x if they are names."""
         if self.x is None or isinstance(self.x, np.ndarray):
             return None
         return [str(x) for x in self.x]
@@ -121,18 +122,18 @@ def lines(
     width: float = COLUMN,
     height: float = 2.1,
 ) -> Figure:
-    """Lines with their intervals, each named at its end.
+    """Lines with their intervals, each with its name at its end.
 
     Args:
         series: lines by name.
-        x_label, y_label: what the axes show, with units.
-        reference: name and value of a level line, such as ("vanilla", 0.81).
+        x_label, y_label: the labels of the axes, with units.
+        reference: name and value of a horizontal line, such as ("vanilla", 0.81).
         log: axes with a logarithmic scale.
         title: above the axes.
-        width, height: inches; the figure grows where the names need more height.
+        width, height: inches; the figure grows if the names need more height.
 
     Raises:
-        ValueError: no lines, names on one and numbers on another, or nothing above 0 for a
+        ValueError: no lines, a mix of lines over names and over numbers, or no value above 0 on a
             logarithmic scale.
     """
     with house_style():
@@ -148,7 +149,7 @@ def draw_lines(
     reference: tuple[str, float] | None = None,
     log: Log = "",
 ) -> None:
-    """What `lines` draws, on axes that exist already; call it last, under the house style."""
+    """Draw `lines` on existing axes; call it last, under the house style."""
     names, positions = _positions(series, log)
     line_ends = []
     if reference is not None:

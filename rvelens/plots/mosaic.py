@@ -47,24 +47,24 @@ def head_grid(
     label: str = "attention",
     ax: Axes | None = None,
 ) -> Figure:
-    """Where every head looks: layers downwards, heads across, a small overlay each.
+    """Where every head looks: a grid of small overlays, with layers as rows and heads as columns.
 
     Args:
         image: the original image.
         values: one number per image token of each head, such as `answer.attention[token]` of a trace.
-        grid: where the tokens lie, from `model.image_grid(image)`.
-        layers: numbers of the layers in `values`, for the axis; None counts from 0.
-        top: where the colours of all heads end, to see how much they look; None for each head's own
-            largest value, to see where they look.
+        grid: the patch grid, from `model.image_grid(image)`.
+        layers: the layer numbers of `values`, for the axis; None counts from 0.
+        top: the end of the colour scale of all heads, to compare how much they look. None for the
+            largest value of each head, to see where it looks.
         title: above the grid.
-        label: what the colours mean, beside the scale; "" for no scale.
-        ax: axes of a figure of yours to draw on, in your own style; None for a new figure.
+        label: the label of the colour scale; "" for no scale.
+        ax: axes of your own figure, which keeps its style; None for a new figure.
 
     Returns:
         the figure that holds the grid.
 
     Raises:
-        ValueError: no heads, another number of layers, or not one number per image token.
+        ValueError: no heads, another number of layers, or another number of values than image tokens.
     """
     n_layers, n_heads = values.shape[:2]
     layers = list(range(n_layers) if layers is None else layers)
@@ -128,19 +128,19 @@ def token_overlays(
     title: str = "",
     label: str = "attention",
 ) -> Figure:
-    """The tokens of each answer in rows, each over the image with its attention as heat.
+    """The tokens of each answer in rows, each with its attention as a heat map on the image.
 
-    All colours run from 0 to the largest value that is shown. Below each token stands its
-    probability. An answer of more than 48 tokens is cut there, and its row says so.
+    All colour scales run from 0 to the largest value in the figure. The probability of each token is
+    below it. An answer with more than 48 tokens is cut, and its row says so.
 
     Args:
-        trace: from `model.trace`, of a family with a patch grid.
-        layers, heads: those to average; None for all.
+        trace: a trace of `model.trace`, for a family with a patch grid.
+        layers, heads: the layers and heads to average; None for all.
         title: above the figure.
-        label: what the colours mean, beside the scale; "" for no scale.
+        label: the label of the colour scale; "" for no scale.
 
     Raises:
-        ValueError: image tokens without a place in the image, or layers or heads that are not there.
+        ValueError: image tokens without a place in the image, or layers or heads that do not exist.
     """
     grid = trace.grid
     if grid is None:

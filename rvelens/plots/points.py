@@ -1,4 +1,4 @@
-"""One point a head."""
+"""Figures with one point per head."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ def scatter(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """Two measures of each head, such as ARS and localisation, its layer as colour.
+    """Two measures of each head, such as ARS and localisation, with its layer as colour.
 
     Args:
-        x, y: the measures, one number a head; heads with a NaN are left out, and counted below.
-        layer: each head's layer. Colours go from dark to light with it, which also print shows.
-        x_label, y_label: what the measures are, with units.
-        reference: name and value of a level line, such as ("chance", 0.5).
-        title: above the figure, such as the correlation.
+        x, y: the measures, one number per head. Heads with a NaN are left out, and counted below the
+            figure.
+        layer: the layer of each head. Colours go from dark to light, which is also visible in print.
+        x_label, y_label: the labels of the measures, with units.
+        reference: name and value of a horizontal line, such as ("chance", 0.5).
+        title: the text above the figure, such as the correlation.
         width: inches.
 
     Raises:
-        ValueError: not as many x, y and layers.
+        ValueError: different numbers of x, y and layers.
     """
     if not len(x) == len(y) == len(layer):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One row a method: measured numbers with their intervals, and seconds."""
+"""Figures with one row per method: numbers with intervals, and seconds."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ScoreRow:
 
     Attributes:
         name: the method.
-        value: measured; NaN where it was not.
-        low, high: ends of its interval; NaN where unknown.
-        group: the benchmark; rows of one group must follow one another.
-        paper: the paper's number, shown hollow beside the measured one.
+        value: the measured number; NaN if it was not measured.
+        low, high: ends of its interval; NaN if unknown.
+        group: the benchmark; rows of a group must be adjacent.
+        paper: the paper's number, shown as a hollow dot next to the measured number.
         role: a name in `ROLES`.
     """
 
@@ -61,18 +61,18 @@ def dots(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """A dot and an interval for each row, under the name of its group, its number at the right.
+    """A dot and an interval for each row, grouped under names, with the number at the right.
 
     Args:
         rows: from top to bottom.
-        x_label: what the numbers are, with units.
-        baseline: name of the rows whose value runs through their group as a line.
+        x_label: the label of the numbers, with units.
+        baseline: the name of the row whose value is drawn as a line through its group.
         digits: digits after the point of the numbers at the right.
         title: above the figure.
         width: inches; the height follows from the rows.
 
     Raises:
-        ValueError: no rows, a role that does not exist, or a group that is in two places.
+        ValueError: no rows, a role that does not exist, or a group whose rows are not adjacent.
     """
     if not rows:
         raise ValueError("no rows are given: expected at least one; add one.")
@@ -193,20 +193,21 @@ def timing_bars(
     title: str = "",
     width: float = COLUMN,
 ) -> Figure:
-    """Seconds for an example by method, first token and the rest of the answer stacked (Fig. 9b).
+    """Seconds per example by method, as stacked bars: first token, rest of the answer (Fig. 9b).
 
     Args:
         names: the methods, from top to bottom.
         first: seconds to the first token.
         rest: seconds for all later tokens.
-        baseline: the method that the printed ratios are over.
-        ratios: of each method to the baseline, such as medians over rounds; None divides the sums.
-        low, high: interval of each method's sum, in seconds.
+        baseline: the method that the printed ratios are relative to.
+        ratios: the ratio of each method to the baseline, such as medians over rounds; None divides the
+            sums.
+        low, high: the interval of each method's sum, in seconds.
         title: above the figure.
         width: inches; the height follows from the methods.
 
     Raises:
-        ValueError: not one number for each method, or a baseline that is not among them.
+        ValueError: another number of values than methods, or a baseline that is not one of the methods.
     """
     lengths = {len(a) for a in (first, rest, ratios, low, high) if a is not None}
     if lengths != {len(names)} or not names:

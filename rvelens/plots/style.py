@@ -1,7 +1,7 @@
 """The house style of figures: sizes, colours by role, labels at line ends, files.
 
-Figures are made under `house_style()`, whatever style the caller has set, and are settled before
-they are returned: what is drawn later does not depend on settings that are gone by then.
+Figures are made under `house_style()`, whatever style the caller has set. Their layout is fixed before
+they are returned, because later drawing no longer has these style settings.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ GREY = "#8a8a8a"  # What is not data: leaders, reference lines, empty cells.
 
 @dataclass(frozen=True)
 class Role:
-    """How what plays one part looks: a colour and, for readers who see none, a line and a marker."""
+    """The look of a role: a colour and, for readers who do not see colours, a line and a marker."""
 
     colour: str
     line: Any = "-"
@@ -82,7 +82,7 @@ _UNNAMED = ("rve", "control", "oracle", "random", "least", "plain")
 
 
 def role(name: str, index: int = 0) -> Role:
-    """The look of a role; without a name, that of the `index`-th of several series.
+    """The look of a role; without a name, that of the series with number `index`.
 
     Raises:
         ValueError: no such role.
@@ -95,7 +95,7 @@ def role(name: str, index: int = 0) -> Role:
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows by itself: IPython shows matplotlib's own under pyplot alone."""
+    """A figure that a notebook shows without pyplot, which IPython needs for other figures."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """The picture at twice the resolution that it is shown at, and its size in pixels there."""
@@ -108,14 +108,14 @@ class NotebookFigure(Figure):
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """matplotlib's defaults and `STYLE` over them, until the block ends."""
+    """A context with matplotlib's defaults and `STYLE`."""
     with style.context(["default", STYLE]):
         yield
 
 
 @refuse_wrong_types
 def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, Axes]:
-    """A figure with one open axes, and a title that is wrapped to fit and adds its own height."""
+    """A figure with one open axes, and a wrapped title that adds its height to the figure."""
     title = wrapped(title, width - 0.1, TEXT)
     height += 0.14 * len(title.splitlines())
     figure = NotebookFigure(figsize=(width, height), layout="constrained")
@@ -127,9 +127,9 @@ def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, Ax
 
 
 def wrapped(text: str, inches: float, size: float = SMALL) -> str:
-    """Text broken into lines of at most that width, by the mean width of a letter.
+    """Text broken into lines of at most a given width, estimated by the mean width of a letter.
 
-    Names of models break after a slash or a hyphen between words; a longer word is cut.
+    Names of models break after a slash, or after a hyphen between words. A longer word is cut.
     """
     letters = max(int(inches * 72 / (0.6 * size)), 6)
     lines: list[str] = []
@@ -148,7 +148,7 @@ def wrapped(text: str, inches: float, size: float = SMALL) -> str:
 
 
 def figure_of(axes: Axes) -> Figure:
-    """The figure that holds the axes, also where they are in a part of it."""
+    """The figure of the axes, also if they are in a subfigure."""
     figure: Any = axes.get_figure()
     while not isinstance(figure, Figure):
         figure = figure._parent
@@ -156,9 +156,9 @@ def figure_of(axes: Axes) -> Figure:
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay a figure out, and keep the ticks that its size has led to.
+    """Lay out a figure, and keep the ticks of this layout.
 
-    A later layout would choose them anew after it has made room for the old ones' labels.
+    A later layout would choose new ticks after it has made room for the labels of the old ones.
     """
     figure.draw_without_rendering()
     for axes in figure.axes:
@@ -171,7 +171,7 @@ def fix_layout(figure: Figure) -> None:
 def panel_letter(axes: Axes, letter: str, name: str = "", lift: float = 3.0) -> None:
     """A panel's letter and name in bold at its upper left, `lift` points above its frame.
 
-    Takes no part in the layout: a long name must not push panels apart. Leave room above.
+    It is not part of the layout, because a long name must not push panels apart. Leave room above.
     """
     axes.annotate(
         f"{letter}  {name}".strip(),
@@ -186,13 +186,13 @@ def panel_letter(axes: Axes, letter: str, name: str = "", lift: float = 3.0) -> 
 
 
 def ticks(n: int) -> list[int]:
-    """At most nine round positions among 0 to n - 1."""
+    """At most nine round positions from 0 to n - 1."""
     step = next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 50, 100, 200, 500, n) if n / s <= 9)
     return list(range(0, n, step))
 
 
 def scale_above(figure: Figure, axes: Axes, mappable: ScalarMappable, label: str, **more: Any):
-    """A thin colour scale over the axes, its meaning in words; returns the colour bar."""
+    """A thin colour scale over the axes, with a label; returns the colour bar."""
     more = {"ticks": MaxNLocator(6, steps=[1, 2, 5, 10]), **more}
     bar = figure.colorbar(mappable, ax=axes, location="top", aspect=30, pad=0.02, **more)
     bar.set_label(wrapped(label, 0.8 * figure.get_figwidth(), TEXT))
@@ -203,7 +203,7 @@ def scale_above(figure: Figure, axes: Axes, mappable: ScalarMappable, label: str
 
 @dataclass(frozen=True)
 class End:
-    """Where a line ends, in data coordinates, and what its label says."""
+    """The end of a line, in data coordinates, and the text of its label."""
 
     text: str
     colour: str
@@ -212,9 +212,9 @@ class End:
 
 
 def end_labels(axes: Axes, line_ends: Sequence[End]) -> None:
-    """Label lines right of the axes, each as near to its line's end as the others let it.
+    """Label lines at the right of the axes, each as close to the end of its line as possible.
 
-    The figure grows where the labels would not fit beside its axes. Limits of the axes must be final.
+    The figure grows if the labels do not fit next to its axes. The limits of the axes must be final.
     """
     figure = figure_of(axes)
     right = axes.get_xlim()[1]
@@ -265,11 +265,11 @@ def _note(axes: Axes, end: End, width: float) -> Annotation:
 def place_labels(
     centres: Float[np.ndarray, " label"], heights: Float[np.ndarray, " label"]
 ) -> Float[np.ndarray, " label"]:
-    """Centres of labels between 0 and 1 that do not overlap, nearest to the wanted ones.
+    """Centres of labels between 0 and 1 that do not overlap, closest to the wanted centres.
 
-    The least sum of squared moves that keeps the order: with the heights below each label taken
-    off, labels that do not overlap are ascending numbers, and the nearest such are an isotonic
-    regression. All heights together must be at most 1.
+    They minimise the sum of squared moves and keep the order. After subtraction of the heights below
+    each label, labels that do not overlap are ascending numbers. So the solution is an isotonic
+    regression. The sum of all heights must be at most 1.
     """
     if not len(centres):
         return centres
@@ -284,9 +284,9 @@ def place_labels(
 
 @refuse_wrong_types
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, PDF (with embedded fonts) or SVG, by the file name's ending.
+    """Write a figure as PNG, PDF (with embedded fonts) or SVG, according to the file name.
 
-    The same figure gives the same bytes: no dates, no random names. The file is replaced whole.
+    The same figure gives the same bytes, without dates or random names. An existing file is replaced.
 
     Raises:
         ValueError: another ending, a folder that does not exist, or the name of a folder.

@@ -1,4 +1,4 @@
-"""Action scenes: drawn pictures of people who do things with things, and questions about them."""
+"""Action scenes: drawn pictures of people who use objects, and questions about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing: two people, what they do, clutter and noise, 96x96 pixels."""
+"""Draws scenes of 96x96 pixels: two people, their actions, clutter and noise."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ TINT = {
 
 @dataclass(frozen=True)
 class Person:
-    """One person and what they do.
+    """One person and their action.
 
     Attributes:
         kind: "man", "woman" or "child".
-        verb, object: what the person does, and with what.
+        verb, object: the person's action, and its object.
         box: the whole person; parts: the place of each body part; contact: object at its part.
-        visibility: 1 for a clear object, towards 0 for one that has nearly faded.
+        visibility: 1 for a clear object, close to 0 for an object that has nearly faded.
     """
 
     kind: str
@@ -55,13 +55,13 @@ class Person:
 @refuse_wrong_types
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard a scene is to see; by default as hard as the test's.
+    """How hard a scene is to see; by default as in the test split.
 
     Attributes:
-        visibility: range of what is left of the colours of an object that somebody uses.
-        noise: standard deviation of the noise on each of 256 levels.
-        copies: at most so many objects that nobody uses.
-        occluders: at most so many strokes across the scene.
+        visibility: the range of the remaining colour strength of an object that a person uses.
+        noise: the standard deviation of the noise, in levels of 0 to 255.
+        copies: the maximum number of objects that nobody uses.
+        occluders: the maximum number of strokes across the scene.
     """
 
     visibility: tuple[float, float] = (0.15, 1.0)
@@ -76,7 +76,7 @@ FAINT = Difficulty((0.0, 0.5), 20.0, 3, 2)
 
 @dataclass(frozen=True)
 class Plan:
-    """Who stands where and does what, before anything is drawn."""
+    """The people of a scene, their places and actions, before anything is drawn."""
 
     kind: str
     verb: str

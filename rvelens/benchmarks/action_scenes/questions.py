@@ -1,15 +1,15 @@
-"""Scenes by seed, questions in MMRel's manner with known answers and regions, contrastive pairs.
+"""Scenes by seed, questions in MMRel's style with known answers and regions, contrastive pairs.
 
-Splits are disjoint and every scene is drawn from its split and seed alone. In the train split an
-object comes with its prior verb in `SKEW` of all scenes. Validation and test scenes are balanced:
-half of the asked people do the prior verb of their object, half another one, and half of each are
-asked about what they do, half about what they do not. The four groups are named after the truth:
+Splits are disjoint, and every scene depends only on its split and seed. In the train split, an object
+comes with its prior verb in a share `SKEW` of all scenes. Validation and test scenes are balanced. Half
+of the people in questions do the prior verb of their object, and half do another verb. Half of each are
+asked about the true verb, and half about another. The names of the four groups follow the truth:
 
 - PC-yes: the person does the prior verb, and is asked about it.
 - PC-no: the person does the prior verb, and is asked about another.
 - CP-yes: the person does another verb, and is asked about it.
-- CP-no: the person does another verb, and is asked about the prior one: saying yes here is the
-  hallucination that a language prior makes.
+- CP-no: the person does another verb, and is asked about the prior verb. A yes is the hallucination
+  that a language prior causes.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ GROUPS = ("PC-yes", "PC-no", "CP-yes", "CP-no")
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is true in it.
+    """A picture and its true content.
 
     Attributes:
-        people: from left to right; `people[subject]` is the one that questions are about.
-        verb: the verb that the scene's own question asks; None in the train split.
+        people: the people from left to right; questions are about `people[subject]`.
+        verb: the verb of the scene's own question; None in the train split.
         copies: objects that nobody uses, with their boxes.
     """
 
@@ -63,13 +63,13 @@ class Question:
     """A yes/no question about a scene.
 
     Attributes:
-        scene_seed: seed of the scene, which names it within its split.
-        text: "Does a man kick a ball in the image?".
+        scene_seed: the seed of the scene, which identifies it in its split.
+        text: the question, such as "Does a man kick a ball in the image?".
         answer: true for yes.
         group: one of `GROUPS`.
-        regions: boxes in pixels (x0, y0, x1, y1) of the "person", of the "verb" (the body part
-            of that person where one must look, whether the object is there or not), and of the
-            "object" wherever a copy of it is.
+        regions: boxes in pixels (x0, y0, x1, y1) of the "person", of the "verb" (the body part of this
+            person that shows the answer, with or without the object), and of all copies of the
+            "object".
     """
 
     scene_seed: int
@@ -87,13 +87,13 @@ class Question:
 def draw_scene(
     seed: int, split: str = "test", difficulty: Difficulty | None = None, skew: float = SKEW
 ) -> Scene:
-    """The scene of a seed.
+    """The scene for a seed.
 
     Args:
         seed: 0 or more; in validation and test, `seed % 4` is the group of its question.
         split: "train", "validation" or "test".
-        difficulty: how hard it is to see; by default the test's own look.
-        skew: in the train split, the share of objects that come with their prior verb.
+        difficulty: how hard it is to see; by default as in the test split.
+        skew: the share of objects with their prior verb in the train split.
 
     Raises:
         ValueError: an unknown split or a negative seed.
@@ -122,17 +122,17 @@ def _plan(
 
 @refuse_wrong_types
 def plan_question(seed: int, split: str) -> tuple[Plan, str]:
-    """What the asked person of a scene does, and the verb of its own question, without drawing."""
+    """The true action of the person in a scene's question, and the verb of the question; no drawing."""
     _, (plan, _), verb = _plan(seed, split, SKEW)
     return plan, verb or _train_verb(seed, plan.verb)
 
 
 @refuse_wrong_types
 def earlier_turns(seed: int, split: str, n: int) -> list[tuple[str, str]]:
-    """`n` questions about the person of a scene whom its own question is not about, and true answers.
+    """`n` questions with true answers, about the person that the scene's own question is not about.
 
-    They tell nothing about what is asked: in turn a yes, a no, and an open question about what that
-    person does, or with what; later ones repeat them with other wrong verbs.
+    They contain no information about the scene's own question. In turn, they are a yes, a no, and an
+    open question about the person's action or object. Later turns repeat these with other wrong verbs.
     """
     _, (_, plan), _ = _plan(seed, split, SKEW)
     wrong = [verb for verb in VERBS if verb != plan.verb]
@@ -150,7 +150,7 @@ def earlier_turns(seed: int, split: str, n: int) -> list[tuple[str, str]]:
 
 @refuse_wrong_types
 def group_of(plan: Plan | Person, verb: str) -> str:
-    """The group of a question whether somebody does `verb`."""
+    """The group of the question whether a person does `verb`."""
     prior = "PC" if plan.verb == PRIOR[plan.object] else "CP"
     return f"{prior}-{'yes' if plan.verb == verb else 'no'}"
 
@@ -192,7 +192,7 @@ def _balanced(rng: np.random.Generator, group: str) -> tuple[tuple[Plan, Plan], 
 
 @refuse_wrong_types
 def make_question(scene: Scene, verb: str) -> Question:
-    """Whether the asked person does `verb` with their object."""
+    """The question whether the person does `verb` with their object."""
     person = scene.people[scene.subject]
     contacts = tuple(p.contact for p in scene.people if p.object == person.object)
     loose = tuple(box for name, box in scene.copies if name == person.object)
@@ -216,14 +216,14 @@ def make_question(scene: Scene, verb: str) -> Question:
 
 @refuse_wrong_types
 def sentence(person: str, verb: str, thing: str) -> str:
-    """The question's text, in MMRel's manner."""
+    """The text of a question, in MMRel's style."""
     article = "an" if thing[0] in "aeiou" else "a"
     return f"Does a {person} {verb} {article} {thing} in the image?"
 
 
 @refuse_wrong_types
 def make_questions(split: str, n: int, seed: int = 0) -> list[Question]:
-    """One question a scene about `n` scenes; groups in equal parts in validation and test.
+    """One question for each of `n` scenes; validation and test have equal parts of each group.
 
     Args:
         split: "train", "validation" or "test".
@@ -247,7 +247,7 @@ def _train_verb(seed: int, done: str) -> str:
 
 @refuse_wrong_types
 def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair]:
-    """What the asked person does, and the same question with a verb of another body part."""
+    """Pairs of a question about the person's true verb and one with a verb of another body part."""
     pairs = []
     for i in range(n):
         scene = draw_scene(seed * 1_000_000 + 500_000 + i, split)
@@ -265,7 +265,7 @@ def contrastive_pairs(split: str, n: int, seed: int = 0) -> list[ContrastivePair
 def patch_mask(
     boxes: Sequence[Box], grid: tuple[int, int], size: tuple[int, int]
 ) -> Bool[np.ndarray, "rows columns"]:
-    """Patches of a grid whose middle lies in one of the boxes; the nearest patch of a small box.
+    """Patches of a grid whose centre is in a box; for a small box, the nearest patch.
 
     Args:
         boxes: (x0, y0, x1, y1) in pixels.

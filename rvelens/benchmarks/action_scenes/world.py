@@ -1,4 +1,4 @@
-"""Who can do what with what: vocabulary, and the skewed pairing of verb and object."""
+"""The vocabulary of action scenes, and the skewed pairing of verbs and objects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SKEW = 0.85
 
 
 def draw_verb(rng: np.random.Generator, thing: str, skew: float) -> str:
-    """The verb of a person who has `thing`: its prior with probability `skew`, else another one."""
+    """The verb of a person with `thing`: its prior verb with probability `skew`, else another verb."""
     if rng.random() < skew:
         return PRIOR[thing]
     return str(rng.choice([verb for verb in VERBS if verb != PRIOR[thing]]))

@@ -1,9 +1,9 @@
 """Activations of many questions on disk, in shards that are read back one tensor at a time.
 
-- `points.py`: which hook points, and each question's own rows of their tensors.
+- `points.py`: selects hook points, and the rows of each question in their tensors.
 - `shards.py`: one safetensors file for each batch, with its questions in the header.
-- `run.py`: all questions, resumable, in one process or several.
-- `read.py`: what was captured, read lazily.
+- `run.py`: captures all questions, resumable, in one process or several.
+- `read.py`: reads captured tensors lazily.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hook points by patterns, and each question's own rows of what they show."""
+"""Selects hook points by patterns, and the rows of each question in their tensors."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _HIDDEN = -1e30
 def matching_points(
     model: HookedLVLM, patterns: Sequence[str], layers: Iterable[int] | None = None
 ) -> list[str]:
-    """The hook points that patterns name, in the order of the model.
+    """The hook points that match patterns, in the order of the model.
 
     Args:
         model: the hooked model.
-        patterns: names as of a shell, `*` and `?`: of a whole point ("blocks.3.hook_resid_post",
-            "hook_embed"), of a point of every layer ("hook_resid_post", "attn.hook_*"), or the short
-            name of TransformerLens' caches ("pattern", "resid_post").
-        layers: of the points in layers, those of these layers; None for all.
+        patterns: names with shell wildcards `*` and `?`. A pattern matches a full name
+            ("blocks.3.hook_resid_post", "hook_embed"), a point in every layer ("hook_resid_post",
+            "attn.hook_*"), or a short name of TransformerLens' caches ("pattern", "resid_post").
+        layers: the layers, for points in layers; None for all.
 
     Raises:
-        ValueError: a layer that the model lacks, a pattern that matches nothing, or a point of the
-            image's own forward.
+        ValueError: a layer that the model lacks, a pattern without a match, or a point of the vision
+            tower or the image features.
     """
     chosen = None if layers is None else set(sorted_layers(layers, model.n_layers))
     matches: set[str] = set()
@@ -75,20 +75,20 @@ def _matches(name: str, pattern: str, layers: set[int] | None) -> bool:
 def rows_of_sample(
     name: str, x: Shaped[Tensor, "*any"], tokens: TokenMap, sample: int, rows: str
 ) -> Shaped[Tensor, "*own"]:
-    """One question's own part of a point's tensor, without padding.
+    """The part of a point's tensor that belongs to one question, without padding.
 
     Args:
-        name: of the point.
-        x: [batch head query key] of scores and pattern, [batch row ...] of the others.
-        tokens: the map of the batch.
+        name: the name of the point.
+        x: [batch head query key] for scores and pattern, [batch row ...] for other points.
+        tokens: the token map of the batch.
         sample: the question's number in the batch.
         rows: "last" or "all".
 
     Returns:
-        of scores and pattern [head key] or [head query key], of others [...] or [row ...].
+        for scores and pattern [head key] or [head query key], for other points [...] or [row ...].
 
     Raises:
-        ValueError: a tensor with other rows than the prompt has.
+        ValueError: a tensor with another number of rows than the prompt.
     """
     own, own_rows = x[sample], tokens.real[sample].nonzero().flatten().to(x.device)
     axis = 1 if name.endswith(KEYED) else 0
@@ -110,7 +110,7 @@ def rounded(
     """A tensor in another precision, on the CPU.
 
     Raises:
-        ValueError: a finite number that this precision cannot hold.
+        ValueError: a finite number that this precision cannot represent.
     """
     x = x.detach().cpu()
     if dtype is None or dtype == x.dtype:

@@ -1,4 +1,4 @@
-"""What was captured, read back one tensor at a time."""
+"""Reads captured activations, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Capture:
     """A folder of captured tensors.
 
     Attributes:
-        folder: where the shards are.
+        folder: the folder of the shards.
         made_with: the manifest: model, questions, points, rows and precision.
-        entries: by id of the question, the shard and what it says of the question.
+        entries: for each question id, its shard and its entry in the shard.
     """
 
     folder: Path
@@ -56,14 +56,14 @@ class Capture:
 
     @refuse_wrong_types
     def tensor(self, question: str, point: str) -> Shaped[Tensor, "*own"]:
-        """What a hook point showed of a question, without padding; only this tensor is read.
+        """The tensor of a hook point for a question, without padding; only this tensor is read.
 
         Returns:
-            of scores and pattern [head key] or [head query key], of others [...] or [row ...]; the
-            second of each where rows are "all".
+            for scores and pattern [head key], for other points [...]. If rows are "all", [head query
+            key] and [row ...].
 
         Raises:
-            ValueError: no such question or point, or nothing was captured of the question.
+            ValueError: no such question or point, or nothing was captured for the question.
         """
         if point not in self.points:
             raise ValueError(
@@ -100,7 +100,7 @@ class Capture:
 
 @refuse_wrong_types
 def open_capture(folder: str | Path) -> Capture:
-    """Open what `capture` wrote, an unfinished one too; only headers of files are read.
+    """Open a capture, also an unfinished one; only the headers of its files are read.
 
     Raises:
         ValueError: no capture in the folder, or a file that was changed.

@@ -1,4 +1,4 @@
-"""Hook points of many questions to disk, resumable, in one process or several."""
+"""Stores hook points of many questions on disk, resumable, in one process or several."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ CAPTURE_FORMAT = "rvelens-capture-1"
 @refuse_wrong_types
 @dataclass(frozen=True)
 class CaptureRequest:
-    """What is captured of each question.
+    """What to capture for each question.
 
     Attributes:
         points: patterns of hook points, see `rvelens.evaluate.capture.points.matching_points`.
-        layers: of points in layers, those of these layers; None for all.
+        layers: the layers, for points in layers; None for all.
         rows: "last", the row that predicts the answer; or "all", every row of the prompt.
-        dtype: "auto" as the model computes, else float32, bfloat16 or float16.
+        dtype: "auto" for the model's own precision, or float32, bfloat16 or float16.
         prompt: a preset of the family, or a template.
-        suffix: text after each question, behind a space.
+        suffix: text after each question, after a space.
     """
 
     points: tuple[str, ...]
@@ -89,13 +89,13 @@ class CaptureRequest:
 
 @dataclass(frozen=True)
 class Captured:
-    """How much is captured.
+    """The size of a capture.
 
     Attributes:
-        questions: how many.
-        shards: files.
-        n_bytes: of all tensors, from those of the first batch.
-        points: hook points.
+        questions: the number of questions.
+        shards: the number of files.
+        n_bytes: the bytes of all tensors, estimated from the first batch.
+        points: the number of hook points.
     """
 
     questions: int
@@ -119,10 +119,10 @@ class Captured:
 def estimate_size(
     model: HookedLVLM, benchmark: Benchmark, request: CaptureRequest, batch_size: int = 8
 ) -> Captured:
-    """The size of a capture, from the first batch of questions, of which nothing is written.
+    """The size of a capture, estimated from the first batch of questions; nothing is written.
 
     Raises:
-        ValueError: a pattern that matches nothing, a point that cannot be hooked, or no question of the
+        ValueError: a pattern without a match, a point that cannot be hooked, or no question in the
             first batch that can be asked.
     """
     names = matching_points(model, request.points, request.layers)
@@ -148,15 +148,15 @@ def capture(
     batch_size: int = 8,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
 ) -> Path | None:
-    """Run every question's prompt once, and store what hook points show.
+    """Run the prompt of every question once, and store the tensors of hook points.
 
-    Each batch becomes one file of safetensors. Called again with the same settings it captures the
-    batches that are missing. Several processes (`accelerate launch`) share the batches. At the end the
-    first one writes an index for other tools: index.parquet, or index.csv where pyarrow is missing.
+    Each batch becomes one safetensors file. A second call with the same arguments captures missing
+    batches. Several processes (`accelerate launch`) share the batches. At the end, the first process
+    writes an index for other tools: index.parquet, or index.csv if pyarrow is not installed.
     `open_capture` does not need it.
 
     Args:
-        model: the hooked model, without hooks that are on.
+        model: the hooked model, without active hooks.
         benchmark: questions, from `load_benchmark` or `load_questions`.
         request: hook points, rows and precision.
         out: the folder.
@@ -164,11 +164,11 @@ def capture(
         progress: wraps the iteration over batches.
 
     Returns:
-        the index; None in all but the first of several processes.
+        the index. With several processes, only the first returns it, and the others return None.
 
     Raises:
-        ValueError: the folder holds a capture of something else, hooks that are on, points that cannot
-            be captured, too little room on the disk, or another process that failed.
+        ValueError: a folder with another capture, active hooks, points that cannot be captured, too
+            little disk space, or another process that failed.
     """
     if model.list_hooks():
         raise ValueError(
@@ -205,7 +205,7 @@ def capture(
 
 
 def check_disk_space(folder: Path, size: Captured) -> None:
-    """Raise ValueError where the disk of a folder has too little room for a capture."""
+    """Raise ValueError if the disk of a folder has too little space for a capture."""
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(place).free
     if size.n_bytes > free:

@@ -1,4 +1,4 @@
-"""A shard: the tensors of a batch of questions in one safetensors file, its questions in the header."""
+"""A shard: one safetensors file with the tensors of a batch, and its questions in the header."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rvelens.files.stored import Stored
 
 
 class IndexRow(Stored):
-    """A question of a shard, as the index has it.
+    """A question of a shard, as a row of the index.
 
     Attributes:
-        id, image, question, label, group: of the question.
-        n_tokens: tokens of its prompt, those of the image included; 0 where there is an error.
-        row: its number in the shard, which its tensors' names begin with.
-        error: why nothing was captured; "" where something was.
+        id, image, question, label, group: attributes of the question.
+        n_tokens: the number of tokens of its prompt, including image tokens; 0 if there is an error.
+        row: its number in the shard, with which the names of its tensors begin.
+        error: why nothing was captured; "" if tensors were captured.
     """
 
     id: str
@@ -43,11 +43,11 @@ _ENTRIES = TypeAdapter(list[IndexRow])
 
 @dataclass(frozen=True, eq=False)
 class CapturedQuestion:
-    """What was captured of one question.
+    """The captured tensors of one question.
 
     Attributes:
-        tensors: by name.
-        error: why nothing was captured; None where something was.
+        tensors: the tensors by name.
+        error: why nothing was captured; None if tensors were captured.
     """
 
     tensors: Mapping[str, Shaped[Tensor, "*own"]]
@@ -65,7 +65,7 @@ def key(row: int, name: str) -> str:
 
 
 def write_shard(path: Path, items: Sequence[Item], parts: Sequence[CapturedQuestion]) -> None:
-    """Write the tensors of a batch, whole or not at all."""
+    """Write the tensors of a batch, completely or not at all."""
     tensors = {key(n, name): x for n, part in enumerate(parts) for name, x in part.tensors.items()}
     entries = [
         IndexRow(
@@ -87,7 +87,7 @@ def read_entries(path: Path) -> list[IndexRow]:
     """The questions of a shard, from its header.
 
     Raises:
-        ValueError: something else than a shard.
+        ValueError: a file that is not a shard.
     """
     try:
         with safe_open(path, framework="pt") as opened:
@@ -100,7 +100,7 @@ def read_entries(path: Path) -> list[IndexRow]:
 
 
 def is_complete(path: Path, items: Sequence[Item]) -> bool:
-    """Whether a shard holds every question of a batch; what could not be asked is tried again."""
+    """Whether a shard has the tensors of every question of a batch, so that none is tried again."""
     if not path.exists():
         return False
     entries = read_entries(path)

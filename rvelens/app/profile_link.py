@@ -10,7 +10,7 @@ from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from rvelens.app.address import hub_name
-from rvelens.app.models import MEASURED, Choice, Models
+from rvelens.app.models import MEASURED, SHIPPED, Choice, Models
 
 # Writes the profile into the address; without a name it is left out.
 WRITE = "profile => { window.rvAddress(profile ? {profile} : {}, 'profile'); }"
@@ -58,6 +58,11 @@ def read_profile_link(models: Models, start: Choice, query: str) -> Choice | Non
         raise ValueError(
             f"the address has profile={name}: expected {_PUBLISHED}, {MEASURED}, rvelens/tiny, or "
             "OWNER/NAME on the Hub, and no path; correct it."
+        )
+    if hub_name(name) and name != SHIPPED:
+        raise ValueError(
+            f"the address is of the head profile {name} on the Hub, and a link starts no download: "
+            "expected this profile; load it under Another model or head profile, and ask again."
         )
     choice = models.measure_scenes(start) if name == MEASURED else models.choose(start.name, name)
     return replace(choice, is_restored=True)

@@ -144,8 +144,9 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     gallery.select(_take, None, [image, question])
     # What was answered about another picture, by another model or profile does not stay.
     changes = [gallery.select, image.upload, image.clear]
-    for turn in ({"queue": False}, {"trigger_mode": "multiple", **IN_TURN}):
-        # Once more behind an answer that is under way, which arrives later.
+    # Once more behind an answer that is under way, which arrives later.
+    turns: list[Any] = [{"queue": False}, {"trigger_mode": "multiple", **IN_TURN}]
+    for turn in turns:
         gr.on(changes, _nothing, None, results, **turn)
         model.change(_renewed, model, results, **turn)
 

@@ -148,7 +148,7 @@ def _loader(image: str, data: Path | None) -> Callable[[], Image.Image]:
     def unknown() -> Image.Image:
         raise ValueError(
             f"the folder of the image {image} is unknown: expected the folder with the benchmark's "
-            "files; enter it above."
+            "files; name it where the run is opened."
         )
 
     return unknown

@@ -63,8 +63,8 @@ def yes_ratio_points(
         figure, axes = new_figure(width, 2.4, title)
         axes.set(xlabel="share of questions answered yes", ylabel="accuracy")
         _share_line(axes, share_of_yes)
-        ends = [_point(axes, name, n, row) for n, (name, row) in enumerate(rows.items())]
-        end_labels(axes, ends)
+        line_ends = [_point(axes, name, n, row) for n, (name, row) in enumerate(rows.items())]
+        end_labels(axes, line_ends)
     return figure
 
 
@@ -85,9 +85,9 @@ def _share_line(axes: Axes, share_of_yes: float) -> None:
 
 def _point(axes: Axes, name: str, number: int, row: Mapping[str, Any]) -> End:
     """Draw a method; gives where its label points to."""
-    look, across, up = role_of_method(name, number), row["yes_ratio"], row["accuracy"]
+    style, across, up = role_of_method(name, number), row["yes_ratio"], row["accuracy"]
     x, y = across["value"], up["value"]
-    axes.hlines(y, across["low"], across["high"], color=look.colour, linewidth=1.0)
-    axes.vlines(x, up["low"], up["high"], color=look.colour, linewidth=1.0)
-    axes.plot(x, y, marker=look.marker, color=look.colour, linestyle="")
-    return End(name, look.colour, x, y)
+    axes.hlines(y, across["low"], across["high"], color=style.colour, linewidth=1.0)
+    axes.vlines(x, up["low"], up["high"], color=style.colour, linewidth=1.0)
+    axes.plot(x, y, marker=style.marker, color=style.colour, linestyle="")
+    return End(name, style.colour, x, y)

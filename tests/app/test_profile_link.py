@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvelens import ARSProfile
-from rvelens.app.models import Choice, save_profile
+from rvelens.app.models import Choice, Models, save_profile
 from rvelens.app.page import _about
 from rvelens.app.profile_link import NOT_CARRIED, is_carried, profile_part, read_profile_link
 

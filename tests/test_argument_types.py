@@ -106,7 +106,10 @@ def call(entry, parameter, value):
     for each in inspect.signature(function).parameters.values():
         if each.name == parameter:
             arguments[each.name] = value
-        elif each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
+        elif each.default is each.empty and each.kind not in (
+            each.VAR_KEYWORD,
+            each.VAR_POSITIONAL,
+        ):
             hint = _hints(function).get(each.name, Any)
             arguments[each.name] = "x" if hint is Any else right_value(hint)
     return entry(**arguments)
@@ -141,7 +144,9 @@ def numbers():
 
 @pytest.mark.parametrize(("entry", "parameter"), list(numbers()))
 def test_nan_is_no_number(entry, parameter):
-    with pytest.raises(ValueError, match=rf"\({parameter}=nan\): expected a finite number; pass one"):
+    with pytest.raises(
+        ValueError, match=rf"\({parameter}=nan\): expected a finite number; pass one"
+    ):
         call(entry, parameter, math.nan)
 
 
@@ -165,9 +170,9 @@ def test_a_number_in_quotes():
     scaled(1)
     scaled(np.float32(1), np.int64(2))
     scaled(torch.tensor(0.5))
-    with pytest.raises(TypeError, match="by='0.1'.*: expected a number; pass it without quotes"):
+    with pytest.raises(TypeError, match=r"by='0.1'.*: expected a number; pass it without quotes"):
         scaled("0.1")
-    with pytest.raises(TypeError, match="times=1.5.*: expected a whole number; pass one"):
+    with pytest.raises(TypeError, match=r"times=1.5.*: expected a whole number; pass one"):
         scaled(1, 1.5)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         scaled()

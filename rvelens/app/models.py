@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rvelens.files.wording import counted
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile, check_profile_path
 from rvelens.interventions.profiles import find_profile
@@ -98,7 +99,7 @@ class Models:
         model = self._model(choice.name)
         with self.lock:
             ranking = score_heads(model, pairs)
-        source = f"head profile measured on {len(pairs)} pairs, not saved"
+        source = f"head profile measured on {counted(len(pairs), 'pair')}, not saved"
         return Choice(choice.name, ranking, source, f"score_heads(model, {code})")
 
     def options(self) -> dict[str, str]:

@@ -197,11 +197,11 @@ def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
     """A method's answers, all that the report counts."""
     answers = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
     rules = run.report["benchmarks"][benchmark]["rules"]
-    counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
-    if len(answers) < counted:
+    in_report = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
+    if len(answers) < in_report:
         raise ValueError(
-            f"{run.folder / benchmark / method} holds {len(answers)} answers: expected the {counted} "
-            "of the run's report; run the same `rvelens eval` again to resume."
+            f"{run.folder / benchmark / method} holds {counted(len(answers), 'answer')}: "
+            f"expected the {in_report} of the run's report; run the same `rvelens eval` again to resume."
         )
     return dict(answers)
 

@@ -17,6 +17,7 @@ from rvelens.evaluate.reports import FILE, read_report
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import answer_lines, stored_answers
 from rvelens.files.paths import path_below
+from rvelens.files.wording import counted
 from rvelens.model.prompts import load_image
 from rvelens.studies.cases.study import flip
 from rvelens.studies.kit.asking import select_askable
@@ -201,7 +202,8 @@ def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
     if len(answers) < in_report:
         raise ValueError(
             f"{run.folder / benchmark / method} holds {counted(len(answers), 'answer')}: "
-            f"expected the {in_report} of the run's report; run the same `rvelens eval` again to resume."
+            f"expected the {in_report} of the run's report; run the same `rvelens eval` again to "
+            "resume."
         )
     return dict(answers)
 

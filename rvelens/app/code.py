@@ -8,7 +8,7 @@ from typing import Any
 
 from rvelens.app.asking import IMAGE_NAME, MAX_NEW_TOKENS, Column, Comparison
 from rvelens.app.models import Choice, Models
-from rvelens.app.programs import arguments, image_line, model_lines, program
+from rvelens.app.programs import arguments, image_line, join_program, model_lines
 from rvelens.app.settings import REGION
 from rvelens.app.truth import truth_of
 from rvelens.app.viewer import Focus
@@ -23,7 +23,7 @@ def python_of(comparison: Comparison, view: Focus, models: Models, choice: Choic
     """
     truth = truth_of(comparison.image, comparison.question)
     layers = "" if view.layer is None else f", layers=[{view.layer}]"
-    return program(
+    return join_program(
         [
             *model_lines(models, choice),
             image_line("make_questions", None if truth is None else truth.scene),

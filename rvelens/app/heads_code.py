@@ -10,7 +10,7 @@ from rvelens.app.address import hub_name
 from rvelens.app.asking import MAX_NEW_TOKENS
 from rvelens.app.heads import Heads, PairAttention, format_heads
 from rvelens.app.models import Choice, Models
-from rvelens.app.programs import image_line, model_lines, program
+from rvelens.app.programs import image_line, join_program, model_lines
 from rvelens.heads.profile import ARSProfile
 from rvelens.plots import ars_heatmap
 
@@ -42,7 +42,7 @@ def python_of_heads(view: HeadsView, models: Models, choice: Choice) -> str:
 
     An uploaded picture is read from a file whose name the reader puts in.
     """
-    return program(
+    return join_program(
         [
             *model_lines(models, choice),
             image_line("contrastive_pairs", view.pair),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rvelens.benchmarks.action_scenes import contrastive_pairs
+from rvelens.files.wording import counted
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile, check_profile_path
 from rvelens.interventions.profiles import find_profile
@@ -117,7 +118,7 @@ class Models:
         model = self._model(choice.name)
         with self.lock:
             ranking = score_heads(model, pairs)
-        source = f"head profile measured on {len(pairs)} pairs, not saved"
+        source = f"head profile measured on {counted(len(pairs), 'pair')}, not saved"
         return Choice(choice.name, ranking, source, f"score_heads(model, {code})")
 
     def options(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ from rvelens.app.markup import escape, note
 from rvelens.app.models import Choice, Models, save_profile
 from rvelens.app.profile_link import (
     NOT_CARRIED,
-    WRITE,
+    WRITE_PROFILE,
     is_carried,
     profile_part,
     read_profile_link,
@@ -55,7 +55,7 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
             model,
             [about, of_address],
         )
-        of_address.change(None, of_address, None, js=WRITE)
+        of_address.change(None, of_address, None, js=WRITE_PROFILE)
         opened = tabs(["ask", "heads", "pairs", "runs"])
         with panel("ask"):
             on_load = tab_ask.build_ask_tab(models, start, model, webcam)
@@ -66,7 +66,7 @@ def _build(models: Models, start: Choice, examples: Path, *, webcam: bool = Fals
         with panel("runs"):
             tab_runs.build_runs_tab(models, model, page, opened, examples)
         # Load events come after Gradio has put its initial values in: only then is the page shown.
-        of_profile = (_restore_profile(models, start), [model, of_address, problem], WRITE)
+        of_profile = (_restore_profile(models, start), [model, of_address, problem], WRITE_PROFILE)
         on_load(page, of_heads, of_profile, "() => window.rvReady()")
     return page
 

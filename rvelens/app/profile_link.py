@@ -13,7 +13,7 @@ from rvelens.app.address import hub_name
 from rvelens.app.models import MEASURED, SHIPPED, Choice, Models
 
 # Writes the profile into the address; without a name it is left out.
-WRITE = "profile => { window.rvAddress(profile ? {profile} : {}, 'profile'); }"
+WRITE_PROFILE = "profile => { window.rvAddress(profile ? {profile} : {}, 'profile'); }"
 NOT_CARRIED = "The address does not carry this head profile: it is a file on this machine."
 _PUBLISHED, _FILE = "published", "file:"
 

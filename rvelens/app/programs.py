@@ -31,7 +31,7 @@ _HOMES: Mapping[str, Sequence[str]] = {
 }
 
 
-def program(lines: Sequence[str]) -> str:
+def join_program(lines: Sequence[str]) -> str:
     """The lines, with the imports that they need in front."""
     body = "\n".join(lines)
     imports = []

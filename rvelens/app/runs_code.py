@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rvelens.app.examples import EXAMPLE_METHODS, N_QUESTIONS
 from rvelens.app.models import SHIPPED, Models
-from rvelens.app.programs import arguments, program
+from rvelens.app.programs import arguments, join_program
 from rvelens.evaluate.flips import ALL, DIRECTIONS, FlipFilter
 from rvelens.evaluate.opened import OpenedRun, strict_scores
 from rvelens.plots.yes_ratio import with_yes_ratio
@@ -23,7 +23,7 @@ def python_of_run(
     """
     data = () if run.data is None else (str(run.data.absolute()),)
     opening = arguments("run") if is_example else arguments(str(run.folder.absolute()), *data)
-    return program(
+    return join_program(
         [
             *(_example_lines(models) if is_example else ()),
             f"run = open_run({opening})",

@@ -19,6 +19,7 @@ from rvelens.benchmarks.relation import relation_of
 from rvelens.benchmarks.rows import Row, collect
 from rvelens.files.atomic import read_json
 from rvelens.files.paths import path_below
+from rvelens.files.wording import kind_of_value
 from rvelens.model.prompts import image_formats, load_image
 
 _PUBLISHED = {"image": 7883, "instance": 3768}
@@ -107,7 +108,7 @@ def _ids(path: Path) -> frozenset[str]:
     ids = read_json(path, "an array of ids; get the file anew")
     if not isinstance(ids, list):
         raise ValueError(
-            f"{path} holds a {type(ids).__name__}: expected an array of ids; download the file again."
+            f"{path} holds {kind_of_value(ids)}: expected an array of ids; download the file again."
         )
     return frozenset(map(str, ids))
 

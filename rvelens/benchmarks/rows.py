@@ -11,6 +11,7 @@ from typing import Any
 from rvelens.benchmarks.base import Item
 from rvelens.benchmarks.rules import strict
 from rvelens.files.atomic import Line, one_line, parse_json, read_lines
+from rvelens.files.wording import kind_of_value
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,5 +145,5 @@ def _checked(row: Row) -> Row:
     if isinstance(row.value, ValueError):
         raise row.value
     if not isinstance(row.value, dict):
-        raise ValueError(f"a {type(row.value).__name__}: expected a JSON object; correct it.")
+        raise ValueError(f"{kind_of_value(row.value)}: expected a JSON object; correct it.")
     return row

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rvelens.benchmarks.rows import Row, read_rows
 from rvelens.files.atomic import one_line
+from rvelens.files.wording import kind_of_value
 from rvelens.model.prompts import load_image
 
 # Endings of files that are read.
@@ -79,7 +80,7 @@ def read_source(questions: Any, image: str = "image") -> Source:
     ):
         return _of_dataset(questions, "questions", image)
     raise ValueError(
-        f"questions are a {type(questions).__name__}: expected a path, the name of a dataset, a pandas "
+        f"questions are {kind_of_value(questions)}: expected a path, the name of a dataset, a pandas "
         "frame or a datasets.Dataset; make one of them."
     )
 

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from rvelens.files.wording import counted
+
 if TYPE_CHECKING:
     from rvelens.benchmarks import Benchmark
     from rvelens.model.hooked_lvlm import HookedLVLM
@@ -173,7 +175,8 @@ def check_images(benchmarks: Iterable[Benchmark]) -> None:
         if files and not any(path.is_file() for path in files):
             first = next(iter(files))
             raise ValueError(
-                f"none of the {len(files)} image files of {benchmark.name} exists, such as "
+                f"none of the {counted(len(files), 'image file')} of {benchmark.name} "
+                "exists, such as "
                 f"{first}: expected the published images below --data; put them there, and run "
                 f"`rvelens data check --benchmark {benchmark.name}`."
             )

@@ -12,6 +12,7 @@ import typer
 from rvelens.cli.common import Json, bar, emit_json, out, warn
 from rvelens.files.atomic import write_json
 from rvelens.files.paths import check_new_folder, refuse_foreign, slug
+from rvelens.files.wording import counted
 from rvelens.judge.endpoint import Endpoint, address_of, shown
 from rvelens.judge.open_ended import PROMPT_VERSION, by_group, load_run, summarise
 from rvelens.judge.open_ended import judge as score_answers
@@ -104,7 +105,8 @@ def _complain(by_method: dict[str, Any], base_url: str | None) -> None:
         for key in ("failed", "unreadable", "n")
     )
     warn(
-        f"of {n} answers, {failed} have no reply of {shown(address_of(base_url))} and {unreadable} an "
+        f"of {counted(n, 'answer')}, {failed} have no reply of "
+        f"{shown(address_of(base_url))} and {unreadable} an "
         "unreadable one: expected a reply to each whose last line is 'Score: n'; check the address and "
         "the model, and run again with --cache."
     )

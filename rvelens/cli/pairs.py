@@ -16,6 +16,7 @@ from rich.text import Text
 from rvelens.benchmarks import BENCHMARKS, RELATIONS, load_benchmark
 from rvelens.cli.common import SHOWN, Json, bar, emit_json, out
 from rvelens.files.paths import check_new_folder
+from rvelens.files.wording import counted
 from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.pairs import find, review
 from rvelens.pairs.ask_model import by_model
@@ -176,9 +177,9 @@ def _show(report: MadePairs, output: Path, json: bool) -> None:
     if json:
         emit_json({**asdict(report), "pairs": str(output)})
         return
-    _say(f"{report.made} pairs made, {report.kept} were there, in {output}")
+    _say(f"{counted(report.made, 'pair')} made, {report.kept} were there, in {output}")
     if report.not_made:
-        _say(f"{len(report.not_made)} questions without a pair:")
+        _say(f"{counted(len(report.not_made), 'question')} without a pair:")
     for reason, count in Counter(failure.reason for failure in report.not_made).most_common(SHOWN):
         _say(f"  {count} x {reason}")
 

@@ -27,6 +27,7 @@ from rvelens.cli.common import (
     warn,
 )
 from rvelens.files.paths import slug
+from rvelens.files.wording import counted
 from rvelens.heads.pair import with_suffix
 from rvelens.heads.profile import ARSProfile, check_profile_path
 from rvelens.pairs import load_pairs
@@ -90,7 +91,8 @@ def scan(
     profile.save(output)
     if len(contrastive) < FEW_PAIRS:
         warn(
-            f"{len(contrastive)} pairs: expected {FEW_PAIRS} or more; the ranking of so few depends "
+            f"{counted(len(contrastive), 'pair')}: expected {FEW_PAIRS} or more; the "
+            "ranking of so few depends "
             "on which they are, and other pairs would give another one."
         )
     if heatmap is not None:
@@ -99,7 +101,7 @@ def scan(
         emit_json({**profile.about, "scores": profile.scores.tolist(), "profile": str(output)})
     else:
         out().print(_table(profile))
-        out().print(f"{len(contrastive)} pairs, profile in {output}", soft_wrap=True)
+        out().print(f"{counted(len(contrastive), 'pair')}, profile in {output}", soft_wrap=True)
 
 
 def _table(profile: ARSProfile) -> Table:

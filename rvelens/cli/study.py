@@ -47,6 +47,7 @@ from rvelens.cli.questions import (
     refuse_without_benchmark,
 )
 from rvelens.files.paths import check_new_folder, refuse_foreign
+from rvelens.files.wording import counted
 from rvelens.heads.pair import ContrastivePair
 from rvelens.interventions.methods import METHODS, check_parameters, make_method, needs_profile
 from rvelens.interventions.profiles import find_profile
@@ -143,11 +144,13 @@ def study(
     models = model or ["rvelens/tiny"]
     if len(models) > 1 and not chosen.several:
         raise ValueError(
-            f"study {name} with {len(models)} models: expected one model; run the study once for each."
+            f"study {name} with {counted(len(models), 'model')}: expected one model; run "
+            "the study once for each."
         )
     if profile and len(profile) != len(models):
         raise ValueError(
-            f"{len(profile)} profiles for {len(models)} models: expected one for each model, in "
+            f"{counted(len(profile), 'profile')} for {counted(len(models), 'model')}: "
+            "expected one for each model, in "
             "the same order; pass as many."
         )
     options = chosen.settled(parse_study_options(option or [], chosen.options))
@@ -221,7 +224,8 @@ def _warn_of_few(benchmarks: Sequence[Benchmark], share: float) -> None:
     few = n if len(benchmarks) > 1 else round(share * n)
     if few < _FEW_QUESTIONS:
         warn(
-            f"about {few} questions to tune on: expected {_FEW_QUESTIONS} or more; of so few, chance "
+            f"about {counted(few, 'question')} to tune on: expected {_FEW_QUESTIONS} or "
+            "more; of so few, chance "
             "decides which setting is best."
         )
 

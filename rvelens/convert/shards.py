@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rvelens.files import atomic as files
+from rvelens.files.wording import kind_of_value
 
 # (index, files without an index), in the order of preference that transformers has.
 _LAYOUTS = (
@@ -31,9 +32,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"no file {path}: expected a JSON object there; check the folder.")
     data = files.read_json(path, "a JSON object; check the file")
     if not isinstance(data, dict):
-        raise ValueError(
-            f"{path} holds a {type(data).__name__}: expected a JSON object; correct it."
-        )
+        raise ValueError(f"{path} holds {kind_of_value(data)}: expected a JSON object; correct it.")
     return data
 
 
@@ -94,13 +93,13 @@ def read_shard(path: Path) -> Iterator[tuple[str, Tensor]]:
         ) from error
     if not isinstance(entries, Mapping):
         raise ValueError(
-            f"{path} holds a {type(entries).__name__}: expected tensors by name; pass "
+            f"{path} holds {kind_of_value(entries)}: expected tensors by name; pass "
             "the weights of a checkpoint."
         )
     for name, entry in entries.items():
         if not isinstance(entry, Tensor):
             raise ValueError(
-                f"{name!r} in {path} is a {type(entry).__name__}: expected only tensors; pass a "
+                f"{name!r} in {path} is {kind_of_value(entry)}: expected only tensors; pass a "
                 "checkpoint, not a training state."
             )
         yield str(name), entry

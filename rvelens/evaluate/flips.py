@@ -14,6 +14,7 @@ from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.opened import OpenedRun
 from rvelens.evaluate.scoring import read_answers
 from rvelens.evaluate.store import stored_answers
+from rvelens.files.wording import counted
 
 DIRECTIONS = ("both", "gained", "lost")
 ALL = "all"
@@ -72,11 +73,11 @@ def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
     """A method's answers, all that the report counts."""
     answers = stored_answers(run.folder / benchmark / method, tuple(run.items[benchmark].values()))
     rules = run.report["benchmarks"][benchmark]["rules"]
-    counted = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
-    if len(answers) < counted:
+    in_report = sum(next(iter(rules.values()))["methods"][method]["cells"].values())
+    if len(answers) < in_report:
         raise ValueError(
-            f"{run.folder / benchmark / method} holds {len(answers)} answers: expected the {counted} "
-            "of the run's report; run the same `rvelens eval` again to resume."
+            f"{run.folder / benchmark / method} holds {counted(len(answers), 'answer')}: "
+            f"expected the {in_report} of the run's report; run the same `rvelens eval` again to resume."
         )
     return dict(answers)
 

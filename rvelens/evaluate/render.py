@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.tables import Cell, Table, markdown_text
 
 _COLUMNS = (
@@ -104,22 +105,26 @@ def _metrics(
         [method, *(_cell(row[key], key == "accuracy") for key, _ in shown), row["unparsed"]]
         for method, row in scored["methods"].items()
     ]
-    heading = f"{name}, {result['questions']} questions, {rule} rule"
+    heading = f"{name}, {counted(result['questions'], 'question')}, {rule} rule"
     heading += ", yes is positive" if result["positive"] else ""
     notes = []
     if rule != "strict" or result.get("rule") == "strict":
         if result["left_out"]:
-            notes.append(f"{result['left_out']} questions could not be asked and are left out.")
+            n_left_out = counted(result["left_out"], "question")
+            notes.append(f"{n_left_out} could not be asked and so left out.")
         notes += _input_notes(counts)
     return Table(heading, columns, rows, notes=tuple(notes))
 
 
 def _input_notes(counts: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
-    reasons = "reasons why questions could not be asked"
-    for key, label in (("malformed", "malformed rows"), ("unreadable", reasons)):
+    reasons = (
+        "reason why questions could not be asked",
+        "reasons why questions could not be asked",
+    )
+    for key, label in (("malformed", ("malformed row",)), ("unreadable", reasons)):
         if counts[key]:
-            notes.append(f"{len(counts[key])} {label}, the first: {counts[key][0]}")
+            notes.append(f"{counted(len(counts[key]), *label)}, the first: {counts[key][0]}")
     return tuple(notes)
 
 

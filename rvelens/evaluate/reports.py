@@ -14,6 +14,7 @@ from rvelens.evaluate.manifest import differences, refuse_differences
 from rvelens.evaluate.scoring import score
 from rvelens.evaluate.store import refuse_changed, stored_answers
 from rvelens.files.stored import MANIFEST, Stored, read_run, read_stored
+from rvelens.files.wording import counted
 from rvelens.interventions.methods import Method
 
 FILE = "report.json"
@@ -169,7 +170,8 @@ def _whole(folder: Path, benchmark: Benchmark) -> dict[str, Answer]:
     missing = len(benchmark.items) - len(answers)
     if missing:
         raise ValueError(
-            f"{folder} lacks {missing} of {len(benchmark.items)} answers: expected all of them; "
+            f"{folder} lacks {missing} of {counted(len(benchmark.items), 'answer')}: "
+            "expected all of them; "
             "run the same command again to resume."
         )
     refuse_changed(folder, benchmark.items, answers)

@@ -27,6 +27,7 @@ from rvelens.evaluate.store import AnswerFile, answers_file, refuse_changed, sto
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import as_json, cut_torn_line, locked, write_json, write_text
 from rvelens.files.paths import remove_if_refused
+from rvelens.files.wording import counted
 from rvelens.interventions.methods import Method
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.pairs.overlap import overlap_notes, published_rankings
@@ -80,7 +81,8 @@ def evaluate(
         benchmarks = [*benchmarks, own]
     if batch_size < 1 or not benchmarks or not methods:
         raise ValueError(
-            f"{len(benchmarks)} benchmarks, {len(methods)} methods, batch_size={batch_size}: "
+            f"{counted(len(benchmarks), 'benchmark')}, {counted(len(methods), 'method')}, "
+            f"batch_size={batch_size}: "
             "expected at least one of each; pass what is missing."
         )
     if out == "":

@@ -12,6 +12,7 @@ from pydantic import Field
 from rvelens.benchmarks import Benchmark
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.stored import Stored, checked, read_stored
+from rvelens.files.wording import counted
 
 By = Literal["auc", "accuracy", "balanced_accuracy", "f1"]
 TUNED_FORMAT = "rvelens-tuned-1"
@@ -72,7 +73,8 @@ class Tuned:
         overlap = [item for item in benchmark.items if item.source in photographs]
         if overlap:
             raise ValueError(
-                f"{len(overlap)} of {len(benchmark.items)} questions of {benchmark.name} are about "
+                f"{len(overlap)} of {counted(len(benchmark.items), 'question')} of "
+                f"{benchmark.name} are about "
                 f"photographs that RVE was tuned on ({overlap[0].source} is one): expected other "
                 "photographs; split the photographs, or choose another benchmark."
             )

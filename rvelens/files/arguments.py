@@ -120,7 +120,7 @@ def _advice(place: str, value: Any, hint: Any) -> str:
     if several is not None and isinstance(value, str) and is_of([value], several):
         return f"write {place.partition('(')[2]}[{brief(value)}]"
     if several is not None and isinstance(value, _READ_AGAIN):
-        (element, *_), wrong = get_args(several) or (Any,), None
+        element = next(iter(get_args(several)), Any)
         wrong = next((v for v in value if not is_of(v, element)), None)
         if wrong is not None:
             return f"correct {brief(wrong)}"
@@ -212,7 +212,8 @@ def _are_of(value: Any, elements: tuple[Any, ...]) -> bool:
         return True
     if len(elements) > 1 and elements[1] is not Ellipsis:  # a tuple of a fixed length
         return len(value) == len(elements) and all(map(is_of, value, elements))
-    return all(is_of(element, elements[0]) for element in value)
+    of_each = next(iter(elements))
+    return all(is_of(element, of_each) for element in value)
 
 
 def described(hint: Any) -> str:

@@ -104,9 +104,9 @@ def _remove_without_results(folder: Path) -> None:
     if not all(_BEFORE_RESULTS.fullmatch(path.name) for path in files):
         return
     try:
-        with ExitStack() as held:
+        with ExitStack() as locks:
             for lock in (path for path in files if path.suffix == ".lock"):
-                held.enter_context(locked(lock, lock))
+                locks.enter_context(locked(lock, lock))
             for path in files:
                 path.unlink()
         for path in [*(path for path in inside if path not in files), folder]:

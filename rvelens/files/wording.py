@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # Names whose first sound is not that of their first letter: "an HTML page", "a uint8", "a user".
 _LIKE_A_VOWEL = re.compile(r"([aeio]|u(?!int|ni|s))|[AEFHILMNORSX](?=[A-Z])|[AEIO]|U(?!n?i|s|int)")
 
 
-def counted(n: int, noun: str, plural: str = "") -> str:
+def counted(n: Any, noun: str, plural: str = "") -> str:
     """ "1 question", "2 questions".
 
     Args:
@@ -17,6 +18,11 @@ def counted(n: int, noun: str, plural: str = "") -> str:
         plural: where it is not the noun with an s.
     """
     return f"{n} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def too_few(n: Any, noun: str) -> str:
+    """ "1 pair is too few", "2 pairs are too few"."""
+    return f"{counted(n, noun)} {'is' if n == 1 else 'are'} too few"
 
 
 def with_article(name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 from beartype.door import is_bearable
 
+from rvelens.files.wording import kind_of_value
+
 
 @dataclass(frozen=True)
 class Option:
@@ -101,7 +103,7 @@ def _value(method: str, name: str, value: Any, options: Mapping[str, Option]) ->
         wanted = getattr(hint, "__name__", None) or str(hint)
         quoted = f", on the command line '\"{value}\"'" if is_bearable("", hint) else ""
         raise ValueError(
-            f"method {method!r}: {name}={brief(value)} is a {type(value).__name__}: expected "
+            f"method {method!r}: {name}={brief(value)} is {kind_of_value(value)}: expected "
             f"{wanted}; pass such a value{quoted}."
         )
     return value

@@ -26,6 +26,7 @@ import numpy as np
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import read_lines
 from rvelens.files.stored import folder_answers
+from rvelens.files.wording import kind_of_value
 from rvelens.judge.endpoint import Ask, Endpoint, Reply, cached, connect
 from rvelens.stats import bootstrap
 
@@ -279,7 +280,7 @@ def _add_items(path: Path, items: dict[str, JudgedItem], of_run: bool) -> None:
 
 def _item(row: Any) -> JudgedItem:
     if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}: expected a JSON object")
+        raise ValueError(f"{kind_of_value(row)}: expected a JSON object")
     for key in ("question", "reference", "answer"):
         value = row.get(key)
         if not isinstance(value, str) or (key != "answer" and not value.strip()):

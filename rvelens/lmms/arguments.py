@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from rvelens.files.wording import kind_of_value
+
 PREFIX = "method."
 
 
@@ -108,6 +110,6 @@ def _check(name: str, value: Any, names: list[str]) -> None:
     kind = int if name in ("seed", "batch_size") else str
     if type(value) is not kind:
         raise ValueError(
-            f"--model_args {name}={value!r} is a {type(value).__name__}: expected "
+            f"--model_args {name}={value!r} is {kind_of_value(value)}: expected "
             f"{'an integer' if kind is int else 'a string'}; correct it."
         )

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import TextStreamer
 
 from rvelens.families import Family
+from rvelens.files.wording import counted
 from rvelens.model.chat_template import from_template
 from rvelens.model.limits import check_questions
 from rvelens.model.prompts import batch_of, check_processor, image_text, load_image, render_prompt
@@ -53,7 +54,7 @@ def prepare_chat(family: Family, processor: Any, messages: Messages) -> transfor
     if slot and text.count(slot) != len(images):
         raise ValueError(
             f"the chat template of {family.name} wrote {text.count(slot)} image tokens for "
-            f"{len(images)} images: expected one for each; ask about fewer images."
+            f"{counted(len(images), 'image')}: expected one for each; ask about fewer images."
         )
     return batch_of(processor, [text], [images])
 
@@ -112,7 +113,8 @@ def _check_images(family: Family, images: Sequence[Image.Image]) -> None:
         )
     if family.image_text == "" and len(images) > 1:
         raise ValueError(
-            f"{len(images)} images for {family.name}, whose processor puts one image before the text: "
+            f"{counted(len(images), 'image')} for {family.name}, whose processor puts one "
+            "image before the text: "
             "expected one; ask about each by itself."
         )
 
@@ -125,7 +127,8 @@ def _text_of(
         return from_template(processor, [dict(turn) for turn in turns])
     if len(turns) > 1 or n_images > 1:
         raise ValueError(
-            f"{len(turns)} messages with {n_images} images, and the processor of {family.name} has no "
+            f"{counted(len(turns), 'message')} with {counted(n_images, 'image')}, and the "
+            f"processor of {family.name} has no "
             "chat template: expected one message with one image; set processor.chat_template."
         )
     words = [part["text"] for part in turns[0]["content"] if part["type"] == "text"]

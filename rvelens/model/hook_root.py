@@ -13,6 +13,7 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.heads.layers import format_layers
 from rvelens.hooks.names import KEYED, layer_of
 from rvelens.seam.device import execution_device
@@ -303,7 +304,8 @@ class HookRoot(HookedRootModule):
                 raise ValueError(self._unknown(name))
         if not names:
             raise ValueError(
-                f"names_filter matches none of the {len(self.hook_dict)} hook points: expected names "
+                "names_filter matches none of the "
+                f"{counted(len(self.hook_dict), 'hook point')}: expected names "
                 f"such as {next(iter(self.hook_dict))!r}; pass one, or None for all."
             )
         return names

@@ -15,6 +15,7 @@ from torch.compiler import is_compiling
 
 from rvelens.families import Family, family_of
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import kind_of_value
 from rvelens.heads.hub import TINY, check_name, embedded_folder
 from rvelens.model.hook_root import Hooks
 from rvelens.model.lens_model import LensModel
@@ -577,7 +578,7 @@ def check_has_logits(hf_model: Any) -> None:
     """Raise ValueError for a part of a model that does not compute logits."""
     if not hasattr(hf_model, "generate"):
         raise ValueError(
-            f"a {type(hf_model).__name__} is wrapped, which makes no logits: expected the whole model, "
+            f"{kind_of_value(hf_model)} is wrapped, which makes no logits: expected the whole model, "
             "as AutoModelForImageTextToText loads it; wrap that."
         )
 
@@ -587,7 +588,7 @@ def check_loaded(model: Any, options: dict[str, Any]) -> None:
     wrapped = isinstance(model, transformers.PreTrainedModel) or hasattr(model, "get_base_model")
     if not (wrapped and isinstance(model, nn.Module)):
         raise ValueError(
-            f"the model is a {type(model).__name__}: expected a name, a folder or a Hugging Face "
+            f"the model is {kind_of_value(model)}: expected a name, a folder or a Hugging Face "
             "model; wrap it before you compile it or give it to another wrapper."
         )
     if options:

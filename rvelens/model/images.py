@@ -11,6 +11,8 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from rvelens.files.wording import kind_of_value
+
 # A path, a picture, an open binary file, an array [height width channel] or a tensor
 # [channel height width].
 Pixels = Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]
@@ -50,7 +52,7 @@ def picture_of(image: Pixels) -> Image.Image:
         fits = image.ndim in (2, 3) and channels in _CHANNELS
     if not fits or not image.shape or 0 in image.shape:
         raise ValueError(
-            f"an image is a {type(image).__name__} of shape {tuple(image.shape)}: expected {axes} with "
+            f"an image is {kind_of_value(image)} of shape {tuple(image.shape)}: expected {axes} with "
             "1, 3 or 4 channels; move its axes, or give images one by one in a list."
         )
     levels = _bytes_of(levels, type(image).__name__)

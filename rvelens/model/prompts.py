@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rvelens.families import Family
 from rvelens.files.atomic import NotRegularError, check_regular
+from rvelens.files.wording import counted, kind_of_value
 from rvelens.model.chat_template import from_template
 from rvelens.model.images import ImageLike, is_file, is_image, picture_in, picture_of
 from rvelens.model.limits import UnaskableError, check_questions, check_size
@@ -64,7 +65,7 @@ def load_image(image: ImageLike, *, upright: bool = True) -> Image.Image:
     """
     if not is_image(image):
         raise ValueError(
-            f"an image is a {type(image).__name__}: expected a path, a PIL image, an open file, an "
+            f"an image is {kind_of_value(image)}: expected a path, a PIL image, an open file, an "
             "array or a tensor; pass one of them."
         )
     if isinstance(image, np.ndarray | Tensor):
@@ -163,7 +164,7 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
     for value, noun in ((images, "images"), (questions, "questions")):
         if not isinstance(value, Sequence) and not is_image(value):
             raise ValueError(
-                f"{noun} are a {type(value).__name__}: expected one or a list of them; pass "
+                f"{noun} are {kind_of_value(value)}: expected one or a list of them; pass "
                 "one of these."
             )
     single = is_image(images)
@@ -175,13 +176,14 @@ def pair_up(images: Images, questions: str | Sequence[str]) -> tuple[list[ImageL
         question_list = question_list * len(image_list)
     if len(image_list) != len(question_list) or not question_list:
         raise ValueError(
-            f"{len(image_list)} images and {len(question_list)} questions: expected equal numbers, "
+            f"{counted(len(image_list), 'image')} and "
+            f"{counted(len(question_list), 'question')}: expected equal numbers, "
             "or a single image or question for all; pass as many of each."
         )
     for question in question_list:
         if not isinstance(question, str):
             raise ValueError(
-                f"a question is a {type(question).__name__}: expected a string; pass one."
+                f"a question is {kind_of_value(question)}: expected a string; pass one."
             )
         if not question.strip():
             raise ValueError(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from rvelens.files.wording import counted, kind_of_value
 from rvelens.hooks.record import ars_caching_hooks
 from rvelens.model.hook_root import Hooks
 from rvelens.model.last_patterns import LastCall, deferrable_layers, patterns_of, watching
@@ -100,7 +101,7 @@ def check_traced(question: Any, settings: Mapping[str, Any] | None, hooked: bool
     """Raise ValueError for arguments that `trace` refuses, before anything is computed."""
     if not isinstance(question, str):
         raise ValueError(
-            f"a question is a {type(question).__name__}: expected one text; trace each by itself."
+            f"a question is {kind_of_value(question)}: expected one text; trace each by itself."
         )
     if settings is None:
         return
@@ -143,7 +144,8 @@ def traced_answer(
     """
     if len(inputs["input_ids"]) != 1:
         raise ValueError(
-            f"{len(inputs['input_ids'])} prompts to trace: expected one; trace each by itself."
+            f"{counted(len(inputs['input_ids']), 'prompt')} to trace: expected one; trace "
+            "each by itself."
         )
     if max_new_tokens < 1:
         raise ValueError(

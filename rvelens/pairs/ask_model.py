@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rvelens.files.wording import counted
 from rvelens.judge.endpoint import Ask, Endpoint, Reply, cached, data_url
 from rvelens.model.prompts import load_image
 from rvelens.pairs.file import parse_writable
@@ -146,7 +147,7 @@ def by_model(
                 continue
             if made is not None:
                 return made
-        raise NotMadeError(f"none of {attempts} attempts fits: {verdicts[-1].reason}")
+        raise NotMadeError(f"none of {counted(attempts, 'attempt')} fits: {verdicts[-1].reason}")
 
     return make
 

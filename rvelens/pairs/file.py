@@ -10,6 +10,7 @@ from typing import Any
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import parse_json, read_lines
 from rvelens.files.paths import path_below
+from rvelens.files.wording import counted, kind_of_value
 from rvelens.heads.pair import ContrastivePair
 
 # The published questions all read "Does a SUBJECT VERB a OBJECT in the image ?", one word each for
@@ -75,7 +76,8 @@ def load_pairs(
     if not pairs:
         condition = "accepted or edited" if reviewed else "not rejected"
         raise ValueError(
-            f"{path} holds {len(rows)} pairs, none of them {condition}: expected at least one; review "
+            f"{path} holds {counted(len(rows), 'pair')}, none of them {condition}: "
+            "expected at least one; review "
             "them with `rvelens pairs review`."
         )
     return pairs
@@ -118,7 +120,7 @@ def read_objects(path: str | Path, noun: str) -> list[tuple[int, dict[str, Any]]
                 f"{line} is not JSON ({error}): expected one object per line; correct the line."
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(f"{line}: a {type(row).__name__}: expected a JSON object; correct it.")
+            raise ValueError(f"{line}: {kind_of_value(row)}: expected a JSON object; correct it.")
         rows.append((line.number, row))
     if not rows:
         raise ValueError(f"{path} is empty: expected at least one {noun}; check the file.")

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from rvelens.benchmarks.base import Benchmark, Item
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.heads.profile import PUBLISHED, ARSProfile
 from rvelens.pairs.file import read_pair_rows
 
@@ -79,7 +80,8 @@ def overlap_notes(
     for benchmark in benchmarks:
         if benchmark.left_out is not None:
             notes.append(
-                f"{benchmark.name}: {benchmark.left_out} questions that the given pairs hold are left "
+                f"{benchmark.name}: {counted(benchmark.left_out, 'question')} that the "
+                "given pairs hold are left "
                 "out."
             )
         elif used is not None and used in rankings and benchmark.name in OF_PUBLISHED_PAIRS:

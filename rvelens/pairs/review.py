@@ -10,6 +10,7 @@ from typing import Any
 
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import locked, write_bytes
+from rvelens.files.wording import counted
 from rvelens.heads.pair import swapped_word
 from rvelens.pairs.file import ACCEPTED, EDITED, REJECTED, read_pair_rows
 
@@ -77,7 +78,8 @@ def decide(path: str | Path, id: str, decision: str, text: str | None = None) ->
         matches = [(number, row) for number, row in read_pair_rows(path) if row["id"] == id]
         if len(matches) != 1:
             raise ValueError(
-                f"{path} has {len(matches)} pairs of id {id!r}: expected exactly one; correct the "
+                f"{path} has {counted(len(matches), 'pair')} of id {id!r}: expected "
+                "exactly one; correct the "
                 "ids."
             )
         number, row = matches[0]

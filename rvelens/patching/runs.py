@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.model.hook_root import Hooks
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import ImageLike
@@ -210,7 +211,8 @@ def _answer_ids(
         ids = token_ids(model, answers, "answer")
     else:
         raise ValueError(
-            f"{len(answers)} answers: expected two tokens, that of the clean run first; pass a pair."
+            f"{counted(len(answers), 'answer')}: expected two tokens, that of the clean "
+            "run first; pass a pair."
         )
     first, second = ids
     if first == second:

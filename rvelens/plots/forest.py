@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.plots.style import (
     GREY,
     PAGE,
@@ -64,13 +65,15 @@ def forest(
     """
     if not rows or not panels:
         raise ValueError(
-            f"{len(rows)} rows in {len(panels)} panels: expected at least one of "
+            f"{counted(len(rows), 'row')} in {counted(len(panels), 'panel')}: expected at "
+            "least one of "
             "each; add what is missing."
         )
     for panel in panels:
         if len(panel.estimates) != len(rows):
             raise ValueError(
-                f"{len(panel.estimates)} estimates of {panel.name} for {len(rows)} rows: expected "
+                f"{counted(len(panel.estimates), 'estimate')} of {panel.name} for "
+                f"{counted(len(rows), 'row')}: expected "
                 "one for each row; pass None for an unknown one."
             )
     with house_style():

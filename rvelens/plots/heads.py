@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.heads.layers import format_layers
 from rvelens.heads.profile import ARSProfile
 from rvelens.plots.lines import Series, draw_lines
@@ -112,7 +113,7 @@ def layer_profile(
         )
     by_pair = profile.per_pair.float().cpu().numpy().mean(axis=2)
     low, high = np.quantile(by_pair, [(1 - share) / 2, (1 + share) / 2], axis=0)
-    name = f"mean over heads, and middle {share:.0%} of {len(by_pair)} pairs"
+    name = f"mean over heads, and middle {share:.0%} of {counted(len(by_pair), 'pair')}"
     with house_style():
         figure, axes = new_figure(width, 1.9, title)
         axes.set(xlabel="layer", ylabel=profile.score_name)

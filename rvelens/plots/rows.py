@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -212,7 +213,8 @@ def timing_bars(
     lengths = {len(a) for a in (first, rest, ratios, low, high) if a is not None}
     if lengths != {len(names)} or not names:
         raise ValueError(
-            f"{len(names)} methods and {' or '.join(map(str, sorted(lengths)))} numbers: expected "
+            f"{counted(len(names), 'method')} and "
+            f"{' or '.join(map(str, sorted(lengths)))} numbers: expected "
             "one number for each method, and at least one method; add what is missing."
         )
     if ratios is None:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import kind_of_value
 from rvelens.heads.pair import ContrastivePair, check_pair
 from rvelens.heads.profile import ARSProfile
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -138,7 +139,7 @@ def pairs_of(
             continue
         if not isinstance(pair, Sequence) or len(pair) != 3 or isinstance(pair, str):
             raise ValueError(
-                f"pair {number} is a {type(pair).__name__}: expected a ContrastivePair, or a tuple "
+                f"pair {number} is {kind_of_value(pair)}: expected a ContrastivePair, or a tuple "
                 "(image, question, contrastive question); pass one of them."
             )
         image, *texts = pair

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from transformer_lens.hook_points import HookPoint
 
+from rvelens.files.wording import counted
 from rvelens.tokens.carried import carry_map, has_map, map_behind, release_keys, static_map
 from rvelens.tokens.masks import real_tokens
 from rvelens.tokens.new_tokens import NewTokens
@@ -330,7 +331,8 @@ class Run:
         earlier = forward.n_query - n_rows
         if forward.least_row < earlier:
             raise NotImplementedError(
-                f"{point} computes the newest {n_rows} of {forward.n_query} rows, and some "
+                f"{point} computes the newest {n_rows} of "
+                f"{counted(forward.n_query, 'row')}, and some "
                 "prompts have only padding there: expected a real token of every prompt among them; "
                 "make left-padded prompts with model.prepare, and run them in one forward."
             )

@@ -7,6 +7,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rvelens.files.wording import kind_of_value
+
 
 def weight_of(module: nn.Module) -> Float[Tensor, "d_out d_in"]:
     """The weight of a plain linear module.
@@ -17,7 +19,7 @@ def weight_of(module: nn.Module) -> Float[Tensor, "d_out d_in"]:
     reason = why_not_plain(module)
     if reason is not None:
         raise ValueError(
-            f"the weight of a {type(module).__name__} is asked for, and {reason}: expected an "
+            f"the weight of {kind_of_value(module)} is asked for, and {reason}: expected an "
             "nn.Linear; load the model without quantisation, or merge its adapters first."
         )
     weight: Any = module.weight

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rvelens.benchmarks import Item
+from rvelens.files.wording import counted, too_few
 from rvelens.heads.layers import format_layers
 from rvelens.plots import Series, attention_strip, lines, stacked_shares
 from rvelens.stats import FEW, Estimate, bootstrap_each, clusters, means
@@ -135,7 +136,8 @@ def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     tokens = data["tokens"]
     shares = {kind: Series.from_estimates(None, layers[kind]) for kind in ("image", "text")}
     table = Table(
-        f"Attention of the last prompt token, {data['model']}, {data['questions']} questions of "
+        f"Attention of the last prompt token, {data['model']}, "
+        f"{counted(data['questions'], 'question')} of "
         f"{data['benchmark']}",
         (
             "layer",
@@ -219,7 +221,7 @@ def _measured(cell: PaperCell, data: Measured) -> Estimate | None:
 
 def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     layers, tokens, later = data["by_layer"], data["tokens"], data["later"]
     n = len(layers["image"])
     less = sum(row["high"] < 0 for row in layers["image_minus_tokens"])

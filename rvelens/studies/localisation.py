@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from rvelens.files.wording import counted, too_few
 from rvelens.heads.layers import PRESET, format_layers, scaled_layers
 from rvelens.heads.profile import ARSProfile
 from rvelens.heads.region import rank_correlations
@@ -185,7 +186,8 @@ def _table(data: Measured, name: str) -> Table:
             f"{data['left_out']} questions are left out: their pictures could not be read."
         )
     title = (
-        f"{measure} by layer, {data['model']}, {data['questions']} questions of {data['benchmark']}"
+        f"{measure} by layer, {data['model']}, {counted(data['questions'], 'question')} "
+        f"of {data['benchmark']}"
     )
     return Table(title, columns, rows, _SIGNED, tuple(notes))
 
@@ -228,7 +230,7 @@ def _lines(data: Measured, name: str) -> Figure:
 
 def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     n_layers, within = len(data["rank"]), data["correlation"]["within_layers"]
     overall, preset = data["auc"]["difference"][n_layers:]
     over_all, most = data["auc"]["over_all"][n_layers], data["auc"]["most"][n_layers]

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Real
 from rvelens.benchmarks import Benchmark, Item
 from rvelens.evaluate import Answer, evaluate
 from rvelens.evaluate.store import stored_answers
+from rvelens.files.wording import counted, too_few
 from rvelens.plots import ScoreRow, dots
 from rvelens.stats import FEW, bootstrap
 from rvelens.studies.kit.base import Measured, Setup, Shown, Study
@@ -54,7 +55,8 @@ def _measure(setup: Setup) -> dict[str, Any]:
     questions = [question for question in every if question[2].source not in failed]
     if not questions:
         raise ValueError(
-            f"none of {len(photographs)} photographs could be asked about: expected readable images; "
+            f"none of {counted(len(photographs), 'photograph')} could be asked about: "
+            "expected readable images; "
             "run `rvelens data check`."
         )
     right = {
@@ -123,7 +125,7 @@ def _of_photographs(setup: Setup, kinds: Mapping[str, tuple[Benchmark, list[Item
     if not both or limit < 1:
         names = " and ".join(dict.fromkeys(benchmark.name for benchmark, _ in kinds.values()))
         raise ValueError(
-            f"{len(both)} photographs with object and action questions in {names}, and "
+            f"{counted(len(both), 'photograph')} with object and action questions in {names}, and "
             f"n_photographs={limit}: expected at least one of each; name benchmarks of the same "
             "photographs, without --limit."
         )
@@ -214,7 +216,7 @@ def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     tables = {
         "": Table(
             f"{data['model']}: accuracy on object and action questions about the same "
-            f"{data['photographs']} photographs",
+            f"{counted(data['photographs'], 'photograph')}",
             ("method", *KINDS, "object minus action"),
             rows,
             frozenset({"object minus action"}),
@@ -245,7 +247,7 @@ def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
 def _notes(data: Measured) -> list[str]:
     notes = []
     for kind, about in data["kinds"].items():
-        lead = f"{kind}: {about['questions']} questions of {about['benchmark']}, "
+        lead = f"{kind}: {counted(about['questions'], 'question')} of {about['benchmark']}, "
         if about["yes"] is None:
             notes.append(
                 f"{lead}open-ended; an answer is right if its first word is the reference (one of "
@@ -274,7 +276,7 @@ def _paper() -> Table:
 def _conclude(data: Measured) -> list[str]:
     """What intervals confirm, and where they confirm nothing."""
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     sentences = []
     for name, row in data["methods"].items():
         gap = row["difference"]

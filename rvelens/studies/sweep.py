@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import score
+from rvelens.files.wording import counted
 from rvelens.heads.layers import contiguous_bands, format_layers, parse_layers
 from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
@@ -150,7 +151,7 @@ def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
     result = data["result"]
     if not result["rules"]:
         return Shown({}, sentences=("no question could be asked.",))
-    title = f"{data['model']}, {result['benchmark']}, {result['questions']} questions"
+    title = f"{data['model']}, {result['benchmark']}, {counted(result['questions'], 'question')}"
     tables = {
         "": Table(
             f"{title}: every setting",
@@ -271,7 +272,8 @@ def _conclude(data: Measured) -> tuple[str, ...]:
     if gain["value"] <= 0:
         largest = "no setting does better than the plain model on these questions."
     return (
-        f"of {len(gains)} settings {len(better)} raise accuracy and {len(worse)} lower it by an "
+        f"of {counted(len(gains), 'setting')} {len(better)} raise accuracy and "
+        f"{len(worse)} lower it by an "
         "interval that excludes 0; by chance about one in twenty would, half of these each way.",
         largest,
         _peaks(data),

@@ -17,6 +17,7 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.scoring import METRICS, read_answers, score
 from rvelens.evaluate.tuned import By, Tuned
+from rvelens.files.wording import counted
 from rvelens.heads.layers import contiguous_bands
 from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
@@ -83,7 +84,8 @@ def _plain(setup: Setup, validation: Benchmark) -> float:
     )
     if figure < 0:
         raise ValueError(
-            f"{len(validation.items)} questions of {validation.name} to tune on do not determine "
+            f"{counted(len(validation.items), 'question')} of {validation.name} to tune "
+            "on do not determine "
             f"the {by} of the plain model: expected readable images; questions with the answer yes "
             "and with no, except for accuracy; and for auc single tokens for them; tune by accuracy, "
             "or on other questions."
@@ -95,7 +97,8 @@ def _split(setup: Setup) -> tuple[Benchmark, Benchmark]:
     """Validation and test questions; two benchmarks are one of each, one is split by photographs."""
     if len(setup.benchmarks) > 2:
         raise ValueError(
-            f"{len(setup.benchmarks)} benchmarks to tune on: expected one or two; pass one to "
+            f"{counted(len(setup.benchmarks), 'benchmark')} to tune on: expected one or "
+            "two; pass one to "
             "split, or one to tune on and one to report on."
         )
     if len(setup.benchmarks) == 2:
@@ -113,7 +116,8 @@ def split(benchmark: Benchmark, share: float, seed: int) -> tuple[Benchmark, Ben
     n = round(share * len(sources))
     if not 0 < n < len(sources):
         raise ValueError(
-            f"share={share} of {len(sources)} photographs to tune on: expected photographs on both "
+            f"share={share} of {counted(len(sources), 'photograph')} to tune on: expected "
+            "photographs on both "
             "sides; choose another share, or more questions."
         )
     chosen = np.random.default_rng(seed).permutation(len(sources))[:n]
@@ -227,7 +231,8 @@ def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
             [(shown, *row(result, name)) for name, shown in names.items()],
             SIGNED,
             (
-                f"Chosen from {n_tried} settings by {data['by']} on {validation['questions']} "
+                f"Chosen from {counted(n_tried, 'setting')} by {data['by']} on "
+                f"{validation['questions']} "
                 f"questions about {validation['photographs']} other photographs "
                 f"({validation['benchmark']}): {data['search'][-1]['value']:.3f} there, "
                 f"{validation['plain']:.3f} without RVE.",

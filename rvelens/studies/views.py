@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from rvelens.files.wording import counted, too_few
 from rvelens.plots import Panel, forest
 from rvelens.stats import FEW, above, bootstrap_each, clusters, format_change, means
 from rvelens.studies.kit.base import Batch, Measured, Setup, Shown, Study
@@ -104,7 +105,8 @@ def _table(data: Measured) -> Table:
             f"{data['left_out']} questions are left out: their pictures could not be read."
         )
     title = (
-        f"Views by how well they find the region, {data['model']}, {data['questions']} questions "
+        f"Views by how well they find the region, {data['model']}, "
+        f"{counted(data['questions'], 'question')} "
     )
     title += f"of {data['benchmark']}"
     return Table(
@@ -121,13 +123,13 @@ def _figure(data: Measured) -> Figure:
             Panel("AUC - attention's", gain),
             Panel("mass / area", data["enrichment"], 1.0),
         ],
-        title=f"{data['model']}, {data['questions']} questions of {data['benchmark']}",
+        title=f"{data['model']}, {counted(data['questions'], 'question')} of {data['benchmark']}",
     )
 
 
 def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     names = list(data["views"])
     finds = [n for n, auc in zip(names, data["auc"], strict=True) if auc and above(auc, 0.5)]
     gains = {

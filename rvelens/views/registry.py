@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rvelens.files.arguments import refuse_wrong_types
+from rvelens.files.wording import counted
 from rvelens.model.hooked_lvlm import HookedLVLM
 from rvelens.model.prompts import Images
 from rvelens.model.token_ids import token_ids
@@ -112,7 +113,8 @@ def _ids_of(
             f"targets={targets!r}" if isinstance(targets, str) else f"{len(targets)} targets"
         )
         raise ValueError(
-            f"{description} for {n_questions} questions: expected a list with one token for each "
+            f"{description} for {counted(n_questions, 'question')}: expected a list with "
+            "one token for each "
             "question; pass one."
         )
     return torch.tensor(token_ids(model, targets, "target"))

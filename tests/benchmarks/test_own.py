@@ -20,6 +20,8 @@ ROWS = [
 ]
 COLOURS = {"a.png": "red", "b.png": "blue"}
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* left out, the first for this reason:UserWarning")
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -150,7 +152,7 @@ def test_columns_by_other_names_and_further_ones(folder):
     with pytest.raises(ValueError, match="no column 'kind': expected the group there"):
         load_questions(pd.DataFrame(rows), columns={**names, "group": "kind"})
     unlabelled = {"image": "photo", "question": "text"}
-    with pytest.raises(ValueError, match="without labels, pass rule judge"):
+    with pytest.raises(ValueError, match="without labels, pass rule='judge'"):
         load_questions(pd.DataFrame(rows), folder / "images", columns=unlabelled)
     open_ended = load_questions(
         pd.DataFrame(rows), folder / "images", columns=unlabelled, rule="judge"
@@ -184,7 +186,7 @@ def test_labels_tell_the_rule(folder, labels, rule):
 
 def test_the_description_counts(folder):
     assert describe_source(labelled(folder, ["red", "blue"] * 3)) == (
-        "questions: 6 questions about 1 images (3 red, 3 blue); rule choice: The answer names one "
+        "questions: 6 questions about 1 image (3 red, 3 blue); rule choice: The answer names one "
         "label of the choices and no other one; single letters must come first."
     )
 

@@ -174,7 +174,7 @@ def test_every_family_and_a_single_pair(family, tmp_path):
     assert np.array(data["scores"]).shape == (model.n_layers, model.n_heads)
     if family == "instructblip":
         shown = STUDY.show(setup, [data])
-        assert shown.sentences[2] == "1 pairs are too few to say how many a ranking takes."
+        assert shown.sentences[2] == "1 pair is too few to say how many a ranking takes."
         assert set(shown.figures) == {"", "heads", "layers"}
 
 

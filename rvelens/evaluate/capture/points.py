@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from rvelens.files.wording import counted
 from rvelens.heads.layers import sorted_layers
 from rvelens.hooks.names import KEYED
 from rvelens.model.hooked_lvlm import HookedLVLM
@@ -48,7 +49,8 @@ def matching_points(
         names = [name for name in model.hook_dict if _matches(name, pattern, chosen)]
         if not names:
             raise ValueError(
-                f"points {pattern!r} match none of the {len(model.hook_dict)} hook points in these "
+                f"points {pattern!r} match none of the "
+                f"{counted(len(model.hook_dict), 'hook point')} in these "
                 "layers: expected names such as hook_resid_post or attn.hook_pattern; correct the "
                 "pattern or the layers."
             )

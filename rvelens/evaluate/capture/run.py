@@ -44,6 +44,7 @@ from rvelens.evaluate.processes import at_work, meet, processes, wait_for_others
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.atomic import locked, write_bytes
 from rvelens.files.paths import remove_if_refused
+from rvelens.files.wording import counted
 from rvelens.model.hooked_lvlm import HookedLVLM
 
 CAPTURE_FORMAT = "rvelens-capture-1"
@@ -110,8 +111,9 @@ class Captured:
                 break
             size, unit = size / 1000, larger
         return (
-            f"{self.points} hook points of {self.questions} questions: about {size:.3g} {unit} in "
-            f"{self.shards} shards"
+            f"{counted(self.points, 'hook point')} of "
+            f"{counted(self.questions, 'question')}: about {size:.3g} {unit} in "
+            f"{counted(self.shards, 'shard')}"
         )
 
 
@@ -131,7 +133,7 @@ def estimate_size(
     sizes = [_n_bytes(part) for part in parts if part.error is None]
     if not sizes:
         raise ValueError(
-            f"none of the first {len(parts)} questions of {benchmark.name} can be asked "
+            f"none of the first {counted(len(parts), 'question')} of {benchmark.name} can be asked "
             f"({parts[0].error}): expected one; look at the pictures."
         )
     n_bytes = round(sum(sizes) / len(sizes) * len(benchmark.items))

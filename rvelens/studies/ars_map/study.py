@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 
+from rvelens.files.wording import counted, too_few
 from rvelens.heads.layers import format_layers
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile
@@ -144,7 +145,7 @@ def _layers_table(data: Measured) -> Table:
             f"{other['with']}; pairs that are drawn twice count twice, which makes draws agree a "
             "little less than all pairs."
         )
-    title = f"ARS by layer, {data['model']}, {data['pairs']} pairs"
+    title = f"ARS by layer, {data['model']}, {counted(data['pairs'], 'pair')}"
     return Table(title, columns, rows, frozenset({"rank agreement"}), tuple(notes))
 
 
@@ -204,7 +205,7 @@ def _conclude_middle(data: Measured) -> str:
     term = f"the mean ARS of the middle third (layers {format_layers(layers)}) minus that of the others"
     if data["photographs"] < FEW:
         return (
-            f"{data['photographs']} photographs are too few to say which layers are more sensitive."
+            f"{too_few(data['photographs'], 'photograph')} to say which layers are more sensitive."
         )
     claim = {
         True: "Middle layers are more sensitive",
@@ -217,16 +218,18 @@ def _conclude_middle(data: Measured) -> str:
 def _conclude_pairs(data: Measured) -> str:
     overlaps, k = data["stability"], data["k"]
     if not overlaps["n"]:
-        return f"{data['pairs']} pairs are too few to say how many a ranking takes."
+        return f"{too_few(data['pairs'], 'pair')} to say how many a ranking takes."
     honest, by_construction = overlaps["settled_halves"], overlaps["settled_whole"]
     if honest is not None:
         sentence = (
-            f"Two disjoint samples share {SETTLED:.0%} of the top {k} heads from {honest} pairs on"
+            f"Two disjoint samples share {SETTLED:.0%} of the top {k} heads from "
+            f"{counted(honest, 'pair')} on"
         )
     else:
         last = max(n for n, share in zip(overlaps["n"], overlaps["halves"], strict=True) if share)
         sentence = (
-            f"Up to {last} pairs, two disjoint samples do not share {SETTLED:.0%} of the top {k} "
+            f"Up to {counted(last, 'pair')}, two disjoint samples do not share "
+            f"{SETTLED:.0%} of the top {k} "
             "heads: more pairs are needed than there are"
         )
     if by_construction is None:

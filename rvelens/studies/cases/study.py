@@ -12,6 +12,7 @@ import torch
 from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.flips import flip, select_askable
 from rvelens.evaluate.scoring import read_answers
+from rvelens.files.wording import counted
 from rvelens.hooks import mask_recording_hooks
 from rvelens.hooks.enhanced import Masks, rve_of
 from rvelens.interventions.methods import Method
@@ -190,7 +191,8 @@ def _counts(data: Measured, name: str) -> Table:
         f"gained: wrong under {data['before']} and right under {data['after']}; lost: the reverse; by "
         "each benchmark's official rule.",
         *(
-            f"{benchmark}: {figures['left_out']} questions could not be asked and are left out."
+            f"{benchmark}: {counted(figures['left_out'], 'question')} could not be asked "
+            "and are left out."
             for benchmark, figures in data["benchmarks"].items()
             if figures["left_out"]
         ),

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from rvelens.files.wording import counted, too_few
 from rvelens.heads.layers import format_layers
 from rvelens.plots import PAGE, Panel, forest
 from rvelens.stats import FEW, above, format_change
@@ -87,7 +88,7 @@ def show_scores(setup: Setup, measured: Sequence[Estimates]) -> Shown:
     shown = [column for column in _COLUMNS if any(row[column] for row in rows.values())]
     tables = {
         "": Table(
-            f"Head scores, {data['model']}, {data['benchmark']}, {data['pairs']} pairs",
+            f"Head scores, {data['model']}, {data['benchmark']}, {counted(data['pairs'], 'pair')}",
             ("score", *shown),
             [
                 *((name, *(row[column] for column in shown)) for name, row in rows.items()),
@@ -117,9 +118,11 @@ def _notes(data: Estimates) -> tuple[str, ...]:
         f"of heads, of which {CONTROL} is one. The row {_ORDERS} does: the middle 95% of {N_ORDERS}; "
         f"of masking the least and the most of {cost['draws']}.",
         f"Masking: accuracy minus that of {cost['draws']} random choices of as many heads of the same "
-        f"layers, mean over {_counts(data)} heads a layer, {cost['questions']} questions; below 0, "
+        f"layers, mean over {_counts(data)} heads a layer, "
+        f"{counted(cost['questions'], 'question')}; below 0, "
         "these heads matter more.",
-        f"RVE: change of accuracy against the plain model on {result['questions']} questions; as "
+        "RVE: change of accuracy against the plain model on "
+        f"{counted(result['questions'], 'question')}; as "
         "published is with RVE's default settings, whatever ranks the heads; tuned on "
         f"{data['gains']['validation']} others, in the same way for every score and control.",
         "Halves agree: share of the first heads that rankings from two disjoint halves of the pairs "
@@ -128,7 +131,8 @@ def _notes(data: Estimates) -> tuple[str, ...]:
     if data["finding"]:
         notes.insert(
             1,
-            f"Region AUC, mass / area and correlations: {data['finding']['questions']} questions; "
+            "Region AUC, mass / area and correlations: "
+            f"{counted(data['finding']['questions'], 'question')}; "
             "correlations are Spearman's, of the score and a head's mean region AUC, within layers as "
             f"the mean over layers {layers}. Scores that rank the same {k} heads first share their "
             "region AUC. The image gets "
@@ -169,7 +173,7 @@ def _tuned(data: Estimates) -> Table:
     columns = ("steered by", chosen, "accuracy", "change", "AUC", "yes-ratio", *versus)
     rows.insert(0, _plain(result, len(columns)))
     return Table(
-        f"RVE by each ranking, and its controls, {result['questions']} test questions",
+        f"RVE by each ranking, and its controls, {counted(result['questions'], 'test question')}",
         columns,
         rows,
         frozenset({"change", *versus}),
@@ -228,7 +232,7 @@ def _controls(data: Estimates) -> Figure:
 def _conclude(data: Estimates, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is confirmed, by score; and that nothing is, where nothing is."""
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     sentences = []
     for column, claim in (
         (

@@ -14,6 +14,7 @@ from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.flips import select_askable
 from rvelens.evaluate.scoring import METRICS, N_DRAWS, read_answers
 from rvelens.files.paths import slug
+from rvelens.files.wording import counted
 from rvelens.interventions.methods import METHODS
 from rvelens.plots import ScoreRow, dots
 from rvelens.stats import Estimate, draw_counts
@@ -211,7 +212,8 @@ def _notes(measured: Sequence[Measured], names: Sequence[str]) -> tuple[str, ...
         for benchmark, result in data["report"]["benchmarks"].items():
             if result["left_out"]:
                 notes.append(
-                    f"{name}, {benchmark}: {result['left_out']} questions could not be asked under "
+                    f"{name}, {benchmark}: {counted(result['left_out'], 'question')} "
+                    "could not be asked under "
                     "every method and are left out."
                 )
             bad = data["report"]["input"][benchmark]["malformed"]

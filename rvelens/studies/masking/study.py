@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rvelens.benchmarks import Item
+from rvelens.files.wording import counted, too_few
 from rvelens.heads.layers import format_layers, parse_layers
 from rvelens.hooks import head_mask_hooks
 from rvelens.model.yes_no import yes_margin, yes_no_ids
@@ -60,7 +61,8 @@ def _measure(setup: Setup) -> dict[str, Any]:
     items = [item for item in sample if item.id in margins]
     if not items:
         raise ValueError(
-            f"none of {len(sample)} questions of {setup.benchmark.name} could be asked: expected "
+            f"none of {counted(len(sample), 'question')} of {setup.benchmark.name} could "
+            "be asked: expected "
             "readable images; run `rvelens data check`."
         )
     column = {mask: n for n, mask in enumerate(every)}
@@ -237,7 +239,7 @@ def _figure(data: Measured, metric: str) -> Figure:
 def _conclude(data: Measured) -> list[str]:
     """What intervals confirm, and where they confirm nothing."""
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     sentences = [
         _mean(choice, metric, data["means"][choice][metric])
         for choice in (SENSITIVE, LEAST)

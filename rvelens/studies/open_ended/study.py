@@ -14,6 +14,7 @@ from rvelens.benchmarks import Benchmark
 from rvelens.evaluate.answering import Answer
 from rvelens.evaluate.flips import select_askable
 from rvelens.files.paths import slug
+from rvelens.files.wording import counted
 from rvelens.judge.endpoint import Endpoint, connect
 from rvelens.judge.open_ended import PROMPT_VERSION, judge
 from rvelens.judge.open_ended import JudgedItem as Judged
@@ -143,7 +144,8 @@ def _scores(
     failed = [judgement for judgement in judgements if judgement.text is None]
     if len(failed) == len(judgements):
         raise ValueError(
-            f"the judge gave no score to any of {len(judgements)} answers ({failed[0].reason}): "
+            f"the judge gave no score to any of {counted(len(judgements), 'answer')} "
+            f"({failed[0].reason}): "
             "expected at least one; run the same command again when the judge can be reached."
         )
     return np.array([np.nan if x.score is None else x.score for x in judgements]), {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from rvelens.files.wording import counted, too_few
 from rvelens.plots import Series, lines, surface
 from rvelens.stats import FEW, above, format_change
 from rvelens.studies.kit.base import Measured, Setup, Shown
@@ -58,7 +59,7 @@ def _attention_table(data: Measured) -> Table:
     ]
     notes = [f"All heads of the layer together, in the last row. Texts: {data['pairs']} pairs."]
     if data["left_out"]["texts"]:
-        notes.append(f"{data['left_out']['texts']} pairs of texts cannot be compared.")
+        notes.append(f"{counted(data['left_out']['texts'], 'pair')} of texts cannot be compared.")
     return Table(
         _title(data, "Effect of each layer's attention"), ("layer", *_KINDS.values()), rows,
         frozenset(_KINDS.values()), tuple(notes),
@@ -109,7 +110,7 @@ def _lines(data: Measured) -> Figure:
 
 def _conclude(data: Measured) -> list[str]:
     if data["photographs"] < FEW:
-        return [f"{data['photographs']} photographs are too few to say anything."]
+        return [f"{too_few(data['photographs'], 'photograph')} to say anything."]
     of = data["images"]
     better = [str(n) for n, gain in enumerate(of["gain"]) if gain and above(gain)]
     sentences = [

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
+from rvelens.files.wording import counted
 from rvelens.heads.pair import with_suffix
 from rvelens.model.yes_no import yes_and_no
 from rvelens.patching import RunPair, pair_runs, patch_attention, patch_heads, patch_tokens
@@ -100,7 +101,8 @@ def _check_units(compared: Sequence[Unit], every: Sequence[Unit]) -> None:
     if not compared:
         reason = next((unit["refused"] for unit in every), "there are none")
         raise ValueError(
-            f"none of {len(every)} pairs of runs could be compared ({reason}): expected at least one; "
+            f"none of {counted(len(every), 'pair')} of runs could be compared ({reason}): "
+            "expected at least one; "
             "take other pairs."
         )
 

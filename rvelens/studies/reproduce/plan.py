@@ -12,6 +12,7 @@ from rvelens.benchmarks import Benchmark, load_benchmark
 from rvelens.evaluate.answering import Decoding
 from rvelens.families import Family
 from rvelens.files.atomic import one_line
+from rvelens.files.wording import counted
 from rvelens.heads.pair import ContrastivePair
 from rvelens.heads.profile import ARSProfile
 from rvelens.pairs.overlap import without_pairs
@@ -205,6 +206,7 @@ def _refuse_missing_images(benchmark: Benchmark) -> None:
     missing = [path for path in needed if not path.is_file()]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(needed)} image files of {benchmark.name} are missing, such as "
+            f"{len(missing)} of {counted(len(needed), 'image file')} of {benchmark.name} "
+            "are missing, such as "
             f"{missing[0].name}: expected all of them below --data; put them there."
         )

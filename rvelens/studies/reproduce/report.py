@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.benchmarks.published import sources
+from rvelens.files.wording import counted
 from rvelens.stats import Estimate
 from rvelens.studies.kit.base import Work
 from rvelens.studies.kit.comparison import compare_with_paper
@@ -58,7 +59,8 @@ def plan_table(
     notes = (
         f"prefill: whole prompts, at most; decode: further tokens, with answers of {pace.length:.1f}.",
         f"hours: of the plain model at {pace.prompt:.2g} s a prompt and {pace.token:.2g} s a token, "
-        f"measured on {pace.questions} questions. Methods that edit all rows (VAF) take longer; "
+        f"measured on {counted(pace.questions, 'question')}. Methods that edit all rows "
+        "(VAF) take longer; "
         "settings side by side, less.",
         "MB: answers and figures on the disk, about.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from einops import rearrange
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rvelens.files.arguments import refuse_wrong_types
 from rvelens.heads.layers import check_attention, parse_layers
+from rvelens.heads.profile import ARSProfile
 from rvelens.hooks.restrict import restrict
 from rvelens.hooks.rows import LastRowHook, scores_of, sees_whole_image, visible_image
 from rvelens.hooks.selection import (
@@ -26,9 +27,6 @@ from rvelens.hooks.selection import (
 from rvelens.hooks.strengths import check_strength
 from rvelens.tokens.outlasting import outlasting
 from rvelens.tokens.token_map import TokenMap
-
-if TYPE_CHECKING:
-    from rvelens.heads.profile import ARSProfile
 
 Scope = Literal["all", "sensitive"]
 

@@ -77,7 +77,8 @@ def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
     if len(answers) < in_report:
         raise ValueError(
             f"{run.folder / benchmark / method} holds {counted(len(answers), 'answer')}: "
-            f"expected the {in_report} of the run's report; run the same `rvelens eval` again to resume."
+            f"expected the {in_report} of the run's report; run the same `rvelens eval` again to "
+            "resume."
         )
     return dict(answers)
 

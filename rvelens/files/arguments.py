@@ -6,22 +6,20 @@ would pass every comparison. Each is refused in one sentence instead.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
 import os
-import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from io import BufferedIOBase
 from numbers import Integral
 from pathlib import Path
 from reprlib import repr as brief
-from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rvelens.files.wording import with_article
 
-Target = TypeVar("Target", bound=Callable[..., Any])
+_Target = TypeVar("_Target", bound=Callable[..., Any])
 
 _PLURALS = {
     str: "texts", int: "whole numbers", float: "numbers", bool: "truth values", Any: "values"
@@ -36,7 +34,7 @@ _TEXT = (str, bytes, bytearray)
 _READ_AGAIN = (list, tuple, set, frozenset)  # whose elements can be looked at before they are used
 
 
-def refuse_wrong_types(target: Target) -> Target:
+def refuse_wrong_types(target: _Target) -> _Target:
     """A function or a dataclass that refuses arguments of another type than annotated.
 
     Annotations that are not known at run time, and shapes of tensors, are not looked at.
@@ -73,31 +71,18 @@ def _refusing(function: Any, name: str, *, allow_nan: bool) -> Any:
 
 @functools.cache
 def _hints(function: Any) -> dict[str, Any]:
-    """The annotations of a function's parameters that are known at run time."""
-    hints, function = {}, inspect.unwrap(function)
-    for parameter in inspect.signature(function).parameters.values():
-        hint = parameter.annotation
-        if isinstance(hint, str):
-            try:
-                hint = eval(hint, function.__globals__)
-            except NameError:
-                hint = _evaluated(hint, function)
-        starred = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if hint is not Any and hint is not parameter.empty and not starred:
-            hints[parameter.name] = hint
-    return hints
-
-
-def _evaluated(hint: str, function: Any) -> Any:
-    """An annotation whose names the module imports for type checkers alone; Any if it cannot."""
-    tree = ast.parse(inspect.getsource(sys.modules[function.__module__]))
-    imports = [line for node in tree.body if isinstance(node, ast.If) for line in node.body]
-    names = dict(function.__globals__)
+    """The annotations of a function's parameters; {} if a name in them is not known at run time."""
+    function = inspect.unwrap(function)
     try:
-        exec(compile(ast.Module(imports, []), "imports for types", "exec"), names)
-        return eval(hint, names)
-    except (NameError, ImportError):  # a library that is not installed
-        return Any
+        annotations = get_type_hints(function)
+    except NameError:
+        return {}
+    return {
+        parameter.name: annotations[parameter.name]
+        for parameter in inspect.signature(function).parameters.values()
+        if annotations.get(parameter.name, Any) is not Any
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
 
 
 def _check(place: str, value: Any, hint: Any) -> None:

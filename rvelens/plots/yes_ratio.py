@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.plots.style import (
     COLUMN,
     GREY,
@@ -34,6 +35,7 @@ def with_yes_ratio(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappin
     return {name: row for name, row in methods.items() if row["accuracy"] and row["yes_ratio"]}
 
 
+@refuse_wrong_types
 def yes_ratio_points(
     methods: Mapping[str, Mapping[str, Any]],
     share_of_yes: float,

@@ -104,7 +104,7 @@ def test_names_that_nothing_has_are_refused(models, start):
         ("published:llava-1.5-7b", "a profile of 32 layers x 32 heads.*: expected .*; "),
         (
             "no-one/has-this",
-            "of the head profile no-one/has-this on the Hub, and a link starts no download: expected .*; load",
+            "profile no-one/has-this on the Hub, and a link starts no download: expected .*; load",
         ),
     ):
         with pytest.raises(ValueError, match=says):

@@ -82,7 +82,9 @@ def cases():
     for name, entry in ENTRIES.items():
         for parameter, hint in _hints(function_of(entry)).items():
             for value in mistakes(hint):
-                yield pytest.param(entry, parameter, value, id=f"{name}-{parameter}-{type(value).__name__}")
+                yield pytest.param(
+                    entry, parameter, value, id=f"{name}-{parameter}-{type(value).__name__}"
+                )
 
 
 def mistakes(hint):

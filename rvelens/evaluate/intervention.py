@@ -309,7 +309,7 @@ def check_profile(parameters: Mapping[str, Any], profile: ARSProfile | None) -> 
         raise ValueError(
             f"the method was made with the head profile {named}, and "
             + ("none is given" if digest is None else f"this one is {digest}")
-            + ": expected that profile; pass it with --profile or profile=."
+            + ": expected that profile; pass it as profile (--profile)."
         )
 
 

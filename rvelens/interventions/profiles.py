@@ -19,8 +19,8 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     check_name(model)
     if profile is None:
         raise ValueError(
-            f"no head profile for {model}: expected --profile, a file or `published`; make one with "
-            "`rvelens scan MODEL --pairs PAIRS.jsonl --images DIR -o PROFILE.safetensors`."
+            f"no head profile for {model}: expected a profile (--profile), a file or `published`; make "
+            "one with `rvelens scan MODEL --pairs PAIRS.jsonl --images DIR -o PROFILE.safetensors`."
         )
     if profile.partition(":")[0] != "published":
         return ARSProfile.load(profile)
@@ -29,7 +29,7 @@ def find_profile(profile: str | None, model: str) -> ARSProfile:
     if wanted is None:
         raise ValueError(
             f"no ranking was published for {model!r}: expected one of {', '.join(PUBLISHED)} in "
-            "the model's name; if these are its weights, pass --profile "
+            "the model's name; if these are its weights, pass profile (--profile) "
             f"published:{next(iter(PUBLISHED))}."
         )
     return ARSProfile.published(wanted)

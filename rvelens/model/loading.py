@@ -84,7 +84,7 @@ def _check_placed(hf_model: Any, name: str, device_map: str | None) -> None:
     """Raise ValueError where weights are on no device."""
     if execution_device(hf_model).type == "meta":
         raise ValueError(
-            f"--device-map {device_map} leaves the weights of {name} out: expected a device that "
+            f"device_map={device_map!r} leaves the weights of {name} out: expected a device that "
             "computes; pass auto, cpu or cuda."
         )
 
@@ -101,12 +101,12 @@ def check_device_map(device_map: str | None) -> None:
         kind = torch.device(int(device_map) if device_map.isdigit() else device_map).type
     except RuntimeError as error:
         raise ValueError(
-            f"--device-map {device_map!r} is not a device: expected {', '.join(_MAPS)}, cpu, cuda "
+            f"device_map={device_map!r} is not a device: expected {', '.join(_MAPS)}, cpu, cuda "
             "or cuda:0; correct it."
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"--device-map {device_map}, and torch finds no CUDA device here: expected cpu or auto; "
+            f"device_map={device_map!r}, and torch finds no CUDA device here: expected cpu or auto; "
             "leave it out, or install a torch that fits the driver."
         )
 

@@ -120,7 +120,12 @@ def test_malformed_rows_are_named_by_line_and_the_rest_goes_on(folder):
         'a.png,Is it?,no,q7,"4,0,0,4"\n'
         "a.png,Is it square?,no,,\n"
     )
-    found = load_questions(path, folder / "images", rule="strict")
+    with pytest.warns(UserWarning, match="6 rows left out") as warned:
+        found = load_questions(path, folder / "images", rule="strict")
+    assert [str(warning.message) for warning in warned] == [
+        "my: 6 rows left out, the first for this reason: my.csv line 5: 'label' is 'perhaps': "
+        "expected yes or no; correct the row; `problems` of the benchmark lists all."
+    ]
     assert [item.id for item in found.items] == ["q1", "q2", "q6", "13"]
     assert found.problems == (
         "my.csv line 5: 'label' is 'perhaps': expected yes or no; correct the row.",
@@ -237,7 +242,7 @@ def test_refusals(folder, monkeypatch):
     for questions, said in (
         (folder / "nowhere.csv", "no questions at .*: expected a file"),
         (folder, "is a folder: expected a file"),
-        (3, "questions are a int: expected a path, the name of a dataset, a pandas frame"),
+        (3, "questions are an int: expected a path, the name of a dataset, a pandas frame"),
     ):
         with pytest.raises(ValueError, match=said):
             load_questions(questions, images)

@@ -371,7 +371,7 @@ MISTAKES = [
     (("demo", "--n-test", "1"), "--n-test"),
     (("demo", "--save", "1.png"), "--save 1.png is not a"),
     (("demo", "--save", "1.png/below"), "--save 1.png/below is not a"),
-    ((*ASK, *P, "--device-map", "meta"), "--device-map meta leaves the weights of model out"),
+    ((*ASK, *P, "--device-map", "meta"), "device_map='meta' leaves the weights of model out"),
     ((*ASK, *P, "--save", "folder.png"), "folder.png is a folder"),
     ((*SCAN, "--heatmap", "folder.png"), "folder.png is a folder"),
     ((*SCAN, "--pairs", "torn.jsonl"), "torn.png cannot be read as an image"),
@@ -451,7 +451,7 @@ def test_files_of_somebody_else_are_as_they_were(run, folder):
 def test_a_missing_gpu_is_named_before_the_model_loads(run):
     code, _, err = run(*ASK, *P, "--device-map", "cuda")
     assert code == 2
-    assert "--device-map cuda, and torch finds no CUDA device here: expected cpu or auto" in err
+    assert "device_map='cuda', and torch finds no CUDA device here: expected cpu or auto" in err
 
 
 def test_square_brackets_are_text(run, folder):

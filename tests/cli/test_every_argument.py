@@ -188,8 +188,10 @@ def test_without_a_mistake_the_model_is_reached(run, command):
     ("command", "parameter", "value"),
     [pytest.param(*case, id=f"{case[0]} {case[1].name} {case[2]!r}") for case in cases()],
 )
-def test_a_mistake_is_one_sentence(run, command, parameter, value):
+def test_a_mistake_is_one_sentence(run, folder, command, parameter, value):
+    before = sorted(folder.rglob("*"))
     code, out, err = run(with_mistake(command, parameter, value))
+    assert sorted(folder.rglob("*")) == before  # a refused command leaves nothing behind
     assert (code, out) == (2, ""), err
     lines = [line for line in err.splitlines() if "pairs: expected" not in line]
     assert len(lines) == 1, err

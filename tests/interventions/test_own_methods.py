@@ -236,3 +236,48 @@ def test_mistakes_are_one_sentence(run, file, words, said):
     assert code == 2
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+FAULTS = {
+    "in make": "def make(model):\n    return {}['x']\n",
+    "for a question": (
+        "class ByWord:\n    def hooks(self, model, question):\n        return {}['x']\n"
+        "def make(model):\n    return ByWord()\n"
+    ),
+    "in a hook": (
+        "def fault(x, hook):\n    return {}['x']\n"
+        "def make(model):\n    return [('blocks.0.attn.hook_pattern', fault)]\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("place", FAULTS)
+def test_an_error_names_the_method_its_line_and_the_question(tiny, tmp_path, place):
+    path = written(tmp_path, FAULTS[place])
+    scenes = load_benchmark("action-scenes", n=1)
+
+    def run():
+        method = make_method(f"{path}:make", tiny)
+        return evaluate(tiny, [scenes], [method], tmp_path / "run", decoding=SHORT)
+
+    with pytest.raises(KeyError) as error:
+        run()
+    (note,) = error.value.__notes__
+    line = next(n for n, text in enumerate(FAULTS[place].splitlines(), 1) if "['x']" in text)
+    assert f"(other.py line {line})" in note
+    assert note.startswith("raised in the method '")
+    assert note.endswith(": expected hooks without an error; correct the method.")
+    question = f", for the question {scenes.items[0].id!r}:"
+    assert (question in note) == (place != "in make")
+
+
+@pytest.mark.parametrize("place", FAULTS)
+def test_the_command_line_names_them_too(run_command, tmp_path, place):
+    path = written(tmp_path, FAULTS[place])
+    words = ("eval", "rvelens/tiny", "--benchmark", "action-scenes", "--limit", "1")
+    code, out, err = run_command(*words, "--method", f"{path}:make", "--out", str(tmp_path / "run"))
+    assert (code, out) == (2, "")
+    assert "KeyError: 'x', raised in the method '" in err
+    assert "other.py line " in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()

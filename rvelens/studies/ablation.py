@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rvelens.evaluate.scoring import score
+from rvelens.files.wording import counted
 from rvelens.hooks import rve_hooks
 from rvelens.model.replay import Hooks
 from rvelens.plots import ScoreRow, dots
@@ -82,7 +83,8 @@ def _show(setup: Setup, measured: Sequence[Measured]) -> Shown:
             continue
         name = "" if not tables else benchmark
         tables[name] = Table(
-            f"{data['model']}, {benchmark}, {result['questions']} questions: what is enhanced",
+            f"{data['model']}, {benchmark}, {counted(result['questions'], 'question')}: what is "
+            "enhanced",
             ("enhanced", *CHANGE_COLUMNS),
             [(label, *row(result, label)) for label in TABLE_ROWS],
             SIGNED,
@@ -134,7 +136,9 @@ def _paper(data: Measured) -> Table:
     measured = _measured(data)
     title = "The paper's Tables 5 and 7 (MMRel real, action questions)"
     if measured:
-        title += f"; measured on {data['benchmarks']['mmrel-real']['questions']} questions"
+        title += (
+            f"; measured on {counted(data['benchmarks']['mmrel-real']['questions'], 'question')}"
+        )
     else:
         subject = "it" if model_key(data["model"]) is None else "these questions"
         title += f"; measured here: {data['model']}, and the paper has no number of {subject}"

@@ -225,7 +225,8 @@ def _notes(measured: Sequence[Measured], names: Sequence[str]) -> Iterator[str]:
     for data, name in zip(measured, names, strict=True):
         for benchmark, result in data["benchmarks"].items():
             if result["left_out"]:
-                yield f"{name}, {benchmark}: {result['left_out']} questions could not be asked."
+                left_out = counted(result["left_out"], "question")
+                yield f"{name}, {benchmark}: {left_out} could not be asked."
             for method, counts in result["unscored"].items():
                 if counts["reason"] is not None:
                     yield (

@@ -29,7 +29,7 @@ def show(setup: Setup, measured: Sequence[Measured]) -> Shown:
 
 
 def _title(data: Measured, subject: str) -> str:
-    return f"{subject}, {data['model']}, {data['questions']} questions of {data['benchmark']}"
+    return f"{subject}, {data['model']}, {counted(data['questions'], 'question')} of {data['benchmark']}"
 
 
 def _region_table(data: Measured) -> Table:
@@ -57,7 +57,9 @@ def _attention_table(data: Measured) -> Table:
     rows = [
         [str(n), *(data[kind]["attention"][n] for kind in _KINDS)] for n in range(len(data["rank"]))
     ]
-    notes = [f"All heads of the layer together, in the last row. Texts: {data['pairs']} pairs."]
+    notes = [
+        f"All heads of the layer together, in the last row. Texts: {counted(data['pairs'], 'pair')}."
+    ]
     if data["left_out"]["texts"]:
         notes.append(f"{counted(data['left_out']['texts'], 'pair')} of texts cannot be compared.")
     return Table(

@@ -183,10 +183,8 @@ def _curves(data: Measured, metric: str) -> Table:
         for k, n in enumerate(data["counts"])
     ]
     title = f"{_label(metric)} with heads masked in layers {format_layers(data['layers'])}; "
-    title += (
-        f"{data['questions']} of {counted(data['of_questions'], 'question')} of "
-    title += data["benchmark"]
-    )
+    questions = counted(data["of_questions"], "question")
+    title += f"{data['questions']} of {questions} of {data['benchmark']}"
     main = metric == "accuracy"
     return Table(
         f"{data['model']}: {title}", columns, rows, notes=_NOTES if main else (), aside=not main

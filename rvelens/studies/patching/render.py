@@ -29,7 +29,8 @@ def show(setup: Setup, measured: Sequence[Measured]) -> Shown:
 
 
 def _title(data: Measured, subject: str) -> str:
-    return f"{subject}, {data['model']}, {counted(data['questions'], 'question')} of {data['benchmark']}"
+    questions = counted(data["questions"], "question")
+    return f"{subject}, {data['model']}, {questions} of {data['benchmark']}"
 
 
 def _region_table(data: Measured) -> Table:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -38,7 +39,9 @@ class RegionHook(LastRowHook):
 
 @refuse_wrong_types
 def region_hooks(
-    region: Bool[Tensor, "batch image"], layers: Iterable[int], beta: float = 1.0
+    region: Bool[Tensor, "batch image"] | Bool[np.ndarray, "batch image"],
+    layers: Iterable[int],
+    beta: float = 1.0,
 ) -> list[tuple[str, RegionHook]]:
     """Hooks that raise the scores of a given region of the image, for every head, last row.
 
@@ -54,7 +57,7 @@ def region_hooks(
         ValueError: a negative beta; when run, a region that does not fit the batch.
     """
     check_strength("beta", beta)
-    hook = RegionHook(region, float(beta))
+    hook = RegionHook(torch.as_tensor(region), float(beta))
     return [(scores_of(layer), hook) for layer in layers]
 
 

@@ -172,7 +172,7 @@ def test_a_number_in_quotes():
 
     scaled(1)
     scaled(np.float32(1), np.int64(2))
-    scaled(torch.tensor(0.5))
+    scaled(torch.tensor(0.5), torch.arange(3)[1])
     with pytest.raises(TypeError, match=r"by='0.1'.*: expected a number; pass it without quotes"):
         scaled("0.1")
     with pytest.raises(TypeError, match=r"times=1.5.*: expected a whole number; pass one"):

@@ -151,7 +151,10 @@ def is_of(value: Any, hint: Any) -> bool:
     if kind is Literal:
         return value in get_args(hint)
     if hasattr(kind, "array_type"):
-        return kind.array_type is Any or isinstance(value, kind.array_type)
+        is_array = kind.array_type.__name__ == "ndarray" and hasattr(
+            value, "__array__"
+        )  # tensors are too
+        return is_array or kind.array_type is Any or isinstance(value, kind.array_type)
     if not isinstance(kind, type):
         return True
     return _is_of_class(value, kind, hint)
@@ -185,8 +188,14 @@ def _is_number(value: Any, kind: type) -> bool:
     if isinstance(value, (bool, *_TEXT)) or type(value).__name__ == "bool":
         return False
     if kind is int:
-        return isinstance(value, Integral)
+        return isinstance(value, Integral) or _is_whole_tensor(value)
     return hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
+
+
+def _is_whole_tensor(value: Any) -> bool:
+    """A tensor of one whole number, such as the elements of `torch.arange`."""
+    is_whole = str(getattr(value, "dtype", "")).startswith(("torch.int", "torch.uint"))
+    return is_whole and value.ndim == 0
 
 
 def _are_of(value: Any, elements: tuple[Any, ...]) -> bool:

@@ -118,7 +118,7 @@ def test_other_settings_are_refused_with_the_difference(run):
         ),
         (
             ("study", "main-table", "--out", "x", "--model", "a", "b", "--profile", "p"),
-            "1 profiles for 2 models: expected one for each model, in the",
+            "1 profile for 2 models: expected one for each model, in the",
         ),
         (
             ("study", "cases", "--out", "x", "--benchmark", "nope"),

@@ -269,7 +269,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, as_zip):
 @pytest.mark.parametrize(
     ("content", "says"),
     [([torch.zeros(1)], "holds a list: expected tensors by name"),
-     ({"epoch": 3}, "'epoch' in .* is a int: expected only tensors")],
+     ({"epoch": 3}, "'epoch' in .* is an int: expected only tensors")],
 )  # fmt: skip
 def test_no_dictionary_of_tensors(tmp_path, content, says):
     src = write_checkpoint(tmp_path / "src")

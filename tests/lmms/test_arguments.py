@@ -56,7 +56,7 @@ def test_values_come_out_as_json_says_them(parameters):
         ({"pretrained": "m", "methd": "rve"}, r"methd=rve: expected .*; did you mean 'method'\?"),
         ({"pretrained": "m", "alpha": 0.1}, r"alpha=0.1: expected one of .*method\.PARAMETER"),
         ({"pretrained": "m", "parameters": "{}"}, r"parameters=\{\}: expected one of"),
-        ({"pretrained": 5}, r"pretrained=5 is a int: expected a string"),
+        ({"pretrained": 5}, r"pretrained=5 is an int: expected a string"),
         ({"pretrained": "m", "seed": 1.5}, r"seed=1.5 is a float: expected an integer"),
         ({"pretrained": "m", "seed": True}, r"seed=True is a bool: expected an integer"),
         ({"pretrained": "m", "batch_size": "auto"}, r"batch_size is 'auto': expected a number"),

@@ -93,7 +93,7 @@ MISTAKES = {
     ),
     "a number": (
         3,
-        "an image is a int: expected a path, a PIL image, an open file, an array or a tensor",
+        "an image is an int: expected a path, a PIL image, an open file, an array or a tensor",
     ),
 }
 

@@ -55,7 +55,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     questions = [question for question in every if question[2].source not in failed]
     if not questions:
         raise ValueError(
-            f"none of {counted(len(photographs), 'photograph')} could be asked about: "
+            f"0 of {counted(len(photographs), 'photograph')} could be asked about: "
             "expected readable images; "
             "run `rvelens data check`."
         )

@@ -70,7 +70,7 @@ def test_labels_with_typos(tmp_path, label, truth):
         ("[", "not JSON"),
         ('{"question_id": 9', "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("3", "a int: expected a JSON object"),
+        ("3", "an int: expected a JSON object"),
     ],
 )
 def test_a_malformed_row_is_named_and_left_out(tmp_path, row, says):
@@ -87,7 +87,7 @@ def test_rows_of_an_array_are_counted_from_one(tmp_path):
     benchmark = load_benchmark("pope-random", tmp_path)
     assert benchmark.problems == (
         f"{FILE} row 2: 'label' is '': expected yes or no; correct the row.",
-        f"{FILE} row 3: a int: expected a JSON object; correct it.",
+        f"{FILE} row 3: an int: expected a JSON object; correct it.",
     )
 
 

@@ -50,7 +50,7 @@ def test_make_reports_counts_and_reasons(run, folder):
     code, out, _ = run(*MAKE)
     assert code == 0
     assert "2 pairs made, 0 were there, in pairs.jsonl" in out
-    assert "1 questions without a pair:" in out
+    assert "1 question without a pair:" in out
     assert "1 x no verb of the table" in out
     assert [row["id"] for row in rows(folder)] == ["q0", "q2"]
     code, out, _ = run(*MAKE, "--json")

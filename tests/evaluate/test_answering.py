@@ -85,7 +85,9 @@ def alone(model, method, image, question, name):
 
 def test_every_method_changes_something(model, profile):
     seen = {
-        name: answer(model, make_method(name, model, profile), IMAGES, QUESTIONS, "abc", DECODING)
+        name: answer(
+            model, make_method(name, model, profile), IMAGES, QUESTIONS, list("abc"), DECODING
+        )
         for name in METHODS
     }
     margins = {name: tuple(m for _, m in said) for name, said in seen.items()}
@@ -220,7 +222,7 @@ def test_many_settings_take_turns_in_a_forward(model, profile, monkeypatch):
     settings = [rve_hooks(profile, [n % 3], 2, 0.1 * (n + 1)) for n in range(5)]
     pictures, texts = list(IMAGES), list(QUESTIONS)
     whole = answer_each(model, settings, pictures, texts, DECODING)
-    monkeypatch.setattr("rvelens.evaluate.answering.ROWS", 2)
+    monkeypatch.setattr("rvelens.evaluate.answering.MOST_SETTINGS", 2)
     for a, b in zip(whole, answer_each(model, settings, pictures, texts, DECODING), strict=True):
         assert [text for text, _ in a] == [text for text, _ in b]
         assert [m for _, m in a] == pytest.approx([m for _, m in b], abs=1e-5)

@@ -186,9 +186,7 @@ def test_differences_name_every_leaf():
 
 
 def test_nothing_to_run(tiny, scenes, tmp_path):
-    with pytest.raises(
-        ValueError, match="0 benchmarks, 1 methods, batch_size=8: expected at least"
-    ):
+    with pytest.raises(ValueError, match="0 benchmarks, 1 method, batch_size=8: expected at least"):
         evaluate(tiny, [], [make_method("vanilla", tiny)], tmp_path)
 
 

@@ -184,7 +184,7 @@ def test_decisions(folder):
 
 def test_nothing_but_rejected_or_waiting_pairs(folder):
     path = write(folder, {**ROW, "answer": "see", "decision": "rejected"})
-    with pytest.raises(ValueError, match="holds 1 pairs, none of them not rejected: expected at"):
+    with pytest.raises(ValueError, match="holds 1 pair, none of them not rejected: expected at"):
         load_pairs(path, folder)
     path = write(folder, {**ROW, "answer": "see"})
     with pytest.raises(ValueError, match="none of them accepted or edited: expected at"):

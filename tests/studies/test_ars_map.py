@@ -202,7 +202,7 @@ def test_the_number_of_pairs_is_that_of_disjoint_samples():
     found = {"n": [1, 2], "halves": halves, "settled_halves": None, "settled_whole": 2}
     said = ars_map._conclude_pairs({"stability": found, "k": 5, "pairs": 3})
     assert said == (
-        "Up to 1 pairs, two disjoint samples do not share 90% of the top 5 heads: more pairs are "
+        "Up to 1 pair, two disjoint samples do not share 90% of the top 5 heads: more pairs are "
         "needed than there are; samples of these pairs share as much with all of them from 2 on."
     )
     said = ars_map._conclude_pairs({"stability": found | {"settled_halves": 1}, "k": 5, "pairs": 3})

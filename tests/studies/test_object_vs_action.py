@@ -132,7 +132,7 @@ def test_two_benchmarks_of_the_same_photographs(model, tmp_path):
     assert first == (
         "object: 2 questions of objects, read by its official rule; yes is right for 50% of them."
     )
-    assert second.startswith("action: 1 questions of actions, read by its")
+    assert second.startswith("action: 1 question of actions, read by its")
 
 
 def test_refusals(model, tmp_path):
@@ -164,7 +164,7 @@ def test_photographs_that_cannot_be_read_are_left_out_with_all_of_their_question
     notes = study._notes(found)
     assert "1 photographs could not be asked about and are left out." in notes
     with pytest.raises(
-        ValueError, match="none of 1 photographs could be asked about: expected readable"
+        ValueError, match="0 of 1 photograph could be asked about: expected readable"
     ):
         go(model, [opened(*items[2:])], tmp_path / "b")
 

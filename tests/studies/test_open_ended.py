@@ -262,5 +262,5 @@ def test_any_family_and_pictures_that_cannot_be_read(family, tmp_path):
     )
     assert data["benchmarks"]["mmrel-open"]["groups"]["all"]["n"] == 5
     shown = find_study("open-ended").show(setup, [data, data | {"model": "other"}])
-    assert any("1 questions could not be asked" in note for note in shown.tables[""].notes)
+    assert any("1 question could not be asked" in note for note in shown.tables[""].notes)
     assert len(shown.figures) == 2

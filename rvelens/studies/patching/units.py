@@ -101,7 +101,7 @@ def _check_units(compared: Sequence[Unit], every: Sequence[Unit]) -> None:
     if not compared:
         reason = next((unit["refused"] for unit in every), "there are none")
         raise ValueError(
-            f"none of {counted(len(every), 'pair')} of runs could be compared ({reason}): "
+            f"0 of {counted(len(every), 'pair')} of runs could be compared ({reason}): "
             "expected at least one; "
             "take other pairs."
         )

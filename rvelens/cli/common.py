@@ -175,8 +175,7 @@ def check_images(benchmarks: Iterable[Benchmark]) -> None:
         if files and not any(path.is_file() for path in files):
             first = next(iter(files))
             raise ValueError(
-                f"none of the {counted(len(files), 'image file')} of {benchmark.name} "
-                "exists, such as "
-                f"{first}: expected the published images below --data; put them there, and run "
+                f"no image of {benchmark.name} exists ({counted(len(files), 'file')}, such as "
+                f"{first}): expected the published images below --data; put them there, and run "
                 f"`rvelens data check --benchmark {benchmark.name}`."
             )

@@ -344,7 +344,7 @@ def test_people_wait_for_one_another(page, browser, address, models):
         for one in (page, other):
             ask(one)
         page.wait_for_timeout(300)
-        assert page.locator("#ask-answers .rv-answer").count() == 0
+        expect(page.locator("#ask-answers .rv-answer")).to_have_count(0)
     for one in (page, other):
         expect(one.locator("#ask-answers .rv-answer")).to_have_count(3)
         expect(one.locator("#ask-problem .rv-message")).to_have_count(0)

@@ -392,7 +392,10 @@ MISTAKES = [
     ((*EVAL, "--relation", "temporal"), "has no option 'relation'"),
     ((*EVAL, "--prompt", "chatt"), "did you mean 'chat'?"),
     ((*EVAL, "--out", "1.png"), "1.png"),
-    ((*EVAL, "--benchmark", "pope-random", "--data", "pope"), "none of the 1 image files of pope-"),
+    (
+        (*EVAL, "--benchmark", "pope-random", "--data", "pope"),
+        "no image of pope-random exists (1 file, such as ",
+    ),
     (
         ("tune", "model", *P, "--benchmark", "pope-random", "--data", "pope", "--out", "t"),
         "none of",

@@ -34,7 +34,9 @@ def test_names():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "scenes" not in name])
 def test_the_folder_is_asked_for_by_every_benchmark_with_files(name, tmp_path):
-    with pytest.raises(ValueError, match=f"no data folder for {name}: .*pass it as --data"):
+    with pytest.raises(
+        ValueError, match=rf"no data folder for {name}: .*pass it as data \(--data\)"
+    ):
         load_benchmark(name)
     with pytest.raises(ValueError, match=r"no folder .*nowhere: .*check the path"):
         load_benchmark(name, tmp_path / "nowhere")

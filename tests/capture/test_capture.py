@@ -226,7 +226,7 @@ def test_refusals(tiny, scenes, tmp_path):
         capture(tiny, scenes, outside, tmp_path / "none")
     with pytest.raises(ValueError, match="no capture in"):
         open_capture(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"about 1e\+06 TB in 1 shards, and .* GB free"):
+    with pytest.raises(ValueError, match=r"about 1e\+06 TB in 1 shard, and .* GB free"):
         check_disk_space(tmp_path, Captured(1, 1, 10**18, 1))
     capture(tiny, scenes, CaptureRequest(("hook_embed",)), tmp_path / "some")
     found = open_capture(tmp_path / "some")
@@ -258,7 +258,7 @@ def test_the_command_prints_the_size_first(folder, capsys):
     assert lines[0].startswith("rvelens: my: 3 questions about 3 images")
     assert "left out: my.csv line 5: no image '4.png'" in lines[1]
     assert lines[2].startswith("rvelens: 2 hook points of 3 questions: about ")
-    assert lines[2].endswith("kB in 1 shards")
+    assert lines[2].endswith("kB in 1 shard")
     assert "tensors in kept, index in kept/index" in said.out
     found = open_capture(folder / "kept")
     assert found.tensor("2", "blocks.1.hook_resid_post").dtype == torch.bfloat16
@@ -309,6 +309,7 @@ def test_two_processes_share_the_batches(tiny, scenes, tmp_path, monkeypatch):
 
 
 def test_own_questions_go_in(tiny, folder):
-    found = load_questions(folder / "my.csv")
+    with pytest.warns(UserWarning, match="1 row left out"):
+        found = load_questions(folder / "my.csv")
     capture(tiny, found, CaptureRequest(("ln_final.hook_scale",)), folder / "kept")
     assert len(open_capture(folder / "kept")) == 3

@@ -325,9 +325,12 @@ MISTAKES = [
         ("ask", "rvelens/tinny", "1.png", QUESTION),
         "or rvelens/tiny, the embedded model; did you mean 'rvelens/tiny'?",
     ),
-    ((*ASK, *P, "--k", "two"), "'--k': expected an integer: see `rvelens ask --help`."),
+    (
+        (*ASK, *P, "--k", "two"),
+        "--k two: expected a whole number; correct it, or see `rvelens ask --help`.",
+    ),
     ((*ASK, *P, "--alpha", "0"), "alpha=0.0: expected a share"),
-    ((*ASK, *P, "--alpha", "nan"), "alpha=nan: expected a share"),
+    ((*ASK, *P, "--alpha", "nan"), "alpha=nan): expected a finite number"),
     ((*ASK, *P, "--beta", "-1"), "beta=-1.0: expected a finite strength"),
     ((*ASK, *P, "--scope", "some"), "scope='some': expected 'all' or 'sensitive'"),
     ((*ASK, *P, "--max-entropy", "0"), "max_entropy=0.0: expected a share of the entropy"),
@@ -398,7 +401,7 @@ MISTAKES = [
     ),
     (
         ("tune", "model", *P, "--benchmark", "pope-random", "--data", "pope", "--out", "t"),
-        "none of",
+        "no image of pope-random exists",
     ),
     (("ask", "./none", "1.png", QUESTION), "no folder ./none: expected a folder with a model"),
     (("eval", "a/b/c", *EVAL[2:]), "no folder a/b/c: expected a folder with a model"),

@@ -19,6 +19,7 @@ from rvelens.evaluate.capture import Capture, CaptureRequest
 from rvelens.evaluate.intervention import Intervention
 from rvelens.evaluate.tuned import Tuned
 from rvelens.files.arguments import _hints, described, is_of, refuse_wrong_types
+from rvelens.judge.open_ended import judge
 from rvelens.model.loading import load_model
 from rvelens.model.trace import Trace, TracedAnswer
 from rvelens.tokens.grid import ImageGrid
@@ -179,6 +180,27 @@ def test_a_number_in_quotes():
         scaled(1, 1.5)
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         scaled()
+
+
+def test_no_key_is_shown():
+    for key in ("sk-secret", {"api_key": "sk-secret"}):
+        with pytest.raises(TypeError, match=r"judge\(endpoint=a (str|dict)\): expected") as error:
+            judge([], key)
+        assert "secret" not in str(error.value)
+
+
+def test_what_is_wrong_in_a_list_is_named():
+    @refuse_wrong_types
+    def ask(texts: list[str], n: int = 1, share: float = 1.0) -> None: ...
+
+    with pytest.raises(TypeError, match=r"expected a list of texts; correct None\."):
+        ask(["a", None])
+    ask(["a"], np.array(3), np.float32(0.5))
+    for missing in (np.float32("nan"), torch.tensor(math.nan)):
+        with pytest.raises(ValueError, match="share=nan\\): expected a finite number"):
+            ask(["a"], share=missing)
+    with pytest.raises(TypeError, match="expected a list of texts"):
+        ask(np.array("a"))
 
 
 def test_types_in_words():

@@ -6,6 +6,7 @@ path: of a file it holds the profile's digest, so that a page with the same file
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,8 @@ from rvelens.app.models import MEASURED, SHIPPED, Choice, Models
 WRITE_PROFILE = "profile => { window.rvAddress(profile ? {profile} : {}, 'profile'); }"
 NOT_CARRIED = "The address does not carry this head profile: it is a file on this machine."
 _PUBLISHED, _FILE = "published", "file:"
+# By its form alone: an answer must not tell which folders are here.
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 
 def profile_part(choice: Choice) -> str:
@@ -54,15 +57,15 @@ def read_profile_link(models: Models, start: Choice, query: str) -> Choice | Non
             "the address is of a head profile in a file, which no address carries: expected the file; "
             "load it under Another model or head profile, and ask again."
         )
-    if not _is_public(name):
-        raise ValueError(
-            f"the address has profile={name}: expected {_PUBLISHED}, {MEASURED}, rvelens/tiny, or "
-            "OWNER/NAME on the Hub, and no path; correct it."
-        )
-    if hub_name(name) and name != SHIPPED:
+    if _REPOSITORY.fullmatch(name) and name != SHIPPED:
         raise ValueError(
             f"the address is of the head profile {name} on the Hub, and a link starts no download: "
             "expected this profile; load it under Another model or head profile, and ask again."
+        )
+    if name not in (MEASURED, SHIPPED) and name.partition(":")[0] != _PUBLISHED:
+        raise ValueError(
+            f"the address has profile={name}: expected {_PUBLISHED}, {MEASURED}, rvelens/tiny, or "
+            "OWNER/NAME on the Hub, and no path; correct it."
         )
     choice = models.measure_scenes(start) if name == MEASURED else models.choose(start.name, name)
     return replace(choice, is_restored=True)

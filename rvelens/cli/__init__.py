@@ -164,18 +164,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _sentence(error: Exception) -> str:
     """What to print for an error; "" where it is no mistake of the user."""
+    if isinstance(error, (MemoryError, RecursionError)):
+        return _of_memory(error)
     if getattr(error, "__notes__", ()):
         from rvelens.interventions.method import method_notes
 
         if notes := method_notes(error):
-            text = str(error).strip().removesuffix(".")
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            return f"{kind}{text}, {notes[0]}"
+            text = " ".join(str(error).split()).removesuffix(".")
+            kind = "" if text and isinstance(error, ValueError) else type(error).__name__
+            return f"{': '.join(filter(None, (kind, text)))}, {notes[0]}"
     if isinstance(error, OSError):
         return _of_file(error)
     if isinstance(error, ValueError):  # the library's are written for the user
         return str(error) or type(error).__name__
-    return _of_memory(error) if isinstance(error, (MemoryError, RuntimeError)) else ""
+    return _of_memory(error) if isinstance(error, RuntimeError) else ""
 
 
 def _of_file(error: OSError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -344,7 +345,7 @@ def answer_items(
         texts = [decoding.question(item) for item in readable]
         names = [item.image for item in readable]
         try:
-            with naming(", ".join(m.name for m in methods), [item.id for item in readable]):
+            with _naming_own(methods, readable):
                 if len(methods) > 1:
                     settings = [method.hooks for method in methods]
                     answers = answer_each(model, settings, pictures, texts, decoding)
@@ -368,6 +369,18 @@ def answer_items(
         else [Answer(item.id, error=errors[item.image])] * len(methods)
         for item in items
     ]
+
+
+def _naming_own(methods: Sequence[Method], items: Sequence[Item]) -> AbstractContextManager[None]:
+    """Name the methods whose hooks are not of this package in an error, which these may have raised."""
+    own = [method.name for method in methods if any(map(_is_own_hook, method.hooks))]
+    return naming(", ".join(own), [item.id for item in items]) if own else nullcontext()
+
+
+def _is_own_hook(pair: tuple[Any, Any]) -> bool:
+    function = getattr(pair[1], "func", pair[1])  # of a partial
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module.partition(".")[0] != "rvelens"
 
 
 def _answer_by_itself(

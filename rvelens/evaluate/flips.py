@@ -38,17 +38,20 @@ class FlipFilter:
     text: str = ""
 
 
-@lru_cache(maxsize=8)
 def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
     """Questions that the run's first method and another answer differently in being right.
 
     Right and wrong are told by the strict rule, whatever the benchmark's own.
 
-    Kept for the next filter or search, since reading 50,000 answers takes seconds.
-
     Raises:
         ValueError: a benchmark or method that is not of this run, or torn or missing answers.
     """
+    return [dict(row) for row in _flips(run, benchmark, method)]
+
+
+@lru_cache(maxsize=8)
+def _flips(run: OpenedRun, benchmark: str, method: str) -> tuple[dict[str, Any], ...]:
+    """The flips, stored for the next filter or search: to read 50,000 answers takes seconds."""
     first = run.methods[0]
     if benchmark not in run.items or method not in run.methods or method == first:
         raise ValueError(
@@ -62,11 +65,11 @@ def flips(run: OpenedRun, benchmark: str, method: str) -> list[dict[str, Any]]:
     was, now = (
         read_answers(whole, answers[name], numbers, strict).right for name in (first, method)
     )
-    return [
+    return tuple(
         flip(items[n], answers[first][items[n].id], answers[method][items[n].id], bool(right))
         for n, wrong, right in zip(numbers, ~was, now, strict=True)
         if wrong == right
-    ]
+    )
 
 
 def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
@@ -84,7 +87,15 @@ def _whole(run: OpenedRun, benchmark: str, method: str) -> dict[str, Any]:
 
 
 def matching(flipped: Sequence[Mapping[str, Any]], criteria: FlipFilter) -> list[Mapping[str, Any]]:
-    """The flips that fit direction, group and text."""
+    """The flips that fit direction, group and text.
+
+    Raises:
+        ValueError: a direction that is not one of `DIRECTIONS`.
+    """
+    if criteria.direction not in DIRECTIONS:
+        raise ValueError(
+            f"direction={criteria.direction!r}: expected one of {', '.join(DIRECTIONS)}; correct it."
+        )
     text = criteria.text.strip().casefold()
 
     def fits(row: Mapping[str, Any]) -> bool:

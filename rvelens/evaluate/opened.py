@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from rvelens.benchmarks import BENCHMARKS, Item, load_benchmark
 from rvelens.benchmarks.action_scenes import SPLITS, draw_scene
 from rvelens.evaluate.reports import FILE, read_report
 from rvelens.evaluate.store import answer_lines
+from rvelens.files.arguments import refuse_wrong_types
 from rvelens.files.paths import path_below
 from rvelens.model.prompts import load_image
 
@@ -43,7 +46,8 @@ class OpenedRun:
         return list(self.report["methods"])
 
 
-def open_run(folder: str, data: str = "") -> OpenedRun:
+@refuse_wrong_types
+def open_run(folder: str | Path, data: str | Path = "") -> OpenedRun:
     """Read a run.
 
     Args:
@@ -53,8 +57,8 @@ def open_run(folder: str, data: str = "") -> OpenedRun:
     Raises:
         ValueError: not the folder of a finished run, or a folder of files that is none.
     """
-    path = Path(folder.strip()).expanduser()
-    if not folder.strip():
+    path = Path(os.path.expanduser(str(folder).strip()))
+    if not str(folder).strip():
         raise ValueError(
             "no folder is given: expected the folder of `rvelens eval --out`; enter its path."
         )
@@ -67,7 +71,7 @@ def open_run(folder: str, data: str = "") -> OpenedRun:
     report = stored.model_dump()
     _check_names(path, report)
     names, first = _closed(report), next(iter(report["methods"]))
-    pictures = Path(data.strip()).expanduser() if data.strip() else None
+    pictures = Path(os.path.expanduser(str(data).strip())) if str(data).strip() else None
     if pictures is not None and not pictures.is_dir():
         raise ValueError(
             f"no folder {pictures}: expected the folder with the benchmarks' files; check the path."
@@ -139,8 +143,9 @@ def _item(row: Mapping[str, Any], data: Path | None) -> Item:
 
 def _loader(image: str, data: Path | None) -> Callable[[], Image.Image]:
     """What opens a picture: of one's own data a file below its folder, or a drawn scene."""
-    if data is not None and (path := path_below(data, image)).is_file():
-        return partial(load_image, path)
+    with suppress(ValueError):  # a picture outside of the folder is not known here
+        if data is not None and (path := path_below(data, image)).is_file():
+            return partial(load_image, path)
     split, _, seed = image.rpartition("-")
     if split in SPLITS and seed.isdigit():
         return lambda: draw_scene(int(seed), split).image

@@ -17,7 +17,7 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from rvelens.files.wording import with_article
+from rvelens.files.wording import kind_of_value, with_article
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
@@ -89,12 +89,24 @@ def _check(place: str, value: Any, hint: Any) -> None:
     if is_of(value, hint):
         return
     raise TypeError(
-        f"{place}{brief(value)}): expected {described(hint)}; {_advice(place, value, hint)}."
+        f"{place}{_shown(value, hint)}): expected {described(hint)}; {_advice(place, value, hint)}."
     )
 
 
+def _shown(value: Any, hint: Any) -> str:
+    """A value on one line; where an object of this package should be, only the type of the value.
+
+    An endpoint holds a key, so what was passed in its place may be a key.
+    """
+    kinds = [kind for kind in _alternatives(hint) if isinstance(kind, type)]
+    if any(kind.__module__.startswith("rvelens") for kind in kinds):
+        return kind_of_value(value)
+    return " ".join(brief(value).split())
+
+
 def _refuse_nan(name: str, parameter: inspect.Parameter, value: Any) -> None:
-    is_nan = isinstance(value, float) and value != value
+    is_number = hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
+    is_nan = is_number and bool(value != value)
     if is_nan and parameter.default == parameter.default:
         raise ValueError(f"{name}({parameter.name}=nan): expected a finite number; pass one.")
 
@@ -106,9 +118,9 @@ def _advice(place: str, value: Any, hint: Any) -> str:
         return f"write {place.partition('(')[2]}[{brief(value)}]"
     if several is not None and isinstance(value, _READ_AGAIN):
         element = next(iter(get_args(several)), Any)
-        wrong = next((v for v in value if not is_of(v, element)), None)
-        if wrong is not None:
-            return f"correct {brief(wrong)}"
+        wrong = [part for part in value if not is_of(part, element)]
+        if wrong:
+            return f"correct {brief(wrong[0])}"
     if isinstance(value, str) and any(h in (int, float) for h in _alternatives(hint)):
         return "pass it without quotes"
     return "pass one"
@@ -193,14 +205,15 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def _is_whole_tensor(value: Any) -> bool:
-    """A tensor of one whole number, such as the elements of `torch.arange`."""
-    is_whole = str(getattr(value, "dtype", "")).startswith(("torch.int", "torch.uint"))
-    return is_whole and value.ndim == 0
+    """A tensor or array of one whole number, such as the elements of `torch.arange`."""
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    return dtype.startswith(("int", "uint")) and value.ndim == 0
 
 
 def _are_of(value: Any, elements: tuple[Any, ...]) -> bool:
     """Whether a value can be run over, and its elements are of a type; a text is not run over."""
-    if isinstance(value, _TEXT) or not hasattr(value, "__iter__"):
+    can_be_run_over = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+    if isinstance(value, _TEXT) or not can_be_run_over or getattr(value, "ndim", 1) == 0:
         return False
     if not isinstance(value, _READ_AGAIN) or not elements:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 
 from rvelens.files.atomic import locked, parse_json
@@ -82,20 +82,33 @@ _BEFORE_RESULTS = re.compile(r"manifest\.json|.*\.lock")
 def remove_if_refused(folder: str | Path | None, *, alone: bool = True) -> Iterator[None]:
     """Where the block raises, remove a folder that it made and put no result into.
 
-    Folders above it that the block made go with it. Manifests and locks are no results.
+    New folders above it go too if they are empty then. Manifests and locks are no results.
 
     Args:
         folder: that the block makes or writes to; None for none.
         alone: whether this process is the only one that writes there; else nothing is removed.
     """
-    places = [] if folder is None else [Path(folder), *Path(folder).parents]
+    whole = (
+        None if folder is None else Path(folder).absolute()
+    )  # the block may change the directory
+    places = [] if whole is None else [whole, *whole.parents]
     new = [place for place in places if not (place.is_symlink() or place.exists())]
     try:
         yield
     except Exception:
-        if new and alone and new[-1].is_dir():
-            _remove_without_results(new[-1])
+        if new and alone and new[0].is_dir():
+            _remove_without_results(new[0])
+            with suppress(OSError, ValueError):  # somebody else has put something there
+                for above in new[1:]:
+                    _remove_lock(above / f"{new[0].name}.lock")
+                    above.rmdir()
         raise
+
+
+def _remove_lock(lock: Path) -> None:
+    if lock.is_file():
+        with locked(lock, lock):
+            lock.unlink()
 
 
 def _remove_without_results(folder: Path) -> None:

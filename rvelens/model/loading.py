@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,11 @@ from rvelens.seam.device import execution_device
 
 @refuse_wrong_types
 def load_model(
-    name: str, *, family: str | None = None, dtype: str = "auto", device_map: str | None = None
+    name: str | Path,
+    *,
+    family: str | None = None,
+    dtype: str = "auto",
+    device_map: str | None = None,
 ) -> HookedLVLM:
     """Load a model quietly; everything that other libraries print goes to stderr.
 
@@ -34,6 +39,7 @@ def load_model(
     Raises:
         ValueError: the model cannot be found or read.
     """
+    name = str(name)
     with _loading(name):
         options = _options(dtype, device_map)
         model = HookedLVLM.from_pretrained(name, family=family, **options)

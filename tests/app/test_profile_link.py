@@ -93,7 +93,7 @@ def test_a_folder_here_is_not_taken_for_a_name(models, start, own, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "someone").mkdir()
     own.profile.save_folder(tmp_path / "someone/profile")
-    with pytest.raises(ValueError, match=r"profile=someone/profile: expected published, scenes:64"):
+    with pytest.raises(ValueError, match="head profile someone/profile on the Hub, and a link"):
         read_profile_link(models, start, "profile=someone/profile")
 
 

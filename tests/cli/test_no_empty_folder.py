@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+from rvelens.files.paths import remove_if_refused
 
 SCENES = ("--benchmark", "action-scenes", "--limit", "4")
 # Mistakes that show only once the model or the questions are known, by command.
@@ -32,6 +36,25 @@ def test_a_refusal_leaves_no_folder(run_command, tmp_path, monkeypatch, name):
     assert err.strip()
     assert "Traceback" not in err
     assert not (tmp_path / "new").exists()
+
+
+def test_what_others_put_beside_a_refused_folder_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def refuse():
+        with remove_if_refused("runs/a"):
+            (tmp_path / "runs" / "a").mkdir(parents=True)
+            (tmp_path / "runs" / "a" / "manifest.json").write_text("{}")
+            (tmp_path / "runs" / "mine").mkdir()
+            (tmp_path / "runs" / "mine" / "uv.lock").write_text("precious")
+            (tmp_path / "other" / "runs" / "a").mkdir(parents=True)
+            os.chdir(tmp_path / "other")
+            raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        refuse()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["other", "other/runs", "other/runs/a", "runs", "runs/mine", "runs/mine/uv.lock"]
 
 
 def test_what_was_there_stays(run_command, tmp_path, monkeypatch):

@@ -271,6 +271,25 @@ def test_an_error_names_the_method_its_line_and_the_question(tiny, tmp_path, pla
     assert (question in note) == (place != "in make")
 
 
+def test_methods_of_this_package_are_not_blamed(tiny, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(tiny, "generate", fail)
+    scenes = load_benchmark("action-scenes", n=1)
+    with pytest.raises(RuntimeError, match="the device is gone") as error:
+        evaluate(tiny, [scenes], [make_method("pai", tiny)], tmp_path / "run", decoding=SHORT)
+    assert not hasattr(error.value, "__notes__")
+
+
+def test_an_error_without_a_text_keeps_its_name(run_command, tmp_path):
+    path = written(tmp_path, FAULTS["in a hook"].replace("return {}['x']", "assert False"))
+    words = ("eval", "rvelens/tiny", "--benchmark", "action-scenes", "--limit", "1")
+    code, _, err = run_command(*words, "--method", f"{path}:make", "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "AssertionError, raised in the method 'make'" in err or "AssertionError: " in err
+
+
 @pytest.mark.parametrize("place", FAULTS)
 def test_the_command_line_names_them_too(run_command, tmp_path, place):
     path = written(tmp_path, FAULTS[place])

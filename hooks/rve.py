@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from numbers import Integral
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -257,7 +256,7 @@ def rve_hooks(
     """
     if isinstance(layers, str):
         layers = parse_layers(layers, profile, profile.n_layers)
-    elif isinstance(layers, Integral):
+    elif not isinstance(layers, Iterable):
         layers = [layers]
     layers = sorted(set(layers))
     _check_arguments(profile, layers, k, alpha, beta, scope, max_entropy)

@@ -73,7 +73,7 @@ ENDED_ELSEWHERE = {
     "{} cannot be read ({}): expected {}.",
     "{} is not JSON ({}): expected {}.",
     "{} is not a result of `rvelens tune` ({}): expected {}.",
-    "a {}: expected a JSON object",
+    "{}: expected a JSON object",
     "{} is {}: expected a string",
     "'id' is {}: expected a string or a number",
 }

@@ -254,7 +254,8 @@ def _conclude(data: Measured) -> list[str]:
 
 def _left_out(data: Measured) -> list[str]:
     n = data["left_out"]
-    return [f"{n} questions are left out: their pictures could not be read."] if n else []
+    sentence = f"Left out, because their pictures could not be read: {counted(n, 'question')}."
+    return [sentence] if n else []
 
 
 STUDY = Study(

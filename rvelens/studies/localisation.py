@@ -183,7 +183,8 @@ def _table(data: Measured, name: str) -> Table:
         )
     if data["left_out"]:
         notes.append(
-            f"{data['left_out']} questions are left out: their pictures could not be read."
+            "Left out, because their pictures could not be read: "
+            f"{counted(data['left_out'], 'question')}."
         )
     title = (
         f"{measure} by layer, {data['model']}, {counted(data['questions'], 'question')} "

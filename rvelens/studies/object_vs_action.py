@@ -55,7 +55,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     questions = [question for question in every if question[2].source not in failed]
     if not questions:
         raise ValueError(
-            f"0 of {counted(len(photographs), 'photograph')} could be asked about: "
+            f"none of the photographs ({len(photographs)}) could be asked about: "
             "expected readable images; "
             "run `rvelens data check`."
         )
@@ -258,7 +258,8 @@ def _notes(data: Measured) -> list[str]:
                 f"{lead}read by its official rule; yes is right for {about['yes']:.0%} of them."
             )
     if data["left_out"]:
-        notes.append(f"{data['left_out']} photographs could not be asked about and are left out.")
+        left_out = counted(data["left_out"], "photograph")
+        notes.append(f"Left out, because nothing could be asked about them: {left_out}.")
     return notes
 
 

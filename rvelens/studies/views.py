@@ -102,7 +102,8 @@ def _table(data: Measured) -> Table:
     ]
     if data["left_out"]:
         notes.append(
-            f"{data['left_out']} questions are left out: their pictures could not be read."
+            "Left out, because their pictures could not be read: "
+            f"{counted(data['left_out'], 'question')}."
         )
     title = (
         f"Views by how well they find the region, {data['model']}, "

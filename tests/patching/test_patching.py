@@ -344,7 +344,7 @@ def test_what_is_refused():
         pair_runs(model, same, same)
     with pytest.raises(ValueError, match="answer 99999: expected the id of a token, from 0 to"):
         pair_runs(model, same, other, (7, 99999))
-    with pytest.raises(ValueError, match="1 answers: expected two tokens"):
+    with pytest.raises(ValueError, match="1 answer: expected two tokens"):
         pair_runs(model, same, other, ["yes"])
     with (
         model.hooks(head_mask_hooks({0: [1]})),

@@ -119,7 +119,8 @@ def test_pictures_that_cannot_be_read_are_counted(model, tmp_path):
     setup, _, data = measured(model, questions(unreadable(0, 0), item(1, 1)), tmp_path)
     assert (data["questions"], data["left_out"], data["example"]["id"]) == (1, 1, "q1")
     assert any(
-        "1 questions are left out" in note for note in STUDY.show(setup, [data]).tables[""].notes
+        "could not be read: 1 question." in note
+        for note in STUDY.show(setup, [data]).tables[""].notes
     )
     with pytest.raises(ValueError, match=r"none of 1 pictures could be read \(no image at p\.png"):
         measured(model, questions(unreadable(0, 0)), tmp_path / "none")

@@ -180,7 +180,7 @@ def test_options_out_of_range(model, tmp_path, options):
 
 
 def test_vanilla_is_needed_and_images_are_read_first(model, tmp_path):
-    with pytest.raises(ValueError, match=r"without the method vanilla: .*add --method vanilla"):
+    with pytest.raises(ValueError, match=r"without the method vanilla: .*add it to methods"):
         go(model, tmp_path / "a", ["vcd"])
 
     def torn():

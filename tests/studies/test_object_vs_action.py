@@ -162,9 +162,9 @@ def test_photographs_that_cannot_be_read_are_left_out_with_all_of_their_question
     _, _, found = go(model, [opened(*items)], tmp_path / "a")
     assert (found["left_out"], found["photographs"]) == (1, 1)
     notes = study._notes(found)
-    assert "1 photographs could not be asked about and are left out." in notes
+    assert "Left out, because nothing could be asked about them: 1 photograph." in notes
     with pytest.raises(
-        ValueError, match="0 of 1 photograph could be asked about: expected readable"
+        ValueError, match=r"none of the photographs \(1\) could be asked about: expected readable"
     ):
         go(model, [opened(*items[2:])], tmp_path / "b")
 

@@ -121,7 +121,7 @@ def test_tables_and_figures():
     assert shown.tables[""].columns == ("layer", *SETS.values())
     assert [row[0] for row in shown.tables["heads"].rows] == ["1.0", "0.0", "0.1"]
     notes = " ".join(note for table in shown.tables.values() for note in table.notes)
-    assert "1 questions are left out" in notes
+    assert "could not be read: 1 question." in notes
     assert "2 pairs of texts cannot be compared" in notes
     assert set(shown.figures) == {"", "texts", "region"}
 

@@ -78,7 +78,7 @@ def test_sentences_claim_what_intervals_confirm():
 def test_the_table_and_the_figure_show_every_view():
     shown = STUDY.show(object.__new__(Setup), [some_data()])
     assert [row[0] for row in shown.tables[""].rows] == list(VIEWS)
-    assert "1 questions are left out" in " ".join(shown.tables[""].notes)
+    assert "could not be read: 1 question." in " ".join(shown.tables[""].notes)
     assert len(shown.figures[""].axes) == 3
 
 

@@ -183,7 +183,7 @@ def test_what_is_refused():
     ):
         find_view("relevance")
     with pytest.raises(
-        ValueError, match="2 targets for 1 questions: expected a list with one token"
+        ValueError, match="2 targets for 1 question: expected a list with one token"
     ):
         view_images(model, IMAGES[0], QUESTIONS[0], targets=[1, 2])
     with pytest.raises(ValueError, match="target 99999: expected the id of a token, from 0 to"):

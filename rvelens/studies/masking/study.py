@@ -61,7 +61,7 @@ def _measure(setup: Setup) -> dict[str, Any]:
     items = [item for item in sample if item.id in margins]
     if not items:
         raise ValueError(
-            f"0 of {counted(len(sample), 'question')} of {setup.benchmark.name} could "
+            f"none of the questions ({len(sample)}) of {setup.benchmark.name} could "
             "be asked: expected "
             "readable images; run `rvelens data check`."
         )

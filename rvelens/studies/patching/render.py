@@ -45,8 +45,8 @@ def _region_table(data: Measured) -> Table:
     ]
     if data["left_out"]["images"]:
         notes.append(
-            f"{data['left_out']['images']} questions are left out: their runs cannot be compared, or "
-            "their pictures could not be read."
+            "Left out, because their runs cannot be compared or their pictures could not be read: "
+            f"{counted(data['left_out']['images'], 'question')}."
         )
     return Table(
         _title(data, "Effect of image tokens by layer"), ("layer", *SETS.values()), rows,

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 
 from rvelens.benchmarks import Item
 from rvelens.files.atomic import one_line
-from rvelens.files.wording import counted
 from rvelens.heads.pair import with_suffix
 from rvelens.model.yes_no import yes_and_no
 from rvelens.patching import RunPair, pair_runs, patch_attention, patch_heads, patch_tokens
@@ -101,7 +100,7 @@ def _check_units(compared: Sequence[Unit], every: Sequence[Unit]) -> None:
     if not compared:
         reason = next((unit["refused"] for unit in every), "there are none")
         raise ValueError(
-            f"0 of {counted(len(every), 'pair')} of runs could be compared ({reason}): "
+            f"none of the pairs of runs ({len(every)}) could be compared ({reason}): "
             "expected at least one; "
             "take other pairs."
         )

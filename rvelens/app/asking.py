@@ -87,6 +87,14 @@ class Comparison:
         return self.trace.image
 
 
+def picture_of(path: str | Path | None) -> Image.Image | None:
+    """The picture of a field; None where there is none that can be read."""
+    try:
+        return read_picture(path)
+    except ValueError:
+        return None
+
+
 def read_picture(path: str | Path | None) -> Image.Image:
     """A picture as a person gave it, upright and in RGB.
 

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from rvelens.app.markup import escape, message
 from rvelens.benchmarks.action_scenes import Question, contrastive_pairs, make_questions
@@ -91,6 +92,15 @@ def in_turn(queue: str) -> Any:
 
 # Of events that use the model.
 IN_TURN = in_turn("model")
+
+
+def same_picture(first: Image.Image | None, second: Image.Image | None) -> bool:
+    """Whether both are there and show the same pixels."""
+    if first is None or second is None or first.size != second.size:
+        return False
+    return first.convert("RGB").tobytes() == second.convert("RGB").tobytes()
+
+
 # An output that stays as it is.
 SKIP: Any = gr.skip()
 

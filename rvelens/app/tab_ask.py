@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from rvelens.app.address import Place, link_to, read_link
-from rvelens.app.asking import Comparison, ask, read_picture
+from rvelens.app.asking import Comparison, ask, picture_of, read_picture
 from rvelens.app.code import manifest_of, python_of
 from rvelens.app.downloads import FIGURE, downloads, figure_link, file_link, tools_html
 from rvelens.app.enhanced import enhanced
@@ -23,6 +24,7 @@ from rvelens.app.shared import (
     catch,
     clickable,
     picture,
+    same_picture,
     scenes,
     script,
     thumbnails,
@@ -143,12 +145,15 @@ def build_ask_tab(models: Models, start: Choice, model: gr.State, webcam: bool) 
     tools.select(catch(save, ("",)), [model, comparison, view], [saved, problem], **IN_TURN)
     gallery.select(_take, None, [image, question])
     # What was answered about another picture, by another model or profile does not stay.
-    changes = [gallery.select, image.upload, image.clear]
+    gr.on([gallery.select, image.upload, image.clear], _nothing, None, results, queue=False)
+    model.change(_renewed, model, results, queue=False)
     # Once more behind an answer that is under way, which arrives later.
-    turns: list[Any] = [{"queue": False}, {"trigger_mode": "multiple", **IN_TURN}]
-    for turn in turns:
-        gr.on(changes, _nothing, None, results, **turn)
-        model.change(_renewed, model, results, **turn)
+    in_turn: Any = {"trigger_mode": "multiple", **IN_TURN}
+    gallery.select(_clear_before_scene, comparison, results, **in_turn)
+    gr.on(
+        [image.upload, image.clear], _clear_before_upload, [comparison, image], results, **in_turn
+    )
+    model.change(_renewed, model, results, **in_turn)
 
     def on_load(
         page: gr.Blocks,
@@ -210,6 +215,24 @@ def restored(place: Place, start: Choice, fields: Sequence[Any]) -> Sequence[Any
 def _nothing() -> tuple[Any, ...]:
     """The results before the first question."""
     return None, _WAITING, "", "", ""
+
+
+def _clear_before_scene(compared: Comparison | None, event: gr.EventData) -> tuple[Any, ...]:
+    """The results cleared, unless they are about the scene that was clicked on.
+
+    A click on Ask right behind it can arrive first.
+    """
+    return _cleared(compared, scenes()[int(event.value)].image)
+
+
+def _clear_before_upload(compared: Comparison | None, path: str | None) -> tuple[Any, ...]:
+    """The results cleared, unless they are about the picture in the field."""
+    return _cleared(compared, picture_of(path))
+
+
+def _cleared(compared: Comparison | None, shown: Image.Image | None) -> tuple[Any, ...]:
+    is_new = compared is not None and same_picture(compared.image, shown)
+    return (SKIP,) * 5 if is_new else _nothing()
 
 
 def _renewed(choice: Choice) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from rvelens.app.asking import read_picture
+from rvelens.app.asking import picture_of, read_picture
 from rvelens.app.head_charts import map_html, marks_html, numbers
 from rvelens.app.head_maps import head_maps
 from rvelens.app.heads import (
@@ -37,6 +37,7 @@ from rvelens.app.shared import (
     catch,
     clickable,
     picture,
+    same_picture,
     scene_pairs,
     script,
     thumbnails,
@@ -208,13 +209,12 @@ def build_heads_tab(
     measure.click(catch(remeasure, (SKIP,)), model, [model, problem], **IN_TURN)
     gallery.select(_take, None, [number, image, question, contrastive])
     # What was seen of another picture does not stay.
-    changes, results = (
-        [gallery.select, image.upload, image.clear],
-        [of_pair, maps, answers, problem],
-    )
-    gr.on(changes, _nothing, None, results, queue=False)
+    results = [of_pair, maps, answers, problem]
+    gr.on([gallery.select, image.upload, image.clear], _nothing, None, results, queue=False)
     # Once more behind what is under way, which arrives later.
-    gr.on(changes, _nothing, None, results, trigger_mode="multiple", **IN_TURN)
+    in_turn: Any = {"trigger_mode": "multiple", **IN_TURN}
+    gallery.select(_clear_before_pair, of_pair, results, **in_turn)
+    gr.on([image.upload, image.clear], _clear_before_upload, [of_pair, image], results, **in_turn)
     gr.on([image.upload, image.clear], lambda: UPLOAD, None, number)
     gr.on([field.change for field in fields], None, fields, None, js=WRITE)
     model.change(
@@ -242,6 +242,21 @@ def build_heads_tab(
 def _nothing() -> tuple[Any, ...]:
     """The results before anything was looked at."""
     return None, "", "", ""
+
+
+def _clear_before_pair(recorded: PairAttention | None, event: gr.EventData) -> tuple[Any, ...]:
+    """The results cleared, unless they are about the pair that was clicked on."""
+    return _cleared(recorded, scene_pairs()[int(event.value)].image)
+
+
+def _clear_before_upload(recorded: PairAttention | None, path: str | None) -> tuple[Any, ...]:
+    """The results cleared, unless they are about the picture in the field."""
+    return _cleared(recorded, picture_of(path))
+
+
+def _cleared(recorded: PairAttention | None, shown: Any) -> tuple[Any, ...]:
+    is_new = recorded is not None and same_picture(recorded.image, shown)
+    return (SKIP,) * 4 if is_new else _nothing()
 
 
 def _take(event: gr.EventData) -> Sequence[Any]:

@@ -33,7 +33,7 @@ from rvelens.model.replay import MOST_SETTINGS, Hooks, can_replay, prefill, repl
 from rvelens.model.side_by_side import edits_last_row
 from rvelens.model.yes_no import yes_margin
 
-_Value = TypeVar("_Value")
+Value = TypeVar("Value")
 
 
 @refuse_wrong_types
@@ -423,14 +423,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def backing_off(
-    run: Callable[[Sequence[Item]], list[_Value]], items: Sequence[Item], size: int
-) -> tuple[list[_Value], int]:
+    run: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item], size: int
+) -> tuple[list[Value], int]:
     """Run items in pieces of `size`, which is halved whenever memory runs out.
 
     Returns:
         a value for each item, such as its answers, and the size that fits into memory.
     """
-    answers: list[_Value] = []
+    answers: list[Value] = []
     while len(answers) < len(items):
         piece = items[len(answers) : len(answers) + size]
         try:

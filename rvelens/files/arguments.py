@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_t
 
 from rvelens.files.wording import kind_of_value, with_article
 
-_Target = TypeVar("_Target", bound=Callable[..., Any])
+Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 _PLURALS = {
     str: "texts", int: "whole numbers", float: "numbers", bool: "truth values", Any: "values"
@@ -34,7 +34,7 @@ _TEXT = (str, bytes, bytearray)
 _READ_AGAIN = (list, tuple, set, frozenset)  # whose elements can be looked at before they are used
 
 
-def refuse_wrong_types(target: _Target) -> _Target:
+def refuse_wrong_types(target: Checked) -> Checked:
     """A function or a dataclass that refuses arguments of another type than annotated.
 
     Annotations that are not known at run time, and shapes of tensors, are not looked at.

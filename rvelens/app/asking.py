@@ -87,7 +87,7 @@ class Comparison:
         return self.trace.image
 
 
-def picture_of(path: str | Path | None) -> Image.Image | None:
+def readable_picture(path: str | Path | None) -> Image.Image | None:
     """The picture of a field; None where there is none that can be read."""
     try:
         return read_picture(path)

@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from rvelens.app.address import Place, link_to, read_link
-from rvelens.app.asking import Comparison, ask, picture_of, read_picture
+from rvelens.app.asking import Comparison, ask, read_picture, readable_picture
 from rvelens.app.code import manifest_of, python_of
 from rvelens.app.downloads import FIGURE, downloads, figure_link, file_link, tools_html
 from rvelens.app.enhanced import enhanced
@@ -227,7 +227,7 @@ def _clear_before_scene(compared: Comparison | None, event: gr.EventData) -> tup
 
 def _clear_before_upload(compared: Comparison | None, path: str | None) -> tuple[Any, ...]:
     """The results cleared, unless they are about the picture in the field."""
-    return _cleared(compared, picture_of(path))
+    return _cleared(compared, readable_picture(path))
 
 
 def _cleared(compared: Comparison | None, shown: Image.Image | None) -> tuple[Any, ...]:

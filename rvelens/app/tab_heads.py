@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from rvelens.app.asking import picture_of, read_picture
+from rvelens.app.asking import read_picture, readable_picture
 from rvelens.app.head_charts import map_html, marks_html, numbers
 from rvelens.app.head_maps import head_maps
 from rvelens.app.heads import (
@@ -251,7 +251,7 @@ def _clear_before_pair(recorded: PairAttention | None, event: gr.EventData) -> t
 
 def _clear_before_upload(recorded: PairAttention | None, path: str | None) -> tuple[Any, ...]:
     """The results cleared, unless they are about the picture in the field."""
-    return _cleared(recorded, picture_of(path))
+    return _cleared(recorded, readable_picture(path))
 
 
 def _cleared(recorded: PairAttention | None, shown: Any) -> tuple[Any, ...]:

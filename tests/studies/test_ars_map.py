@@ -206,7 +206,7 @@ def test_the_number_of_pairs_is_that_of_disjoint_samples():
         "needed than there are; samples of these pairs share as much with all of them from 2 on."
     )
     said = ars_map._conclude_pairs({"stability": found | {"settled_halves": 1}, "k": 5, "pairs": 3})
-    assert said.startswith("Two disjoint samples share 90% of the top 5 heads from 1 pairs on; ")
+    assert said.startswith("Two disjoint samples share 90% of the top 5 heads from 1 pair on; ")
 
 
 def test_end_to_end(tmp_path):

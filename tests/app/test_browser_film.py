@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 
-from browsing import MARKS, arrive, ask, panel, scene, slide
+from browsing import MARKS, arrive, ask, field, panel, scene, slide
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
@@ -105,6 +106,7 @@ def test_the_moving_picture(browser, address, tmp_path):
         middle(page.locator('.rv-map [data-head="2.3"]')),
         middle(page.locator('.rv-map [data-head="4.7"]')),
     )
+    expect(field(page, "chosen")).to_have_value(re.compile("2.3, .*4.7"))
     page.locator("#without").click()
     expect(page.locator("#heads-answers .rv-answer")).to_have_count(4)
     page.locator("#heads-answers").scroll_into_view_if_needed()

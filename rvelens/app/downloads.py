@@ -43,7 +43,7 @@ def downloads(elem_id: str) -> gr.HTML:
 
 
 def tools_html(python: str, *files: str) -> str:
-    """Buttons for what can be taken away from a tab: its program, and files of some kinds."""
+    """Buttons that copy a tab's program and save its files, and the program itself."""
     buttons = "".join(
         f'<button type="button" data-tool="{kind}">{_TOOLS[kind]}</button>'
         for kind in ("python", *files)

@@ -1,4 +1,4 @@
-"""What can be taken away from the tab Heads: its program, and its map as a figure."""
+"""Downloads of the tab Heads: its program, and its map as a figure."""
 
 from __future__ import annotations
 

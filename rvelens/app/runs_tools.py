@@ -1,4 +1,4 @@
-"""What can be taken away from the tab Runs: its program, and yes-ratio against accuracy as a figure."""
+"""Downloads of the tab Runs: its program, and its figure of accuracy over yes-ratio."""
 
 from __future__ import annotations
 

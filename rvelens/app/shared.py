@@ -94,15 +94,26 @@ def in_turn(queue: str) -> Any:
 IN_TURN = in_turn("model")
 
 
-def same_picture(first: Image.Image | None, second: Image.Image | None) -> bool:
-    """Whether both are there and show the same pixels."""
-    if first is None or second is None or first.size != second.size:
-        return False
-    return first.convert("RGB").tobytes() == second.convert("RGB").tobytes()
-
-
 # An output that stays as it is.
 SKIP: Any = gr.skip()
+
+
+def clear_unless_about(
+    picture_of_results: Image.Image | None, new: Image.Image | None, empty: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Outputs that clear the results, or that leave them if they are about the new picture.
+
+    A click on a button right after the choice of a picture can arrive before the clearing.
+
+    Args:
+        picture_of_results: the picture that the results are about; None if there are none.
+        new: the picture that was chosen; None if there is none.
+        empty: the results when nothing was asked.
+    """
+    if picture_of_results is None or new is None or picture_of_results.size != new.size:
+        return empty
+    is_same = picture_of_results.convert("RGB").tobytes() == new.convert("RGB").tobytes()
+    return (SKIP,) * len(empty) if is_same else empty
 
 
 def catch(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from rvelens.app.address import Place, link_to, read_link
 from rvelens.app.asking import Comparison, ask, read_picture, readable_picture
@@ -22,9 +21,9 @@ from rvelens.app.shared import (
     IN_TURN,
     SKIP,
     catch,
+    clear_unless_about,
     clickable,
     picture,
-    same_picture,
     scenes,
     script,
     thumbnails,
@@ -218,21 +217,17 @@ def _nothing() -> tuple[Any, ...]:
 
 
 def _clear_before_scene(compared: Comparison | None, event: gr.EventData) -> tuple[Any, ...]:
-    """The results cleared, unless they are about the scene that was clicked on.
-
-    A click on Ask right behind it can arrive first.
-    """
-    return _cleared(compared, scenes()[int(event.value)].image)
+    """Clear the results unless they are about the clicked scene."""
+    return clear_unless_about(
+        None if compared is None else compared.image, scenes()[int(event.value)].image, _nothing()
+    )
 
 
 def _clear_before_upload(compared: Comparison | None, path: str | None) -> tuple[Any, ...]:
-    """The results cleared, unless they are about the picture in the field."""
-    return _cleared(compared, readable_picture(path))
-
-
-def _cleared(compared: Comparison | None, shown: Image.Image | None) -> tuple[Any, ...]:
-    is_new = compared is not None and same_picture(compared.image, shown)
-    return (SKIP,) * 5 if is_new else _nothing()
+    """Clear the results unless they are about the picture in the field."""
+    return clear_unless_about(
+        None if compared is None else compared.image, readable_picture(path), _nothing()
+    )
 
 
 def _renewed(choice: Choice) -> tuple[Any, ...]:

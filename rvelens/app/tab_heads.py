@@ -35,9 +35,9 @@ from rvelens.app.shared import (
     PATH,
     SKIP,
     catch,
+    clear_unless_about,
     clickable,
     picture,
-    same_picture,
     scene_pairs,
     script,
     thumbnails,
@@ -245,18 +245,16 @@ def _nothing() -> tuple[Any, ...]:
 
 
 def _clear_before_pair(recorded: PairAttention | None, event: gr.EventData) -> tuple[Any, ...]:
-    """The results cleared, unless they are about the pair that was clicked on."""
-    return _cleared(recorded, scene_pairs()[int(event.value)].image)
+    """Clear the results unless they are about the clicked pair."""
+    drawn: Any = scene_pairs()[int(event.value)].image  # a picture, never a path
+    return clear_unless_about(None if recorded is None else recorded.image, drawn, _nothing())
 
 
 def _clear_before_upload(recorded: PairAttention | None, path: str | None) -> tuple[Any, ...]:
-    """The results cleared, unless they are about the picture in the field."""
-    return _cleared(recorded, readable_picture(path))
-
-
-def _cleared(recorded: PairAttention | None, shown: Any) -> tuple[Any, ...]:
-    is_new = recorded is not None and same_picture(recorded.image, shown)
-    return (SKIP,) * 4 if is_new else _nothing()
+    """Clear the results unless they are about the picture in the field."""
+    return clear_unless_about(
+        None if recorded is None else recorded.image, readable_picture(path), _nothing()
+    )
 
 
 def _take(event: gr.EventData) -> Sequence[Any]:

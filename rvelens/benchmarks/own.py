@@ -44,7 +44,7 @@ class Spelling:
 
 IN_PYTHON = Spelling("columns={{'{}': COLUMN}}", "rule='{}'")
 ON_COMMAND_LINE = Spelling("--column {}=COLUMN", "--rule {}")
-# Labels are of the kind that so many of them are of; the others are malformed.
+# If this share of the labels is of one kind, the other labels are malformed.
 _MOST = 0.9
 
 
@@ -95,7 +95,7 @@ def load_questions(
 
 
 def warn_of_left_out(benchmark: Benchmark) -> None:
-    """Warn, in the caller's caller's name, of rows that were left out."""
+    """Warn of rows that were left out; the warning points at the line of the user's call."""
     n = len(benchmark.problems)
     if n:
         warnings.warn(
@@ -114,7 +114,7 @@ def read_questions(
     name: str | None = None,
     spelling: Spelling = IN_PYTHON,
 ) -> Benchmark:
-    """As `load_questions`, without a warning: the caller tells of rows that were left out.
+    """`load_questions` without the warning; the caller reports the rows that were left out.
 
     Args:
         questions, images, columns, rule, name: as there.

@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What to print for an error; "" where it is no mistake of the user."""
+    """The message to print for an error, or "" if the error is a defect of this program."""
     if isinstance(error, (MemoryError, RecursionError)):
         return _of_memory(error)
     if getattr(error, "__notes__", ()):

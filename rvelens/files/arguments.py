@@ -151,9 +151,7 @@ def is_of(value: Any, hint: Any) -> bool:
     kind = get_origin(hint) or hint
     if kind in (Union, types.UnionType):
         hints = get_args(hint)
-        if isinstance(
-            value, Mapping
-        ):  # which can be run over too: of a mapping, where one is meant
+        if isinstance(value, Mapping):  # A mapping is iterable too, but is not meant as a list.
             hints = [h for h in hints if _is_mapping(h)] or hints
         return any(is_of(value, alternative) for alternative in hints)
     if kind is Any or isinstance(kind, TypeVar):
@@ -163,9 +161,8 @@ def is_of(value: Any, hint: Any) -> bool:
     if kind is Literal:
         return value in get_args(hint)
     if hasattr(kind, "array_type"):
-        is_array = kind.array_type.__name__ == "ndarray" and hasattr(
-            value, "__array__"
-        )  # tensors are too
+        # A tensor serves as an array.
+        is_array = kind.array_type.__name__ == "ndarray" and hasattr(value, "__array__")
         return is_array or kind.array_type is Any or isinstance(value, kind.array_type)
     if not isinstance(kind, type):
         return True
